@@ -1,0 +1,43 @@
+"""Adaptive-learning-rate optimizers as fused kernels, the same bits on CPU and GPU.
+
+>>> import numpy as np, gpuadapt as ga
+>>> w = np.ones((4, 3), np.float32)
+>>> optimizer = ga.Adam({"w": w}, lr=1e-3)
+>>> optimizer.step({"w": np.full_like(w, 0.5)})
+"""
+
+from gpuadapt.kernels import rules
+from gpuadapt.kernels.rule import Rule, rule
+
+from .errors import (
+    BackendError,
+    Error,
+    GradientError,
+    HyperparameterError,
+    ParameterError,
+    RuleError,
+    StateError,
+)
+from .optimizer import Optimizer
+from .optimizers import SGD, Adadelta, Adagrad, Adam, RMSprop
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "BackendError",
+    "Error",
+    "GradientError",
+    "HyperparameterError",
+    "Optimizer",
+    "ParameterError",
+    "RMSprop",
+    "Rule",
+    "RuleError",
+    "StateError",
+    "rule",
+    "rules",
+]

@@ -1,0 +1,132 @@
+"""What is this array? NumPy or CuPy; the only place that asks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .errors import BackendError, ParameterError
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+"""The element types of parameters."""
+
+
+def backend_of(array: object) -> str | None:
+    """ "cpu" for a NumPy array, "cuda" for a CuPy array, None for anything else."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    # Whoever holds a CuPy array has imported CuPy.
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return "cuda"
+    return None
+
+
+def describe(array: object) -> str:
+    """An array, or what was given instead, in a few words."""
+    backend = backend_of(array)
+    if backend is None:
+        kind = type(array)
+        return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    where = "NumPy" if backend == "cpu" else f"CuPy (device {array.device.id})"  # type: ignore[attr-defined]
+    return f"{where} {array.dtype} array of shape {array.shape}"  # type: ignore[attr-defined]
+
+
+def check_parameter(name: str, array: Any) -> str:
+    """The backend of an array that can be updated in place.
+
+    Raises
+    ------
+    ParameterError
+        Not an array, a wrong element type, read-only, or elements that share memory.
+    BackendError
+        A CuPy array where CuPy has no device.
+    """
+    backend = backend_of(array)
+    if backend is None:
+        raise ParameterError(
+            f"parameter {name!r}: got {describe(array)}, expected a NumPy or CuPy array"
+        )
+    if array.dtype not in DTYPES:
+        raise ParameterError(
+            f"parameter {name!r}: got dtype {array.dtype}, expected float32 or float64 "
+            "in native byte order"
+        )
+    if backend == "cuda":
+        check_device()
+    elif not array.flags.writeable:
+        raise ParameterError(f"parameter {name!r}: the array is read-only; pass a copy")
+    if any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True)):
+        raise ParameterError(
+            f"parameter {name!r}: elements share memory (a broadcast array); pass a copy"
+        )
+    return backend
+
+
+@cache
+def check_device() -> None:
+    """Raise `BackendError` where CuPy is missing or finds no CUDA device."""
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise BackendError(f"CuPy has no CUDA device here: {error}") from error
+    if count == 0:
+        raise BackendError("CuPy has no CUDA device here")
+
+
+def namespace(backend: str) -> ModuleType:
+    """The array library of a backend."""
+    if backend == "cpu":
+        return np
+    import cupy
+
+    module: ModuleType = cupy
+    return module
+
+
+def zeros_like(array: Any, backend: str) -> Any:
+    """Zeros of the array's shape, element type and order in memory, on its device."""
+    if backend == "cpu":
+        return np.zeros_like(array, subok=False)
+    with array.device:
+        return namespace(backend).zeros_like(array)
+
+
+def copy_into(destination: Any, source: Any) -> None:
+    """Overwrite an array with another of its shape, from either backend."""
+    if backend_of(destination) == "cuda":
+        with destination.device:
+            destination[...] = namespace("cuda").asarray(source)
+    else:
+        destination[...] = source.get() if backend_of(source) == "cuda" else source
+
+
+def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:
+    """Raise `ParameterError` if two of (name, backend, array) share memory."""
+    placed = sorted(((*_bounds(backend, array), name, backend, array)
+                     for name, backend, array in arrays if array.size),
+                    key=lambda entry: entry[:3])  # fmt: skip
+    active: list[tuple[Any, ...]] = []
+    for entry in placed:
+        device, low, _, name, backend, array = entry
+        active = [other for other in active if other[0] == device and other[2] > low]
+        for other in active:
+            if namespace(backend).shares_memory(array, other[5]):
+                raise ParameterError(f"parameters {other[3]!r} and {name!r} share memory")
+        active.append(entry)
+
+
+def _bounds(backend: str, array: Any) -> tuple[int, int, int]:
+    """Device, first byte and the byte after the last."""
+    device, start = (-1, array.ctypes.data) if backend == "cpu" else (array.device.id, array.data.ptr)
+    steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    low = start + sum(step for step in steps if step < 0)
+    high = start + sum(step for step in steps if step > 0) + array.itemsize
+    return device, low, high

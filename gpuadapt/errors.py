@@ -1,0 +1,30 @@
+"""What the user surface raises; see `gpuadapt.kernels.errors` for the base."""
+
+from gpuadapt.kernels.errors import BackendError, Error, RuleError
+
+
+class ParameterError(Error, ValueError):
+    """An array that cannot be a parameter, or a name that is not one."""
+
+
+class GradientError(Error, ValueError):
+    """A gradient that does not fit its parameter, or gradients that do not match the parameters."""
+
+
+class HyperparameterError(Error, ValueError):
+    """A hyperparameter that is unknown, missing or out of range."""
+
+
+class StateError(Error, ValueError):
+    """A saved state that does not fit the optimizer."""
+
+
+__all__ = [
+    "BackendError",
+    "Error",
+    "GradientError",
+    "HyperparameterError",
+    "ParameterError",
+    "RuleError",
+    "StateError",
+]

@@ -1,0 +1,96 @@
+"""Hyperparameters: what each name may be, and their values at a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Union
+
+from gpuadapt.kernels.options import OPTIONS
+
+from .errors import HyperparameterError
+
+Schedule = Callable[[int], float]
+"""The value at each step, counted from 0."""
+
+Hyperparameter = Union[float, Schedule]
+
+DECAYS = ("l2", "decoupled")
+"""How weight_decay enters; each is an option of `gpuadapt.kernels.options`."""
+
+SETTINGS: dict[str, Any] = {"weight_decay": 0.0, "decay": "l2", "maximize": False}
+"""What every optimizer has besides its rule's hyperparameters, with defaults."""
+
+
+def _unit(value: float) -> bool:
+    return 0 <= value < 1
+
+
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "lr": (lambda value: value >= 0, ">= 0"),
+    "weight_decay": (lambda value: value >= 0, ">= 0"),
+    "eps": (lambda value: value > 0, "> 0"),
+    **dict.fromkeys(("rho", "beta1", "beta2", "beta", "momentum"), (_unit, "in [0, 1)")),
+}
+"""Ranges by name, for the user's own rules too; other names may be any finite number."""
+
+
+def expand(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``betas=(b1, b2)`` as ``beta1=b1, beta2=b2``."""
+    result = dict(given)
+    if "betas" in result:
+        betas = result.pop("betas")
+        try:
+            result["beta1"], result["beta2"] = betas
+        except (TypeError, ValueError):
+            raise HyperparameterError(f"betas: got {betas!r}, expected two numbers") from None
+    return result
+
+
+def check_names(given: Mapping[str, Any], known: tuple[str, ...], required: bool) -> None:
+    """Raise `HyperparameterError` for names that are unknown or, if required, missing."""
+    for name in given:
+        if name not in known:
+            raise HyperparameterError(
+                f"unknown hyperparameter {name!r}; this optimizer has {', '.join(known)}"
+            )
+    missing = [name for name in known if name not in given]
+    if required and missing:
+        raise HyperparameterError(f"missing hyperparameter {', '.join(map(repr, missing))}")
+
+
+def number(name: str, value: Any) -> float:
+    """A value as a float, if it is one in the range of its name."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise HyperparameterError(f"{name}: got {value!r}, expected a number") from None
+    allowed, text = RANGES.get(name, (math.isfinite, "finite"))
+    if not (math.isfinite(result) and allowed(result)):
+        raise HyperparameterError(f"{name}: got {result!r}, expected a number {text}")
+    return result
+
+
+def at_step(name: str, value: Hyperparameter, step: int) -> float:
+    """The value of a number or a schedule at a step, counted from 0."""
+    if not callable(value):
+        return number(name, value)
+    try:
+        return number(name, value(step))
+    except HyperparameterError as error:
+        raise HyperparameterError(f"{error} (from the schedule, at step {step})") from None
+
+
+def options(settings: Mapping[str, Any]) -> frozenset[str]:
+    """The kernel options that a group's settings ask for."""
+    if settings["decay"] not in DECAYS:
+        raise HyperparameterError(
+            f"decay: got {settings['decay']!r}, expected one of {', '.join(map(repr, DECAYS))}"
+        )
+    if settings["maximize"] not in (True, False):
+        raise HyperparameterError(
+            f"maximize: got {settings['maximize']!r}, expected True or False"
+        )
+    decay = settings["weight_decay"]
+    chosen = {"maximize": settings["maximize"], settings["decay"]: callable(decay) or decay != 0}
+    return frozenset(name for name in OPTIONS if chosen.get(name))

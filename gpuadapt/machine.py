@@ -1,0 +1,64 @@
+"""Versions, backends, devices and threads of this machine, for `gpuadapt info` and results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+from .arrays import check_device
+from .errors import BackendError
+
+
+def describe_machine() -> dict[str, Any]:
+    """What results depend on; starts Numba's threads in order to name their layer."""
+    import numba
+    import numpy as np
+
+    from gpuadapt.kernels import rules
+    from gpuadapt.kernels.cpu import dense, module, threads
+
+    dense.kernel(rules.sgd, np.dtype(np.float32))
+    return {
+        "gpuadapt": importlib.metadata.version("gpuadapt"),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": numba.get_num_threads(),
+        "threading_layer": threads.layer() or "none (compilation is disabled)",
+        "cache": str(module.directory()),
+        **_cuda(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cuda() -> dict[str, Any]:
+    try:
+        check_device()
+    except BackendError as error:
+        return {"backends": ["cpu"], "cuda": str(error)}
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    names = [
+        runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())
+    ]
+    return {
+        "backends": ["cpu", "cuda"],
+        "cuda": f"CUDA {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
+        "cupy": cupy.__version__,
+        "devices": names,
+    }

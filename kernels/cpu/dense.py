@@ -1,0 +1,112 @@
+"""The dense traversal on the CPU: one array, cut into spans that threads share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..rule import Rule
+from . import module, threads
+
+SPAN = 16384
+"""Elements in a span: at about 0.5 ns each, a few times the cost of waking a thread."""
+
+_TEXT = '''
+
+@njit(**OPTIONS)
+def span({arguments}):
+    for i in range({first}.size):
+        {stored} = {rule}({loaded})
+
+
+ARRAY = types.Array(types.{dtype}, 1, "C")
+READONLY = types.Array(types.{dtype}, 1, "C", readonly=True)
+
+
+@njit([types.void({types}, types.boolean)], parallel=True, cache=True, **OPTIONS)
+def dense({arguments}, serial):
+{rounded}
+    n = {first}.size
+    if serial or n <= {span}:
+        span({arguments})
+    else:
+        for k in prange((n + {span} - 1) // {span}):
+            a = k * {span}
+            b = min(a + {span}, n)
+            span({slices})
+'''
+
+
+def source(rule: Rule, dtype: np.dtype) -> str:
+    """The generated Python module, as Numba compiles it."""
+    names = [f"{name}_" for name in rule.program.arguments]
+    written = [name for name in names if name != f"{rule.gradient}_"]
+    coefficients = list(rule.coefficients)
+    return module.header(rule, dtype, "dense") + _TEXT.format(
+        rule=f"{rule.name}_",
+        dtype=dtype,
+        span=SPAN,
+        first=names[0],
+        arguments=", ".join(names + coefficients),
+        loaded=", ".join([f"{name}[i]" for name in names] + coefficients),
+        stored=", ".join(f"{name}[i]" for name in written),
+        slices=", ".join([f"{name}[a:b]" for name in names] + coefficients),
+        rounded="\n".join(f"    {name} = T({name})" for name in coefficients),
+        types=", ".join(
+            ["ARRAY", "READONLY"]
+            + ["ARRAY"] * len(rule.states)
+            + ["types.float64"] * len(coefficients)
+        ),
+    )
+
+
+@cache
+def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
+    """The compiled kernel: contiguous 1-D arrays, float64 coefficients, serial or not."""
+    compiled: Callable[..., None] = module.load(rule.name, source(rule, dtype)).dense
+    return compiled
+
+
+def bind(
+    rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]
+) -> Callable[[np.ndarray, Sequence[float]], None]:
+    """A function of (gradient, coefficients) that updates these arrays in place."""
+    compiled = kernel(rule, parameter.dtype)
+    if parameter.flags.f_contiguous and not parameter.flags.c_contiguous:
+        update = bind(rule, parameter.T, [state.T for state in states])
+        return lambda gradient, coefficients: update(gradient.T, coefficients)
+
+    def strided(gradient: np.ndarray, coefficients: Sequence[float]) -> None:
+        # NumPy's iterator hands over contiguous spans: views where it can, else copies
+        # of `buffersize` elements that it writes back.
+        operands = [parameter, gradient, *states]
+        flags: list[Any] = [["readwrite", "contig", "aligned"] for _ in operands]
+        flags[1] = ["readonly", "contig", "aligned"]
+        iterator = np.nditer(
+            operands,
+            flags=["external_loop", "buffered", "zerosize_ok"],
+            op_flags=flags,
+            buffersize=SPAN,
+        )
+        with iterator:
+            for spans in iterator:
+                threads.call(compiled, *spans, *coefficients)
+
+    if not all(array.flags.carray for array in (parameter, *states)):
+        return strided
+    flat_parameter = parameter.reshape(-1)
+    flat_states = tuple(state.reshape(-1) for state in states)
+
+    def contiguous(gradient: np.ndarray, coefficients: Sequence[float]) -> None:
+        flags = gradient.flags
+        if flags.c_contiguous and flags.aligned:
+            threads.call(
+                compiled, flat_parameter, gradient.reshape(-1), *flat_states, *coefficients
+            )
+        else:
+            strided(gradient, coefficients)
+
+    return contiguous

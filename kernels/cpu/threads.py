@@ -1,0 +1,78 @@
+"""Calling parallel kernels safely, whatever threading layer Numba has.
+
+Numba's ``workqueue`` layer aborts the process when two threads enter it at once, and its
+GNU OpenMP layer kills a forked child. TBB survives both, so it is made loadable first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+_lock = threading.Lock()
+_concurrent = False
+"""Whether the layer is known to allow concurrent calls."""
+_forked = False
+
+
+def prepare() -> None:
+    """Load TBB from its wheel, where the dynamic linker would not find it by itself.
+
+    Must precede the first parallel kernel; later calls do nothing.
+    """
+    try:
+        files = importlib.metadata.files("tbb") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name in ("libtbb.so.12", "tbb12.dll"):
+            try:
+                ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+            except OSError:
+                pass  # Numba falls back to its other layers
+
+
+def layer() -> str | None:
+    """Numba's threading layer: "tbb", "omp", "workqueue", or None before first use."""
+    try:
+        name: str = numba.threading_layer()
+    except ValueError:
+        return None
+    return name
+
+
+def call(kernel: Callable[..., Any], *arguments: Any) -> None:
+    """Run a kernel whose last argument asks for serial execution; under a lock if need be."""
+    if _concurrent:
+        kernel(*arguments, _forked)
+    else:
+        _call_locked(kernel, *arguments)
+
+
+def _call_locked(kernel: Callable[..., Any], *arguments: Any) -> None:
+    global _concurrent
+    with _lock:
+        if numba.config.DISABLE_JIT:
+            with np.errstate(all="ignore"):
+                kernel(*arguments, _forked)
+        else:
+            kernel(*arguments, _forked)
+            _concurrent = layer() in ("tbb", "omp")
+
+
+def _after_fork() -> None:
+    # The parent may have held the lock; its OpenMP threads do not exist here.
+    global _lock, _forked
+    _lock = threading.Lock()
+    _forked = layer() == "omp"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,133 @@
+"""CUDA C shared by every traversal: exact numbers, the functions of rules, a rule's function.
+
+CuPy appends ``-ftz=true`` to every compilation, after our own options, and the last one
+wins: subnormal numbers would become zero on the GPU and not on the CPU. So arithmetic goes
+through `number`, whose operators are PTX instructions that round to nearest, keep
+subnormals and are never contracted, whatever the flags. Compiled by a host compiler (the
+tests do) the operators are the language's own.
+"""
+
+from __future__ import annotations
+
+from ..rule import Rule
+
+OPTIONS = ("--fmad=false",)
+"""For what stands outside `number`: nothing may be contracted anywhere."""
+
+PREAMBLE = r"""
+namespace gpuadapt {
+
+#ifdef __CUDACC_RTC__
+#define GPUADAPT_UNARY(name, expression, instruction)                                     \
+    __device__ inline float name(float a) {                                               \
+        float r; asm(instruction ".f32 %0, %1;" : "=f"(r) : "f"(a)); return r;            \
+    }                                                                                     \
+    __device__ inline double name(double a) {                                             \
+        double r; asm(instruction ".f64 %0, %1;" : "=d"(r) : "d"(a)); return r;           \
+    }
+#define GPUADAPT_BINARY(name, expression, instruction)                                    \
+    __device__ inline float name(float a, float b) {                                      \
+        float r; asm(instruction ".f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r;\
+    }                                                                                     \
+    __device__ inline double name(double a, double b) {                                   \
+        double r; asm(instruction ".f64 %0, %1, %2;" : "=d"(r) : "d"(a), "d"(b)); return r;\
+    }
+#define GPUADAPT_COMPARE(name, expression, test)                                          \
+    __device__ inline bool name(float a, float b) {                                       \
+        int r; asm("{ .reg .pred q; setp." test ".f32 q, %1, %2; selp.s32 %0, 1, 0, q; }" \
+                   : "=r"(r) : "f"(a), "f"(b)); return r;                                 \
+    }                                                                                     \
+    __device__ inline bool name(double a, double b) {                                     \
+        int r; asm("{ .reg .pred q; setp." test ".f64 q, %1, %2; selp.s32 %0, 1, 0, q; }" \
+                   : "=r"(r) : "d"(a), "d"(b)); return r;                                 \
+    }
+#else
+#define GPUADAPT_UNARY(name, expression, instruction)                                     \
+    inline float name(float a) { return expression; }                                     \
+    inline double name(double a) { return expression; }
+#define GPUADAPT_BINARY(name, expression, instruction)                                    \
+    inline float name(float a, float b) { return expression; }                            \
+    inline double name(double a, double b) { return expression; }
+#define GPUADAPT_COMPARE(name, expression, test)                                          \
+    inline bool name(float a, float b) { return expression; }                             \
+    inline bool name(double a, double b) { return expression; }
+#endif
+
+namespace ieee {
+GPUADAPT_UNARY(negate, -a, "neg")
+GPUADAPT_UNARY(magnitude, std::fabs(a), "abs")
+GPUADAPT_UNARY(root, std::sqrt(a), "sqrt.rn")
+GPUADAPT_BINARY(add, a + b, "add.rn")
+GPUADAPT_BINARY(subtract, a - b, "sub.rn")
+GPUADAPT_BINARY(multiply, a * b, "mul.rn")
+GPUADAPT_BINARY(divide, a / b, "div.rn")
+GPUADAPT_COMPARE(less, a < b, "lt")
+GPUADAPT_COMPARE(less_equal, a <= b, "le")
+GPUADAPT_COMPARE(greater, a > b, "gt")
+GPUADAPT_COMPARE(greater_equal, a >= b, "ge")
+GPUADAPT_COMPARE(equal, a == b, "eq")
+GPUADAPT_COMPARE(not_equal, a != b, "neu")
+}
+
+template <typename F>
+struct number {
+    F value;
+    number() = default;
+    __device__ number(F v) : value(v) {}
+    __device__ number operator-() const { return ieee::negate(value); }
+    __device__ number operator+(number o) const { return ieee::add(value, o.value); }
+    __device__ number operator-(number o) const { return ieee::subtract(value, o.value); }
+    __device__ number operator*(number o) const { return ieee::multiply(value, o.value); }
+    __device__ number operator/(number o) const { return ieee::divide(value, o.value); }
+    __device__ bool operator<(number o) const { return ieee::less(value, o.value); }
+    __device__ bool operator<=(number o) const { return ieee::less_equal(value, o.value); }
+    __device__ bool operator>(number o) const { return ieee::greater(value, o.value); }
+    __device__ bool operator>=(number o) const { return ieee::greater_equal(value, o.value); }
+    __device__ bool operator==(number o) const { return ieee::equal(value, o.value); }
+    __device__ bool operator!=(number o) const { return ieee::not_equal(value, o.value); }
+};
+
+template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
+template <typename T> __device__ inline T abs(T x) { return ieee::magnitude(x.value); }
+template <typename T> __device__ inline T sq(T x) { return x * x; }
+template <typename T> __device__ inline T where(bool c, T a, T b) { return c ? a : b; }
+template <typename T> __device__ inline T maximum(T a, T b) {
+    return where((a > b) | (a != a), a, b);
+}
+template <typename T> __device__ inline T minimum(T a, T b) {
+    return where((a < b) | (a != a), a, b);
+}
+template <typename T> __device__ inline T sign(T x) {
+    return where(x > T(0), T(1), where(x < T(0), T(-1), x));
+}
+"""
+
+
+def function(rule: Rule) -> str:
+    """The rule as a device function that replaces the parameter and the states by new ones."""
+    updated = (rule.parameter, *rule.states)
+    arguments = [
+        f"T {name}" if name == rule.gradient else f"T &{name}_" for name in rule.program.arguments
+    ]
+    arguments += [f"T {name}" for name in rule.coefficients]
+    lines = [
+        f"    // {name} = {formula}"
+        for name, formula in rule.coefficients.items()
+        if name != f"h_{formula}"
+    ]
+    lines += [f"    T {name} = {name}_;" for name in updated]
+    declared = set(rule.program.arguments)
+    for target, expression in rule.lines:
+        lines.append(f"    {'' if target in declared else 'T '}{target} = {expression};")
+        declared.add(target)
+    lines += [
+        f"    {name}_ = {result};" for name, result in zip(updated, rule.results, strict=True)
+    ]
+    return "\n".join(
+        [
+            "\ntemplate <typename T>",
+            f"__device__ inline void {rule.name}_({', '.join(arguments)}) {{",
+            *lines,
+            "}",
+        ]
+    )

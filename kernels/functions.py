@@ -1,0 +1,53 @@
+"""The functions that a rule may call, as Python.
+
+Their source is copied into every generated CPU module (see `gpuadapt.kernels.cpu.module`),
+with ``T`` bound to the compute type; `gpuadapt.kernels.cuda.text` holds the CUDA spelling
+of the same names. What each does with NaN and signed zeros is part of its definition:
+both spellings must agree bit for bit.
+"""
+
+import numpy as np
+
+T = float
+
+
+def sqrt(x):
+    """Correctly rounded square root; NaN for x < 0."""
+    return np.sqrt(x)
+
+
+def sq(x):
+    """x * x."""
+    return x * x
+
+
+def abs(x):
+    """Magnitude; clears the sign of zeros and NaN."""
+    return np.abs(x)
+
+
+def sign(x):
+    """1 for x > 0, -1 for x < 0, otherwise x itself (a signed zero or NaN)."""
+    return where(x > T(0), T(1), where(x < T(0), T(-1), x))
+
+
+def maximum(a, b):
+    """The larger of two; NaN if either is NaN; b if they compare equal."""
+    return where((a > b) | (a != a), a, b)
+
+
+def minimum(a, b):
+    """The smaller of two; NaN if either is NaN; b if they compare equal."""
+    return where((a < b) | (a != a), a, b)
+
+
+def where(condition, a, b):
+    """a where the condition holds, else b; both are evaluated."""
+    return a if condition else b
+
+
+ARITY = {"sqrt": 1, "sq": 1, "abs": 1, "sign": 1, "maximum": 2, "minimum": 2, "where": 3}
+"""Every function a rule may call, with its number of arguments."""
+
+USES = {"sign": ("where",), "maximum": ("where",), "minimum": ("where",)}
+"""Functions written in terms of others."""

@@ -1,0 +1,68 @@
+"""What is composed around a rule: written once here, in the rules' own language.
+
+An option rewrites the parameter or the gradient before the rule's first line. It is a
+compile-time choice: a rule without options carries no trace of them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+
+from .program import Program, read
+from .rule import Rule, from_program
+
+
+def maximize(p, g, h):
+    """g <- -g"""
+    return p, -g
+
+
+def l2(p, g, h):
+    """g <- g + weight_decay p"""
+    return p, g + h.weight_decay * p
+
+
+def decoupled(p, g, h):
+    """p <- p - lr weight_decay p
+
+    Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2 (with
+    lr as the schedule).
+    """
+    return p - h.lr * h.weight_decay * p, g
+
+
+OPTIONS: dict[str, Callable[..., object]] = {f.__name__: f for f in (maximize, l2, decoupled)}
+"""Every option, in the order in which they are applied."""
+
+
+@cache
+def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
+    """The rule with the named options before it; memoised, so equal calls share kernels."""
+    ordered = [name for name in OPTIONS if name in options]
+    if not ordered:
+        return rule
+    program = rule.program
+    before = [line for name in ordered for line in _lines(name, program)]
+    name = "_".join((program.name, *ordered))
+    return from_program(replace(program, name=name, lines=(*before, *program.lines)))
+
+
+def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
+    """The option's assignments, in the names of the program it is put before."""
+    written = read(OPTIONS[option], returns=2)
+    rename = _Rename(dict(zip((*written.arguments, written.h), (*program.arguments[:2], program.h), strict=True)))
+    for target, node in zip(program.arguments[:2], written.results, strict=True):
+        renamed = rename.visit(node)
+        if not (isinstance(renamed, ast.Name) and renamed.id == target):
+            yield target, renamed
+
+
+class _Rename(ast.NodeTransformer):
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.names.get(node.id, node.id))

@@ -1,0 +1,102 @@
+"""Backends for every test body: the CPU, the CUDA text on the host, a GPU where there is one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hostcupy
+from gpuadapt import arrays
+from gpuadapt.kernels.cuda import dense as cuda_dense
+
+
+def _gpu() -> Any:
+    try:
+        import cupy
+
+        return cupy if cupy.cuda.runtime.getDeviceCount() else None
+    except Exception:
+        return None
+
+
+GPU = _gpu()
+BACKENDS = ["cpu", "host"] + ["gpu"] * (GPU is not None)
+HOST = hostcupy.module()
+
+
+@dataclass
+class Backend:
+    """Where the arrays of a test live."""
+
+    name: str
+    library: Any
+
+    def array(self, values: Any) -> Any:
+        """An array of this backend with the values, shape, type and strides of a NumPy array."""
+        values = np.asarray(values)
+        if self.name == "gpu":
+            flat = self.library.empty(_extent(values), values.dtype)
+            as_strided = self.library.lib.stride_tricks.as_strided
+            placed = as_strided(flat[_first(values) :], values.shape, values.strides)
+            placed[...] = self.library.asarray(values)
+            return placed
+        # From a multiple of 64 bytes on, so that alignment is a choice, not luck.
+        raw = np.empty(_extent(values) * values.itemsize + 64, np.uint8)
+        flat = raw[-raw.ctypes.data % 64 :][: _extent(values) * values.itemsize].view(values.dtype)
+        placed = np.lib.stride_tricks.as_strided(
+            flat[_first(values) :], values.shape, values.strides, writeable=True
+        )
+        placed[...] = values
+        return placed if self.name == "cpu" else hostcupy.ndarray(placed)
+
+    def numpy(self, array: Any) -> np.ndarray:
+        """A copy of an array of this backend as a NumPy array."""
+        return np.array(array) if self.name == "cpu" else array.get()
+
+
+def _first(values: np.ndarray) -> int:
+    """Elements before the first: those reached by negative strides, and its misalignment."""
+    negative = sum(
+        (n - 1) * -stride for n, stride in zip(values.shape, values.strides, strict=True)
+        if stride < 0
+    )
+    misaligned = (values.ctypes.data - negative) % 16 if values.size else 0
+    return (negative + misaligned) // values.itemsize
+
+
+def _extent(values: np.ndarray) -> int:
+    """Elements from the aligned start to the last."""
+    positive = sum(
+        (n - 1) * stride for n, stride in zip(values.shape, values.strides, strict=True)
+        if stride > 0
+    )
+    return _first(values) + positive // values.itemsize + 1
+
+
+def install(library: Any) -> None:
+    """Make a library (or the stand-in) the one that gpuadapt imports as cupy."""
+    if library is None:
+        sys.modules.pop("cupy", None)
+    else:
+        sys.modules["cupy"] = library
+    arrays.check_device.cache_clear()
+    cuda_dense.kernels.cache_clear()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Any:
+    before = sys.modules.get("cupy")
+    library = {"cpu": np, "host": HOST, "gpu": GPU}[request.param]
+    if request.param != "cpu":
+        install(library)
+    yield Backend(request.param, library)
+    install(before)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype:
+    return np.dtype(request.param)

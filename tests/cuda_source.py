@@ -1,0 +1,71 @@
+"""The text that CuPy would give to NVRTC for one of our kernels, and NVRTC itself: no GPU needed.
+
+It goes through CuPy's own code generator (private, hence only in tests), its own headers
+and the options it adds, among them ``-ftz=true``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEADERS = "#include <cupy/complex.cuh>\n#include <cupy/carray.cuh>\n#include <cupy/atomics.cuh>\n"
+NDARRAY, INDEXER, SCALAR = 1, 2, 3
+"""CuPy's numbers for the kinds of kernel arguments."""
+
+
+def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
+    """The whole CUDA source of a `gpuadapt.kernels.cuda.dense.Kernel`."""
+    import cupy
+    from cupy._core import _carray, _kernel
+
+    built = cupy.ElementwiseKernel(
+        kernel.in_params, kernel.out_params, kernel.operation, kernel.name, preamble=kernel.preamble
+    )
+    packed = "raw " in kernel.in_params
+    arguments = []
+    for parameter in f"{kernel.in_params}, {kernel.out_params}".split(","):
+        *kind, name = parameter.split()
+        if kind == ["int64"]:
+            arguments.append(_kernel._ArgInfo(SCALAR, int, np.int64, 0, True, False))
+        elif name.startswith("h_"):
+            arguments.append(_kernel._ArgInfo(SCALAR, float, dtype.type, 0, True, False))
+        else:
+            arguments.append(
+                _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, ndim, packed, False)
+            )
+    inputs = len(kernel.in_params.split(","))
+    arguments.append(_kernel._ArgInfo(INDEXER, _carray.Indexer, dtype.type, ndim, True, False))
+    types = [np.dtype(a.dtype) if a.dtype is np.int64 else a.dtype for a in arguments[:-1]]
+    *_, type_map = built._decide_params_type(tuple(types[:inputs]), tuple(types[inputs:]))
+    body = _kernel._get_elementwise_kernel_code(
+        tuple(arguments), type_map, built.params, built.operation, built.name, built.preamble
+    )
+    return HEADERS + str(body)
+
+
+def compile_ptx(source: str, architecture: int, options: tuple[str, ...]) -> str:
+    """PTX for compute capability ``architecture``, with CuPy's includes and its flags after ours."""
+    import cupy
+    from cupy._core import core
+    from cupy.cuda import nvrtc
+
+    # Without the include folder of a CUDA toolkit that may or may not be installed here.
+    own = str(Path(cupy.__file__).parent)
+    assembled = core.assemble_cupy_compiler_options(options)
+    flags = (
+        *(o for o in assembled if not o.startswith("-I") or o.startswith(f"-I{own}")),
+        "--device-as-default-execution-space",
+        f"-arch=compute_{architecture}",
+        "-ftz=true",
+    )
+    program = nvrtc.createProgram(source, "kernel.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, flags)
+    except nvrtc.NVRTCError as error:
+        raise AssertionError(f"{error}\n{nvrtc.getProgramLog(program)}") from error
+    ptx = nvrtc.getPTX(program)
+    nvrtc.destroyProgram(program)
+    return ptx.decode() if isinstance(ptx, bytes) else ptx

@@ -1,0 +1,182 @@
+"""A stand-in for CuPy on a machine without a GPU: the same CUDA text, compiled by g++.
+
+It has what gpuadapt uses of CuPy and nothing more. Its arrays are not NumPy arrays, so
+that code which would fail on a real CuPy array fails here too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+import types
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+FLAGS = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"]
+SCALARS = {"float32": "float", "float64": "double"}
+
+
+class Device:
+    """A CUDA device, by number."""
+
+    def __init__(self, number=0):
+        self.id = number
+
+    def __eq__(self, other):
+        return self.id == other.id
+
+    __hash__ = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class ndarray:
+    """An array "on the GPU": NumPy memory behind CuPy's surface."""
+
+    def __init__(self, host, device=0):
+        self.host = host
+        self.device = Device(device)
+
+    dtype = property(lambda self: self.host.dtype)
+    shape = property(lambda self: self.host.shape)
+    strides = property(lambda self: self.host.strides)
+    size = property(lambda self: self.host.size)
+    itemsize = property(lambda self: self.host.itemsize)
+    flags = property(lambda self: self.host.flags)
+    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
+
+    def get(self):
+        return self.host.copy()
+
+    def copy(self):
+        return ndarray(self.host.copy(), self.device.id)
+
+    def __setitem__(self, key, value):
+        self.host[key] = value.host
+
+
+def asarray(array):
+    return array if isinstance(array, ndarray) else ndarray(np.array(array))
+
+
+def zeros_like(array):
+    return ndarray(np.zeros_like(array.host), array.device.id)
+
+
+def shares_memory(a, b):
+    return np.shares_memory(a.host, b.host)
+
+
+class ElementwiseKernel:
+    """`cupy.ElementwiseKernel`: a loop over i around the operation, compiled when first run."""
+
+    launches: list[str] = []
+
+    def __init__(self, in_params, out_params, operation, name="kernel", *, preamble="", options=()):
+        self.params = [p.split() for p in f"{in_params}, {out_params}".split(",") if p.strip()]
+        self.operation, self.name, self.preamble = operation, name, preamble
+        assert "--fmad=false" in options
+        assert re.fullmatch(r"\w+", name)
+
+    def __call__(self, *arguments, size=None):
+        assert len(arguments) == len(self.params), (self.name, len(arguments), self.params)
+        arrays = [a.host for a in arguments if isinstance(a, ndarray)]
+        scalars = [float(a) for a in arguments if not isinstance(a, ndarray)]
+        dtype, shape = arrays[0].dtype, arrays[0].shape
+        assert all(a.dtype == dtype and a.shape == shape for a in arrays)
+        if size is None:
+            size = arrays[0].size
+        else:
+            assert all(a.flags.c_contiguous and a.ctypes.data % 16 == 0 for a in arrays)
+        self.launches.append(self.name)
+        strides = [s for a in arrays for s in a.strides]
+        _compile(self._text(dtype))(
+            ctypes.c_ssize_t(size),
+            ctypes.c_ssize_t(len(shape)),
+            (ctypes.c_ssize_t * max(len(shape), 1))(*shape),
+            (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)),
+            (ctypes.c_ssize_t * max(len(strides), 1))(*strides),
+            (ctypes.c_double * max(len(scalars), 1))(*scalars),
+        )
+
+    def _text(self, dtype):
+        before, inside = [], []
+        arrays = scalars = 0
+        for *kind, name in self.params:
+            if kind == ["int64"] or (kind == ["T"] and name.startswith("h_")):
+                ctype = "long long" if kind == ["int64"] else "T"
+                before.append(f"const {ctype} {name} = ({ctype})scalars[{scalars}];")
+                scalars += 1
+                continue
+            if kind == ["raw", "T"]:
+                before.append(f"T *{name} = (T *)pointers[{arrays}];")
+            else:
+                at = f"((char *)pointers[{arrays}] + offset(i, ndim, shape, strides + {arrays} * ndim))"
+                inside.append(f"T &{name} = *(T *){at};")
+            arrays += 1
+        return "\n".join(
+            [
+                "#include <cmath>\n#include <cstddef>\nusing std::ptrdiff_t;",
+                "#define __device__",
+                self.preamble,
+                f"typedef {SCALARS[str(dtype)]} T;",
+                "static ptrdiff_t offset(ptrdiff_t i, ptrdiff_t ndim, const ptrdiff_t *shape,",
+                "                        const ptrdiff_t *strides) {",
+                "    ptrdiff_t bytes = 0;",
+                "    for (ptrdiff_t d = ndim - 1; d >= 0; --d) {",
+                "        bytes += i % shape[d] * strides[d]; i /= shape[d];",
+                "    }",
+                "    return bytes;",
+                "}",
+                'extern "C" void run(ptrdiff_t size, ptrdiff_t ndim, const ptrdiff_t *shape,',
+                "    void **pointers, const ptrdiff_t *strides, const double *scalars) {",
+                *before,
+                "    for (ptrdiff_t i = 0; i < size; ++i) {",
+                *inside,
+                self.operation + ";",
+                "    }",
+                "}",
+            ]
+        )
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="gpuadapt-host-"))
+
+
+@cache
+def _compile(text):
+    name = hashlib.sha256(text.encode()).hexdigest()[:20]
+    source, library = _folder() / f"{name}.cpp", _folder() / f"{name}.so"
+    source.write_text(text)
+    command = [os.environ.get("CXX", "g++"), *FLAGS, str(source), "-o", str(library)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return ctypes.CDLL(str(library)).run
+
+
+def module():
+    """Something to put in `sys.modules` as "cupy"."""
+    cupy = types.ModuleType("cupy")
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
+    names = {
+        "ndarray": ndarray,
+        "asarray": asarray,
+        "zeros_like": zeros_like,
+        "shares_memory": shares_memory,
+        "ElementwiseKernel": ElementwiseKernel,
+        "cuda": types.SimpleNamespace(runtime=runtime),
+    }
+    vars(cupy).update(names)
+    return cupy

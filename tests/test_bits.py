@@ -1,0 +1,197 @@
+"""Equal bits: across backends, threads, strides and cuts, for every rule and option."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import gpuadapt as ga
+from cases import CASES, RULES
+from gpuadapt.kernels.cpu import dense
+
+LARGE = 4 * dense.SPAN + 37
+"""Elements enough for several spans, and a remainder."""
+
+
+def random_bits(random, size, dtype):
+    """Any bit pattern: infinities, NaN, subnormals, both zeros, all exponents."""
+    unsigned = {4: np.uint32, 8: np.uint64}[dtype.itemsize]
+    values = random.integers(0, np.iinfo(unsigned).max, size, unsigned, endpoint=True).view(dtype)
+    tiny = np.finfo(dtype).smallest_subnormal
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, tiny, -tiny, 3e5 * tiny, 1.0], dtype)
+    at = random.random(size) < 0.2
+    values[at] = random.choice(special, at.sum())
+    return values
+
+
+def assert_same_bits(a, b, **where):
+    assert a.dtype == b.dtype and a.shape == b.shape
+    unsigned = {4: np.uint32, 8: np.uint64}[a.dtype.itemsize]
+    same = (a.view(unsigned) == b.view(unsigned)) | (np.isnan(a) & np.isnan(b))
+    assert same.all(), (where, a[~same][:5], b[~same][:5])
+
+
+def run(backend, rule, arrays, coefficients):
+    """One update of (parameter, gradient, *states) on a backend; the new parameter and states."""
+    from gpuadapt.launch import bind
+
+    parameter, gradient, *states = map(backend.array, arrays)
+    bind(rule, "cpu" if backend.name == "cpu" else "cuda", parameter, states)(
+        gradient, coefficients
+    )
+    return [backend.numpy(array) for array in (parameter, *states)]
+
+
+def by_hand(rule, arrays, coefficients):
+    """The rule's own lines, run by Python on NumPy scalars of the compute type."""
+    from gpuadapt.kernels import functions
+
+    T = arrays[0].dtype.type
+    names = {name: getattr(functions, name) for name in functions.ARITY} | {"T": T}
+    names |= dict(zip(rule.coefficients, map(T, coefficients), strict=True))
+    functions_T, functions.T = functions.T, T
+    try:
+        rows = []
+        with np.errstate(all="ignore"):
+            for numbers in zip(*arrays, strict=True):
+                names |= dict(zip(rule.program.arguments, numbers, strict=True))
+                for target, expression in rule.lines:
+                    names[target] = eval(expression, names)
+                rows.append([eval(expression, names) for expression in rule.results])
+    finally:
+        functions.T = functions_T
+    return [np.array(column, arrays[0].dtype) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_any_bit_pattern(rule, backend, dtype):
+    random = np.random.default_rng(7)
+    arrays = [random_bits(random, 3001, dtype) for _ in rule.program.arguments]
+    coefficients = [0.9, 0.1, 0.5, 1e-3, 1.1, 0.01, 1.25, 2.0, 0.3, 1e-8][: len(rule.coefficients)]
+    expected = by_hand(rule, arrays, coefficients)
+    for got, want in zip(run(backend, rule, arrays, coefficients), expected, strict=True):
+        assert_same_bits(got, want, rule=rule.name, backend=backend.name)
+
+
+@ga.rule
+def every_function(p, g, a, b, h):
+    """All that the language has."""
+    low = minimum(p, g)  # noqa: F821
+    high = maximum(a, b)  # noqa: F821
+    signs = sign(p) * 0.5 - sign(-g)  # noqa: F821
+    less = where(p < g, low, where(p <= a, high, signs))  # noqa: F821
+    more = where(a > b, abs(a), where(a >= g, sqrt(abs(b)), sq(p)))  # noqa: F821
+    same = where(a == b, less, where(p != g, more, h.x / 3))  # noqa: F821
+    return less + more / 7, low, same - 1 / 3 * high
+
+
+def test_every_function_on_any_bit_pattern(backend, dtype):
+    random = np.random.default_rng(3)
+    arrays = [random_bits(random, 20001, dtype) for _ in range(4)]
+    arrays[3][::3] = arrays[2][::3]
+    coefficients = every_function.evaluate(1.5, 1)
+    expected = by_hand(every_function, arrays, coefficients)
+    for got, want in zip(run(backend, every_function, arrays, coefficients), expected, strict=True):
+        assert_same_bits(got, want, backend=backend.name)
+
+
+def train(case, backend, parameters, gradients, steps=3):
+    """Parameters after a few steps, from NumPy arrays whose strides are kept."""
+    ours = [backend.array(parameter) for parameter in parameters]
+    optimizer = case.optimizer(ours)
+    for step in range(steps):
+        optimizer.step([backend.array(gradient[step]) for gradient in gradients])
+    states = [s for of in optimizer.state.values() for s in of.values()]
+    return [backend.numpy(array) for array in (*ours, *states)]
+
+
+LAYOUTS = {
+    "fortran": lambda a: np.asfortranarray(a),
+    "transposed": lambda a: a.T.copy().T,
+    "every other column": lambda a: spread(a, 2, 0)[:, ::2],
+    "reversed": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+    "offset by one element": lambda a: spread(a, 1, 1)[:, 1:],
+    "three dimensions": lambda a: np.ascontiguousarray(
+        a.reshape(a.shape[0], -1, 3).transpose(2, 0, 1)
+    ).transpose(1, 2, 0),
+}
+
+
+def spread(a, step, offset):
+    wide = np.zeros((a.shape[0], a.shape[1] * step + offset), a.dtype)
+    wide[:, offset::step] = a
+    return wide
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("which", ["parameter", "gradient", "both"])
+def test_strides_do_not_matter(layout, which, backend, dtype):
+    random = np.random.default_rng(2)
+    case = next(case for case in CASES if case.name == "adam+decoupled")
+    start = random.normal(size=(11, 6)).astype(dtype)
+    gradients = random.normal(size=(3, 11, 6)).astype(dtype)
+    shape = LAYOUTS[layout](start).shape
+    expected = train(case, backend, [start.reshape(shape)], [gradients.reshape(3, *shape)])
+    arranged = LAYOUTS[layout](start) if which != "gradient" else start.reshape(shape)
+    pushed = [LAYOUTS[layout](g) if which != "parameter" else g.reshape(shape) for g in gradients]
+    got = train(case, backend, [arranged], [pushed])
+    for a, b in zip(got, expected, strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_cuts_do_not_matter(case, backend, dtype):
+    random = np.random.default_rng(4)
+    start = random.normal(size=LARGE).astype(dtype)
+    gradients = random.normal(size=(2, LARGE)).astype(dtype)
+    whole = train(case, backend, [start], [gradients], steps=2)
+    cuts = [0, 1, 6, 1000, dense.SPAN + 3, LARGE]
+    parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    cut = train(case, backend, [start[s] for s in parts], [gradients[:, s] for s in parts], steps=2)
+    count = len(parts)
+    assert np.array_equal(np.concatenate(cut[:count]), whole[0])
+    for k, state in enumerate(whole[1:]):
+        states = cut[count + k :: len(whole) - 1]
+        assert np.array_equal(np.concatenate(states), state)
+
+
+THREADS = """
+import sys
+import numpy as np
+from cases import CASES
+for case in CASES:
+    random = np.random.default_rng(5)
+    w = random.normal(size=int(sys.argv[1])).astype(np.float32)
+    optimizer = case.optimizer(w)
+    for _ in range(2):
+        optimizer.step(random.normal(size=w.size).astype(np.float32))
+    sys.stdout.buffer.write(w.tobytes())
+import numba
+assert numba.get_num_threads() == int(sys.argv[2])
+"""
+
+
+def test_threads_do_not_matter():
+    def bits(threads):
+        return subprocess.run(
+            [sys.executable, "-c", THREADS, str(LARGE), str(threads)],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "NUMBA_NUM_THREADS": str(threads)},
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    one = bits(1)
+    assert len(one) == len(CASES) * LARGE * 4
+    assert one == bits(2) == bits(4)
+
+
+def test_a_mask_on_threads_is_respected():
+    w = np.ones(LARGE, np.float32)
+    before = numba.get_num_threads()
+    ga.Adam(w).step(w.copy())
+    assert numba.get_num_threads() == before
