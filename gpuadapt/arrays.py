@@ -61,7 +61,8 @@ def check_parameter(name: str, array: Any) -> str:
         check_device()
     elif not array.flags.writeable:
         raise ParameterError(f"parameter {name!r}: the array is read-only; pass a copy")
-    if any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True)):
+    repeated = (n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True))
+    if array.size and any(repeated):
         raise ParameterError(
             f"parameter {name!r}: elements share memory (a broadcast array); pass a copy"
         )
@@ -125,7 +126,9 @@ def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:
 
 def _bounds(backend: str, array: Any) -> tuple[int, int, int]:
     """Device, first byte and the byte after the last."""
-    device, start = (-1, array.ctypes.data) if backend == "cpu" else (array.device.id, array.data.ptr)
+    device, start = (
+        (-1, array.ctypes.data) if backend == "cpu" else (array.device.id, array.data.ptr)
+    )
     steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
     low = start + sum(step for step in steps if step < 0)
     high = start + sum(step for step in steps if step > 0) + array.itemsize

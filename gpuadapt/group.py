@@ -100,6 +100,8 @@ class Group:
         )
         for name, value in zip(rule.hyperparameters, values, strict=True):
             for dtype in {slot.dtype for slot in self.slots}:
-                if abs(value) > np.finfo(dtype).max or (name == "eps" and dtype.type(value) == 0):
+                if abs(value) > float(np.finfo(dtype).max) or (
+                    name == "eps" and dtype.type(value) == 0
+                ):
                     raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
         return values

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Union
-
-from gpuadapt.kernels.options import OPTIONS
+from typing import Any
 
 from .errors import HyperparameterError
 
 Schedule = Callable[[int], float]
 """The value at each step, counted from 0."""
 
-Hyperparameter = Union[float, Schedule]
+Hyperparameter = float | Schedule
 
 DECAYS = ("l2", "decoupled")
 """How weight_decay enters; each is an option of `gpuadapt.kernels.options`."""
@@ -83,14 +81,11 @@ def at_step(name: str, value: Hyperparameter, step: int) -> float:
 
 def options(settings: Mapping[str, Any]) -> frozenset[str]:
     """The kernel options that a group's settings ask for."""
-    if settings["decay"] not in DECAYS:
-        raise HyperparameterError(
-            f"decay: got {settings['decay']!r}, expected one of {', '.join(map(repr, DECAYS))}"
-        )
-    if settings["maximize"] not in (True, False):
-        raise HyperparameterError(
-            f"maximize: got {settings['maximize']!r}, expected True or False"
-        )
-    decay = settings["weight_decay"]
-    chosen = {"maximize": settings["maximize"], settings["decay"]: callable(decay) or decay != 0}
-    return frozenset(name for name in OPTIONS if chosen.get(name))
+    form, maximize, decay = settings["decay"], settings["maximize"], settings["weight_decay"]
+    if not isinstance(form, str) or form not in DECAYS:
+        names = ", ".join(map(repr, DECAYS))
+        raise HyperparameterError(f"decay: got {form!r}, expected one of {names}")
+    if not isinstance(maximize, bool):
+        raise HyperparameterError(f"maximize: got {maximize!r}, expected True or False")
+    chosen = {form} if callable(decay) or number("weight_decay", decay) != 0 else set()
+    return frozenset(chosen | {"maximize"} if maximize else chosen)

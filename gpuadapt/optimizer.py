@@ -8,17 +8,11 @@ from typing import Any
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
-from .arrays import (
-    backend_of,
-    check_disjoint,
-    check_parameter,
-    copy_into,
-    describe,
-)
-from .errors import GradientError, ParameterError, StateError
+from .arrays import check_disjoint, check_parameter, describe
+from .errors import ParameterError
 from .group import Group, Slot
-
-STATE_VERSION = 1
+from .state import check, restore, snapshot
+from .structure import are_groups, match
 
 
 class Optimizer:
@@ -95,7 +89,7 @@ class Optimizer:
 
     def _build(self, params: Any, common: dict[str, Any]) -> Any:
         """Make groups and slots; returns the structure of ``params`` with slots for arrays."""
-        if _are_groups(params):
+        if are_groups(params):
             template = []
             for given in params:
                 settings = common | hyperparameters.expand(given)
@@ -143,22 +137,23 @@ class Optimizer:
         """
         pairs: list[tuple[Slot, Any]] = []
         if isinstance(grads, Mapping) and not isinstance(self._template, dict):
-            _match(self._slots, grads, pairs)
+            match(self._slots, grads, pairs)
         else:
-            _match(self._template, grads, pairs)
+            match(self._template, grads, pairs)
         values = {group: group.prepare(self.step_count) for group in self._groups}
+        coefficients: dict[tuple[Group, int], tuple[float, ...]] = {}
         work = []
-        group, updates, coefficients = None, 0, ()
         for slot, grad in pairs:
-            if slot.updates != updates or slot.group is not group:
-                group, updates = slot.group, slot.updates
-                coefficients = group.coefficients(group.rule, values[group], updates + 1)
-            update = slot.update
-            if update is None:
-                update = slot.update = slot.bind(group.rule, slot.array)
-            work.append((slot, update, grad, coefficients))
-        for slot, update, grad, coefficients in work:
-            update(grad, coefficients)
+            group = slot.group
+            key = (group, slot.updates)
+            if key not in coefficients:
+                coefficients[key] = group.coefficients(group.rule, values[group], slot.updates + 1)
+            if slot.update is None:
+                slot.update = slot.bind(group.rule, slot.array)
+            work.append((slot, slot.update, grad, coefficients[key]))
+        # Nothing above has written to an array; nothing below is expected to fail.
+        for slot, update, grad, numbers in work:
+            update(grad, numbers)
             slot.updates += 1
         self.step_count += 1
 
@@ -210,21 +205,7 @@ class Optimizer:
             are code) and "state": for each parameter its "updates" and copies of its
             state arrays, where they live.
         """
-        return {
-            "version": STATE_VERSION,
-            "rule": self.rule.name,
-            "step_count": self.step_count,
-            "param_groups": [
-                {key: list(value) if key == "params" else value
-                 for key, value in group.settings.items() if not callable(value)}
-                for group in self._groups
-            ],
-            "state": {
-                name: {"updates": slot.updates}
-                | {state: array.copy() for state, array in slot.states.items()}
-                for name, slot in self._slots.items()
-            },
-        }  # fmt: skip
+        return snapshot(self.rule, self.step_count, self._groups)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a snapshot of `state_dict`, made on either backend.
@@ -236,54 +217,9 @@ class Optimizer:
         StateError
             Of another rule, other parameters, other shapes or element types.
         """
-        groups, arrays = self._check_state(state)
-        for group, settings in zip(self._groups, groups, strict=True):
-            group.settings.update(settings)
-        for slot, updates, saved in arrays:
-            slot.updates = updates
-            for letter, array in slot.states.items():
-                copy_into(array, saved[letter])
+        check(state, self.rule, self._groups)
+        restore(state, self._groups)
         self.step_count = state["step_count"]
-
-    def _check_state(
-        self, state: Mapping[str, Any]
-    ) -> tuple[list[dict[str, Any]], list[tuple[Slot, int, Mapping[str, Any]]]]:
-        """The parts of a snapshot, if all of them fit."""
-        try:
-            version, rule, groups = state["version"], state["rule"], state["param_groups"]
-            entries, count = state["state"], state["step_count"]
-            updates = {name: entry["updates"] for name, entry in entries.items()}
-        except (KeyError, TypeError) as error:
-            raise StateError(f"not a state_dict() of an optimizer: {error!r}") from None
-        if version != STATE_VERSION or rule != self.rule.name:
-            raise StateError(
-                f"got version {version} of rule {rule!r}, "
-                f"expected version {STATE_VERSION} of {self.rule.name!r}"
-            )
-        if not all(isinstance(n, int) and n >= 0 for n in (count, *updates.values())):
-            raise StateError("step_count and updates are whole numbers from 0")
-        names = [list(group.get("params", ())) for group in groups]
-        expected = [group.settings["params"] for group in self._groups]
-        if names != expected or set(entries) != set(self._slots):
-            raise StateError(f"got parameters {names}, expected {expected}")
-        arrays = []
-        for slot in self._slots.values():
-            saved = entries[slot.name]
-            for letter, array in slot.states.items():
-                given = saved.get(letter)
-                if backend_of(given) is None or (given.shape, given.dtype) != (
-                    array.shape,
-                    array.dtype,
-                ):
-                    raise StateError(
-                        f"parameter {slot.name!r}, state {letter!r}: got {describe(given)}, "
-                        f"expected {array.dtype} of shape {array.shape}"
-                    )
-            arrays.append((slot, updates[slot.name], saved))
-        for group, settings in zip(self._groups, groups, strict=True):
-            hyperparameters.check_names(settings, tuple(group.settings), required=False)
-            Group(self.rule, group.settings | settings).prepare(count)
-        return groups, arrays
 
     def __repr__(self) -> str:
         def shown(value: Any) -> str:
@@ -299,53 +235,3 @@ class Optimizer:
             f"{'s' * (len(arrays) > 1)}, {sum(a.size for a in arrays):,} elements on "
             f"{' and '.join(backends)}; step {self.step_count})"
         )
-
-
-def _are_groups(params: Any) -> bool:
-    return (
-        isinstance(params, (list, tuple))
-        and len(params) > 0
-        and all(isinstance(given, Mapping) and "params" in given for given in params)
-    )
-
-
-def _match(template: Any, grads: Any, pairs: list[tuple[Slot, Any]]) -> None:
-    """Append (slot, gradient) for every gradient that is not None, all of them checked."""
-    if isinstance(template, Slot):
-        if grads is not None:
-            _check_gradient(template, grads)
-            pairs.append((template, grads))
-    elif isinstance(template, dict):
-        if not isinstance(grads, Mapping):
-            raise GradientError(f"gradients: got {describe(grads)}, expected a dict by name")
-        if grads.keys() != template.keys():
-            problems = [f"unknown {name!r}" for name in grads if name not in template]
-            problems += [f"missing {name!r}" for name in template if name not in grads]
-            raise GradientError(
-                f"gradients: {', '.join(problems)} (None stands for no gradient)"
-            )
-        for name, slot in template.items():
-            _match(slot, grads[name], pairs)
-    else:
-        if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
-            got = len(grads) if isinstance(grads, (list, tuple)) else describe(grads)
-            raise GradientError(
-                f"gradients: got {got}, expected a list of {len(template)} "
-                "(None stands for no gradient)"
-            )
-        for part, grad in zip(template, grads, strict=True):
-            _match(part, grad, pairs)
-
-
-def _check_gradient(slot: Slot, grad: Any) -> None:
-    array = slot.array
-    if (
-        isinstance(grad, slot.kind)
-        and grad.dtype == slot.dtype
-        and grad.shape == slot.shape
-        and (slot.backend == "cpu" or grad.device == array.device)
-    ):
-        return
-    raise GradientError(
-        f"gradient of {slot.name!r}: got {describe(grad)}, expected {describe(array)}"
-    )

@@ -108,7 +108,9 @@ class Adagrad(Optimizer):
         eps_mode: str = "inside",
         **settings: Any,
     ) -> None:
-        rule = _form("eps_mode", eps_mode, {"inside": rules.adagrad, "outside": rules.adagrad_outside})
+        rule = _form(
+            "eps_mode", eps_mode, {"inside": rules.adagrad, "outside": rules.adagrad_outside}
+        )
         super().__init__(rule, params, lr=lr, eps=eps, **settings)
 
 
@@ -155,7 +157,9 @@ class RMSprop(Optimizer):
         eps_mode: str = "inside",
         **settings: Any,
     ) -> None:
-        rule = _form("eps_mode", eps_mode, {"inside": rules.rmsprop, "outside": rules.rmsprop_outside})
+        rule = _form(
+            "eps_mode", eps_mode, {"inside": rules.rmsprop, "outside": rules.rmsprop_outside}
+        )
         super().__init__(rule, params, lr=lr, rho=rho, eps=eps, **settings)
 
 

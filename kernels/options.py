@@ -53,7 +53,9 @@ def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
 def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
     """The option's assignments, in the names of the program it is put before."""
     written = read(OPTIONS[option], returns=2)
-    rename = _Rename(dict(zip((*written.arguments, written.h), (*program.arguments[:2], program.h), strict=True)))
+    rename = _Rename(
+        dict(zip((*written.arguments, written.h), (*program.arguments[:2], program.h), strict=True))
+    )
     for target, node in zip(program.arguments[:2], written.results, strict=True):
         renamed = rename.visit(node)
         if not (isinstance(renamed, ast.Name) and renamed.id == target):

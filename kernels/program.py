@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,13 +34,91 @@ ALLOWED = (
 
 # A rule's variables become variables of a C++ function.
 RESERVED = frozenset(
-    """T alignas alignof and and_eq asm auto bitand bitor bool break case catch char class
-    compl const constexpr const_cast continue decltype default delete do double
-    dynamic_cast else enum explicit export extern false float for friend goto if inline
-    int long mutable namespace new noexcept not not_eq nullptr number operator or or_eq
-    private protected public register reinterpret_cast return short signed sizeof static
-    static_assert static_cast struct switch template this throw true try typedef typeid
-    typename union unsigned using virtual void volatile wchar_t while xor xor_eq""".split()
+    [
+        "T",
+        "alignas",
+        "alignof",
+        "and",
+        "and_eq",
+        "asm",
+        "auto",
+        "bitand",
+        "bitor",
+        "bool",
+        "break",
+        "case",
+        "catch",
+        "char",
+        "class",
+        "compl",
+        "const",
+        "constexpr",
+        "const_cast",
+        "continue",
+        "decltype",
+        "default",
+        "delete",
+        "do",
+        "double",
+        "dynamic_cast",
+        "else",
+        "enum",
+        "explicit",
+        "export",
+        "extern",
+        "false",
+        "float",
+        "for",
+        "friend",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "mutable",
+        "namespace",
+        "new",
+        "noexcept",
+        "not",
+        "not_eq",
+        "nullptr",
+        "number",
+        "operator",
+        "or",
+        "or_eq",
+        "private",
+        "protected",
+        "public",
+        "register",
+        "reinterpret_cast",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "static_assert",
+        "static_cast",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "throw",
+        "true",
+        "try",
+        "typedef",
+        "typeid",
+        "typename",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+        "wchar_t",
+        "while",
+        "xor",
+        "xor_eq",
+    ]
 )
 
 
@@ -197,7 +276,8 @@ def _check(source: Source, node: ast.expr, known: set[str], h: str) -> None:
         case ast.Constant(value=bool()) | ast.Constant(value=complex()):
             source.refuse(node, f"{node.value!r} is not a real number")
         case ast.Constant(value=int() | float()):
-            pass
+            if not abs(node.value) <= sys.float_info.max:  # type: ignore[arg-type]
+                source.refuse(node, "not a finite number")
         case ast.Name(id=name):
             if name not in known:
                 source.refuse(node, f"unknown name {name!r}: pass constants as {h}.{name}")

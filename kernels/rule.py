@@ -91,7 +91,10 @@ class Rule:
         values = "".join(f"{formula}, " for formula in self.coefficients.values())
         host: dict[str, Any] = {name: getattr(functions, name) for name in functions.ARITY}
         host |= {"sqrt": math.sqrt, "abs": abs}
-        return eval(f"lambda {names}: ({values})", host)  # noqa: S307
+        compute: Callable[..., tuple[float, ...]] = eval(  # noqa: S307
+            f"lambda {names}: ({values})", host
+        )
+        return compute
 
     @cached_property
     def rate(self) -> Rule:
@@ -102,7 +105,7 @@ class Rule:
         Raises
         ------
         RuleError
-            The rule has no variable of that name.
+            There is no such variable, or it reads the parameter or the gradient.
         """
         program = self.program
         needed, lines = {"rate"}, []
@@ -110,11 +113,14 @@ class Rule:
             if target in needed and target not in self.states:
                 lines.append((target, expression))
                 needed |= {n.id for n in ast.walk(expression) if isinstance(n, ast.Name)}
-        expression = program.host.get("rate")
-        if expression is None:
-            if not any(target == "rate" for target, _ in lines):
-                raise RuleError(f"the rule {self.name!r} has no variable named 'rate'")
-            expression = ast.Name("rate")
+        if "rate" in program.host:
+            rate = program.host["rate"]
+        elif any(target == "rate" for target, _ in lines):
+            rate = ast.Name("rate")
+        else:
+            raise RuleError(f"the rule {self.name!r} has no variable named 'rate'")
+        if {self.parameter, self.gradient} & needed:
+            raise RuleError(f"the rate of {self.name!r} depends on more than its states")
         same = tuple(ast.Name(state) for state in self.states)
         return from_program(
             replace(
@@ -122,13 +128,11 @@ class Rule:
                 name=f"{self.name}_rate",
                 doc=f"The effective rate of {self.name}.",
                 lines=tuple(reversed(lines)),
-                results=(expression, *same),
+                results=(rate, *same),
             )
         )
 
-    def source(
-        self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32"
-    ) -> str:
+    def source(self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.
 
         Parameters
@@ -200,9 +204,9 @@ class _Writer:
     def text(self, node: ast.expr) -> str:
         match node:
             case ast.Constant(value=value):
-                return f"T({float(value)!r})"
+                return f"T({float(value)!r})"  # type: ignore[arg-type]
             case ast.UnaryOp(operand=ast.Constant(value=value)):
-                return f"T({-float(value)!r})"
+                return f"T({-float(value)!r})"  # type: ignore[arg-type]
             case _ if host_only(node, self.h):
                 return self.hoist(node)
             case ast.Name(id=name):

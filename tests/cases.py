@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import gpuadapt as ga
 import reference
 from gpuadapt.kernels.rule import Rule
+
+import gpuadapt as ga
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import hostcupy
 import numpy as np
 import pytest
-
-import hostcupy
-from gpuadapt import arrays
 from gpuadapt.kernels.cuda import dense as cuda_dense
+
+from gpuadapt import arrays
 
 
 def _gpu() -> Any:
@@ -61,7 +63,8 @@ class Backend:
 def _first(values: np.ndarray) -> int:
     """Elements before the first: those reached by negative strides, and its misalignment."""
     negative = sum(
-        (n - 1) * -stride for n, stride in zip(values.shape, values.strides, strict=True)
+        (n - 1) * -stride
+        for n, stride in zip(values.shape, values.strides, strict=True)
         if stride < 0
     )
     misaligned = (values.ctypes.data - negative) % 16 if values.size else 0
@@ -71,7 +74,8 @@ def _first(values: np.ndarray) -> int:
 def _extent(values: np.ndarray) -> int:
     """Elements from the aligned start to the last."""
     positive = sum(
-        (n - 1) * stride for n, stride in zip(values.shape, values.strides, strict=True)
+        (n - 1) * stride
+        for n, stride in zip(values.shape, values.strides, strict=True)
         if stride > 0
     )
     return _first(values) + positive // values.itemsize + 1
@@ -87,14 +91,29 @@ def install(library: Any) -> None:
     cuda_dense.kernels.cache_clear()
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Any:
+@contextmanager
+def installed(name: str) -> Iterator[Backend]:
+    """A backend, with its library in CuPy's place while the context lasts."""
     before = sys.modules.get("cupy")
-    library = {"cpu": np, "host": HOST, "gpu": GPU}[request.param]
-    if request.param != "cpu":
+    library = {"cpu": np, "host": HOST, "gpu": GPU}[name]
+    if name != "cpu":
         install(library)
-    yield Backend(request.param, library)
-    install(before)
+    try:
+        yield Backend(name, library)
+    finally:
+        install(before)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with installed(request.param) as result:
+        yield result
+
+
+@pytest.fixture
+def host() -> Iterator[Backend]:
+    with installed("host") as result:
+        yield result
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -46,8 +46,18 @@ def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
     return HEADERS + str(body)
 
 
+def architectures() -> list[int]:
+    """sm_70, 80, 90, 100, as far as the installed NVRTC knows them."""
+    try:
+        from cupy.cuda import nvrtc
+    except ImportError:
+        return []
+    known = nvrtc.getSupportedArchs()
+    return [architecture for architecture in (70, 80, 90, 100) if architecture in known]
+
+
 def compile_ptx(source: str, architecture: int, options: tuple[str, ...]) -> str:
-    """PTX for compute capability ``architecture``, with CuPy's includes and its flags after ours."""
+    """PTX for a compute capability, with CuPy's includes, and its flags after ours."""
     import cupy
     from cupy._core import core
     from cupy.cuda import nvrtc

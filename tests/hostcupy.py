@@ -121,8 +121,8 @@ class ElementwiseKernel:
             if kind == ["raw", "T"]:
                 before.append(f"T *{name} = (T *)pointers[{arrays}];")
             else:
-                at = f"((char *)pointers[{arrays}] + offset(i, ndim, shape, strides + {arrays} * ndim))"
-                inside.append(f"T &{name} = *(T *){at};")
+                at = f"offset(i, ndim, shape, strides + {arrays} * ndim)"
+                inside.append(f"T &{name} = *(T *)((char *)pointers[{arrays}] + {at});")
             arrays += 1
         return "\n".join(
             [

@@ -1,5 +1,6 @@
 """Equal bits: across backends, threads, strides and cuts, for every rule and option."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -8,10 +9,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-
-import gpuadapt as ga
 from cases import CASES, RULES
 from gpuadapt.kernels.cpu import dense
+
+import gpuadapt as ga
 
 LARGE = 4 * dense.SPAN + 37
 """Elements enough for several spans, and a remainder."""
@@ -150,7 +151,7 @@ def test_cuts_do_not_matter(case, backend, dtype):
     gradients = random.normal(size=(2, LARGE)).astype(dtype)
     whole = train(case, backend, [start], [gradients], steps=2)
     cuts = [0, 1, 6, 1000, dense.SPAN + 3, LARGE]
-    parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
     cut = train(case, backend, [start[s] for s in parts], [gradients[:, s] for s in parts], steps=2)
     count = len(parts)
     assert np.array_equal(np.concatenate(cut[:count]), whole[0])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from cases import CASES
 
 STEPS = 12
@@ -42,6 +41,8 @@ def test_every_option_is_used_by_every_method():
     by_method = {}
     for case in CASES:
         used = by_method.setdefault(case.method, set())
-        used |= {case.options.get("decay")} | ({"maximize"} if case.options.get("maximize") else set())
+        used |= {case.options.get("decay")} | (
+            {"maximize"} if case.options.get("maximize") else set()
+        )
     for method, used in by_method.items():
         assert used >= {"maximize"} and used & {"l2", "decoupled"}, method

@@ -128,9 +128,7 @@ def _record(
     correct = logits(weights, test_x)[1].argmax(axis=1) == test_labels
     run.accuracy.append(float(correct.mean()))
     # Pixels that are always black have no gradient, and a rate that means nothing.
-    rates = xp.concatenate(
-        [optimizer.effective_lr(name)[gradients[name] != 0] for name in weights]
-    )
+    rates = xp.concatenate([optimizer.effective_lr(name)[gradients[name] != 0] for name in weights])
     run.rates.append([float(q) for q in xp.quantile(rates, xp.asarray(QUANTILES))])
 
 

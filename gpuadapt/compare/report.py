@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def draw(path: Path, runs: list[Run]) -> None:
 
     methods = list(dict.fromkeys(run.method for run in runs))
     figure = Figure(figsize=(13, 9), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2))
+    top, bottom = cast(Any, figure.subfigures(2, 1, height_ratios=(3, 2)))
     _draw_curves(top, methods, runs)
     _draw_rates(bottom, methods, runs)
     figure.savefig(path, dpi=110)

@@ -14,7 +14,7 @@ from . import module, threads
 SPAN = 16384
 """Elements in a span: at about 0.5 ns each, a few times the cost of waking a thread."""
 
-_TEXT = '''
+_TEXT = """
 
 @njit(**OPTIONS)
 def span({arguments}):
@@ -37,7 +37,7 @@ def dense({arguments}, serial):
             a = k * {span}
             b = min(a + {span}, n)
             span({slices})
-'''
+"""
 
 
 def source(rule: Rule, dtype: np.dtype) -> str:

@@ -6,6 +6,7 @@ GNU OpenMP layer kills a forked child. TBB survives both, so it is made loadable
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -33,16 +34,14 @@ def prepare() -> None:
         return
     for file in files:
         if file.name in ("libtbb.so.12", "tbb12.dll"):
-            try:
+            with contextlib.suppress(OSError):  # Numba falls back to its other layers
                 ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
-            except OSError:
-                pass  # Numba falls back to its other layers
 
 
 def layer() -> str | None:
     """Numba's threading layer: "tbb", "omp", "workqueue", or None before first use."""
     try:
-        name: str = numba.threading_layer()
+        name: str = numba.threading_layer()  # type: ignore[attr-defined]
     except ValueError:
         return None
     return name
@@ -59,7 +58,7 @@ def call(kernel: Callable[..., Any], *arguments: Any) -> None:
 def _call_locked(kernel: Callable[..., Any], *arguments: Any) -> None:
     global _concurrent
     with _lock:
-        if numba.config.DISABLE_JIT:
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
             with np.errstate(all="ignore"):
                 kernel(*arguments, _forked)
         else:

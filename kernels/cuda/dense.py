@@ -142,7 +142,9 @@ def kernels(rule: Rule) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return packed(rule).build(), strided(rule).build()
 
 
-def bind(rule: Rule, parameter: Any, states: Sequence[Any]) -> Callable[[Any, Sequence[float]], None]:
+def bind(
+    rule: Rule, parameter: Any, states: Sequence[Any]
+) -> Callable[[Any, Sequence[float]], None]:
     """A function of (gradient, coefficients) that updates these CuPy arrays in place.
 
     It launches one kernel on the current stream of the parameter's device and does not
@@ -166,4 +168,4 @@ def bind(rule: Rule, parameter: Any, states: Sequence[Any]) -> Callable[[Any, Se
 
 
 def _aligned(array: Any) -> bool:
-    return array.flags.c_contiguous and array.data.ptr % ACCESS == 0
+    return bool(array.flags.c_contiguous and array.data.ptr % ACCESS == 0)

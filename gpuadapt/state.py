@@ -1,0 +1,82 @@
+"""Snapshots of an optimizer: made, checked, restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpuadapt.kernels.rule import Rule
+
+from .arrays import backend_of, copy_into, describe
+from .errors import StateError
+from .group import Group
+from .hyperparameters import check_names
+
+VERSION = 1
+"""Raised when the meaning of a snapshot changes."""
+
+
+def snapshot(rule: Rule, step_count: int, groups: Sequence[Group]) -> dict[str, Any]:
+    """All that a resumed run needs, as copies; schedules are left out: they are code."""
+    return {
+        "version": VERSION,
+        "rule": rule.name,
+        "step_count": step_count,
+        "param_groups": [
+            {key: list(value) if key == "params" else value
+             for key, value in group.settings.items() if not callable(value)}
+            for group in groups
+        ],
+        "state": {
+            slot.name: {"updates": slot.updates}
+            | {letter: array.copy() for letter, array in slot.states.items()}
+            for group in groups
+            for slot in group.slots
+        },
+    }  # fmt: skip
+
+
+def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group]) -> None:
+    """Raise `StateError` or `HyperparameterError` unless `restore` will succeed."""
+    try:
+        version, name, step_count = state["version"], state["rule"], state["step_count"]
+        saved_groups = [dict(saved) for saved in state["param_groups"]]
+        entries = {name: dict(entry) for name, entry in state["state"].items()}
+        counts = [step_count, *(entry["updates"] for entry in entries.values())]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StateError(f"not a state_dict() of an optimizer: {error!r}") from None
+    if version != VERSION or name != rule.name:
+        raise StateError(
+            f"got version {version} of rule {name!r}, expected version {VERSION} of {rule.name!r}"
+        )
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise StateError("step_count and updates are whole numbers from 0")
+    names = [list(saved.get("params", ())) for saved in saved_groups]
+    expected = [group.settings["params"] for group in groups]
+    if names != expected or set(entries) != set().union(*expected):
+        raise StateError(f"got parameters {names}, expected {expected}")
+    for group, saved in zip(groups, saved_groups, strict=True):
+        check_names(saved, tuple(group.settings), required=False)
+        Group(rule, group.settings | saved).prepare(step_count)
+        for slot in group.slots:
+            for letter, array in slot.states.items():
+                given: Any = entries[slot.name].get(letter)
+                if backend_of(given) is None or (given.shape, given.dtype) != (
+                    array.shape,
+                    array.dtype,
+                ):
+                    raise StateError(
+                        f"parameter {slot.name!r}, state {letter!r}: got {describe(given)}, "
+                        f"expected {array.dtype} of shape {array.shape}"
+                    )
+
+
+def restore(state: Mapping[str, Any], groups: Sequence[Group]) -> None:
+    """Overwrite settings, counts and state arrays with those of a checked snapshot."""
+    for group, saved in zip(groups, state["param_groups"], strict=True):
+        group.settings.update(saved)
+        for slot in group.slots:
+            entry = state["state"][slot.name]
+            slot.updates = entry["updates"]
+            for letter, array in slot.states.items():
+                copy_into(array, entry[letter])

@@ -1,0 +1,63 @@
+"""Arrays, lists, dicts, groups: gradients come in the structure of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .arrays import describe
+from .errors import GradientError
+from .group import Slot
+
+
+def are_groups(params: Any) -> bool:
+    """Whether ``params`` is a list of groups."""
+    return (
+        isinstance(params, (list, tuple))
+        and len(params) > 0
+        and all(isinstance(given, Mapping) and "params" in given for given in params)
+    )
+
+
+def match(template: Any, grads: Any, pairs: list[tuple[Slot, Any]]) -> None:
+    """Append (slot, gradient) for every gradient that is not None, all of them checked.
+
+    ``template`` is the structure of the parameters with slots in place of arrays.
+    """
+    if isinstance(template, Slot):
+        if grads is not None:
+            check_gradient(template, grads)
+            pairs.append((template, grads))
+    elif isinstance(template, dict):
+        if not isinstance(grads, Mapping):
+            raise GradientError(f"gradients: got {describe(grads)}, expected a dict by name")
+        if grads.keys() != template.keys():
+            problems = [f"unknown {name!r}" for name in grads if name not in template]
+            problems += [f"missing {name!r}" for name in template if name not in grads]
+            raise GradientError(f"gradients: {', '.join(problems)} (None stands for no gradient)")
+        for name, slot in template.items():
+            match(slot, grads[name], pairs)
+    else:
+        if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
+            got = len(grads) if isinstance(grads, (list, tuple)) else describe(grads)
+            raise GradientError(
+                f"gradients: got {got}, expected a list of {len(template)} "
+                "(None stands for no gradient)"
+            )
+        for part, grad in zip(template, grads, strict=True):
+            match(part, grad, pairs)
+
+
+def check_gradient(slot: Slot, grad: Any) -> None:
+    """Raise `GradientError` unless a gradient fits its parameter."""
+    array = slot.array
+    if (
+        isinstance(grad, slot.kind)
+        and grad.dtype == slot.dtype
+        and grad.shape == slot.shape
+        and (slot.backend == "cpu" or grad.device == array.device)
+    ):
+        return
+    raise GradientError(
+        f"gradient of {slot.name!r}: got {describe(grad)}, expected {describe(array)}"
+    )

@@ -1,0 +1,102 @@
+"""The CUDA sources as CuPy hands them to NVRTC, and the launch code; no GPU is needed."""
+
+import platform
+import re
+import sys
+
+import hostcupy
+import numpy as np
+import pytest
+from cases import CASES, RULES
+from cuda_source import architectures, assemble, compile_ptx
+from gpuadapt.kernels.cuda import dense, text
+from test_bits import every_function
+
+import gpuadapt as ga
+
+KERNELS = {
+    "packed": [(dense.packed, 1)],
+    "strided": [(dense.strided, 1), (dense.strided, 3)],
+}
+
+
+@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("kind", KERNELS)
+def test_compiles(kind, architecture, dtype):
+    for rule in [*RULES, *(rule.rate for rule in RULES), every_function]:
+        for make, ndim in KERNELS[kind]:
+            source = assemble(make(rule), dtype, ndim)
+            ptx = compile_ptx(source, architecture, text.OPTIONS)
+            exact(ptx, rule)
+            if kind == "packed" and not rule.name.endswith("_rate"):
+                # As 4-byte words whatever the element type: NVRTC's choice.
+                arrays = len(rule.program.arguments)
+                assert len(re.findall(r"ld\.global\.v[24]\.\w+", ptx)) == arrays, rule
+                assert len(re.findall(r"st\.global\.v[24]\.\w+", ptx)) == arrays - 1, rule
+
+
+def exact(ptx, rule):
+    """No subnormal is flushed and nothing is contracted, though CuPy asks for -ftz=true."""
+    inexact = re.findall(r"\b\w+(?:\.\w+)*\.(?:ftz|approx|full)\S*|\b(?:fma|mad)\.\w+\.f\d+", ptx)
+    assert not inexact, (rule.name, inexact)
+
+
+def test_exactness_is_noticed():
+    """The check above fails on a kernel written without our numbers."""
+    source = 'extern "C" __global__ void k(float *a) { a[0] = a[0] * a[1] / a[2] + a[3]; }'
+    with pytest.raises(AssertionError, match="ftz"):
+        exact(compile_ptx(source, 90, text.OPTIONS), RULES[0])
+
+
+def test_there_is_a_compiler():
+    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        assert 90 in architectures()
+
+
+@pytest.fixture
+def launches(host):
+    hostcupy.ElementwiseKernel.launches.clear()
+    return hostcupy.ElementwiseKernel.launches
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_one_launch_per_array(case, host, launches, dtype):
+    arrays = [host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0)]
+    optimizer = case.optimizer(arrays)
+    launches.clear()
+    optimizer.step([host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0)])
+    assert launches == [f"gpuadapt_{case.rule.name}_packed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("parameter", "gradient", "kind"),
+    [
+        (np.s_[:8], np.s_[:8], "packed"),
+        (np.s_[4:12], np.s_[8:16], "packed"),
+        (np.s_[1:9], np.s_[:8], "strided"),
+        (np.s_[:8], np.s_[1:9], "strided"),
+        (np.s_[:16:2], np.s_[:8], "strided"),
+        (np.s_[:8], np.s_[8:0:-1], "strided"),
+    ],
+)
+def test_16_byte_accesses_only_where_they_are_legal(parameter, gradient, kind, launches):
+    w = np.zeros(32, np.float32)
+    g = np.zeros(32, np.float32)
+    w, g = (hostcupy.ndarray(aligned(a)[s]) for a, s in ((w, parameter), (g, gradient)))
+    ga.SGD(w).step(g)
+    assert launches == [f"gpuadapt_sgd_{kind}"]
+
+
+def aligned(array):
+    raw = np.empty(array.nbytes + 64, np.uint8)
+    result = raw[-raw.ctypes.data % 64 :][: array.nbytes].view(array.dtype)
+    result[...] = array
+    return result
+
+
+def test_source_is_what_is_compiled():
+    source = ga.rules.adam.source("cuda")
+    for kernel in (dense.packed(ga.rules.adam), dense.strided(ga.rules.adam)):
+        assert kernel.in_params in source and kernel.out_params in source
+        assert kernel.name in source
+    assert dense.packed(ga.rules.adam).preamble in source

@@ -1,0 +1,233 @@
+"""What a rule may contain, what it becomes, and how what it may not contain is refused."""
+
+import itertools
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from cases import RULES
+from gpuadapt.kernels.options import OPTIONS, compose
+
+import gpuadapt as ga
+
+counter = itertools.count()
+
+
+def define(tmp_path, body, signature="p, g, s, h"):
+    """Define a rule in a file of its own; returns (the rule, the file)."""
+    file = tmp_path / f"rule_{next(counter)}.py"
+    lines = textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    file.write_text(f"import gpuadapt as ga\n\n\n@ga.rule\ndef own({signature}):\n{lines}\n")
+    names = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+    return names["own"], file
+
+
+REFUSED = {
+    "if p > 0:\n    s = g\nreturn p, s": "if is not allowed",
+    "for i in range(3):\n    s = g\nreturn p, s": "a loop is not allowed",
+    "while p:\n    s = g\nreturn p, s": "a loop is not allowed",
+    "s = g if p > 0 else p\nreturn p, s": r"use where\(",
+    "s += g\nreturn p, s": "augmented assignment",
+    "s, q = g, p\nreturn p, s": "one plain name",
+    "s = q = g\nreturn p, s": "one plain name",
+    "s[0] = g\nreturn p, s": "one plain name",
+    "s: float = g\nreturn p, s": "annotated",
+    "h = g\nreturn p, s": "cannot be assigned",
+    "s = g ** 2\nreturn p, s": r"write sq\(x\)",
+    "c = h.lr * g\nreturn p ** c, s": r"write sq\(x\)",
+    "s = g % 2\nreturn p, s": "operator Mod",
+    "s = g // 2\nreturn p, s": "operator FloorDiv",
+    "s = exp(g)\nreturn p, s": r"call exp\(\)",
+    "s = g.sum()\nreturn p, s": r"call g.sum\(\)",
+    "s = sqrt(g, p)\nreturn p, s": "takes 1 argument",
+    "s = sqrt(x=g)\nreturn p, s": r"call sqrt\(\)",
+    "s = q\nreturn p, s": "unknown name 'q': pass constants as h.q",
+    "s = g > p\nreturn p, s": "comparison outside where",
+    "s = where(g, p, s)\nreturn p, s": "one comparison first",
+    "s = where(g < p < s, p, s)\nreturn p, s": "one comparison first",
+    "s = g and p\nreturn p, s": "and/or",
+    "s = g[0]\nreturn p, s": "an index",
+    "s = g.real\nreturn p, s": "Attribute",
+    "s = True * g\nreturn p, s": "not a real number",
+    "s = 2j * g\nreturn p, s": "not a real number",
+    "s = 'a'\nreturn p, s": "Constant",
+    "s = not g\nreturn p, s": "UnaryOp",
+    "return p": "returns 1 values, expected 2",
+    "return p, s, g": "returns 3 values, expected 2",
+    "s = g": "ends with a return",
+    "return": "ends with a return",
+    "return p, s\nreturn p, s": "early return",
+    "'''only a docstring'''": "ends with a return",
+    "import math\nreturn p, s": "Import is not allowed",
+    "int = g\nreturn p, int": "'int' is taken",
+    "sqrt = g\nreturn p, sqrt": "'sqrt' is taken",
+    "T = g\nreturn p, T": "'T' is taken",
+    "h_0 = g\nreturn p, h_0": "'h_0' begins with",
+    "_x = g\nreturn p, _x": "'_x' begins with",
+    "p_ = g\nreturn p_, s": "ends with '_'",
+    "β = g\nreturn p, β": "not plain ASCII",
+    "return p, h.double * g": "'double' is taken",
+    "return p, 1e400 * g": "not a finite number",
+}
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_refused_with_file_line_and_reason(body, tmp_path):
+    with pytest.raises(ga.RuleError, match=REFUSED[body]) as caught:
+        define(tmp_path, body)
+    first, shown, caret, allowed = str(caught.value).split("\n")
+    file, line, _ = first.split(":", 2)
+    assert file == str(next(tmp_path.iterdir()))
+    source_line = next(tmp_path.iterdir()).read_text().splitlines()[int(line) - 1]
+    assert shown.strip() == source_line.strip()
+    assert caret.strip() == "^" and caret.index("^") < len(shown)
+    assert allowed.startswith("a rule may contain")
+
+
+@pytest.mark.parametrize(
+    ("signature", "reason"),
+    [
+        ("p, h", "takes \\(parameter"),
+        ("p, g, *s, h", "plain positional"),
+        ("p, g, s=0, h=1", "plain positional"),
+        ("p, g, *, h", "plain positional"),
+    ],
+)
+def test_refused_signatures(signature, reason, tmp_path):
+    with pytest.raises(ga.RuleError, match=reason):
+        define(tmp_path, "return p", signature)
+
+
+def test_refused_without_source():
+    names = {"ga": ga}
+    with pytest.raises(ga.RuleError, match="define the rule in a file"):
+        exec("@ga.rule\ndef own(p, g, h):\n    return p - g", names)
+    with pytest.raises(ga.RuleError, match="def"):
+        ga.rule(lambda p, g, h: p - g)
+    with pytest.raises(ga.RuleError, match="define the rule"):
+        ga.rule(len)
+
+
+def test_host_expressions_become_coefficients(tmp_path):
+    rule, _ = define(
+        tmp_path,
+        """
+        keep = 1 - h.beta
+        scale = keep / 3
+        s = h.beta * s + (1 - h.beta) * g
+        x = 2 * s
+        return p - h.lr / (1 - h.beta**h.t) * x * scale, s
+        """,
+    )
+    assert rule.hyperparameters == ("beta", "lr")
+    assert list(rule.coefficients.values()) == [
+        "beta",
+        "1 - beta",
+        "lr / (1 - beta ** t)",
+        "(1 - beta) / 3",
+    ]
+    assert rule.evaluate(0.9, 0.1, 2) == (0.9, 1 - 0.9, 0.1 / (1 - 0.9**2), (1 - 0.9) / 3)
+
+
+def test_names_are_free(tmp_path):
+    rule, _ = define(
+        tmp_path,
+        "n = z + grad\ni = n * hyper.lr\nspan = i\nreturn w - span, n, k",
+        "w, grad, z, k, hyper",
+    )
+    w, g = np.full(5, 2.0), np.full(5, 3.0)
+    ga.Optimizer(rule, w, lr=0.5).step(g)
+    assert np.array_equal(w, np.full(5, 0.5))
+
+
+def test_a_name_may_change_from_host_to_element(tmp_path):
+    rule, _ = define(tmp_path, "c = h.lr\ns = c * g\nc = s + c\nreturn p - c, s")
+    w = np.zeros(3)
+    ga.Optimizer(rule, w, lr=0.5).step(np.ones(3))
+    assert np.array_equal(w, np.full(3, -1.0))
+
+
+def test_results_are_simultaneous(backend, tmp_path):
+    """The new state reads the old parameter, whatever the order of the stores."""
+    rule, _ = define(tmp_path, "return s + g, p - g", "p, g, s, h")
+    w = backend.array(np.full(9, 1.0, np.float32))
+    optimizer = ga.Optimizer(rule, w)
+    optimizer.step(backend.array(np.full(9, 5.0, np.float32)))
+    assert np.array_equal(backend.numpy(w), np.full(9, 5.0))
+    assert np.array_equal(backend.numpy(optimizer.state["0"]["s"]), np.full(9, -4.0))
+
+
+def test_a_rule_without_hyperparameters(backend, tmp_path):
+    rule, _ = define(tmp_path, "return p - g / 4", "p, g, h")
+    w = backend.array(np.full(9, 1.0))
+    ga.Optimizer(rule, w).step(backend.array(np.full(9, 2.0)))
+    assert np.array_equal(backend.numpy(w), np.full(9, 0.5))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_source_of_every_rule(rule):
+    for backend in ("cpu", "cuda"):
+        for dtype in ("float32", "float64"):
+            text = rule.source(backend, "dense", dtype)
+            assert dtype in text
+            for target, expression in rule.lines:
+                assert f"{target} = {expression}" in text
+
+
+@pytest.mark.parametrize(("backend", "traversal"), [("tpu", "dense"), ("cpu", "diagonal")])
+def test_source_of_what_there_is_not(backend, traversal):
+    with pytest.raises(ValueError, match=f"'{traversal}' on backend '{backend}'"):
+        ga.rules.sgd.source(backend, traversal)
+
+
+def test_options_leave_no_trace_when_off():
+    assert compose(ga.rules.adam, frozenset()) is ga.rules.adam
+    every = compose(ga.rules.adam, frozenset(OPTIONS))
+    assert every is compose(ga.rules.adam, frozenset(OPTIONS))
+    assert "weight_decay" not in ga.rules.adam.source()
+    assert every.lines[0] == ("g", "(-g)")
+
+
+def test_every_rule_says_formula_and_source():
+    for name, rule in vars(ga.rules).items():
+        if isinstance(rule, ga.Rule):
+            assert "<-" in rule.doc, name
+    for name in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam"):
+        assert any(char.isdigit() for char in vars(ga.rules)[name].doc), f"{name}: no year"
+
+
+def test_plain_python():
+    """With NUMBA_DISABLE_JIT=1 the same modules run as Python, to the same bits."""
+    script = """
+import hashlib
+import numpy as np
+import sys
+sys.path.insert(0, "tests")
+from cases import CASES
+digest = hashlib.sha256()
+for case in CASES:
+    random = np.random.default_rng(8)
+    w = random.normal(size=(3, 5)).astype(np.float32)
+    optimizer = case.optimizer(w)
+    for _ in range(3):
+        optimizer.step(random.normal(size=(3, 5)).astype(np.float32))
+    digest.update(w.tobytes())
+print(digest.hexdigest())
+"""
+    import os
+    from pathlib import Path
+
+    def digest(**environment):
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert digest(NUMBA_DISABLE_JIT="1") == digest()

@@ -1,0 +1,151 @@
+"""What the methods are known for."""
+
+import numpy as np
+import pytest
+
+import gpuadapt as ga
+
+
+def test_adagrad_rates_only_fall(backend, dtype):
+    random = np.random.default_rng(0)
+    optimizer = ga.Adagrad({"w": backend.array(np.zeros(50, dtype))}, lr=0.1)
+    before = np.full(50, np.inf)
+    for step in range(30):
+        optimizer.step({"w": backend.array(random.normal(size=50).astype(dtype) * (step % 3))})
+        rates = backend.numpy(optimizer.effective_lr("w"))
+        assert (rates <= before).all()
+        before = rates
+    assert (rates < 0.1).all()
+
+
+def test_rmsprop_rates_rise_again(backend, dtype):
+    optimizer = ga.RMSprop({"w": backend.array(np.zeros(5, dtype))})
+    rates = []
+    for size in (10.0, 0.1):
+        for _ in range(100):
+            optimizer.step({"w": backend.array(np.full(5, size, dtype))})
+        rates.append(backend.numpy(optimizer.effective_lr("w")))
+    assert (rates[1] > 10 * rates[0]).all()
+
+
+def descend(make, scale=1.0, unit=1.0, eps_unit=True):
+    """A path on a bent quadratic: the loss times ``scale``, the parameter in units of ``unit``."""
+    curvature = np.array([1.0, 30.0, 0.1])
+    x = np.array([1.0, 2.0, -3.0]) / unit
+    optimizer = make(x)
+    path = []
+    for _ in range(200):
+        optimizer.step(scale * unit * curvature * np.tanh(x * unit))
+        path.append(x * unit)
+    return np.array(path)
+
+
+ADADELTA = {"rho": 0.9, "eps": 1e-12}
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e3])
+def test_adadelta_does_not_see_the_scale_of_the_loss(scale):
+    """Zeiler 2012, section 3.2; up to eps, of which the gradient's and the step's differ."""
+
+    @ga.rule
+    def adadelta_two_eps(p, g, G, U, h):
+        G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
+        u = sqrt(U + h.eps_u) / sqrt(G + h.eps_g) * g  # noqa: F821
+        U = h.rho * U + (1 - h.rho) * sq(u)  # noqa: F821
+        return p - u, G, U
+
+    def make(x):
+        return ga.Adadelta(x, rho=0.9, eps=1e-6)
+
+    def scaled(x):
+        return ga.Optimizer(adadelta_two_eps, x, rho=0.9, eps_u=1e-6, eps_g=1e-6 * scale**2)
+
+    plain = descend(make)
+    assert np.abs(plain[-1] - plain[0]).max() > 0.1
+    np.testing.assert_allclose(descend(scaled, scale=scale), plain, rtol=1e-9)
+    # With the one eps the method has, the same to within its share of the gradient.
+    large = descend(make, scale=1e3)
+    np.testing.assert_allclose(large, descend(make, scale=1e5), rtol=1e-3)
+    sgd = descend(lambda x: ga.SGD(x, lr=1e-3))
+    assert np.abs(descend(lambda x: ga.SGD(x, lr=1e-3), scale=scale) - sgd).max() > 0.1
+
+
+@pytest.mark.parametrize("unit", [1e-2, 1e2])
+def test_adadelta_steps_in_the_parameters_unit(unit):
+    """Zeiler 2012, section 3.2: metres or centimetres, the same path (eps in the same unit)."""
+    plain = descend(lambda x: ga.Adadelta(x, rho=0.9, eps=1e-6))
+
+    @ga.rule
+    def adadelta_in_unit(p, g, G, U, h):
+        G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
+        u = sqrt(U + h.eps_u) / sqrt(G + h.eps_g) * g  # noqa: F821
+        U = h.rho * U + (1 - h.rho) * sq(u)  # noqa: F821
+        return p - u, G, U
+
+    def make(x):
+        eps = {"eps_u": 1e-6 / unit**2, "eps_g": 1e-6 * unit**2}
+        return ga.Optimizer(adadelta_in_unit, x, rho=0.9, **eps)
+
+    np.testing.assert_allclose(descend(make, unit=unit), plain, rtol=1e-9)
+    adam = descend(lambda x: ga.Adam(x, lr=0.01))
+    assert np.abs(descend(lambda x: ga.Adam(x, lr=0.01), unit=unit) - adam).max() > 0.1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
+def test_adams_first_step_has_length_lr(scale, backend, dtype):
+    w = backend.array(np.zeros(100, dtype))
+    gradient = np.random.default_rng(0).uniform(0.5, 1, 100) * np.resize([1, -1], 100)
+    ga.Adam(w, lr=0.25, eps=1e-20).step(backend.array((scale * gradient).astype(dtype)))
+    np.testing.assert_allclose(
+        backend.numpy(w), -0.25 * np.sign(gradient), rtol=1e-5 if dtype == np.float32 else 1e-12
+    )
+
+
+@pytest.mark.parametrize("make", [ga.Adagrad, ga.RMSprop, ga.Adam])
+def test_rare_features_get_the_larger_rate(make, backend, dtype):
+    """Duchi et al. 2011, section 1: the reason for adaptive rates."""
+    optimizer = make({"w": backend.array(np.zeros(2, dtype))})
+    for step in range(200):
+        gradient = np.array([1.0, float(step % 20 == 0)], dtype)
+        optimizer.step({"w": backend.array(gradient)})
+    common, rare = backend.numpy(optimizer.effective_lr("w"))
+    assert rare > 1.5 * common
+
+
+def test_effective_rates(backend, dtype):
+    """lr / (sqrt(.) + eps), by hand, for each method and place of eps."""
+    g = np.array([0.5, -2.0, 0.0, 1e-3], dtype)
+
+    def rate(make, **hyper):
+        optimizer = make({"w": backend.array(np.ones(4, dtype))}, **hyper)
+        for _ in range(2):
+            optimizer.step({"w": backend.array(g)})
+        got = optimizer.effective_lr("w")
+        states = {k: backend.numpy(a).astype(float) for k, a in optimizer.state["w"].items()}
+        return backend.numpy(got), states
+
+    close = {"rtol": 1e-5 if dtype == np.float32 else 1e-12}
+    got, _ = rate(ga.SGD, lr=0.3)
+    np.testing.assert_allclose(got, np.full(4, 0.3), **close)
+    got, s = rate(ga.Adagrad, lr=0.3, eps=1e-2)
+    np.testing.assert_allclose(got, 0.3 / np.sqrt(s["G"] + 1e-2), **close)
+    got, s = rate(ga.RMSprop, lr=0.3, eps=1e-2, eps_mode="outside")
+    np.testing.assert_allclose(got, 0.3 / (np.sqrt(s["G"]) + 1e-2), **close)
+    got, s = rate(ga.Adadelta, lr=1.0, eps=1e-2)
+    np.testing.assert_allclose(got, np.sqrt(s["U"] + 1e-2) / np.sqrt(s["G"] + 1e-2), **close)
+    got, s = rate(ga.Adam, lr=0.3, betas=(0.5, 0.75), eps=1e-2)
+    vhat = s["v"] / (1 - 0.75**2)
+    np.testing.assert_allclose(got, 0.3 / (np.sqrt(vhat) + 1e-2), **close)
+    got, s = rate(ga.Adam, lr=0.3, betas=(0.5, 0.75), eps=1e-2, weight_decay=0.5)
+    assert np.isfinite(got).all()
+
+
+def test_asking_for_rates_changes_nothing(backend):
+    w = backend.array(np.ones(6))
+    optimizer = ga.Adam({"w": w})
+    assert np.allclose(backend.numpy(optimizer.effective_lr("w")), 1e-3 / 1e-8)
+    optimizer.step({"w": backend.array(np.arange(6.0))})
+    before = {k: backend.numpy(a) for k, a in optimizer.state["w"].items()}, backend.numpy(w)
+    optimizer.effective_lr("w")
+    after = {k: backend.numpy(a) for k, a in optimizer.state["w"].items()}, backend.numpy(w)
+    np.testing.assert_equal(after, before)

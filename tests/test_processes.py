@@ -1,0 +1,246 @@
+"""Processes, threads and the disk cache, each in a fresh interpreter."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+LAYERS = ["tbb", "omp", "workqueue"]
+
+
+def python(script, *arguments, timeout=120, **environment):
+    """Run a script; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+CONCURRENT = """
+    import threading
+    import numba
+    import numpy as np
+    import gpuadapt as ga
+
+    def expected():
+        w = np.ones(200_000, np.float32)
+        optimizer = ga.Adam(w)
+        for _ in range(20):
+            optimizer.step(np.full_like(w, 0.5))
+        return w
+
+    results = {}
+
+    def work(name):
+        results[name] = expected()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert all(np.array_equal(w, expected()) for w in results.values())
+    print(numba.threading_layer())
+"""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_concurrent_steps(layer):
+    """The workqueue layer aborts the process if two threads enter it."""
+    assert python(CONCURRENT, NUMBA_THREADING_LAYER=layer).strip() == layer
+
+
+FORKED = """
+    import os
+    import numba
+    import numpy as np
+    import gpuadapt as ga
+
+    w = np.ones(200_000, np.float32)
+    gradient = w.copy()
+    optimizer = ga.Adam(w, lr=0.25)
+    optimizer.step(gradient)
+    child = os.fork()
+    optimizer.step(gradient)
+    right = np.allclose(w, 0.5)
+    if child == 0:
+        os._exit(0 if right else 3)
+    assert right
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), numba.threading_layer())
+"""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_forked_child_can_step(layer):
+    """The OpenMP layer kills a child that enters it."""
+    assert python(FORKED, NUMBA_THREADING_LAYER=layer).split() == ["0", layer]
+
+
+def test_fork_while_another_thread_steps():
+    """The child does not wait for a lock that nobody in it holds."""
+    script = """
+        import os, threading
+        import numpy as np
+        import gpuadapt as ga
+
+        w = np.ones(2_000_000, np.float32)
+        optimizer, stop = ga.Adam(w), threading.Event()
+        optimizer.step(w.copy())
+
+        def work():
+            gradient = w.copy()
+            while not stop.is_set():
+                optimizer.step(gradient)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                v = np.ones(200_000, np.float32)
+                ga.Adam(v).step(v.copy())
+                os._exit(0 if v[0] < 1 else 3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        stop.set()
+        thread.join()
+    """
+    python(script, NUMBA_THREADING_LAYER="workqueue")
+
+
+def test_tbb_is_chosen():
+    """Where it has wheels it is a dependency, and is found inside the environment."""
+    if (sys.platform, os.uname().machine) != ("linux", "x86_64"):
+        pytest.skip("no wheel of TBB is a dependency here")
+    script = """
+        import numpy as np, gpuadapt as ga, numba
+        w = np.ones(100_000)
+        ga.SGD(w).step(w.copy())
+        print(numba.threading_layer())
+    """
+    assert python(script).strip() == "tbb"
+
+
+STEP = """
+    import sys
+    import numpy as np
+    sys.path.insert(0, sys.argv[1])
+    import own
+    import gpuadapt as ga
+    from gpuadapt.kernels.cpu import dense
+    w = np.ones(5, np.float32)
+    ga.Optimizer(own.own, w, lr=0.5).step(np.ones(5, np.float32))
+    stats = dense.kernel(own.own, np.dtype(np.float32)).stats
+    print(w[0], sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+OWN = "import gpuadapt as ga\n\n\n@ga.rule\ndef own(p, g, h):\n    return p - {} * h.lr * g\n"
+
+
+def test_a_second_process_compiles_nothing_and_an_edit_is_never_stale(tmp_path):
+    cache = {"GPUADAPT_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    (tmp_path / "own.py").write_text(OWN.format(1))
+    assert python(STEP, tmp_path, **cache).split() == ["0.5", "0", "1"]
+    assert python(STEP, tmp_path, **cache).split() == ["0.5", "1", "0"]
+    (tmp_path / "own.py").write_text(OWN.format(2))
+    assert python(STEP, tmp_path, **cache).split() == ["0.0", "0", "1"]
+    (tmp_path / "own.py").write_text(OWN.format(1))
+    assert python(STEP, tmp_path, **cache).split() == ["0.5", "1", "0"]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    script = """
+        import numpy as np, gpuadapt as ga
+        w = np.ones(5)
+        ga.SGD(w, lr=0.5).step(np.ones(5))
+        print(w[0])
+    """
+    assert python(script, GPUADAPT_CACHE_DIR=str(blocked)).strip() == "0.5"
+
+
+def test_a_damaged_cache_file_is_replaced(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.format(1))
+    cache = {"GPUADAPT_CACHE_DIR": str(tmp_path / "cache")}
+    python(STEP, tmp_path, **cache)
+    generated = list((tmp_path / "cache").rglob("own_*.py"))
+    assert len(generated) == 1
+    good = generated[0].read_text()
+    generated[0].write_text("raise SystemExit(9)")
+    assert python(STEP, tmp_path, **cache).split()[0] == "0.5"
+    assert generated[0].read_text() == good
+
+
+def test_importing_is_light():
+    script = """
+        import sys
+        import gpuadapt
+        heavy = {"numba", "cupy", "llvmlite", "matplotlib", "sklearn", "rich"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    python(script)
+
+
+def test_the_users_process_is_left_alone():
+    """Environment, NumPy's error state, warnings filters, Numba's settings, signal handlers."""
+    script = """
+        import os, signal, sys, warnings
+        import numba, numpy as np
+
+        def state():
+            handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
+            settings = {k: v for k, v in vars(numba.config).items() if k.isupper()}
+            return (dict(os.environ), np.geterr(), list(warnings.filters), handlers,
+                    numba.get_num_threads(), settings, sys.getswitchinterval())
+
+        before = state()
+        import gpuadapt as ga
+        w = np.ones(200_000)
+        optimizer = ga.Adam(w)
+        optimizer.step(w.copy())
+        optimizer.effective_lr("0")
+        ga.rules.adam.source("cuda")
+        assert state() == before
+    """
+    python(script)
+
+
+def test_machine_code_is_vectorised(tmp_path):
+    """Packed square roots and divisions in the span loop, and nothing contracted."""
+    script = """
+        import sys
+        import numpy as np
+        sys.path.insert(0, sys.argv[1])
+        from cases import RULES
+        from gpuadapt.kernels.cpu import dense
+        for rule in RULES:
+            for dtype in ("float32", "float64"):
+                kernel = dense.kernel(rule, np.dtype(dtype))
+                (text,) = kernel.inspect_asm().values()
+                print(f"=== {rule.name} {dtype}\\n{text}")
+    """
+    if os.uname().machine != "x86_64":
+        pytest.skip("reads x86-64 machine code")
+    here = os.path.dirname(__file__)
+    text = python(script, here, GPUADAPT_CACHE_DIR=str(tmp_path), timeout=400)
+    wide = "[yz]mm" if "avx2" in Path("/proc/cpuinfo").read_text() else "[xyz]mm"
+    kernels = text.split("=== ")[1:]
+    assert len(kernels) >= 30
+    for kernel in kernels:
+        name, dtype = kernel.split("\n", 1)[0].split()
+        kind = {"float32": "ps", "float64": "pd"}[dtype]
+        plain = name.startswith(("sgd", "momentum", "nesterov"))
+        for operation in ("mul", "sub" if plain else "div", *([] if plain else ["sqrt"])):
+            packed = re.findall(rf"\bv?{operation}{kind}\b.*%{wide}", kernel)
+            assert packed, (name, dtype, operation)
+        contracted = re.findall(r"\bvfn?m(?:add|sub)\w+", kernel)
+        assert not contracted, (name, contracted)

@@ -1,0 +1,88 @@
+"""The shape of the code: what imports what, what is exported, that documentation exists."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from gpuadapt.kernels import options
+
+import gpuadapt as ga
+from gpuadapt import arrays, cli, errors, hyperparameters, launch, optimizers
+
+ROOT = Path(__file__).parent.parent
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def test_kernels_do_not_know_the_package():
+    files = list((ROOT / "kernels").rglob("*.py"))
+    assert len(files) > 8
+    for file in files:
+        depth = len(file.relative_to(ROOT / "kernels").parts)
+        for name in imports(file):
+            assert not name.startswith("gpuadapt"), (file, name)
+            assert not name.startswith("." * (depth + 1)), (file, name)
+
+
+def test_the_reference_imports_nothing_of_the_package():
+    assert list(imports(ROOT / "tests" / "reference.py")) == ["numpy"]
+
+
+@pytest.mark.parametrize("folder", ["gpuadapt", "kernels", "benchmarks"])
+def test_files_are_short(folder):
+    for file in (ROOT / folder).rglob("*.py"):
+        lines = len(file.read_text(encoding="utf-8").splitlines())
+        assert lines <= 330, f"{file}: {lines} lines"
+
+
+def test_only_launch_dispatches():
+    """Nothing else names a module of a backend, but for the description of the machine."""
+    for file in (ROOT / "gpuadapt").rglob("*.py"):
+        if file.name not in ("launch.py", "machine.py"):
+            assert not any("kernels.c" in name for name in imports(file)), file
+
+
+def test_every_optimizer_is_exported():
+    classes = {
+        name
+        for name, value in vars(optimizers).items()
+        if inspect.isclass(value) and issubclass(value, ga.Optimizer)
+    }
+    assert classes | {"Optimizer"} == {
+        name for name in ga.__all__ if inspect.isclass(getattr(ga, name))
+        and issubclass(getattr(ga, name), ga.Optimizer)
+    }  # fmt: skip
+    assert set(ga.__all__) <= set(dir(ga))
+
+
+def test_every_error_is_exported_and_of_one_family():
+    for name in errors.__all__:
+        assert issubclass(getattr(ga, name), ga.Error)
+
+
+def test_public_docstrings_have_their_sections():
+    for name in ga.__all__:
+        value = getattr(ga, name)
+        if inspect.isclass(value) and issubclass(value, ga.Optimizer):
+            assert "Parameters\n" in value.__doc__, name
+            if value is not ga.Optimizer:
+                for part in (".. math::", "Notes\n", "State:", "Examples\n"):
+                    assert part in value.__doc__, (name, part)
+    for module in (arrays, cli, errors, hyperparameters, launch, options):
+        for name, value in vars(module).items():
+            if inspect.isfunction(value) and value.__module__ == module.__name__:
+                assert name.startswith("_") or value.__doc__, (module, name)
+
+
+def test_version_is_said_once():
+    import importlib.metadata
+
+    assert ga.__version__ == importlib.metadata.version("gpuadapt")
+    assert f"## [{ga.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
