@@ -86,3 +86,28 @@ def test_version_is_said_once():
 
     assert ga.__version__ == importlib.metadata.version("gpuadapt")
     assert f"## [{ga.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_ci_runs_the_command_that_the_readme_prints():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [line for line in readme.splitlines() if line.startswith("python3 -m venv")]
+    assert len(commands) == 2 and commands[1].endswith("-m pytest")
+    assert commands[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_readmes_examples_run():
+    """Every block of Python, as printed."""
+    import linecache
+
+    import numpy as np
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
+    names = {"ga": ga, "params": np.ones(3), "w1": np.ones(2), "w2": np.ones(2)}
+    assert len(blocks) == 3
+    for index, block in enumerate(blocks):
+        file = f"<README {index}>"
+        linecache.cache[file] = (len(block), None, block.splitlines(keepends=True), file)
+        exec(compile(block, file, "exec"), names)
+    names["optimizer"].step(np.array([1.0, -1.0, 0.0]))
+    assert np.allclose(names["params"], [0.999, 1.001, 1.0])

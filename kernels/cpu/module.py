@@ -8,7 +8,6 @@ its own version and the processor. What runs is the text in memory, never the fi
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import inspect
 import linecache
 import os
@@ -80,7 +79,7 @@ def directory() -> Path:
     import platformdirs
 
     chosen = os.environ.get("GPUADAPT_CACHE_DIR") or platformdirs.user_cache_dir("gpuadapt")
-    path = Path(chosen) / _version()
+    path = Path(chosen)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -88,10 +87,6 @@ def directory() -> Path:
     except OSError:
         path = Path(tempfile.mkdtemp(prefix="gpuadapt-"))
     return path
-
-
-def _version() -> str:
-    return importlib.metadata.version("gpuadapt")
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: check first, then time; peers and the machine's own limit in the same run."""
