@@ -28,7 +28,7 @@ def test_rmsprop_rates_rise_again(backend, dtype):
     assert (rates[1] > 10 * rates[0]).all()
 
 
-def descend(make, scale=1.0, unit=1.0, eps_unit=True):
+def descend(make, scale=1.0, unit=1.0):
     """A path on a bent quadratic: the loss times ``scale``, the parameter in units of ``unit``."""
     curvature = np.array([1.0, 30.0, 0.1])
     x = np.array([1.0, 2.0, -3.0]) / unit
@@ -40,55 +40,51 @@ def descend(make, scale=1.0, unit=1.0, eps_unit=True):
     return np.array(path)
 
 
-ADADELTA = {"rho": 0.9, "eps": 1e-12}
+@ga.rule
+def adadelta_two_eps(p, g, G, U, h):
+    """Adadelta, with an eps in the unit of the gradient and one in the unit of the step."""
+    G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
+    u = sqrt(U + h.eps_u) / sqrt(G + h.eps_g) * g  # noqa: F821
+    U = h.rho * U + (1 - h.rho) * sq(u)  # noqa: F821
+    return p - u, G, U
+
+
+def adadelta(x):
+    return ga.Adadelta(x, rho=0.9, eps=1e-6)
+
+
+def adadelta_in(*, gradient=1.0, parameter=1.0):
+    """Adadelta with each eps in the units given."""
+    eps = {"eps_g": 1e-6 * gradient**2, "eps_u": 1e-6 * parameter**2}
+    return lambda x: ga.Optimizer(adadelta_two_eps, x, rho=0.9, **eps)
+
+
+def path_of(make, **units):
+    path = descend(make, **units)
+    assert np.abs(path[-1] - path[0]).max() > 0.1
+    return path
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1e3])
 def test_adadelta_does_not_see_the_scale_of_the_loss(scale):
-    """Zeiler 2012, section 3.2; up to eps, of which the gradient's and the step's differ."""
-
-    @ga.rule
-    def adadelta_two_eps(p, g, G, U, h):
-        G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
-        u = sqrt(U + h.eps_u) / sqrt(G + h.eps_g) * g  # noqa: F821
-        U = h.rho * U + (1 - h.rho) * sq(u)  # noqa: F821
-        return p - u, G, U
-
-    def make(x):
-        return ga.Adadelta(x, rho=0.9, eps=1e-6)
-
-    def scaled(x):
-        return ga.Optimizer(adadelta_two_eps, x, rho=0.9, eps_u=1e-6, eps_g=1e-6 * scale**2)
-
-    plain = descend(make)
-    assert np.abs(plain[-1] - plain[0]).max() > 0.1
-    np.testing.assert_allclose(descend(scaled, scale=scale), plain, rtol=1e-9)
-    # With the one eps the method has, the same to within its share of the gradient.
-    large = descend(make, scale=1e3)
-    np.testing.assert_allclose(large, descend(make, scale=1e5), rtol=1e-3)
-    sgd = descend(lambda x: ga.SGD(x, lr=1e-3))
-    assert np.abs(descend(lambda x: ga.SGD(x, lr=1e-3), scale=scale) - sgd).max() > 0.1
+    """Zeiler 2012, section 3.2; up to eps."""
+    scaled = path_of(adadelta_in(gradient=scale), scale=scale)
+    np.testing.assert_allclose(scaled, path_of(adadelta), rtol=1e-9)
+    # With its one eps: the same as far as eps is small beside the gradient.
+    np.testing.assert_allclose(
+        path_of(adadelta, scale=1e3), path_of(adadelta, scale=1e5), rtol=1e-3
+    )
+    sgd = [descend(lambda x: ga.SGD(x, lr=1e-3), scale=s) for s in (scale, 1.0)]
+    assert np.abs(sgd[0] - sgd[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("unit", [1e-2, 1e2])
 def test_adadelta_steps_in_the_parameters_unit(unit):
-    """Zeiler 2012, section 3.2: metres or centimetres, the same path (eps in the same unit)."""
-    plain = descend(lambda x: ga.Adadelta(x, rho=0.9, eps=1e-6))
-
-    @ga.rule
-    def adadelta_in_unit(p, g, G, U, h):
-        G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
-        u = sqrt(U + h.eps_u) / sqrt(G + h.eps_g) * g  # noqa: F821
-        U = h.rho * U + (1 - h.rho) * sq(u)  # noqa: F821
-        return p - u, G, U
-
-    def make(x):
-        eps = {"eps_u": 1e-6 / unit**2, "eps_g": 1e-6 * unit**2}
-        return ga.Optimizer(adadelta_in_unit, x, rho=0.9, **eps)
-
-    np.testing.assert_allclose(descend(make, unit=unit), plain, rtol=1e-9)
-    adam = descend(lambda x: ga.Adam(x, lr=0.01))
-    assert np.abs(descend(lambda x: ga.Adam(x, lr=0.01), unit=unit) - adam).max() > 0.1
+    """Zeiler 2012, section 3.2: metres or centimetres, the same path, up to eps."""
+    changed = path_of(adadelta_in(gradient=unit, parameter=1 / unit), unit=unit)
+    np.testing.assert_allclose(changed, path_of(adadelta), rtol=1e-9)
+    adam = [descend(lambda x: ga.Adam(x, lr=0.01), unit=u) for u in (unit, 1.0)]
+    assert np.abs(adam[0] - adam[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])

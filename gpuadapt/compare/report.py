@@ -122,6 +122,9 @@ def _draw_rates(figure: Any, methods: list[str], runs: list[Run]) -> None:
         axis.set(xscale="log", yscale="log", xlabel="step", title=method)
         axis.grid(alpha=0.25, linewidth=0.5)
         axis.spines[["top", "right"]].set_visible(False)
+    # The first steps of Adam reach lr / eps: they would leave no room for the rest.
+    settled = [q for run in runs for step, q in zip(run.steps, run.rates, strict=True) if step > 9]
+    axes[0].set_ylim(np.min(settled) / 2, np.max(settled) * 10)
     axes[0].set_ylabel("effective rate")
     figure.suptitle(
         "Effective learning rate of the elements: median, middle 50 % and 90 %", fontsize=13
