@@ -36,6 +36,12 @@ def assert_same_bits(a, b, **where):
     assert same.all(), (where, a[~same][:5], b[~same][:5])
 
 
+def some_coefficients(rule):
+    """A number for each coefficient of a rule."""
+    values = [0.9, 0.1, 0.5, 1e-3, 1.1, 0.01, 1.25, 2.0, 0.3, 1e-8]
+    return values[: len(rule.coefficients)]
+
+
 def run(backend, rule, arrays, coefficients):
     """One update of (parameter, gradient, *states) on a backend; the new parameter and states."""
     from gpuadapt.launch import bind
@@ -72,10 +78,12 @@ def by_hand(rule, arrays, coefficients):
 def test_any_bit_pattern(rule, backend, dtype):
     random = np.random.default_rng(7)
     arrays = [random_bits(random, 3001, dtype) for _ in rule.program.arguments]
-    coefficients = [0.9, 0.1, 0.5, 1e-3, 1.1, 0.01, 1.25, 2.0, 0.3, 1e-8][: len(rule.coefficients)]
+    coefficients = some_coefficients(rule)
     expected = by_hand(rule, arrays, coefficients)
-    for got, want in zip(run(backend, rule, arrays, coefficients), expected, strict=True):
-        assert_same_bits(got, want, rule=rule.name, backend=backend.name)
+    for size in (len(arrays[0]), LARGE):
+        repeated = [np.resize(a, size) for a in arrays]
+        for got, want in zip(run(backend, rule, repeated, coefficients), expected, strict=True):
+            assert_same_bits(got, np.resize(want, size), rule=rule.name, backend=backend.name)
 
 
 @ga.rule

@@ -6,11 +6,12 @@ import sys
 
 import hostcupy
 import numpy as np
+import ptx
 import pytest
 from cases import CASES, RULES
 from cuda_source import architectures, assemble, compile_ptx
 from gpuadapt.kernels.cuda import dense, text
-from test_bits import every_function
+from test_bits import assert_same_bits, by_hand, every_function, random_bits, some_coefficients
 
 import gpuadapt as ga
 
@@ -26,18 +27,20 @@ def test_compiles(kind, architecture, dtype):
     for rule in [*RULES, *(rule.rate for rule in RULES), every_function]:
         for make, ndim in KERNELS[kind]:
             source = assemble(make(rule), dtype, ndim)
-            ptx = compile_ptx(source, architecture, text.OPTIONS)
-            exact(ptx, rule)
+            compiled = compile_ptx(source, architecture, text.OPTIONS)
+            exact(compiled, rule)
             if kind == "packed" and not rule.name.endswith("_rate"):
                 # As 4-byte words whatever the element type: NVRTC's choice.
                 arrays = len(rule.program.arguments)
-                assert len(re.findall(r"ld\.global\.v[24]\.\w+", ptx)) == arrays, rule
-                assert len(re.findall(r"st\.global\.v[24]\.\w+", ptx)) == arrays - 1, rule
+                assert len(re.findall(r"ld\.global\.v[24]\.\w+", compiled)) == arrays, rule
+                assert len(re.findall(r"st\.global\.v[24]\.\w+", compiled)) == arrays - 1, rule
 
 
-def exact(ptx, rule):
+def exact(compiled, rule):
     """No subnormal is flushed and nothing is contracted, though CuPy asks for -ftz=true."""
-    inexact = re.findall(r"\b\w+(?:\.\w+)*\.(?:ftz|approx|full)\S*|\b(?:fma|mad)\.\w+\.f\d+", ptx)
+    inexact = re.findall(
+        r"\b\w+(?:\.\w+)*\.(?:ftz|approx|full)\S*|\b(?:fma|mad)\.\w+\.f\d+", compiled
+    )
     assert not inexact, (rule.name, inexact)
 
 
@@ -100,3 +103,33 @@ def test_source_is_what_is_compiled():
         assert kernel.in_params in source and kernel.out_params in source
         assert kernel.name in source
     assert dense.packed(ga.rules.adam).preamble in source
+
+
+def element_kernel(rule, dtype):
+    """A kernel that updates one element of each array: the rule's device function and no more."""
+    ctype = {"float32": "float", "float64": "double"}[str(dtype)]
+    names = rule.program.arguments
+    pointers = ", ".join(f"{ctype} *{name}" for name in names)
+    coefficients = "".join(f", {ctype} {name}" for name in rule.coefficients)
+    loads = "\n".join(f"gpuadapt::number<{ctype}> {name}_n = *{name};" for name in names)
+    stores = "\n".join(f"*{name} = {name}_n.value;" for name in (rule.parameter, *rule.states))
+    numbers = ", ".join([f"{name}_n" for name in names] + list(rule.coefficients))
+    return (
+        f"{text.PREAMBLE}{text.function(rule)}\n}}\n"
+        f'extern "C" __global__ void element({pointers}{coefficients}) {{\n{loads}\n'
+        f"gpuadapt::{rule.name}_<gpuadapt::number<{ctype}>>({numbers});\n{stores}\n}}\n"
+    )
+
+
+@pytest.mark.parametrize("rule", [*RULES, every_function], ids=lambda rule: rule.name)
+def test_the_gpus_instructions_give_the_same_bits(rule, dtype):
+    """The PTX of a rule, interpreted: compiled with -ftz=true as CuPy does, for any bits."""
+    random = np.random.default_rng(11)
+    arrays = [random_bits(random, 2001, dtype) for _ in rule.program.arguments]
+    coefficients = some_coefficients(rule)
+    expected = by_hand(rule, arrays, coefficients)
+    compiled = compile_ptx(element_kernel(rule, dtype), 90, text.OPTIONS)
+    ptx.run(compiled, arrays, [dtype.type(c) for c in coefficients])
+    got = [arrays[0], *arrays[2:]]
+    for a, b in zip(got, expected, strict=True):
+        assert_same_bits(a, b, rule=rule.name)
