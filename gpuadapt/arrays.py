@@ -30,11 +30,26 @@ def backend_of(array: object) -> str | None:
 def describe(array: object) -> str:
     """An array, or what was given instead, in a few words."""
     backend = backend_of(array)
-    if backend is None:
+    if backend is None or isinstance(array, np.ma.MaskedArray):
         kind = type(array)
         return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     where = "NumPy" if backend == "cpu" else f"CuPy (device {array.device.id})"  # type: ignore[attr-defined]
     return f"{where} {array.dtype} array of shape {array.shape}"  # type: ignore[attr-defined]
+
+
+def plain(array: Any) -> Any:
+    """NumPy's subclasses (a memory map, a matrix) and numbers as arrays; others as they are."""
+    return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else array
+
+
+def owner(array: Any) -> int:
+    """The identity of the memory that an array is a view of."""
+    if not isinstance(array, np.ndarray):
+        return id(array.data.mem)
+    base = array.base
+    while isinstance(base, np.ndarray):
+        array, base = base, base.base
+    return id(array if base is None else base)
 
 
 def check_parameter(name: str, array: Any) -> str:
@@ -48,7 +63,7 @@ def check_parameter(name: str, array: Any) -> str:
         A CuPy array where CuPy has no device.
     """
     backend = backend_of(array)
-    if backend is None:
+    if backend is None or isinstance(array, np.ma.MaskedArray):
         raise ParameterError(
             f"parameter {name!r}: got {describe(array)}, expected a NumPy or CuPy array"
         )

@@ -1,7 +1,10 @@
-"""A group: parameters that share hyperparameters, and what a step needs to update them."""
+"""A group: parameters that share hyperparameters; a slot: one parameter and its states."""
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
-from .arrays import zeros_like
+from .arrays import plain, zeros_like
 from .errors import HyperparameterError
 from .launch import Update, bind
 
@@ -18,21 +21,37 @@ from .launch import Update, bind
 class Slot:
     """One parameter: its array, its states and the kernel bound to both."""
 
-    def __init__(self, name: str, array: Any, backend: str, group: Group) -> None:
+    def __init__(self, name: str, array: Any, backend: str, group: int, rule: Rule) -> None:
         self.name = name
-        self.array = array
+        self.array = plain(array)
         self.backend = backend
         self.group = group
-        self.kind = np.ndarray if backend == "cpu" else type(array)
-        self.dtype = array.dtype
-        self.shape = array.shape
-        self.states = {state: zeros_like(array, backend) for state in group.base.states}
+        """Its number, not the group itself: a cycle would keep the arrays alive."""
+        self.kind = type(self.array)
+        self.dtype = self.array.dtype
+        self.shape = self.array.shape
+        self.states = {state: zeros_like(self.array, backend) for state in rule.states}
         self.updates = 0
+        self.rule: Rule | None = None
         self.update: Update | None = None
         """None until the first step: nothing is compiled before it is needed."""
 
-    def bind(self, rule: Rule, array: Any) -> Update:
-        return bind(rule, self.backend, array, tuple(self.states.values()))
+    def bound(self, rule: Rule) -> Update:
+        """The update by a rule of this slot's states; compiled when it changes."""
+        if self.update is None or self.rule is not rule:
+            self.update = bind(rule, self.backend, self.array, tuple(self.states.values()))
+            self.rule = rule
+        return self.update
+
+    def rate(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
+        """A new array with the effective rates, by the rule that computes them."""
+        result = zeros_like(self.array, self.backend)
+        bind(rule, self.backend, result, tuple(self.states.values()))(result, coefficients)
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has arrays of its own: the bound kernel is not for them.
+        return self.__dict__ | {"rule": None, "update": None}
 
 
 class Group:
@@ -46,7 +65,8 @@ class Group:
         self.base = rule
         self.rule = rule
         self.settings = settings
-        self.slots: list[Slot] = []
+        self.dtypes: set[np.dtype] = set()
+        self._names: tuple[str, ...] = ()
         self._seen: tuple[Any, ...] = ()
         self._scheduled = False
         self._values: tuple[float, ...] = ()
@@ -59,49 +79,59 @@ class Group:
         HyperparameterError
             Before anything of the group is changed.
         """
-        given = tuple(self.settings.values())
-        if given == self._seen:
-            return self._evaluate(self.rule, step) if self._scheduled else self._values
-        known = ("params", *hyperparameters.SETTINGS, *self.base.hyperparameters)
-        hyperparameters.check_names(self.settings, known, required=True)
-        rule = compose(self.base, hyperparameters.options(self.settings))
-        values = self._evaluate(rule, step)
-        if rule is not self.rule:
-            self.rule = rule
-            for slot in self.slots:
-                slot.update = None
-        self._scheduled = any(callable(self.settings[name]) for name in rule.hyperparameters)
-        self._values = values
-        self._seen = given
-        return values
+        names, given = tuple(self.settings), tuple(self.settings.values())
+        # The same objects, not equal ones: an array that was put there cannot be compared.
+        if names != self._names or not all(map(operator.is_, given, self._seen)):
+            rule, values = self.resolve(self.settings, step)
+            self._scheduled = any(callable(self.settings[name]) for name in rule.hyperparameters)
+            self.rule, self._values = rule, values
+            self._names, self._seen = names, given
+        elif self._scheduled:
+            return self._evaluate(self.rule, self.settings, step)
+        return self._values
 
-    def coefficients(
-        self, rule: Rule, values: tuple[float, ...], updates: int
-    ) -> tuple[float, ...]:
-        """What the kernel needs at a parameter's n-th update (from 1), in float64."""
-        try:
-            return rule.evaluate(*values, updates)
-        except (ArithmeticError, ValueError) as error:
-            given = dict(zip(rule.hyperparameters, values, strict=True))
-            raise HyperparameterError(f"{rule.name}: {error}, with {given}") from error
+    def resolve(self, settings: Mapping[str, Any], step: int) -> tuple[Rule, tuple[float, ...]]:
+        """The rule that settings ask for, options included, and its values at a step."""
+        rule = compose(self.base, hyperparameters.options(settings))
+        names = dict.fromkeys((*self.base.hyperparameters, *rule.hyperparameters))
+        known = ("params", *hyperparameters.SETTINGS, *names)
+        hyperparameters.check_names(settings, known, required=True)
+        return rule, self._evaluate(rule, settings, step)
 
-    def rate(self, slot: Slot, step: int) -> Any:
-        """The effective rate of a parameter's elements, from its states as they are."""
+    def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
+        """The rule that computes effective rates, and its coefficients."""
+        self.resolve(self.settings, step)
         rule = self.base.rate
-        values = self._evaluate(rule, step)
-        result = zeros_like(slot.array, slot.backend)
-        slot.bind(rule, result)(result, self.coefficients(rule, values, max(slot.updates, 1)))
-        return result
+        values = self._evaluate(rule, self.settings, step)
+        return rule, coefficients(rule, values, max(updates, 1))
 
-    def _evaluate(self, rule: Rule, step: int) -> tuple[float, ...]:
+    def _evaluate(self, rule: Rule, settings: Mapping[str, Any], step: int) -> tuple[float, ...]:
         values = tuple(
-            hyperparameters.at_step(name, self.settings[name], step)
-            for name in rule.hyperparameters
+            hyperparameters.at_step(name, settings[name], step) for name in rule.hyperparameters
         )
         for name, value in zip(rule.hyperparameters, values, strict=True):
-            for dtype in {slot.dtype for slot in self.slots}:
+            for dtype in self.dtypes:
                 if abs(value) > float(np.finfo(dtype).max) or (
                     name == "eps" and dtype.type(value) == 0
                 ):
                     raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
         return values
+
+
+def coefficients(rule: Rule, values: Iterable[float], updates: int) -> tuple[float, ...]:
+    """What a kernel needs at a parameter's n-th update (from 1), in float64.
+
+    Raises
+    ------
+    HyperparameterError
+        A coefficient is not a finite number.
+    """
+    try:
+        result = tuple(map(float, rule.evaluate(*values, updates)))
+        if math.isfinite(sum(result)):
+            return result
+        reason = f"a coefficient is not finite: {result}"
+    except (ArithmeticError, TypeError, ValueError) as error:
+        reason = str(error)
+    given = dict(zip((*rule.hyperparameters, "t"), (*values, updates), strict=True))
+    raise HyperparameterError(f"{rule.name}: {reason}, with {given}")

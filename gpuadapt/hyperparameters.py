@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
+
+from gpuadapt.kernels.rule import Rule
 
 from .errors import HyperparameterError
 
@@ -45,6 +48,16 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def check_rule(rule: Rule) -> None:
+    """Raise `HyperparameterError` if a rule reads a name that means something else here."""
+    taken = {*SETTINGS, "params", "betas", "rule"} & set(rule.hyperparameters)
+    if taken:
+        raise HyperparameterError(
+            f"the rule {rule.name!r} reads h.{min(taken)}, a setting of every optimizer: "
+            "choose another name"
+        )
+
+
 def check_names(given: Mapping[str, Any], known: tuple[str, ...], required: bool) -> None:
     """Raise `HyperparameterError` for names that are unknown or, if required, missing."""
     for name in given:
@@ -58,14 +71,15 @@ def check_names(given: Mapping[str, Any], known: tuple[str, ...], required: bool
 
 
 def number(name: str, value: Any) -> float:
-    """A value as a float, if it is one in the range of its name."""
+    """A value as a float, if it is a number in the range of its name."""
     try:
-        result = float(value)
-    except (TypeError, ValueError):
-        raise HyperparameterError(f"{name}: got {value!r}, expected a number") from None
+        # Not everything that float() takes: no text, no array that may change later.
+        result = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        result = math.inf
     allowed, text = RANGES.get(name, (math.isfinite, "finite"))
     if not (math.isfinite(result) and allowed(result)):
-        raise HyperparameterError(f"{name}: got {result!r}, expected a number {text}")
+        raise HyperparameterError(f"{name}: got {value!r}, expected a number {text}")
     return result
 
 
@@ -73,8 +87,11 @@ def at_step(name: str, value: Hyperparameter, step: int) -> float:
     """The value of a number or a schedule at a step, counted from 0."""
     if not callable(value):
         return number(name, value)
+    result: Any = value(step)
     try:
-        return number(name, value(step))
+        # Schedules return 0-d arrays of their library.
+        result = result.item() if getattr(result, "ndim", None) == 0 else result
+        return number(name, result)
     except HyperparameterError as error:
         raise HyperparameterError(f"{error} (from the schedule, at step {step})") from None
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
 from gpuadapt.kernels.rule import Rule
 
 Update = Callable[[Any, Sequence[float]], None]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
-from .arrays import check_disjoint, check_parameter, describe
+from .arrays import check_disjoint, check_parameter, describe, owner
 from .errors import ParameterError
-from .group import Group, Slot
+from .group import Group, Slot, coefficients
 from .state import check, restore, snapshot
-from .structure import are_groups, match
+from .structure import are_groups, check_apart, match
 
 
 class Optimizer:
@@ -41,7 +43,7 @@ class Optimizer:
 
     Attributes
     ----------
-    param_groups : list of dict
+    param_groups : tuple of dict
         Hyperparameters by name, and "params", the names of the group's parameters. May be
         changed between steps.
     step_count : int
@@ -73,9 +75,7 @@ class Optimizer:
             raise TypeError(f"rule: got {rule!r}, expected a function decorated with @rule")
         common = {"weight_decay": weight_decay, "decay": decay, "maximize": maximize}
         common |= hyperparameters.expand(hyperparameters_)
-        hyperparameters.check_names(
-            common, (*hyperparameters.SETTINGS, *rule.hyperparameters), required=False
-        )
+        hyperparameters.check_rule(rule)
         self.rule = rule
         self.step_count = 0
         self._groups: list[Group] = []
@@ -112,10 +112,19 @@ class Optimizer:
         if name in self._slots:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         backend = check_parameter(name, array)
-        slot = self._slots[name] = Slot(name, array, backend, group)
-        group.slots.append(slot)
+        slot = self._slots[name] = Slot(name, array, backend, len(self._groups) - 1, self.rule)
+        group.dtypes.add(slot.dtype)
         group.settings["params"].append(name)
         return slot
+
+    @cached_property
+    def _owners(self) -> set[int]:
+        """The memory that gradients may not be in."""
+        slots = self._slots.values()
+        return {owner(array) for slot in slots for array in (slot.array, *slot.states.values())}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_owners"}
 
     def step(self, grads: Any) -> None:
         """Update every parameter that has a gradient, in place.
@@ -129,7 +138,8 @@ class Optimizer:
             The structure of ``params`` with a gradient for each array: of its shape and
             element type, on its device, with any strides; or None where there is no
             gradient. A dict of name to gradient always works. With groups: a list, with
-            the structure of each group's params. Not a part of a parameter's own memory.
+            the structure of each group's params. A gradient shares no memory with a
+            parameter or a state.
 
         Raises
         ------
@@ -140,17 +150,18 @@ class Optimizer:
             match(self._slots, grads, pairs)
         else:
             match(self._template, grads, pairs)
-        values = {group: group.prepare(self.step_count) for group in self._groups}
-        coefficients: dict[tuple[Group, int], tuple[float, ...]] = {}
+        for slot, grad in pairs:
+            if owner(grad) in self._owners:
+                check_apart(slot.name, grad, self._slots.values())
+        values = [group.prepare(self.step_count) for group in self._groups]
+        computed: dict[tuple[int, int], tuple[float, ...]] = {}
         work = []
         for slot, grad in pairs:
-            group = slot.group
-            key = (group, slot.updates)
-            if key not in coefficients:
-                coefficients[key] = group.coefficients(group.rule, values[group], slot.updates + 1)
-            if slot.update is None:
-                slot.update = slot.bind(group.rule, slot.array)
-            work.append((slot, slot.update, grad, coefficients[key]))
+            rule = self._groups[slot.group].rule
+            key = (slot.group, slot.updates)
+            if key not in computed:
+                computed[key] = coefficients(rule, values[slot.group], slot.updates + 1)
+            work.append((slot, slot.bound(rule), grad, computed[key]))
         # Nothing above has written to an array; nothing below is expected to fail.
         for slot, update, grad, numbers in work:
             update(grad, numbers)
@@ -158,13 +169,15 @@ class Optimizer:
         self.step_count += 1
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group.settings for group in self._groups]
+    def param_groups(self) -> tuple[dict[str, Any], ...]:
+        return tuple(group.settings for group in self._groups)
 
     @property
-    def state(self) -> dict[str, dict[str, Any]]:
-        """The state arrays themselves, by parameter and by the rule's letters."""
-        return {name: dict(slot.states) for name, slot in self._slots.items()}
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
+        return MappingProxyType(
+            {name: MappingProxyType(slot.states) for name, slot in self._slots.items()}
+        )
 
     def effective_lr(self, name: str) -> Any:
         """The learning rate of each element, from the state after the last step.
@@ -193,7 +206,8 @@ class Optimizer:
         if name not in self._slots:
             raise ParameterError(f"no parameter {name!r}; there are {', '.join(self._slots)}")
         slot = self._slots[name]
-        return slot.group.rate(slot, max(self.step_count - 1, 0))
+        group = self._groups[slot.group]
+        return slot.rate(*group.rate(slot.updates, max(self.step_count - 1, 0)))
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot from which training resumes exactly, bit for bit.
@@ -205,7 +219,7 @@ class Optimizer:
             are code) and "state": for each parameter its "updates" and copies of its
             state arrays, where they live.
         """
-        return snapshot(self.rule, self.step_count, self._groups)
+        return snapshot(self.rule, self.step_count, self._groups, self._slots)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a snapshot of `state_dict`, made on either backend.
@@ -217,8 +231,8 @@ class Optimizer:
         StateError
             Of another rule, other parameters, other shapes or element types.
         """
-        check(state, self.rule, self._groups)
-        restore(state, self._groups)
+        check(state, self.rule, self._groups, self._slots)
+        restore(state, self._groups, self._slots)
         self.step_count = state["step_count"]
 
     def __repr__(self) -> str:

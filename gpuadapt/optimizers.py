@@ -14,6 +14,7 @@ from gpuadapt.kernels.rule import Rule
 from .errors import HyperparameterError
 from .hyperparameters import Hyperparameter
 from .optimizer import Optimizer
+from .structure import are_groups
 
 
 class SGD(Optimizer):
@@ -58,7 +59,9 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **settings: Any,
     ) -> None:
-        if momentum == 0:
+        if momentum == 0 and not (
+            are_groups(params) and any("momentum" in group for group in params)
+        ):
             if nesterov:
                 raise HyperparameterError("nesterov: needs momentum > 0")
             super().__init__(rules.sgd, params, lr=lr, **settings)

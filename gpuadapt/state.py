@@ -9,14 +9,17 @@ from gpuadapt.kernels.rule import Rule
 
 from .arrays import backend_of, copy_into, describe
 from .errors import StateError
-from .group import Group
+from .group import Group, Slot
 from .hyperparameters import check_names
 
 VERSION = 1
 """Raised when the meaning of a snapshot changes."""
 
 
-def snapshot(rule: Rule, step_count: int, groups: Sequence[Group]) -> dict[str, Any]:
+Slots = Mapping[str, Slot]
+
+
+def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots) -> dict[str, Any]:
     """All that a resumed run needs, as copies; schedules are left out: they are code."""
     return {
         "version": VERSION,
@@ -30,13 +33,12 @@ def snapshot(rule: Rule, step_count: int, groups: Sequence[Group]) -> dict[str, 
         "state": {
             slot.name: {"updates": slot.updates}
             | {letter: array.copy() for letter, array in slot.states.items()}
-            for group in groups
-            for slot in group.slots
+            for slot in slots.values()
         },
     }  # fmt: skip
 
 
-def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group]) -> None:
+def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group], slots: Slots) -> None:
     """Raise `StateError` or `HyperparameterError` unless `restore` will succeed."""
     try:
         version, name, step_count = state["version"], state["rule"], state["step_count"]
@@ -53,12 +55,12 @@ def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group]) -> None
         raise StateError("step_count and updates are whole numbers from 0")
     names = [list(saved.get("params", ())) for saved in saved_groups]
     expected = [group.settings["params"] for group in groups]
-    if names != expected or set(entries) != set().union(*expected):
+    if names != expected or set(entries) != set(slots):
         raise StateError(f"got parameters {names}, expected {expected}")
     for group, saved in zip(groups, saved_groups, strict=True):
         check_names(saved, tuple(group.settings), required=False)
-        Group(rule, group.settings | saved).prepare(step_count)
-        for slot in group.slots:
+        group.resolve(group.settings | saved, step_count)
+        for slot in (slots[name] for name in group.settings["params"]):
             for letter, array in slot.states.items():
                 given: Any = entries[slot.name].get(letter)
                 if backend_of(given) is None or (given.shape, given.dtype) != (
@@ -71,11 +73,11 @@ def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group]) -> None
                     )
 
 
-def restore(state: Mapping[str, Any], groups: Sequence[Group]) -> None:
+def restore(state: Mapping[str, Any], groups: Sequence[Group], slots: Slots) -> None:
     """Overwrite settings, counts and state arrays with those of a checked snapshot."""
     for group, saved in zip(groups, state["param_groups"], strict=True):
         group.settings.update(saved)
-        for slot in group.slots:
+        for slot in (slots[name] for name in group.settings["params"]):
             entry = state["state"][slot.name]
             slot.updates = entry["updates"]
             for letter, array in slot.states.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .arrays import describe
+import numpy as np
+
+from .arrays import describe, namespace, plain
 from .errors import GradientError
 from .group import Slot
 
@@ -27,7 +29,7 @@ def match(template: Any, grads: Any, pairs: list[tuple[Slot, Any]]) -> None:
     if isinstance(template, Slot):
         if grads is not None:
             check_gradient(template, grads)
-            pairs.append((template, grads))
+            pairs.append((template, grads if type(grads) is template.kind else plain(grads)))
     elif isinstance(template, dict):
         if not isinstance(grads, Mapping):
             raise GradientError(f"gradients: got {describe(grads)}, expected a dict by name")
@@ -50,14 +52,34 @@ def match(template: Any, grads: Any, pairs: list[tuple[Slot, Any]]) -> None:
 
 def check_gradient(slot: Slot, grad: Any) -> None:
     """Raise `GradientError` unless a gradient fits its parameter."""
-    array = slot.array
+    kind = type(grad)
     if (
-        isinstance(grad, slot.kind)
+        (kind is slot.kind or _is_kind(slot, grad))
         and grad.dtype == slot.dtype
         and grad.shape == slot.shape
-        and (slot.backend == "cpu" or grad.device == array.device)
+        and (slot.backend == "cpu" or grad.device == slot.array.device)
     ):
         return
     raise GradientError(
-        f"gradient of {slot.name!r}: got {describe(grad)}, expected {describe(array)}"
+        f"gradient of {slot.name!r}: got {describe(grad)}, expected {describe(slot.array)}"
     )
+
+
+def _is_kind(slot: Slot, grad: Any) -> bool:
+    """Subclasses, but for masked arrays, and NumPy's numbers, which reductions return."""
+    if slot.backend == "cpu" and isinstance(grad, np.generic):
+        return True
+    return isinstance(grad, slot.kind) and not isinstance(grad, np.ma.MaskedArray)
+
+
+def check_apart(name: str, grad: Any, slots: Iterable[Slot]) -> None:
+    """Raise `GradientError` if a gradient shares memory with a parameter or a state."""
+    for slot in slots:
+        if slot.kind is not type(grad):
+            continue
+        for letter, array in (("", slot.array), *slot.states.items()):
+            if namespace(slot.backend).shares_memory(array, grad):
+                what = f"state {letter!r} of " if letter else "parameter "
+                raise GradientError(
+                    f"gradient of {name!r}: shares memory with {what}{slot.name!r}; pass a copy"
+                )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 
-from .program import Program, read
+from .program import Program, Rename, read
 from .rule import Rule, from_program
 
 
@@ -53,18 +53,10 @@ def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
 def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
     """The option's assignments, in the names of the program it is put before."""
     written = read(OPTIONS[option], returns=2)
-    rename = _Rename(
+    rename = Rename(
         dict(zip((*written.arguments, written.h), (*program.arguments[:2], program.h), strict=True))
     )
     for target, node in zip(program.arguments[:2], written.results, strict=True):
         renamed = rename.visit(node)
         if not (isinstance(renamed, ast.Name) and renamed.id == target):
             yield target, renamed
-
-
-class _Rename(ast.NodeTransformer):
-    def __init__(self, names: dict[str, str]) -> None:
-        self.names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self.names.get(node.id, node.id))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -35,7 +34,7 @@ ALLOWED = (
 # A rule's variables become variables of a C++ function.
 RESERVED = frozenset(
     (  # noqa: SIM905
-        "T alignas alignof and and_eq asm auto bitand bitor bool break case catch char class "
+        "NULL T alignas alignof and and_eq asm auto bitand bitor bool break case catch char class "
         "compl const constexpr const_cast continue decltype default delete do double "
         "dynamic_cast else enum explicit export extern false float for friend goto if inline "
         "int long mutable namespace new noexcept not not_eq nullptr number operator or or_eq "
@@ -105,8 +104,11 @@ def read(function: Callable[..., object], *, returns: int | None = None) -> Prog
     names = tuple(a.arg for a in spec.args)
     if len(names) < 3:
         source.refuse(definition, "a rule takes (parameter, gradient, *states, h)")
+    _check_name(source, definition, definition.name)
     for argument in spec.args:
         _check_name(source, argument, argument.arg)
+    if "h" in names[:-1]:
+        source.refuse(definition, "the name 'h' is for the last argument")
     *arguments, h = names
     expected = len(arguments) - 1 if returns is None else returns
 
@@ -153,6 +155,16 @@ def read(function: Callable[..., object], *, returns: int | None = None) -> Prog
     return Program(definition.name, doc, tuple(arguments), h, tuple(lines), results, host)
 
 
+class Rename(ast.NodeTransformer):
+    """Gives variables other names; changes the tree it visits."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.names.get(node.id, node.id))
+
+
 class _Substitute(ast.NodeTransformer):
     def __init__(self, values: dict[str, ast.expr]) -> None:
         self.values = values
@@ -170,13 +182,15 @@ def _definition(function: Callable[..., object]) -> tuple[Source, ast.FunctionDe
             f"cannot read the source of {function!r} ({file}): define the rule in a file "
             "or a notebook cell, not through exec() or a plain interactive prompt"
         ) from error
-    text = textwrap.dedent("".join(raw))
-    source = Source(file, first_line, text)
+    source = Source(file, first_line, "".join(raw))
+    indented = raw[0][:1].isspace()
     try:
-        tree = ast.parse(text)
+        tree = ast.parse("if True:\n" * indented + source.text)
     except SyntaxError as error:
         raise RuleError(f"{file}:{first_line}: a rule is a function written with def") from error
-    definition = tree.body[0]
+    definition: ast.stmt = tree.body[0]
+    if isinstance(definition, ast.If):
+        definition = ast.increment_lineno(definition, -1).body[0]
     if not isinstance(definition, ast.FunctionDef):
         source.refuse(definition, "a rule is a function written with def")
     return source, definition

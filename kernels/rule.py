@@ -17,15 +17,15 @@ import copy
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from . import functions
-from .errors import RuleError
 from .program import ARITHMETIC, COMPARISONS, Program, host_only, read
+from .rate import rate_program
 
 STEP = "t"
 """``h.t`` in a rule: the number of the step, from 1."""
@@ -105,32 +105,13 @@ class Rule:
         Raises
         ------
         RuleError
-            There is no such variable, or it reads the parameter or the gradient.
+            There is no such variable, or the states do not determine it.
         """
-        program = self.program
-        needed, lines = {"rate"}, []
-        for target, expression in reversed(program.lines):
-            if target in needed and target not in self.states:
-                lines.append((target, expression))
-                needed |= {n.id for n in ast.walk(expression) if isinstance(n, ast.Name)}
-        if "rate" in program.host:
-            rate = program.host["rate"]
-        elif any(target == "rate" for target, _ in lines):
-            rate = ast.Name("rate")
-        else:
-            raise RuleError(f"the rule {self.name!r} has no variable named 'rate'")
-        if {self.parameter, self.gradient} & needed:
-            raise RuleError(f"the rate of {self.name!r} depends on more than its states")
-        same = tuple(ast.Name(state) for state in self.states)
-        return from_program(
-            replace(
-                program,
-                name=f"{self.name}_rate",
-                doc=f"The effective rate of {self.name}.",
-                lines=tuple(reversed(lines)),
-                results=(rate, *same),
-            )
-        )
+        return from_program(rate_program(self.program))
+
+    def __deepcopy__(self, memo: object) -> Rule:
+        """Itself: a rule does not change, and kernels are kept for the object."""
+        return self
 
     def source(self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.
@@ -143,9 +124,9 @@ class Rule:
         """
         try:
             module = importlib.import_module(f"{__package__}.{backend}.{traversal}")
-        except ModuleNotFoundError as error:
+            text: str = module.source(self, np.dtype(dtype))
+        except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
-        text: str = module.source(self, np.dtype(dtype))
         return text
 
     def __repr__(self) -> str:
@@ -207,6 +188,8 @@ class _Writer:
                 return f"T({float(value)!r})"  # type: ignore[arg-type]
             case ast.UnaryOp(operand=ast.Constant(value=value)):
                 return f"T({-float(value)!r})"  # type: ignore[arg-type]
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return f"({self.text(left)} {COMPARISONS[type(op)]} {self.text(right)})"
             case _ if host_only(node, self.h):
                 return self.hoist(node)
             case ast.Name(id=name):
@@ -215,8 +198,6 @@ class _Writer:
                 return f"(-{self.text(operand)})"
             case ast.BinOp(left=left, op=op, right=right):
                 return f"({self.text(left)} {ARITHMETIC[type(op)]} {self.text(right)})"
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
-                return f"({self.text(left)} {COMPARISONS[type(op)]} {self.text(right)})"
             case ast.Call(func=ast.Name(id=name), args=arguments):
                 self.called[name] = None
                 return f"{name}({', '.join(map(self.text, arguments))})"

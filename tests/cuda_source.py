@@ -24,7 +24,7 @@ def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
     built = cupy.ElementwiseKernel(
         kernel.in_params, kernel.out_params, kernel.operation, kernel.name, preamble=kernel.preamble
     )
-    packed = "raw " in kernel.in_params
+    contiguous = "raw " in kernel.in_params or ndim == 0
     arguments = []
     for parameter in f"{kernel.in_params}, {kernel.out_params}".split(","):
         *kind, name = parameter.split()
@@ -34,7 +34,7 @@ def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
             arguments.append(_kernel._ArgInfo(SCALAR, float, dtype.type, 0, True, False))
         else:
             arguments.append(
-                _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, ndim, packed, False)
+                _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, ndim, contiguous, False)
             )
     inputs = len(kernel.in_params.split(","))
     arguments.append(_kernel._ArgInfo(INDEXER, _carray.Indexer, dtype.type, ndim, True, False))

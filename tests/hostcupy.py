@@ -53,7 +53,8 @@ class ndarray:
     size = property(lambda self: self.host.size)
     itemsize = property(lambda self: self.host.itemsize)
     flags = property(lambda self: self.host.flags)
-    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
+    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data, mem=self.memory))
+    memory = property(lambda self: _root(self.host))
 
     def get(self):
         return self.host.copy()
@@ -61,8 +62,19 @@ class ndarray:
     def copy(self):
         return ndarray(self.host.copy(), self.device.id)
 
+    def reshape(self, *shape):
+        view = self.host.reshape(*shape)
+        assert np.shares_memory(view, self.host) or not view.size
+        return ndarray(view, self.device.id)
+
     def __setitem__(self, key, value):
         self.host[key] = value.host
+
+
+def _root(array):
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def asarray(array):
@@ -86,7 +98,7 @@ class ElementwiseKernel:
         self.params = [p.split() for p in f"{in_params}, {out_params}".split(",") if p.strip()]
         self.operation, self.name, self.preamble = operation, name, preamble
         assert "--fmad=false" in options
-        assert re.fullmatch(r"\w+", name)
+        assert re.fullmatch(r"[a-zA-Z_]\w*", name, re.ASCII)
 
     def __call__(self, *arguments, size=None):
         assert len(arguments) == len(self.params), (self.name, len(arguments), self.params)

@@ -94,7 +94,8 @@ def every_function(p, g, a, b, h):
     signs = sign(p) * 0.5 - sign(-g)  # noqa: F821
     less = where(p < g, low, where(p <= a, high, signs))  # noqa: F821
     more = where(a > b, abs(a), where(a >= g, sqrt(abs(b)), sq(p)))  # noqa: F821
-    same = where(a == b, less, where(p != g, more, h.x / 3))  # noqa: F821
+    early = where(h.t > 1, a, where(h.x < 2, b, p))  # noqa: F821
+    same = where(a == b, less, where(p != g, more, h.x / 3 * early))  # noqa: F821
     return less + more / 7, low, same - 1 / 3 * high
 
 

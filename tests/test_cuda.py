@@ -16,8 +16,8 @@ from test_bits import assert_same_bits, by_hand, every_function, random_bits, so
 import gpuadapt as ga
 
 KERNELS = {
-    "packed": [(dense.packed, 1)],
-    "strided": [(dense.strided, 1), (dense.strided, 3)],
+    "packed": [(dense.packed, 1)],  # arrays are flattened for it
+    "strided": [(dense.strided, 0), (dense.strided, 1), (dense.strided, 3)],
 }
 
 
@@ -95,6 +95,23 @@ def aligned(array):
     result = raw[-raw.ctypes.data % 64 :][: array.nbytes].view(array.dtype)
     result[...] = array
     return result
+
+
+def test_arrays_are_flattened_for_16_byte_accesses(host, launches, monkeypatch):
+    """CuPy's 0-d raw arrays have no elements that could be pointed at."""
+    seen = []
+    call = hostcupy.ElementwiseKernel.__call__
+
+    def spy(self, *arguments, **settings):
+        seen.extend(a.shape for a in arguments if isinstance(a, hostcupy.ndarray))
+        call(self, *arguments, **settings)
+
+    monkeypatch.setattr(hostcupy.ElementwiseKernel, "__call__", spy)
+    for shape in ((), (2, 3), (1, 2, 1)):
+        w = host.array(np.ones(shape))
+        ga.SGD(w).step(host.array(np.ones(shape)))
+    assert launches == ["gpuadapt_sgd_packed"] * 3
+    assert seen == [(1,), (1,), (6,), (6,), (2,), (2,)]
 
 
 def test_source_is_what_is_compiled():

@@ -68,6 +68,7 @@ REFUSED = {
     "h_0 = g\nreturn p, h_0": "'h_0' begins with",
     "_x = g\nreturn p, _x": "'_x' begins with",
     "p_ = g\nreturn p_, s": "ends with '_'",
+    "NULL = g\nreturn p, NULL": "'NULL' is taken",
     "β = g\nreturn p, β": "not plain ASCII",
     "return p, h.double * g": "'double' is taken",
     "return p, 1e400 * g": "not a finite number",
@@ -94,11 +95,37 @@ def test_refused_with_file_line_and_reason(body, tmp_path):
         ("p, g, *s, h", "plain positional"),
         ("p, g, s=0, h=1", "plain positional"),
         ("p, g, *, h", "plain positional"),
+        ("h, g, x", "'h' is for the last argument"),
     ],
 )
 def test_refused_signatures(signature, reason, tmp_path):
     with pytest.raises(ga.RuleError, match=reason):
         define(tmp_path, "return p", signature)
+
+
+def test_refused_name_of_the_rule(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text("import gpuadapt as ga\n@ga.rule\ndef bêta(p, g, h):\n    return p\n")
+    with pytest.raises(ga.RuleError, match="'bêta' is not plain ASCII"):
+        exec(compile(file.read_text(), str(file), "exec"), {})
+
+
+def test_comments_may_stand_anywhere(tmp_path):
+    """Also at the margin of an indented rule, where they end no block."""
+    body = "@ga.rule\n    def own(p, g, h):\n# here\n        return p - {}\n"
+    names = {"ga": ga}
+    for index, expression in enumerate(("h.lr * g", "exp(g)")):
+        file = tmp_path / f"own_{index}.py"
+        file.write_text(f"if True:\n    {body.format(expression)}")
+        code = compile(file.read_text(), str(file), "exec")
+        if index == 0:
+            exec(code, names)
+            assert names["own"].results == ("(p - (h_lr * g))",)
+        else:
+            with pytest.raises(ga.RuleError, match=r"own_1.py:5: .*exp\(\).*\n.*- exp") as caught:
+                exec(code, names)
+            _, shown, caret, _ = str(caught.value).split("\n")
+            assert caret.index("^") == shown.index("exp")
 
 
 def test_refused_without_source():
@@ -177,7 +204,9 @@ def test_source_of_every_rule(rule):
                 assert f"{target} = {expression}" in text
 
 
-@pytest.mark.parametrize(("backend", "traversal"), [("tpu", "dense"), ("cpu", "diagonal")])
+@pytest.mark.parametrize(
+    ("backend", "traversal"), [("tpu", "dense"), ("cpu", "diagonal"), ("cpu", "module")]
+)
 def test_source_of_what_there_is_not(backend, traversal):
     with pytest.raises(ValueError, match=f"'{traversal}' on backend '{backend}'"):
         ga.rules.sgd.source(backend, traversal)

@@ -145,3 +145,33 @@ def test_asking_for_rates_changes_nothing(backend):
     optimizer.effective_lr("w")
     after = {k: backend.numpy(a) for k, a in optimizer.state["w"].items()}, backend.numpy(w)
     np.testing.assert_equal(after, before)
+
+
+@ga.rule
+def reused(p, g, G, h):
+    """A state's name reused for something else; what is stored is in another variable."""
+    G = G + sq(g)  # noqa: F821
+    keep = G
+    G = sqrt(G) + h.eps  # noqa: F821
+    rate = h.lr / G
+    return p - rate * g, keep
+
+
+@ga.rule
+def temporary(p, g, G, h):
+    """A temporary with two meanings, the first of them not a matter of state."""
+    x = g * 2
+    G = G + x
+    x = G + 1
+    rate = h.lr / x
+    return p - rate * g, G
+
+
+def test_rates_follow_values_not_names():
+    with pytest.raises(ga.RuleError, match="'reused' depends on more than its states"):
+        reused.rate
+    w = np.zeros(3)
+    optimizer = ga.Optimizer(temporary, {"w": w}, lr=0.5)
+    optimizer.step({"w": np.array([0.0, 1.0, 2.0])})
+    assert np.array_equal(optimizer.effective_lr("w"), 0.5 / np.array([1.0, 3.0, 5.0]))
+    assert np.array_equal(w, -np.array([0.0, 1.0, 2.0]) * optimizer.effective_lr("w"))

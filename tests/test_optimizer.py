@@ -219,6 +219,7 @@ def changed(state, path, value):
         (["param_groups", 0, "params"], ["x"], "got parameters"),
         (["param_groups"], [], "got parameters"),
         (["param_groups", 0, "lr"], -1.0, "lr: got -1.0"),
+        (["param_groups", 0, "eps"], 1e-50, "eps: 1e-50 does not fit in float32"),
         (["param_groups", 0, "rho"], 0.5, "unknown hyperparameter 'rho'"),
     ],
 )
@@ -259,6 +260,7 @@ def overlapping():
         ({"w": np.zeros(3, complex)}, "got dtype complex128"),
         ({"w": np.zeros(3, np.float16)}, "got dtype float16"),
         ({"w": np.zeros(3, ">f4")}, "got dtype >f4"),
+        ({"w": np.ma.masked_less(np.zeros(3), 1)}, "got numpy.ma"),
         ({"w": readonly()}, "parameter 'w': the array is read-only"),
         ({"w": np.lib.stride_tricks.as_strided(np.zeros(1), (3,), (0,))}, "elements share memory"),
         ({1: np.zeros(3)}, "names are strings"),
@@ -292,6 +294,7 @@ def wrong_gradients():
         ({"a": good, "b": good.astype(float)}, "gradient of 'b': got NumPy float64"),
         ({"a": good, "b": good.tolist()}, "gradient of 'b': got list"),
         ({"a": good, "b": np.float32(1)}, "gradient of 'b': got numpy.float32"),
+        ({"a": good, "b": np.ma.masked_less(good, 1)}, "gradient of 'b': got numpy.ma"),
         ({"a": good, "b": hostcupy.ndarray(good)}, "gradient of 'b': got CuPy"),
         ({"a": good}, "missing 'b'"),
         ({"a": good, "b": good, "c": good}, "unknown 'c'"),
@@ -346,12 +349,16 @@ def test_read_only_gradients_are_fine(backend):
         (lambda w: ga.Adam(w, lr=float("inf")), "lr: got inf"),
         (lambda w: ga.Adam(w, lr="fast"), "lr: got 'fast', expected a number"),
         (lambda w: ga.Adam(w, lr=None), "lr: got None"),
-        (lambda w: ga.Adam(w, lr=lambda step: -1), "lr: got -1.0.*from the schedule, at step 0"),
+        (lambda w: ga.Adam(w, lr="0.1"), "lr: got '0.1', expected a number"),
+        (lambda w: ga.Adam(w, lr=np.array(0.1)), "lr: got array"),
+        (lambda w: ga.Adam(w, lr=10**400), "lr: got 1000"),
+        (lambda w: ga.Adam(w, lr=lambda step: "0.1"), "lr: got '0.1'.*from the schedule"),
+        (lambda w: ga.Adam(w, lr=lambda step: -1), "lr: got -1,.*from the schedule, at step 0"),
         (lambda w: ga.Adam(w, betas=(1.0, 0.9)), "beta1: got 1.0, expected a number in"),
         (lambda w: ga.Adam(w, betas=(0.9, -0.1)), "beta2: got -0.1"),
         (lambda w: ga.Adam(w, betas=0.9), "betas: got 0.9, expected two numbers"),
         (lambda w: ga.Adam(w, betas=(0.9,)), "betas: got"),
-        (lambda w: ga.Adam(w, eps=0), "eps: got 0.0, expected a number > 0"),
+        (lambda w: ga.Adam(w, eps=0), "eps: got 0, expected a number > 0"),
         (lambda w: ga.Adam(w, eps=1e-50), "eps: 1e-50 does not fit in float32"),
         (lambda w: ga.Adam(w, lr=1e39), "lr: 1e\\+39 does not fit in float32"),
         (
@@ -364,9 +371,9 @@ def test_read_only_gradients_are_fine(backend):
         (lambda w: ga.Adam(w, decay="l1"), "decay: got 'l1', expected one of 'l2', 'decoupled'"),
         (lambda w: ga.Adam(w, maximize="yes"), "maximize: got 'yes'"),
         (lambda w: ga.Adam([{"params": w, "rho": 0.5}]), "unknown hyperparameter 'rho'"),
-        (lambda w: ga.Adam([{"params": w, "lr": -1}]), "lr: got -1.0"),
-        (lambda w: ga.RMSprop(w, rho=1), "rho: got 1.0, expected a number in \\[0, 1\\)"),
-        (lambda w: ga.Adadelta(w, eps=-1), "eps: got -1.0"),
+        (lambda w: ga.Adam([{"params": w, "lr": -1}]), "lr: got -1,"),
+        (lambda w: ga.RMSprop(w, rho=1), "rho: got 1, expected a number in \\[0, 1\\)"),
+        (lambda w: ga.Adadelta(w, eps=-1), "eps: got -1,"),
         (lambda w: ga.Adagrad(w, eps_mode="uncorrected"), "expected one of 'inside', 'outside'"),
         (lambda w: ga.SGD(w, momentum=1.0), "momentum: got 1.0"),
         (lambda w: ga.SGD(w, nesterov=True), "nesterov: needs momentum"),
@@ -386,6 +393,7 @@ def test_bad_hyperparameters(make, message):
         ({"beta1": 1.0}, "beta1"),
         ({"decay": "none"}, "decay"),
         ({"rho": 0.5}, "unknown hyperparameter 'rho'"),
+        ({"lr": np.zeros(3)}, "lr: got array"),
     ],
 )
 def test_a_bad_change_changes_nothing(change, message):
@@ -400,15 +408,157 @@ def test_a_bad_change_changes_nothing(change, message):
     assert optimizer.step_count == 1
 
 
-def test_a_bad_coefficient_changes_nothing():
-    @ga.rule
-    def fragile(p, g, h):
-        return p - 1 / (h.lr - 1) * g
+@ga.rule
+def reciprocal(p, g, h):
+    return p - 1 / (h.x - 1) * g
 
+
+@ga.rule
+def power(p, g, h):
+    return p - h.x**0.5 * g
+
+
+@ga.rule
+def growing(p, g, h):
+    return p - g / h.x**h.t
+
+
+@pytest.mark.parametrize(
+    ("rule", "x", "good_steps", "message"),
+    [
+        (reciprocal, 1, 0, "reciprocal: .*division by zero, with {'x': 1.0, 't': 1}"),
+        (power, -1, 0, "power: .*complex"),
+        (growing, 1e200, 1, "growing: .*too large|growing: .*out of range"),
+    ],
+)
+def test_a_bad_coefficient_changes_nothing(rule, x, good_steps, message):
+    w, v = np.ones(3), np.ones(3)
+    optimizer = ga.Optimizer(rule, [{"params": w, "x": 4.0}, {"params": v, "x": x}])
+    for _ in range(good_steps):
+        optimizer.step([np.ones(3), np.ones(3)])
+    before = w.copy(), v.copy()
+    with pytest.raises(ga.HyperparameterError, match=message):
+        optimizer.step([np.ones(3), np.ones(3)])
+    np.testing.assert_equal((w, v), before)
+    assert optimizer.step_count == good_steps
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "decay", "maximize", "params", "betas", "rule"])
+def test_a_rule_that_reads_a_setting(name, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        f"import gpuadapt as ga\n@ga.rule\ndef own(p, g, h):\n    return p - h.{name}\n"
+    )
+    names = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+    with pytest.raises(ga.HyperparameterError, match=f"'own' reads h.{name}, a setting"):
+        ga.Optimizer(names["own"], np.ones(3))
+
+
+def test_decoupled_decay_needs_a_learning_rate():
     w = np.ones(3)
-    with pytest.raises(ga.HyperparameterError, match=r"fragile: .*division by zero"):
-        ga.Optimizer(fragile, w, lr=1.0).step(np.ones(3))
-    assert np.array_equal(w, np.ones(3))
+    with pytest.raises(ga.HyperparameterError, match="missing hyperparameter 'lr'"):
+        ga.Optimizer(power, w, x=1.0, weight_decay=0.5, decay="decoupled")
+    ga.Optimizer(power, w, x=1.0, weight_decay=0.5, decay="decoupled", lr=0.5).step(np.zeros(3))
+    assert np.array_equal(w, np.full(3, 0.75))
+    with pytest.raises(ga.HyperparameterError, match="unknown hyperparameter 'lr'"):
+        ga.Optimizer(power, w, x=1.0, lr=0.5)
+
+
+def test_a_copy_is_independent(backend):
+    w = backend.array(np.ones(3))
+    optimizer = ga.Adam({"w": w})
+    gradient = {"w": backend.array(np.ones(3))}
+    optimizer.step(gradient)
+    before = backend.numpy(w)
+    twin = copy.deepcopy(optimizer)
+    twin.step(gradient)
+    assert np.array_equal(backend.numpy(w), before)
+    assert twin.step_count == 2
+    twin_w = twin._slots["w"].array
+    assert (backend.numpy(twin_w) < before).all()
+    optimizer.step(gradient)
+    assert np.array_equal(backend.numpy(w), backend.numpy(twin_w))
+    with pytest.raises(ga.GradientError, match="shares memory with parameter 'w'"):
+        twin.step({"w": twin_w})
+
+
+def test_nothing_outlives_the_optimizer():
+    """By counting references, not by the collector: memory on a GPU cannot wait for it."""
+    import gc
+    import weakref
+
+    optimizer = ga.Adam(np.ones(3))
+    optimizer.step(np.ones(3))
+    state = weakref.ref(optimizer.state["0"]["m"])
+    gc.disable()
+    try:
+        del optimizer
+        assert state() is None
+    finally:
+        gc.enable()
+
+
+def test_gradients_share_no_memory(backend):
+    """The gradient of a b with respect to a is b: stepping b must not see the new a."""
+    a, b, c = (backend.array(np.full(4, x)) for x in (1.0, 3.0, 5.0))
+    optimizer = ga.Adam({"a": a, "b": b})
+    for grads, what in [
+        ({"a": b, "b": c}, "gradient of 'a': shares memory with parameter 'b'"),
+        ({"a": c, "b": b.reshape(2, 2).reshape(4)}, "gradient of 'b': shares memory with"),
+        ({"a": optimizer.state["b"]["v"], "b": c}, "shares memory with state 'v' of 'b'"),
+    ]:
+        with pytest.raises(ga.GradientError, match=what):
+            optimizer.step(grads)
+    assert np.array_equal(backend.numpy(a), np.full(4, 1.0))
+    optimizer.step({"a": c, "b": b.copy()})
+    assert np.array_equal(backend.numpy(c), np.full(4, 5.0))
+
+
+def test_halves_of_one_buffer_are_apart():
+    pairs = np.ones((5, 2))
+    ga.SGD(pairs[:, 0], lr=0.5).step(pairs[:, 1])
+    assert np.array_equal(pairs[:, 0], np.full(5, 0.5))
+
+
+def test_matrices_and_numbers_are_arrays():
+    w, twin = np.ones((2, 2)), np.ones((2, 2))
+    gradient = np.arange(4.0).reshape(2, 2)
+    with pytest.warns(PendingDeprecationWarning, match="matrix"):
+        matrix, matrix_gradient = np.matrix(w, copy=True), np.matrix(gradient)
+    ga.Adam(matrix).step(gradient)
+    ga.Adam(w).step(matrix_gradient)
+    ga.Adam(twin).step(gradient)
+    assert np.array_equal(w, twin) and np.array_equal(np.asarray(matrix), twin)
+    scalar = np.array(1.0)
+    ga.SGD(scalar, lr=0.5).step(np.ones(2).sum())
+    assert scalar == 0.0
+
+
+def test_groups_with_momentum_of_their_own():
+    a, b, twin_a, twin_b = (np.ones(3) for _ in range(4))
+    both = ga.SGD([{"params": a}, {"params": b, "momentum": 0.5}], lr=0.1)
+    one, two = ga.SGD(twin_a, lr=0.1), ga.SGD(twin_b, lr=0.1, momentum=0.5)
+    for _ in range(3):
+        both.step([np.ones(3), np.ones(3)])
+        one.step(np.ones(3))
+        two.step(np.ones(3))
+    assert np.array_equal(a, twin_a) and np.array_equal(b, twin_b)
+
+
+def test_maps_that_would_not_be_heard_are_read_only():
+    optimizer = ga.Adam({"w": np.ones(3)})
+    with pytest.raises(TypeError):
+        optimizer.state["w"]["m"] = np.zeros(3)
+    with pytest.raises(AttributeError):
+        optimizer.param_groups.append({})
+
+
+def test_rates_with_a_setting_missing():
+    optimizer = ga.Adam({"w": np.ones(3)})
+    del optimizer.param_groups[0]["eps"]
+    with pytest.raises(ga.HyperparameterError, match="missing hyperparameter 'eps'"):
+        optimizer.effective_lr("w")
 
 
 def test_a_rule_is_needed():

@@ -86,6 +86,31 @@ def test_a_forked_child_can_step(layer):
     assert python(FORKED, NUMBA_THREADING_LAYER=layer).split() == ["0", layer]
 
 
+def test_fork_before_the_first_step():
+    """Somebody else's parallel function has started OpenMP; the child is the first of ours."""
+    script = """
+        import os
+        import numba
+        import numpy as np
+        import gpuadapt as ga
+
+        @numba.njit(parallel=True)
+        def foreign(x):
+            for i in numba.prange(x.size):
+                x[i] += 1
+
+        foreign(np.zeros(1000))
+        w = np.ones(200_000, np.float32)
+        optimizer = ga.Adam(w, lr=0.25)
+        child = os.fork()
+        if child == 0:
+            optimizer.step(np.ones_like(w))
+            os._exit(0 if w[0] == 0.75 else 3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), numba.threading_layer())
+    """
+    assert python(script, NUMBA_THREADING_LAYER="omp").split() == ["0", "omp"]
+
+
 def test_fork_while_another_thread_steps():
     """The child does not wait for a lock that nobody in it holds."""
     script = """

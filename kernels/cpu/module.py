@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import linecache
 import os
+import pickle
 import sys
 import tempfile
 import types
@@ -56,15 +57,25 @@ def header(rule: Rule, dtype: np.dtype, traversal: str) -> str:
 def load(name: str, text: str) -> types.ModuleType:
     """Execute a generated module; Numba finds its earlier machine code, if there is any."""
     threads.prepare()
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = directory() / f"{name}_{digest}.py"
-    if not (path.exists() and path.read_text(encoding="utf-8") == text):
-        _write(path, text)
+    content = text.encode()
+    path = directory() / f"{name}_{hashlib.sha256(content).hexdigest()[:16]}.py"
+    if not (path.exists() and path.read_bytes() == content):
+        _write(path, content)
+    linecache.checkcache(str(path))
+    try:
+        return _execute(path, text)
+    except (EOFError, OSError, pickle.UnpicklingError):
+        # Machine code that was cut short, by a full disk say: Numba does not recover.
+        for file in (path.parent / "__pycache__").glob(f"{path.stem}.*.nb?"):
+            file.unlink(missing_ok=True)
+        return _execute(path, text)
+
+
+def _execute(path: Path, text: str) -> types.ModuleType:
     module = types.ModuleType(f"gpuadapt_generated.{path.stem}")
     module.__file__ = str(path)
     # Numba looks modules up by name when it restores cached machine code.
     sys.modules[module.__name__] = module
-    linecache.checkcache(str(path))
     exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102
     return module
 
@@ -79,20 +90,25 @@ def directory() -> Path:
     import platformdirs
 
     chosen = os.environ.get("GPUADAPT_CACHE_DIR") or platformdirs.user_cache_dir("gpuadapt")
-    path = Path(chosen)
+    path = Path(chosen).expanduser().absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError:
-        path = Path(tempfile.mkdtemp(prefix="gpuadapt-"))
+        return Path(_temporary().name)
     return path
 
 
-def _write(path: Path, text: str) -> None:
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """A directory that goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="gpuadapt-")
+
+
+def _write(path: Path, content: bytes) -> None:
     # Another process may do the same: each writes its own file and renames it into place.
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        file.write(content)
     os.replace(file.name, path)

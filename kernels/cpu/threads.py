@@ -10,11 +10,11 @@ import contextlib
 import ctypes
 import importlib.metadata
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 _lock = threading.Lock()
@@ -40,11 +40,11 @@ def prepare() -> None:
 
 def layer() -> str | None:
     """Numba's threading layer: "tbb", "omp", "workqueue", or None before first use."""
+    numba = sys.modules.get("numba")
     try:
-        name: str = numba.threading_layer()  # type: ignore[attr-defined]
+        return str(numba.threading_layer()) if numba else None
     except ValueError:
         return None
-    return name
 
 
 def call(kernel: Callable[..., Any], *arguments: Any) -> None:
@@ -57,6 +57,8 @@ def call(kernel: Callable[..., Any], *arguments: Any) -> None:
 
 def _call_locked(kernel: Callable[..., Any], *arguments: Any) -> None:
     global _concurrent
+    import numba
+
     with _lock:
         if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
             with np.errstate(all="ignore"):

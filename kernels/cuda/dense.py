@@ -153,16 +153,18 @@ def bind(
     run_packed, run_strided = kernels(rule)
     count = parameter.size
     packs = -(-count * parameter.dtype.itemsize // ACCESS)
-    aligned = all(map(_aligned, (parameter, *states)))
+    written = (parameter, *states)
+    # CuPy compiles a kernel for each number of dimensions; one dimension does for all.
+    flat = [array.reshape(-1) for array in written] if all(map(_aligned, written)) else None
 
     def update(gradient: Any, coefficients: Sequence[float]) -> None:
         if count == 0:
             return
         with parameter.device:
-            if aligned and _aligned(gradient):
-                run_packed(gradient, count, *coefficients, parameter, *states, size=packs)
+            if flat is not None and _aligned(gradient):
+                run_packed(gradient.reshape(-1), count, *coefficients, *flat, size=packs)
             else:
-                run_strided(gradient, *coefficients, parameter, *states)
+                run_strided(gradient, *coefficients, *written)
 
     return update
 

@@ -1,0 +1,70 @@
+"""The effective rate of a rule as a rule of its own: what `Optimizer.effective_lr` runs.
+
+A rule's author names the per-element rate ``rate``. Its lines are followed backwards to
+the states as they are stored; if they need anything else, there is no rate to show.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from dataclasses import replace
+
+from .errors import RuleError
+from .program import Program, Rename
+
+
+def rate_program(program: Program) -> Program:
+    """A program that writes the rate over the parameter and leaves the states alone.
+
+    Where the rule reads a state before replacing it, the stored one stands in: it is what
+    the next step will read.
+
+    Raises
+    ------
+    RuleError
+        There is no variable named ``rate``, or the states do not determine it.
+    """
+    parameter, gradient, *states = program.arguments
+    lines, latest = _single_assignment(program)
+    stored = {state: state for state in states}
+    for state, result in zip(states, program.results[1:], strict=True):
+        if isinstance(result, ast.Name):
+            stored[latest.get(result.id, result.id)] = state
+
+    if "rate" in latest:
+        rate: ast.expr = ast.Name(stored.get(latest["rate"], latest["rate"]))
+    elif "rate" in program.host:
+        rate = program.host["rate"]
+    else:
+        raise RuleError(f"the rule {program.name!r} has no variable named 'rate'")
+    needed, kept = _names(rate), []
+    for target, expression in reversed(lines):
+        if target in needed and target not in stored:
+            expression = Rename(stored).visit(expression)
+            kept.append((target, expression))
+            needed = (needed - {target}) | _names(expression)
+    if {parameter, gradient} & needed:
+        raise RuleError(f"the rate of {program.name!r} depends on more than its states")
+    return replace(
+        program,
+        name=f"{program.name}_rate",
+        doc=f"The effective rate of {program.name}.",
+        lines=tuple(reversed(kept)),
+        results=(rate, *(ast.Name(state) for state in states)),
+    )
+
+
+def _single_assignment(program: Program) -> tuple[list[tuple[str, ast.expr]], dict[str, str]]:
+    """The lines with a new name for each assignment, and each variable's last name."""
+    latest: dict[str, str] = {}
+    lines = []
+    for count, (target, expression) in enumerate(program.lines):
+        renamed = Rename(latest).visit(copy.deepcopy(expression))
+        latest[target] = f"_{count}_{target}"
+        lines.append((latest[target], renamed))
+    return lines, latest
+
+
+def _names(expression: ast.expr) -> set[str]:
+    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
