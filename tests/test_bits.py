@@ -14,8 +14,8 @@ from gpuadapt.kernels.cpu import dense
 
 import gpuadapt as ga
 
-LARGE = 4 * dense.SPAN + 37
-"""Elements enough for several spans, and a remainder."""
+LARGE = dense.ALONE + dense.SPAN + 37
+"""Elements enough for several threads, and a remainder."""
 
 
 def random_bits(random, size, dtype):
@@ -198,6 +198,18 @@ def test_threads_do_not_matter():
     one = bits(1)
     assert len(one) == len(CASES) * LARGE * 4
     assert one == bits(2) == bits(4)
+
+
+def test_prefetching_does_not_matter(dtype):
+    """Beyond the size from which it is used, against the same array in pieces."""
+    size = dense.CACHED // dtype.itemsize + dense.SPAN + 37
+    random = np.random.default_rng(6)
+    start, gradient = random.normal(size=(2, size)).astype(dtype)
+    whole, pieces = start.copy(), start.copy()
+    ga.Adam(whole, lr=0.1).step(gradient)
+    ga.Adam(np.array_split(pieces, 7), lr=0.1).step(np.array_split(gradient, 7))
+    assert np.array_equal(whole, pieces)
+    assert (whole != start).all()
 
 
 def test_a_mask_on_threads_is_respected():

@@ -12,7 +12,27 @@ from ..rule import Rule
 from . import module, threads
 
 SPAN = 16384
-"""Elements in a span: at about 0.5 ns each, a few times the cost of waking a thread."""
+"""Elements in a span: small enough to share evenly, large enough to cost nothing to list."""
+
+ALONE = 3 * SPAN
+"""Elements up to which one thread is faster: waking the others takes TBB about 10 us."""
+
+CACHED = 2**24
+"""Bytes of a parameter up to which nothing is prefetched: it costs more than it brings.
+
+Hardware follows each array by itself, but stops at the end of a page. Measured on two
+cores, float32 Adam, with prefetching over without: 1.08x to 1.12x at 30M to 50M elements,
+1.14x at 10M, 1.0x at 1M, 0.7x at 65,536.
+"""
+
+BLOCK = 64
+"""Elements between two rounds of prefetching."""
+
+AHEAD = 4096
+"""Bytes from what is worked on to what is prefetched; 2 kB to 8 kB are much the same."""
+
+LINE = 64
+"""Bytes of a cache line."""
 
 _TEXT = """
 
@@ -20,6 +40,15 @@ _TEXT = """
 def span({arguments}):
     for i in range({first}.size):
         {stored} = {rule}({loaded})
+
+
+@njit(**OPTIONS)
+def streamed({arguments}):
+    for start in range(0, {first}.size, {block}):
+        for ahead in range(start + {ahead}, start + {ahead} + {block}, {line}):
+{prefetched}
+        stop = min(start + {block}, {first}.size)
+        span({blocks})
 
 
 ARRAY = types.Array(types.{dtype}, 1, "C")
@@ -30,13 +59,16 @@ READONLY = types.Array(types.{dtype}, 1, "C", readonly=True)
 def dense({arguments}, serial):
 {rounded}
     n = {first}.size
-    if serial or n <= {span}:
+    if serial or n <= {alone}:
         span({arguments})
     else:
         for k in prange((n + {span} - 1) // {span}):
-            a = k * {span}
-            b = min(a + {span}, n)
-            span({slices})
+            start = k * {span}
+            stop = min(start + {span}, n)
+            if n <= {cached}:
+                span({blocks})
+            else:
+                streamed({blocks})
 """
 
 
@@ -49,11 +81,17 @@ def source(rule: Rule, dtype: np.dtype) -> str:
         rule=f"{rule.name}_",
         dtype=dtype,
         span=SPAN,
+        alone=ALONE,
         first=names[0],
         arguments=", ".join(names + coefficients),
         loaded=", ".join([f"{name}[i]" for name in names] + coefficients),
         stored=", ".join(f"{name}[i]" for name in written),
-        slices=", ".join([f"{name}[a:b]" for name in names] + coefficients),
+        blocks=", ".join([f"{name}[start:stop]" for name in names] + coefficients),
+        cached=CACHED // dtype.itemsize,
+        block=BLOCK,
+        ahead=AHEAD // dtype.itemsize,
+        line=LINE // dtype.itemsize,
+        prefetched="\n".join(f"            prefetch({name}, ahead)" for name in names),
         rounded="\n".join(f"    {name} = T({name})" for name in coefficients),
         types=", ".join(
             ["ARRAY", "READONLY"]
