@@ -9,10 +9,10 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from . import hyperparameters
 from .arrays import check_disjoint, check_parameter, describe, owner
-from .errors import ParameterError
+from .errors import ParameterError, RuleError
 from .group import Group, Slot, coefficients
+from .hyperparameters import Hyperparameter, check_rule, expand
 from .state import check, restore, snapshot
 from .structure import are_groups, check_apart, match
 
@@ -51,7 +51,7 @@ class Optimizer:
 
     Raises
     ------
-    ParameterError, HyperparameterError, BackendError
+    ParameterError, HyperparameterError, BackendError, RuleError
         With the parameter's or hyperparameter's name, what was given, what was expected.
 
     Notes
@@ -66,16 +66,16 @@ class Optimizer:
         rule: Rule,
         params: Any,
         *,
-        weight_decay: hyperparameters.Hyperparameter = 0.0,
+        weight_decay: Hyperparameter = 0.0,
         decay: str = "l2",
         maximize: bool = False,
-        **hyperparameters_: Any,
+        **hyperparameters: Any,
     ) -> None:
         if not isinstance(rule, Rule):
-            raise TypeError(f"rule: got {rule!r}, expected a function decorated with @rule")
+            raise RuleError(f"rule: got {rule!r}, expected a function decorated with @rule")
         common = {"weight_decay": weight_decay, "decay": decay, "maximize": maximize}
-        common |= hyperparameters.expand(hyperparameters_)
-        hyperparameters.check_rule(rule)
+        common |= expand(hyperparameters)
+        check_rule(rule)
         self.rule = rule
         self.step_count = 0
         self._groups: list[Group] = []
@@ -92,7 +92,7 @@ class Optimizer:
         if are_groups(params):
             template = []
             for given in params:
-                settings = common | hyperparameters.expand(given)
+                settings = common | expand(given)
                 template.append(self._build_group(settings.pop("params"), settings))
             return template
         return self._build_group(params, common)

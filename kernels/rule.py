@@ -17,7 +17,7 @@ import copy
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -112,6 +112,10 @@ class Rule:
     def __deepcopy__(self, memo: object) -> Rule:
         """Itself: a rule does not change, and kernels are kept for the object."""
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What has been computed on demand can be again, and `evaluate` cannot be pickled.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def source(self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.

@@ -1,6 +1,7 @@
 """The surface: structures, groups, schedules, state, errors; a step that raises changes nothing."""
 
 import copy
+import pickle
 
 import hostcupy
 import numpy as np
@@ -483,6 +484,18 @@ def test_a_copy_is_independent(backend):
         twin.step({"w": twin_w})
 
 
+def test_an_optimizer_can_be_sent_to_another_process():
+    w = np.ones(3)
+    optimizer = ga.Adam({"w": w}, weight_decay=0.1)
+    optimizer.step({"w": np.ones(3)})
+    optimizer.effective_lr("w")
+    sent = pickle.loads(pickle.dumps(optimizer))
+    for one in (optimizer, sent):
+        one.step({"w": np.ones(3)})
+    assert np.array_equal(sent._slots["w"].array, w)
+    assert sent.step_count == 2
+
+
 def test_nothing_outlives_the_optimizer():
     """By counting references, not by the collector: memory on a GPU cannot wait for it."""
     import gc
@@ -562,7 +575,7 @@ def test_rates_with_a_setting_missing():
 
 
 def test_a_rule_is_needed():
-    with pytest.raises(TypeError, match="decorated with @rule"):
+    with pytest.raises(ga.RuleError, match="decorated with @rule"):
         ga.Optimizer(lambda p, g, h: p, np.ones(3))
 
 
