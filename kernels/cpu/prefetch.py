@@ -14,8 +14,7 @@ READ, KEEP, DATA = 0, 3, 1
 """Arguments of LLVM's prefetch: not for writing alone, into every cache level, not code."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Fetch the line of ``array[index]``; an index beyond the end is harmless."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -23,14 +22,17 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
         integer = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, integer, integer, integer])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        get: Any = cgutils.get_or_insert_function
+        function = get(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [address, integer(READ), integer(KEEP), integer(DATA)])
         return context.get_dummy_value()
 
     return types.void(array, index), generate
 
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+def _nothing(array: Any, index: Any) -> None:
+    """In plain Python there are no cache lines to speak of."""
 
-    def prefetch(array: Any, index: Any) -> None:
-        """Nothing: there are no cache lines to speak of in plain Python."""
+
+_disabled: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
