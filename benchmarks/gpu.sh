@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU: every test, then every benchmark. Usage: gpu.sh FOLDER
+# On a machine with an NVIDIA GPU: every test, then the dense benchmarks. Usage: gpu.sh FOLDER
 # Uses the python3 that is active, which needs setuptools, platformdirs, numba, CuPy, pytest,
 # hypothesis and, for the comparison, torch; tests of `gpuadapt compare` also its extra.
 set -uo pipefail

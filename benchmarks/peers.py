@@ -15,34 +15,40 @@ def versions() -> dict[str, str | None]:
 
 
 def torch_adam(start: np.ndarray, backend: str) -> dict[str, Callable[[], Any]]:
-    """torch.optim.Adam, fused and foreach, on a parameter of its own."""
+    """A step of torch.optim.Adam in each form, on a parameter of its own."""
+    steps = {}
+    for form, (parameter, optimizer) in _torch_optimizers(start, 1e-3, backend).items():
+        parameter.grad = _torch().randn_like(parameter)
+        steps[form] = optimizer.step
+    return steps
+
+
+def torch_results(
+    start: np.ndarray, gradients: list[np.ndarray], lr: float, backend: str
+) -> dict[str, np.ndarray]:
+    """The parameter after a step with each gradient, for each form."""
+    results = {}
+    for form, (parameter, optimizer) in _torch_optimizers(start, lr, backend).items():
+        for gradient in gradients:
+            parameter.grad = _torch().tensor(gradient).to(parameter)
+            optimizer.step()
+        results[form] = parameter.detach().cpu().numpy()
+    return results
+
+
+def _torch_optimizers(start: np.ndarray, lr: float, backend: str) -> dict[str, tuple[Any, Any]]:
+    """A float32 parameter on the backend's device and its optimizer, fused and foreach."""
     torch = _torch()
     if torch is None:
         return {}
-    device = "cuda" if backend == "cuda" else "cpu"
     found = {}
     for form in ("fused", "foreach"):
-        parameter = torch.nn.Parameter(torch.tensor(start, device=device))
-        parameter.grad = torch.randn_like(parameter)
-        found[f"torch {form}"] = torch.optim.Adam([parameter], **{form: True}).step
+        data = torch.tensor(
+            start, dtype=torch.float32, device="cuda" if backend == "cuda" else "cpu"
+        )
+        parameter = torch.nn.Parameter(data)
+        found[f"torch {form}"] = parameter, torch.optim.Adam([parameter], lr=lr, **{form: True})
     return found
-
-
-def torch_steps(start: np.ndarray, lr: float) -> Callable[[Any], Any] | None:
-    """A function of a gradient that takes a step in float64, and of None that shows the result."""
-    torch = _torch()
-    if torch is None:
-        return None
-    parameter = torch.nn.Parameter(torch.tensor(start))
-    optimizer = torch.optim.Adam([parameter], lr=lr, fused=True)
-
-    def step(gradient: Any) -> Any:
-        if gradient is not None:
-            parameter.grad = torch.tensor(gradient)
-            optimizer.step()
-        return parameter.detach().numpy()
-
-    return step
 
 
 def _torch() -> Any:

@@ -11,9 +11,11 @@ from typing import Any
 def markdown(results: dict[str, Any]) -> str:
     """A row for each case: our time, and others' times as multiples of it."""
     machine, torch = results["machine"], results["peers"]["torch"]
+    where = f"{machine['processor']}, {machine['threads']} threads"
+    if results["dense"][0]["backend"] == "cuda":
+        where = machine["devices"][0]
     lines = [
-        f"{machine['processor']}, {machine['threads']} threads, float32, {results['date']}, "
-        f"torch {torch}:",
+        f"{where}, float32, {results['date']}, torch {torch}:",
         "",
         "| | gpuadapt | torch fused takes | torch foreach takes | of the limit |",
         "| --- | --- | --- | --- | --- |",
@@ -31,7 +33,9 @@ def markdown(results: dict[str, Any]) -> str:
             f"{' | '.join(others)} | {share} |"
         )
     lines.append("")
-    lines += [f"- {name}: {_time(seconds)}" for name, seconds in results["overhead"].items()]
+    lines += [
+        f"- {name}: {_time(seconds)}" for name, seconds in results.get("overhead", {}).items()
+    ]
     return "\n".join(lines)
 
 

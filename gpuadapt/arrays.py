@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -42,14 +43,17 @@ def plain(array: Any) -> Any:
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else array
 
 
-def owner(array: Any) -> int:
-    """The identity of the memory that an array is a view of."""
+def owner(array: Any) -> int | None:
+    """The identity of the memory that an array is a view of; None if it is not NumPy's or CuPy's.
+
+    Arrays with different owners share no memory, unless one of them has none.
+    """
     if not isinstance(array, np.ndarray):
         return id(array.data.mem)
     base = array.base
     while isinstance(base, np.ndarray):
         array, base = base, base.base
-    return id(array if base is None else base)
+    return id(array) if base is None else None
 
 
 def check_parameter(name: str, array: Any) -> str:
@@ -76,12 +80,22 @@ def check_parameter(name: str, array: Any) -> str:
         check_device()
     elif not array.flags.writeable:
         raise ParameterError(f"parameter {name!r}: the array is read-only; pass a copy")
-    repeated = (n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True))
-    if array.size and any(repeated):
-        raise ParameterError(
-            f"parameter {name!r}: elements share memory (a broadcast array); pass a copy"
-        )
+    if _overlaps_itself(array):
+        raise ParameterError(f"parameter {name!r}: elements share memory; pass a copy")
     return backend
+
+
+def _overlaps_itself(array: Any) -> bool:
+    """Whether some element may share memory with another (broadcast and sliding views do)."""
+    if not array.size:
+        return False
+    extent = array.itemsize
+    steps = zip(array.strides, array.shape, strict=True)
+    for stride, n in sorted((abs(stride), n) for stride, n in steps if n > 1):
+        if stride < extent:
+            return True
+        extent += (n - 1) * stride
+    return False
 
 
 @cache
@@ -115,6 +129,14 @@ def zeros_like(array: Any, backend: str) -> Any:
         return namespace(backend).zeros_like(array)
 
 
+def copied(array: Any) -> Any:
+    """A copy, on the device where the array is."""
+    if backend_of(array) == "cpu":
+        return array.copy()
+    with array.device:
+        return array.copy()
+
+
 def copy_into(destination: Any, source: Any) -> None:
     """Overwrite an array with another of its shape, from either backend."""
     if backend_of(destination) == "cuda":
@@ -126,7 +148,7 @@ def copy_into(destination: Any, source: Any) -> None:
 
 def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:
     """Raise `ParameterError` if two of (name, backend, array) share memory."""
-    placed = sorted(((*_bounds(backend, array), name, backend, array)
+    placed = sorted(((*bounds(array), name, backend, array)
                      for name, backend, array in arrays if array.size),
                     key=lambda entry: entry[:3])  # fmt: skip
     active: list[tuple[Any, ...]] = []
@@ -139,12 +161,33 @@ def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:
         active.append(entry)
 
 
-def _bounds(backend: str, array: Any) -> tuple[int, int, int]:
-    """Device, first byte and the byte after the last."""
-    device, start = (
-        (-1, array.ctypes.data) if backend == "cpu" else (array.device.id, array.data.ptr)
-    )
+def bounds(array: Any) -> tuple[int, int, int]:
+    """Device (-1 for the CPU), first byte and the byte after the last."""
+    if isinstance(array, np.ndarray):
+        device, start = -1, array.ctypes.data
+    else:
+        device, start = array.device.id, array.data.ptr
     steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
     low = start + sum(step for step in steps if step < 0)
     high = start + sum(step for step in steps if step > 0) + array.itemsize
     return device, low, high
+
+
+def merged(arrays: Iterable[Any]) -> list[tuple[int, int, int]]:
+    """The bounds of arrays in order, those that overlap made one."""
+    result: list[tuple[int, int, int]] = []
+    for device, low, high in sorted(bounds(array) for array in arrays if array.size):
+        if result and result[-1][0] == device and low < result[-1][2]:
+            device, low, before = result.pop()
+            high = max(high, before)
+        result.append((device, low, high))
+    return result
+
+
+def meets(array: Any, places: list[tuple[int, int, int]]) -> bool:
+    """Whether an array lies across any of the places that `merged` gave."""
+    if not array.size:
+        return False
+    device, low, high = bounds(array)
+    index = bisect.bisect_left(places, (device, high, high))
+    return index > 0 and places[index - 1][0] == device and places[index - 1][2] > low

@@ -92,10 +92,13 @@ class Group:
 
     def resolve(self, settings: Mapping[str, Any], step: int) -> tuple[Rule, tuple[float, ...]]:
         """The rule that settings ask for, options included, and its values at a step."""
+        always = ("params", *hyperparameters.SETTINGS)
+        hyperparameters.check_present(settings, always)
         rule = compose(self.base, hyperparameters.options(settings))
-        names = dict.fromkeys((*self.base.hyperparameters, *rule.hyperparameters))
-        known = ("params", *hyperparameters.SETTINGS, *names)
-        hyperparameters.check_names(settings, known, required=True)
+        needed = (*always, *self.base.hyperparameters, *rule.hyperparameters)
+        hyperparameters.check_present(settings, needed)
+        # Names of before may be those of an option that has been switched off.
+        hyperparameters.check_known(settings, (*needed, *self._names))
         return rule, self._evaluate(rule, settings, step)
 
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:

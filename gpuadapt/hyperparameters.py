@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -50,7 +50,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_rule(rule: Rule) -> None:
     """Raise `HyperparameterError` if a rule reads a name that means something else here."""
-    taken = {*SETTINGS, "params", "betas", "rule"} & set(rule.hyperparameters)
+    taken = {*SETTINGS, "params", "betas", "rule", "self"} & set(rule.hyperparameters)
     if taken:
         raise HyperparameterError(
             f"the rule {rule.name!r} reads h.{min(taken)}, a setting of every optimizer: "
@@ -58,15 +58,20 @@ def check_rule(rule: Rule) -> None:
         )
 
 
-def check_names(given: Mapping[str, Any], known: tuple[str, ...], required: bool) -> None:
-    """Raise `HyperparameterError` for names that are unknown or, if required, missing."""
+def check_known(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `HyperparameterError` for names that nothing reads."""
+    names = dict.fromkeys(known)
     for name in given:
-        if name not in known:
+        if name not in names:
             raise HyperparameterError(
-                f"unknown hyperparameter {name!r}; this optimizer has {', '.join(known)}"
+                f"unknown hyperparameter {name!r}; this optimizer has {', '.join(names)}"
             )
-    missing = [name for name in known if name not in given]
-    if required and missing:
+
+
+def check_present(given: Mapping[str, Any], required: Iterable[str]) -> None:
+    """Raise `HyperparameterError` for names that are missing."""
+    missing = [name for name in dict.fromkeys(required) if name not in given]
+    if missing:
         raise HyperparameterError(f"missing hyperparameter {', '.join(map(repr, missing))}")
 
 

@@ -1,4 +1,4 @@
-"""From (rule, traversal, backend) to a bound kernel: the only dispatch."""
+"""From (rule, traversal, backend) to a bound kernel: the only dispatch of updates."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import check_disjoint, check_parameter, describe, owner
+from .arrays import check_disjoint, check_parameter, describe, meets, merged, owner
 from .errors import ParameterError, RuleError
 from .group import Group, Slot, coefficients
 from .hyperparameters import Hyperparameter, check_rule, expand
@@ -98,7 +98,7 @@ class Optimizer:
         return self._build_group(params, common)
 
     def _build_group(self, params: Any, settings: dict[str, Any]) -> Any:
-        group = Group(self.rule, {"params": [], **settings})
+        group = Group(self.rule, {"params": (), **settings})
         self._groups.append(group)
         if isinstance(params, Mapping):
             return {name: self._add(group, name, array) for name, array in params.items()}
@@ -114,17 +114,18 @@ class Optimizer:
         backend = check_parameter(name, array)
         slot = self._slots[name] = Slot(name, array, backend, len(self._groups) - 1, self.rule)
         group.dtypes.add(slot.dtype)
-        group.settings["params"].append(name)
+        group.settings["params"] += (name,)
         return slot
 
     @cached_property
-    def _owners(self) -> set[int]:
-        """The memory that gradients may not be in."""
+    def _memory(self) -> tuple[set[int | None], list[tuple[int, int, int]]]:
+        """Where gradients may not be: by owner, and by address for those without one."""
         slots = self._slots.values()
-        return {owner(array) for slot in slots for array in (slot.array, *slot.states.values())}
+        arrays = [array for slot in slots for array in (slot.array, *slot.states.values())]
+        return {owner(array) for array in arrays}, merged(arrays)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_owners"}
+        return {key: value for key, value in self.__dict__.items() if key != "_memory"}
 
     def step(self, grads: Any) -> None:
         """Update every parameter that has a gradient, in place.
@@ -150,8 +151,11 @@ class Optimizer:
             match(self._slots, grads, pairs)
         else:
             match(self._template, grads, pairs)
+        owners, places = self._memory
         for slot, grad in pairs:
-            if owner(grad) in self._owners:
+            held = owner(grad)
+            elsewhere = held is not None and held not in owners and None not in owners
+            if not elsewhere and meets(grad, places):
                 check_apart(slot.name, grad, self._slots.values())
         values = [group.prepare(self.step_count) for group in self._groups]
         computed: dict[tuple[int, int], tuple[float, ...]] = {}
@@ -162,7 +166,9 @@ class Optimizer:
             if key not in computed:
                 computed[key] = coefficients(rule, values[slot.group], slot.updates + 1)
             work.append((slot, slot.bound(rule), grad, computed[key]))
-        # Nothing above has written to an array; nothing below is expected to fail.
+        # Nothing above has written to an array. Below only a launch can fail, by CuPy's
+        # compilation or a lack of memory: CUDA goes first, before the CPU's arrays are touched.
+        work.sort(key=lambda item: item[0].backend == "cpu")
         for slot, update, grad, numbers in work:
             update(grad, numbers)
             slot.updates += 1

@@ -12,7 +12,7 @@ from gpuadapt.kernels import rules
 from gpuadapt.kernels.rule import Rule
 
 from .errors import HyperparameterError
-from .hyperparameters import Hyperparameter
+from .hyperparameters import Hyperparameter, number
 from .optimizer import Optimizer
 from .structure import are_groups
 
@@ -59,9 +59,8 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **settings: Any,
     ) -> None:
-        if momentum == 0 and not (
-            are_groups(params) and any("momentum" in group for group in params)
-        ):
+        plain = not callable(momentum) and number("momentum", momentum) == 0
+        if plain and not (are_groups(params) and any("momentum" in group for group in params)):
             if nesterov:
                 raise HyperparameterError("nesterov: needs momentum > 0")
             super().__init__(rules.sgd, params, lr=lr, **settings)
@@ -271,7 +270,7 @@ class Adam(Optimizer):
 
 
 def _form(option: str, given: str, forms: dict[str, Rule]) -> Rule:
-    if given not in forms:
+    if not isinstance(given, str) or given not in forms:
         names = ", ".join(map(repr, forms))
         raise HyperparameterError(f"{option}: got {given!r}, expected one of {names}")
     return forms[given]

@@ -7,10 +7,10 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import backend_of, copy_into, describe
+from .arrays import backend_of, copied, copy_into, describe
 from .errors import StateError
 from .group import Group, Slot
-from .hyperparameters import check_names
+from .hyperparameters import check_known
 
 VERSION = 1
 """Raised when the meaning of a snapshot changes."""
@@ -32,7 +32,7 @@ def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots)
         ],
         "state": {
             slot.name: {"updates": slot.updates}
-            | {letter: array.copy() for letter, array in slot.states.items()}
+            | {letter: copied(array) for letter, array in slot.states.items()}
             for slot in slots.values()
         },
     }  # fmt: skip
@@ -44,21 +44,23 @@ def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group], slots: 
         version, name, step_count = state["version"], state["rule"], state["step_count"]
         saved_groups = [dict(saved) for saved in state["param_groups"]]
         entries = {name: dict(entry) for name, entry in state["state"].items()}
+        names = [list(saved["params"]) for saved in saved_groups]
         counts = [step_count, *(entry["updates"] for entry in entries.values())]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"not a state_dict() of an optimizer: {error!r}") from None
-    if version != VERSION or name != rule.name:
+    if not (isinstance(version, int) and version == VERSION and name == rule.name):
         raise StateError(
             f"got version {version} of rule {name!r}, expected version {VERSION} of {rule.name!r}"
         )
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         raise StateError("step_count and updates are whole numbers from 0")
-    names = [list(saved.get("params", ())) for saved in saved_groups]
-    expected = [group.settings["params"] for group in groups]
-    if names != expected or set(entries) != set(slots):
+    expected = [list(group.settings["params"]) for group in groups]
+    if names != expected:
         raise StateError(f"got parameters {names}, expected {expected}")
+    if set(entries) != set(slots):
+        raise StateError(f"got states of {sorted(entries)}, expected {sorted(slots)}")
     for group, saved in zip(groups, saved_groups, strict=True):
-        check_names(saved, tuple(group.settings), required=False)
+        check_known(saved, group.settings)
         group.resolve(group.settings | saved, step_count)
         for slot in (slots[name] for name in group.settings["params"]):
             for letter, array in slot.states.items():
@@ -76,7 +78,7 @@ def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group], slots: 
 def restore(state: Mapping[str, Any], groups: Sequence[Group], slots: Slots) -> None:
     """Overwrite settings, counts and state arrays with those of a checked snapshot."""
     for group, saved in zip(groups, state["param_groups"], strict=True):
-        group.settings.update(saved)
+        group.settings.update({key: saved[key] for key in saved if key != "params"})
         for slot in (slots[name] for name in group.settings["params"]):
             entry = state["state"][slot.name]
             slot.updates = entry["updates"]

@@ -34,7 +34,9 @@ ALLOWED = (
 # A rule's variables become variables of a C++ function.
 RESERVED = frozenset(
     (  # noqa: SIM905
-        "NULL T alignas alignof and and_eq asm auto bitand bitor bool break case catch char class "
+        "NULL T char8_t char16_t char32_t concept consteval constinit requires thread_local "
+        "co_await co_return co_yield alignas alignof and and_eq asm auto bitand bitor bool "
+        "break case catch char class "
         "compl const constexpr const_cast continue decltype default delete do double "
         "dynamic_cast else enum explicit export extern false float for friend goto if inline "
         "int long mutable namespace new noexcept not not_eq nullptr number operator or or_eq "

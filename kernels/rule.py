@@ -69,6 +69,11 @@ class Rule:
         return self.program.name
 
     @property
+    def symbol(self) -> str:
+        """The name of its function in generated code, unlike that of any variable there."""
+        return f"rule__{self.name}"
+
+    @property
     def doc(self) -> str:
         return self.program.doc
 
@@ -127,10 +132,10 @@ class Rule:
         dtype : {"float32", "float64"}
         """
         try:
-            module = importlib.import_module(f"{__package__}.{backend}.{traversal}")
-            text: str = module.source(self, np.dtype(dtype))
+            write = importlib.import_module(f"{__package__}.{backend}.{traversal}").source
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
+        text: str = write(self, np.dtype(dtype))
         return text
 
     def __repr__(self) -> str:

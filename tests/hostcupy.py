@@ -33,11 +33,15 @@ class Device:
 
     __hash__ = None
 
+    current = [0]
+    """The stack of devices that are entered."""
+
     def __enter__(self):
+        self.current.append(self.id)
         return self
 
     def __exit__(self, *_):
-        pass
+        self.current.pop()
 
 
 class ndarray:
@@ -60,7 +64,7 @@ class ndarray:
         return self.host.copy()
 
     def copy(self):
-        return ndarray(self.host.copy(), self.device.id)
+        return ndarray(self.host.copy(), Device.current[-1])
 
     def reshape(self, *shape):
         view = self.host.reshape(*shape)
@@ -82,7 +86,7 @@ def asarray(array):
 
 
 def zeros_like(array):
-    return ndarray(np.zeros_like(array.host), array.device.id)
+    return ndarray(np.zeros_like(array.host), Device.current[-1])
 
 
 def shares_memory(a, b):
@@ -110,6 +114,7 @@ class ElementwiseKernel:
             size = arrays[0].size
         else:
             assert all(a.flags.c_contiguous and a.ctypes.data % 16 == 0 for a in arrays)
+        assert all(a.device.id == Device.current[-1] for a in arguments if isinstance(a, ndarray))
         self.launches.append(self.name)
         strides = [s for a in arrays for s in a.strides]
         _compile(self._text(dtype))(

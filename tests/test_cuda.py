@@ -134,7 +134,7 @@ def element_kernel(rule, dtype):
     return (
         f"{text.PREAMBLE}{text.function(rule)}\n}}\n"
         f'extern "C" __global__ void element({pointers}{coefficients}) {{\n{loads}\n'
-        f"gpuadapt::{rule.name}_<gpuadapt::number<{ctype}>>({numbers});\n{stores}\n}}\n"
+        f"gpuadapt::{rule.symbol}<gpuadapt::number<{ctype}>>({numbers});\n{stores}\n}}\n"
     )
 
 

@@ -1,6 +1,7 @@
 """What a rule may contain, what it becomes, and how what it may not contain is refused."""
 
 import itertools
+import linecache
 import subprocess
 import sys
 import textwrap
@@ -168,6 +169,23 @@ def test_names_are_free(tmp_path):
     w, g = np.full(5, 2.0), np.full(5, 3.0)
     ga.Optimizer(rule, w, lr=0.5).step(g)
     assert np.array_equal(w, np.full(5, 0.5))
+
+
+@pytest.mark.parametrize("name", ["velocity", "w", "g", "dense", "span", "pack"])
+def test_a_rule_may_be_called_like_anything(name, backend):
+    """Also like one of its arguments."""
+    text = (
+        f"def {name}(w, g, velocity, h):\n"
+        "    velocity = velocity + g\n"
+        "    return w - h.lr * g, velocity\n"
+    )
+    file = f"<{name}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    names = {}
+    exec(compile(text, file, "exec"), names)
+    w = backend.array(np.ones(5))
+    ga.Optimizer(ga.rule(names[name]), w, lr=0.5).step(backend.array(np.ones(5)))
+    assert np.array_equal(backend.numpy(w), np.full(5, 0.5))
 
 
 def test_a_name_may_change_from_host_to_element(tmp_path):

@@ -83,7 +83,7 @@ def test_groups_have_their_own_hyperparameters(backend):
             one.step(gradient)
     for ours, twin in zip((a, b, c, d), twins, strict=True):
         assert np.array_equal(backend.numpy(ours), backend.numpy(twin))
-    assert [group["params"] for group in optimizer.param_groups] == [["0"], ["1"], ["c"], ["d"]]
+    assert [group["params"] for group in optimizer.param_groups] == [("0",), ("1",), ("c",), ("d",)]
 
 
 def test_backends_in_one_optimizer(host):
@@ -178,6 +178,32 @@ def test_resume_is_exact(case, backend):
         assert np.array_equal(backend.numpy(a), backend.numpy(b))
 
 
+def test_snapshots_stay_on_their_device(host):
+    optimizer = ga.Adam({"w": hostcupy.ndarray(np.ones(3), device=1)})
+    optimizer.step({"w": hostcupy.ndarray(np.ones(3), device=1)})
+    assert optimizer.state["w"]["m"].device.id == 1
+    snapshot = optimizer.state_dict()
+    assert snapshot["state"]["w"]["m"].device.id == 1
+    assert optimizer.effective_lr("w").device.id == 1
+    optimizer.load_state_dict(snapshot)
+    optimizer.step({"w": hostcupy.ndarray(np.ones(3), device=1)})
+
+
+def test_a_launch_that_fails_comes_before_the_cpu(host, monkeypatch):
+    """CuPy compiles when it first launches: nothing may have been written by then."""
+    w, v = np.ones(3), host.array(np.ones(3))
+    optimizer = ga.Adam({"w": w, "v": v})
+
+    def fail(*arguments, **settings):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(hostcupy.ElementwiseKernel, "__call__", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        optimizer.step({"w": np.ones(3), "v": host.array(np.ones(3))})
+    assert np.array_equal(w, np.ones(3))
+    assert optimizer.step_count == 0
+
+
 def test_state_moves_between_backends(host):
     w, v = np.ones(4), host.array(np.ones(4))
     on_cpu, on_gpu = ga.Adam(w), ga.Adam(v)
@@ -216,7 +242,10 @@ def changed(state, path, value):
         (["state", "w", "m"], np.zeros(4), "got NumPy float64 array of shape"),
         (["state", "w", "m"], np.zeros(5, np.float32), "shape \\(5,\\), expected float32"),
         (["state", "w", "v"], [0, 0, 0, 0], "state 'v': got list"),
-        (["state", "x"], {"updates": 0}, "got parameters"),
+        (["state", "x"], {"updates": 0}, r"got states of \['w', 'x'\], expected \['w'\]"),
+        (["param_groups", 0, "params"], 5, "not a state_dict"),
+        (["param_groups", 0], 5, "not a state_dict"),
+        (["version"], np.zeros(3), "got version"),
         (["param_groups", 0, "params"], ["x"], "got parameters"),
         (["param_groups"], [], "got parameters"),
         (["param_groups", 0, "lr"], -1.0, "lr: got -1.0"),
@@ -264,6 +293,10 @@ def overlapping():
         ({"w": np.ma.masked_less(np.zeros(3), 1)}, "got numpy.ma"),
         ({"w": readonly()}, "parameter 'w': the array is read-only"),
         ({"w": np.lib.stride_tricks.as_strided(np.zeros(1), (3,), (0,))}, "elements share memory"),
+        (
+            {"w": np.lib.stride_tricks.sliding_window_view(np.zeros(5), 3, writeable=True)},
+            "elements share memory",
+        ),
         ({1: np.zeros(3)}, "names are strings"),
         (overlapping(), "parameters 'a' and 'b' share memory"),
         ([{"params": {"w": np.zeros(1)}}, {"params": {"w": np.zeros(1)}}], "have this name"),
@@ -378,6 +411,8 @@ def test_read_only_gradients_are_fine(backend):
         (lambda w: ga.Adagrad(w, eps_mode="uncorrected"), "expected one of 'inside', 'outside'"),
         (lambda w: ga.SGD(w, momentum=1.0), "momentum: got 1.0"),
         (lambda w: ga.SGD(w, nesterov=True), "nesterov: needs momentum"),
+        (lambda w: ga.SGD(w, momentum=np.zeros(2)), "momentum: got array"),
+        (lambda w: ga.Adam(w, eps_mode=["inside"]), "eps_mode: got .'inside'., expected one of"),
         (lambda w: ga.Optimizer(ga.rules.adam, w, lr=1, eps=1, beta1=0.5), "missing.*'beta2'"),
     ],
 )
@@ -444,7 +479,9 @@ def test_a_bad_coefficient_changes_nothing(rule, x, good_steps, message):
     assert optimizer.step_count == good_steps
 
 
-@pytest.mark.parametrize("name", ["weight_decay", "decay", "maximize", "params", "betas", "rule"])
+@pytest.mark.parametrize(
+    "name", ["weight_decay", "decay", "maximize", "params", "betas", "rule", "self"]
+)
 def test_a_rule_that_reads_a_setting(name, tmp_path):
     file = tmp_path / "own.py"
     file.write_text(
@@ -464,6 +501,15 @@ def test_decoupled_decay_needs_a_learning_rate():
     assert np.array_equal(w, np.full(3, 0.75))
     with pytest.raises(ga.HyperparameterError, match="unknown hyperparameter 'lr'"):
         ga.Optimizer(power, w, x=1.0, lr=0.5)
+
+
+def test_an_option_may_be_switched_off():
+    w = np.ones(3)
+    optimizer = ga.Optimizer(power, w, x=1.0, weight_decay=0.5, decay="decoupled", lr=0.5)
+    optimizer.step(np.zeros(3))
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    optimizer.step(np.zeros(3))
+    assert np.array_equal(w, np.full(3, 0.75))
 
 
 def test_a_copy_is_independent(backend):
@@ -512,6 +558,13 @@ def test_nothing_outlives_the_optimizer():
         gc.enable()
 
 
+def foreign_views(backend, a, c):
+    """Views of a that do not tell whose memory they are of."""
+    if backend.name == "cpu":
+        for view in (np.lib.stride_tricks.as_strided(a), np.asarray(memoryview(a))):
+            yield {"a": c, "b": view}, "gradient of 'b': shares memory with parameter 'a'"
+
+
 def test_gradients_share_no_memory(backend):
     """The gradient of a b with respect to a is b: stepping b must not see the new a."""
     a, b, c = (backend.array(np.full(4, x)) for x in (1.0, 3.0, 5.0))
@@ -520,6 +573,7 @@ def test_gradients_share_no_memory(backend):
         ({"a": b, "b": c}, "gradient of 'a': shares memory with parameter 'b'"),
         ({"a": c, "b": b.reshape(2, 2).reshape(4)}, "gradient of 'b': shares memory with"),
         ({"a": optimizer.state["b"]["v"], "b": c}, "shares memory with state 'v' of 'b'"),
+        *foreign_views(backend, a, c),
     ]:
         with pytest.raises(ga.GradientError, match=what):
             optimizer.step(grads)

@@ -193,16 +193,50 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     assert python(script, GPUADAPT_CACHE_DIR=str(blocked)).strip() == "0.5"
 
 
-def test_a_damaged_cache_file_is_replaced(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "damage", "elsewhere"),
+    [
+        ("py", b"raise SystemExit(9)", False),
+        ("py", b"\xff\xfe", False),
+        ("nbi", b"", False),
+        ("nbi", 100, False),
+        ("nbc", b"", False),
+        ("nbc", 100, False),
+        ("nbc", 100, True),
+    ],
+)
+def test_a_damaged_cache_file_is_replaced(tmp_path, kind, damage, elsewhere):
+    """Replaced, emptied or cut to a number of bytes; also where Numba was told to keep it."""
     (tmp_path / "own.py").write_text(OWN.format(1))
     cache = {"GPUADAPT_CACHE_DIR": str(tmp_path / "cache")}
+    if elsewhere:
+        cache["NUMBA_CACHE_DIR"] = str(tmp_path / "cache" / "numba")
     python(STEP, tmp_path, **cache)
-    generated = list((tmp_path / "cache").rglob("own_*.py"))
-    assert len(generated) == 1
-    good = generated[0].read_text()
-    generated[0].write_text("raise SystemExit(9)")
+    (file,) = (tmp_path / "cache").rglob(f"own_*.{kind}")
+    good = file.read_bytes()
+    file.write_bytes(good[:damage] if isinstance(damage, int) else damage)
     assert python(STEP, tmp_path, **cache).split()[0] == "0.5"
-    assert generated[0].read_text() == good
+    assert kind != "py" or file.read_bytes() == good
+    assert python(STEP, tmp_path, **cache).split() == ["0.5", "1", "0"]
+
+
+def test_the_cache_may_move_or_go(tmp_path):
+    """A relative folder and a change of directory; a folder that is deleted during the run."""
+    script = """
+        import os, shutil, sys
+        os.chdir(sys.argv[1])
+        import numpy as np
+        import gpuadapt as ga
+        w = np.ones(3)
+        ga.SGD(w, lr=0.5).step(np.ones(3))
+        os.mkdir("elsewhere")
+        os.chdir("elsewhere")
+        ga.SGD(w, lr=0.5, momentum=0.5).step(np.ones(3))
+        shutil.rmtree("../cache")
+        ga.SGD(w, lr=0.5, momentum=0.5, nesterov=True).step(np.ones(3))
+        print(w[0], os.listdir())
+    """
+    assert python(script, tmp_path, GPUADAPT_CACHE_DIR="cache").split() == ["-0.75", "[]"]
 
 
 def test_importing_is_light():
@@ -267,5 +301,6 @@ def test_machine_code_is_vectorised(tmp_path):
         for operation in ("mul", "sub" if plain else "div", *([] if plain else ["sqrt"])):
             packed = re.findall(rf"\bv?{operation}{kind}\b.*%{wide}", kernel)
             assert packed, (name, dtype, operation)
+        assert "prefetch" in kernel, name
         contracted = re.findall(r"\bvfn?m(?:add|sub)\w+", kernel)
         assert not contracted, (name, contracted)

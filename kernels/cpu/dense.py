@@ -78,7 +78,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
     written = [name for name in names if name != f"{rule.gradient}_"]
     coefficients = list(rule.coefficients)
     return module.header(rule, dtype, "dense") + _TEXT.format(
-        rule=f"{rule.name}_",
+        rule=rule.symbol,
         dtype=dtype,
         span=SPAN,
         alone=ALONE,

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,15 @@ import numpy as np
 _lock = threading.Lock()
 _concurrent = False
 """Whether the layer is known to allow concurrent calls."""
-_forked = False
+_serial = False
+"""Whether kernels may not use threads: in a forked child whose OpenMP threads are gone."""
 
 
+@cache
 def prepare() -> None:
     """Load TBB from its wheel, where the dynamic linker would not find it by itself.
 
-    Must precede the first parallel kernel; later calls do nothing.
+    Must precede the first parallel kernel.
     """
     try:
         files = importlib.metadata.files("tbb") or ()
@@ -50,7 +53,7 @@ def layer() -> str | None:
 def call(kernel: Callable[..., Any], *arguments: Any) -> None:
     """Run a kernel whose last argument asks for serial execution; under a lock if need be."""
     if _concurrent:
-        kernel(*arguments, _forked)
+        kernel(*arguments, _serial)
     else:
         _call_locked(kernel, *arguments)
 
@@ -62,17 +65,17 @@ def _call_locked(kernel: Callable[..., Any], *arguments: Any) -> None:
     with _lock:
         if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
             with np.errstate(all="ignore"):
-                kernel(*arguments, _forked)
+                kernel(*arguments, _serial)
         else:
-            kernel(*arguments, _forked)
+            kernel(*arguments, _serial)
             _concurrent = layer() in ("tbb", "omp")
 
 
 def _after_fork() -> None:
     # The parent may have held the lock; its OpenMP threads do not exist here.
-    global _lock, _forked
+    global _lock, _serial
     _lock = threading.Lock()
-    _forked = layer() == "omp"
+    _serial = layer() == "omp"
 
 
 if hasattr(os, "register_at_fork"):

@@ -74,7 +74,7 @@ def packed(rule: Rule) -> Kernel:
     every = [f"{name}_" for name in rule.program.arguments]
     gradient = f"{rule.gradient}_"
     body = _PACKED % {
-        "rule": f"{rule.name}_",
+        "rule": rule.symbol,
         "pointers": ", ".join(f"{'const ' * (n == gradient)}F *{n}" for n in every),
         "coefficients": "".join(f", F {name}" for name in coefficients),
         "load": "\n".join(
@@ -106,7 +106,7 @@ def strided(rule: Rule) -> Kernel:
     gradient = f"{rule.gradient}_"
     lines = [f"gpuadapt::number<T> {n}n = {n};" for n in every]
     lines.append(
-        f"gpuadapt::{rule.name}_<gpuadapt::number<T>>"
+        f"gpuadapt::{rule.symbol}<gpuadapt::number<T>>"
         f"({', '.join([f'{n}n' for n in every] + coefficients)});"
     )
     lines += [f"{n} = {n}n.value;" for n in updated]

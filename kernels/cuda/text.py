@@ -126,7 +126,7 @@ def function(rule: Rule) -> str:
     return "\n".join(
         [
             "\ntemplate <typename T>",
-            f"__device__ inline void {rule.name}_({', '.join(arguments)}) {{",
+            f"__device__ inline void {rule.symbol}({', '.join(arguments)}) {{",
             *lines,
             "}",
         ]
