@@ -200,8 +200,12 @@ def test_threads_do_not_matter():
     assert one == bits(2) == bits(4)
 
 
-def test_prefetching_does_not_matter(dtype):
+@pytest.mark.parametrize("prefetched", [False, True])
+def test_prefetching_does_not_matter(dtype, prefetched, monkeypatch):
     """Beyond the size from which it is used, against the same array in pieces."""
+    monkeypatch.setattr(dense, "PREFETCHED", prefetched)
+    monkeypatch.setattr(dense, "kernel", dense.kernel.__wrapped__)
+    assert ("streamed" in ga.Adam(np.ones(1)).rule.source("cpu", "dense", dtype)) == prefetched
     size = dense.CACHED // dtype.itemsize + dense.SPAN + 37
     random = np.random.default_rng(6)
     start, gradient = random.normal(size=(2, size)).astype(dtype)
@@ -210,6 +214,20 @@ def test_prefetching_does_not_matter(dtype):
     ga.Adam(np.array_split(pieces, 7), lr=0.1).step(np.array_split(gradient, 7))
     assert np.array_equal(whole, pieces)
     assert (whole != start).all()
+
+
+def test_where_a_cache_line_begins_does_not_matter(dtype):
+    """Spans are laid out by the parameter's address: every element belongs to just one."""
+    random = np.random.default_rng(7)
+    start, gradient = random.normal(size=(2, LARGE)).astype(dtype)
+    expected = start.copy()
+    ga.Adam(expected, lr=0.1).step(gradient)
+    for offset in range(dense.LINE // dtype.itemsize + 1):
+        for size in (LARGE, dense.ALONE + 1, dense.ALONE + dense.SPAN - offset):
+            w = np.empty(offset + size, dtype)[offset:]
+            w[:] = start[:size]
+            ga.Adam(w, lr=0.1).step(gradient[:size])
+            assert np.array_equal(w, expected[:size]), (offset, size)
 
 
 def test_a_mask_on_threads_is_respected():
