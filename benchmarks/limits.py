@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
+import numpy as np
+from gpuadapt.kernels.cpu import dense as cpu
+from gpuadapt.kernels.cpu import module
+from gpuadapt.kernels.rule import Rule
+
 import gpuadapt as ga
+
+from . import traffic
+from .training import library
 
 
 @ga.rule
@@ -23,18 +32,166 @@ def three_streams(p, g, s, r, h):
 RULES = {1: two_streams, 2: three_streams}
 
 
-def candidates(xp: Any, backend: str, size: int, states: int) -> dict[str, Callable[[], Any]]:
-    """What to time beside an update of ``size`` float32 elements with that many states.
+def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Callable[[], Any]]:
+    """What to time beside an update of ``size`` elements with that many states.
 
     "limit" runs a rule of additions through the same kernel; on a GPU "copy" is a
     device-to-device copy that moves the same bytes.
     """
+    xp = library(backend)
     # Ones, not zeros: memory that nobody has written is one page, and stays in the cache.
-    gradient = xp.ones(size, xp.float32)
-    optimizer = ga.Optimizer(RULES[states], xp.ones(size, xp.float32))
+    gradient = xp.ones(size, dtype)
+    optimizer = ga.Optimizer(RULES[states], xp.ones(size, dtype))
     found: dict[str, Callable[[], Any]] = {"limit": lambda: optimizer.step(gradient)}
     if backend == "cuda":
-        half = 4 * size * (3 + 2 * states) // 2
+        half = traffic.element(RULES[states], dtype) * size // 2
         source, target = xp.ones(half, xp.uint8), xp.ones(half, xp.uint8)
         found["copy"] = lambda: xp.copyto(target, source)
     return found
+
+
+def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
+    """The CPU kernel's span loop for as many elements, over arrays that stay in the first cache.
+
+    What is left of a step's time where memory costs nothing: mostly division and square
+    roots, which are rounded correctly.
+    """
+    import numba
+
+    names = [f"{name}_" for name in rule.program.arguments]
+    arguments = ", ".join([*names, *rule.coefficients])
+    pieces = ", ".join([*(f"{name}[at:at + {BLOCK}]" for name in names), *rule.coefficients])
+    found: dict[str, Any] = {"span": module.load(rule.name, cpu.source(rule, dtype)).span}
+    exec(_ARITHMETIC.format(arguments=arguments, pieces=pieces, block=BLOCK), found)  # noqa: S102
+    repeat, threads = found["repeat"], numba.get_num_threads() if size > cpu.ALONE else 1
+    # Each thread has a block of its own: `prange` gives every thread one run of numbers.
+    # From the beginning of a cache line, and not all at the same place in a page.
+    line, each = cpu.LINE // dtype.itemsize, threads * BLOCK
+    memory = np.ones(len(names) * (each + 5 * line) + line, dtype)
+    memory = memory[-(memory.ctypes.data // dtype.itemsize) % line :]
+    arrays = [memory[k * (each + 5 * line) :][:each] for k in range(len(names))]
+    numbers = [dtype.type(0.5)] * len(rule.coefficients)
+    count = max(1, size // BLOCK)
+    return lambda: repeat(count, threads, *arrays, *numbers)
+
+
+BLOCK = 1024
+"""Elements whose arrays, up to four, fit in a first cache with 32 KB."""
+
+_ARITHMETIC = """
+import numpy as np
+from numba import njit, prange
+
+@njit(parallel=True, error_model="numpy")
+def repeat(count, threads, {arguments}):
+    if threads == 1:
+        for k in range(count):
+            at = 0
+            span({pieces})
+    else:
+        for k in prange(count):
+            at = np.intp(k) * threads // count * {block}
+            span({pieces})
+"""
+
+
+def rows(
+    backend: str, table: tuple[int, int], batches: Sequence[np.ndarray], states: int
+) -> Callable[[int], Any]:
+    """Add the rows of batch k to the table and to its states, sorted beforehand.
+
+    Parameters
+    ----------
+    table : tuple of int
+        Rows, width; float32.
+    batches : sequence of ndarray of int64
+        For each row of values the number of the row that it goes to.
+    states : int
+        Arrays of the table's shape beside it.
+
+    Returns
+    -------
+    function of k
+    """
+    xp, width = library(backend), table[1]
+    tables = xp.ones((1 + states, *table), xp.float32)
+    plans = []
+    for numbers in batches:
+        touched, counts = np.unique(numbers, return_counts=True)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        order = np.argsort(numbers, kind="stable")
+        plan = [xp.asarray(part) for part in (touched, ends, order)]
+        plans.append((*plan, xp.ones((numbers.size, width), xp.float32)))
+    if backend == "cpu":
+        add = _rows_cpu()
+        return lambda k: add(*plans[k], tables)
+    kernel = _rows_cuda()
+    return lambda k: kernel(
+        *plans[k], width, tables[0].size, 1 + states, tables, size=plans[k][0].size * width
+    )
+
+
+@cache
+def _rows_cpu() -> Callable[..., None]:
+    """A kernel of (touched, ends, order, values, tables)."""
+    from gpuadapt.kernels.cpu import threads
+    from gpuadapt.kernels.cpu.prefetch import prefetch
+    from numba import njit, prange
+
+    threads.prepare()
+    ahead, line = 8, 16  # rows; elements of a cache line
+
+    @njit(error_model="numpy")
+    def add(row: Any, values: Any) -> None:
+        for j in range(row.size):
+            row[j] += values[j]
+
+    @njit(error_model="numpy")
+    def ask(array: Any, row: Any) -> None:
+        for j in range(0, array.shape[1], line):
+            prefetch(array[row], j)
+
+    @njit(parallel=True, error_model="numpy")
+    def kernel(touched: Any, ends: Any, order: Any, values: Any, tables: Any) -> None:
+        for k in prange(touched.size):
+            row = touched[k]
+            later = np.intp(k) + ahead
+            if later < touched.size:
+                ask(values, order[ends[later]])
+                for a in range(tables.shape[0]):
+                    ask(tables[a], touched[later])
+            for n in range(ends[k], ends[k + 1]):
+                add(tables[0, row], values[order[n]])
+            for a in range(1, tables.shape[0]):
+                add(tables[a, row], tables[0, row])
+
+    compiled: Callable[..., None] = kernel
+    return compiled
+
+
+ROWS_IN = (
+    "raw int64 touched, raw int64 ends, raw int64 order, raw float32 values, "
+    "int64 width, int64 stride, int64 count"
+)
+ROWS_CUDA = """
+    const long long k = i / width, j = i % width, at = touched[k] * width + j;
+    float sum = tables[at];
+    for (long long n = ends[k]; n < ends[k + 1]; ++n) {
+        sum += values[order[n] * width + j];
+    }
+    tables[at] = sum;
+    for (long long a = 1; a < count; ++a) {
+        tables[a * stride + at] += sum;
+    }
+"""
+"""A thread for each number of the touched rows."""
+
+
+@cache
+def _rows_cuda() -> Callable[..., None]:
+    import cupy
+
+    kernel: Callable[..., None] = cupy.ElementwiseKernel(
+        ROWS_IN, "raw float32 tables", ROWS_CUDA, "gpuadapt_rows_limit"
+    )
+    return kernel

@@ -1,4 +1,4 @@
-"""What a step costs besides memory traffic: import, compilation, Python, in fresh processes."""
+"""What a step costs besides memory traffic: import, compilation, Python, memory, exactness."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from gpuadapt.kernels import rules
+
+from . import peers
+from .timing import interleaved
+from .training import HYPER, Make, library
 
 IMPORT = """
 import time; start = time.perf_counter()
@@ -23,30 +32,175 @@ gpuadapt.Adam(w).step(w.copy())
 print(time.perf_counter() - start)
 """
 
+MEMORY = """
+import sys
+import numpy as np
+from benchmarks import peers
+from benchmarks.training import HYPER
 
-def measure(quick: bool) -> dict[str, Any]:
-    """Seconds: import; import and first Adam step, with an empty cache and with a full one."""
+def kilobytes(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
+
+size = int(sys.argv[2])
+make = peers.makers("adam", "cpu", (sys.argv[1],))[sys.argv[1]]
+trainer = make([np.ones(size, np.float32)], HYPER["adam"])
+trainer.load([np.ones(size, np.float32)])
+for _ in range(3):
+    trainer.step()
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak is counted from here
+before = kilobytes("VmRSS")
+trainer.step()
+print(1024 * max(0, kilobytes("VmHWM") - before))
+"""
+
+Entry = dict[str, Any]
+
+
+def entries(backend: str, quick: bool) -> Iterator[Entry]:
+    """Each as {"name", "value", "unit"}: "s", "B" (bytes), or "x" (a ratio)."""
     repeats = 3 if quick else 9
+    yield from _startup(repeats)
+    for count in (1, 10, 1_000):
+        yield from _python(count, backend, repeats)
+    yield from _memory(backend, 10_000_000)
+    for size in (10_000, 1_000_000) if quick else (10_000, 1_000_000, 10_000_000):
+        yield from _exactness(size, backend, repeats)
+
+
+def _startup(repeats: int) -> Iterator[Entry]:
+    """Import; import and first Adam step, with an empty cache and with a full one."""
     with tempfile.TemporaryDirectory() as cache:
         _run(IMPORT, cache)  # fills the file cache
-        first = []
-        for index in range(3):
-            first.append(_run(FIRST_STEP, os.path.join(cache, str(index))))
-        return {
-            "import": statistics.median(_run(IMPORT, cache) for _ in range(repeats)),
-            "first step ever": statistics.median(first),
-            "first step, second process": statistics.median(
-                _run(FIRST_STEP, os.path.join(cache, "0")) for _ in range(repeats)
-            ),
+        yield _seconds("import", [_run(IMPORT, cache) for _ in range(repeats)])
+        first = [_run(FIRST_STEP, os.path.join(cache, str(index))) for index in range(3)]
+        yield _seconds("import and first step ever", first)
+        again = [_run(FIRST_STEP, os.path.join(cache, "0")) for _ in range(repeats)]
+        yield _seconds("import and first step, second process", again)
+
+
+def _python(count: int, backend: str, rounds: int) -> Iterator[Entry]:
+    """A step of so many parameters of one element each."""
+    candidates = {}
+    for name, make in peers.makers("adam", backend, ("torch fused", "optax jit")).items():
+        trainer = make([np.ones(1, np.float32)] * count, HYPER["adam"])
+        trainer.load([np.ones(1, np.float32)] * count)
+        candidates[name] = trainer.step
+    for name, times in interleaved(candidates, backend, rounds).items():
+        yield {
+            "name": f"step of {count:,} parameters with one element, {name}",
+            "value": times["median"],
+            "unit": "s",
         }
 
 
-def _run(script: str, cache: str) -> float:
+def _memory(backend: str, size: int) -> Iterator[Entry]:
+    """What memory grows by during a step of one float32 parameter, at its peak."""
+    makers = peers.makers("adam", backend)
+    if backend == "cpu" and not Path("/proc/self/clear_refs").exists():
+        print("- peak memory: left out, this system does not count it")
+        return
+    for name in makers:
+        if backend == "cpu":
+            grown = _run(MEMORY, None, name, str(size))
+        elif name.startswith(("gpuadapt", "cupy")):
+            grown = _pool_growth(makers[name], size)
+        else:
+            continue
+        label = f"memory that a step of {size:,} elements needs for itself, {name}"
+        yield {"name": label, "value": grown, "unit": "B"}
+
+
+def _pool_growth(make: Make, size: int) -> int:
+    """What CuPy takes from the device during a step, with nothing spare in its pool."""
+    import cupy
+
+    trainer = make([np.ones(size, np.float32)], HYPER["adam"])
+    trainer.load([np.ones(size, np.float32)])
+    trainer.step()
+    pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
+    before: int = pool.total_bytes()
+    trainer.step()
+    grown: int = pool.total_bytes() - before
+    return grown
+
+
+def _exactness(size: int, backend: str, rounds: int) -> Iterator[Entry]:
+    """The time of the exact kernels over that of the same text without exactness."""
+    xp = library(backend)
+    build = _cuda_kernels if backend == "cuda" else _cpu_kernels
+    coefficients = [0.9, 0.1, 0.999, 0.001, 1.0, 1.0, 1e-3, 1e-8]
+    steps = {}
+    for name, kernel in build().items():
+        arrays = [xp.ones(size, xp.float32) for _ in range(4)]
+        steps[name] = lambda kernel=kernel, arrays=arrays: kernel(*arrays, *coefficients)
+    times = interleaved(steps, backend, rounds)
+    for name in list(times)[1:]:
+        ratio = times["exact"]["median"] / times[name]["median"]
+        label = f"exact Adam's time over that with {name}, {size:,} elements"
+        yield {"name": label, "value": ratio, "unit": "x"}
+
+
+def _cpu_kernels() -> dict[str, Callable[..., Any]]:
+    """Functions of (p, g, m, v, *coefficients): as compiled, and with fastmath."""
+    from gpuadapt.kernels.cpu import dense, threads
+
+    dtype = np.dtype(np.float32)
+    exact = dense.kernel(rules.adam, dtype)
+    text = dense.source(rules.adam, dtype)
+    loose: dict[str, Any] = {}
+    for old, new in (('"nogil": True', '"nogil": True, "fastmath": True'), ("cache=True, ", "")):
+        assert old in text
+        text = text.replace(old, new)
+    exec(text, loose)  # noqa: S102
+    return {
+        "exact": lambda *arguments: threads.call(exact, *arguments),
+        "fastmath": lambda *arguments: threads.call(loose["dense"], *arguments),
+    }
+
+
+def _cuda_kernels() -> dict[str, Callable[..., Any]]:
+    """As `_cpu_kernels`, the second with plain operators and contraction."""
+    from gpuadapt.kernels.cuda import dense
+
+    kernel = dense.packed(rules.adam)
+    plain = loose(kernel.preamble)
+
+    def run(built: Any, p: Any, g: Any, m: Any, v: Any, *coefficients: float) -> None:
+        packs = -(-p.nbytes // dense.ACCESS)
+        built(g, p.size, *coefficients, p, m, v, size=packs)
+
+    exact, contracted = kernel.build(), kernel._replace(preamble=plain).build(options=())
+    return {
+        "exact": lambda *arguments: run(exact, *arguments),
+        "fmad": lambda *arguments: run(contracted, *arguments),
+    }
+
+
+def loose(preamble: str) -> str:
+    """CUDA text with the language's operators, which the compiler may contract."""
+    guard = "#ifdef __CUDACC_RTC__"
+    assert guard in preamble
+    return preamble.replace(guard, "#if 0").replace("std::", "::")
+
+
+def _seconds(name: str, values: list[float]) -> Entry:
+    return {"name": name, "value": statistics.median(values), "unit": "s"}
+
+
+def _run(script: str, cache: str | None, *arguments: str) -> float:
+    """What a fresh process prints."""
+    kept = {} if cache is None else {"GPUADAPT_CACHE_DIR": cache}
     result = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "GPUADAPT_CACHE_DIR": cache},
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, **kept},
+        cwd=Path(__file__).parent.parent,
+        check=False,
         capture_output=True,
         text=True,
-        check=True,
     )
-    return float(result.stdout)
+    if result.returncode != 0:
+        raise RuntimeError(result.stderr)
+    return float(result.stdout.split()[-1])

@@ -1,49 +1,74 @@
-"""Interleaved timing: A B C A B C ..., medians, so that drift of the machine cancels."""
+"""Interleaved timing: every candidate in turn, in an order drawn anew for each round."""
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-Candidates = dict[str, Callable[[], Any]]
+Candidates = Mapping[str, Callable[[], Any]]
+Times = dict[str, Any]
 
 
 def interleaved(
     candidates: Candidates, backend: str, rounds: int, seconds: float = 0.02
-) -> dict[str, dict[str, float]]:
-    """Time candidates in turn.
+) -> dict[str, Times]:
+    """Time candidates in turn, so that drift of the machine meets all of them alike.
 
     Parameters
     ----------
     candidates : dict of name to function
-        Each does one step of the same work.
+        Each does one step of the same work, and has done so before: compilation is over.
     backend : {"cpu", "cuda"}
         On "cuda" the times are between CUDA events on the current stream.
     rounds : int
-        How often each candidate has its turn.
+        How often each candidate has its turn. The order is drawn for each round: what ran
+        just before (whose threads may still be spinning) shows in a time, by up to a fifth.
     seconds : float
         About how long a turn lasts; calls are repeated to fill it.
 
     Returns
     -------
-    dict of name to {"median", "low", "high", "calls"}
-        Seconds per call: median and quartiles over the turns.
+    dict of name to {"median", "low", "high", "calls", "turns"}
+        Seconds per call: median and quartiles over the turns, and the turns themselves.
     """
     measure = _cuda if backend == "cuda" else _cpu
     calls = {}
     for name, run in candidates.items():
-        run()  # compiles
+        measure(run, 1)
         once = measure(run, 1)
         calls[name] = max(1, min(100_000, int(seconds / max(once, 1e-9))))
-    times: dict[str, list[float]] = {name: [] for name in candidates}
+    turns: dict[str, list[float]] = {name: [] for name in candidates}
+    order, shuffle = list(candidates), random.Random(0).shuffle
     for _ in range(rounds):
-        for name, run in candidates.items():
-            # Caches and threads are still the last candidate's (OpenMP's go on spinning).
-            measure(run, max(1, calls[name] // 2))
-            times[name].append(measure(run, calls[name]))
-    return {name: _spread(turns) | {"calls": calls[name]} for name, turns in times.items()}
+        shuffle(order)
+        for name in order:
+            # Caches and threads are still the last candidate's.
+            measure(candidates[name], max(1, calls[name] // 2))
+            turns[name].append(measure(candidates[name], calls[name]))
+    return {name: spread(turns[name]) | {"calls": calls[name]} for name in candidates}
+
+
+def spread(turns: list[float]) -> Times:
+    """Median and quartiles of times, and the times."""
+    low, median, high = statistics.quantiles(turns, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high, "turns": turns}
+
+
+def ratio(times: Mapping[str, Times], name: str, over: str) -> float:
+    """How many times as long one candidate takes as another: the median over the rounds.
+
+    Within a round both met the same machine, which over a run may be twice as fast as before.
+    """
+    pairs = zip(_turns(times[name]), _turns(times[over]), strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def _turns(time: Times) -> list[float]:
+    # The first results that were kept have no turns.
+    return time.get("turns", [time["median"]])
 
 
 def _cpu(run: Callable[[], Any], calls: int) -> float:
@@ -65,8 +90,3 @@ def _cuda(run: Callable[[], Any], calls: int) -> float:
     end.synchronize()
     seconds: float = cupy.cuda.get_elapsed_time(start, end) / 1e3 / calls
     return seconds
-
-
-def _spread(turns: list[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(turns, n=4, method="inclusive")
-    return {"median": median, "low": low, "high": high}

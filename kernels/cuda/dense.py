@@ -54,7 +54,7 @@ class Kernel(NamedTuple):
     name: str
     preamble: str
 
-    def build(self) -> Callable[..., Any]:
+    def build(self, options: tuple[str, ...] = text.OPTIONS) -> Callable[..., Any]:
         import cupy
 
         built: Callable[..., Any] = cupy.ElementwiseKernel(
@@ -63,7 +63,7 @@ class Kernel(NamedTuple):
             self.operation,
             self.name,
             preamble=self.preamble,
-            options=text.OPTIONS,
+            options=options,
         )
         return built
 

@@ -1,0 +1,47 @@
+"""What gpuadapt wants to reach, and whether a run did."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .timing import ratio
+
+
+class Goal(NamedTuple):
+    """Our speed as a multiple of another candidate's, on two cores, float32."""
+
+    suite: str
+    case: str
+    against: str
+    """How the candidates' names begin; the fastest of them counts."""
+    least: float
+
+
+GOALS = (
+    Goal("dense", "adam, 1,000,000 elements", "torch fused", 1.8),
+    Goal("dense", "adam, 1,000,000 elements", "deepspeed", 1.3),
+    Goal("dense", "adam, 1,000,000 elements", "thinc", 10),
+    Goal("dense", "adam, 50,000,000 elements", "torch fused", 1.0),
+    Goal("dense", "adam, 50,000,000 elements", "limit", 0.9),
+    Goal("dense", "adagrad, 10,000,000 elements", "limit", 0.9),
+    Goal("dense", "rmsprop, 10,000,000 elements", "limit", 0.9),
+    Goal("dense", "adadelta, 10,000,000 elements", "limit", 0.9),
+    Goal("dense", "rmsprop, 10,000,000 elements", "torch", 5),
+    Goal("dense", "adadelta, 10,000,000 elements", "torch", 5),
+    Goal("dense", "adam, 10,000,000 elements", "optax jit", 1.8),
+)
+
+
+def verdicts(results: dict[str, Any]) -> list[str]:
+    """A line for each goal that was measured."""
+    lines = []
+    for goal in GOALS:
+        for case in results.get(goal.suite, ()):
+            rivals = [name for name in case["times"] if name.startswith(goal.against)]
+            if case["name"] == goal.case and rivals:
+                reached = min(ratio(case["times"], rival, "gpuadapt") for rival in rivals)
+                verdict = "met" if reached >= goal.least else "MISSED"
+                lines.append(
+                    f"{goal.case}: {reached:.2f}x {goal.against} (goal {goal.least:g}x), {verdict}"
+                )
+    return lines

@@ -1,0 +1,41 @@
+"""Other libraries doing the same work, a module each; every one of them is optional.
+
+A module has ``NAME``, ``version()`` (None where the library is not installed), ``DTYPES`` and
+``makers(method, backend)``, the candidates it offers for that method, by name; or, for rows of
+a table, ``row_makers(method, backend)``.
+"""
+
+from __future__ import annotations
+
+from ..training import Make, MakeRows
+from . import deepspeed, fbgemm, numpy, optax, ours, thinc, torch
+
+DENSE = (torch, optax, deepspeed, thinc, numpy)
+ROWS = (torch, fbgemm, numpy)
+ALL = (torch, optax, deepspeed, thinc, fbgemm, numpy)
+
+
+def versions() -> dict[str, str | None]:
+    """The version of each; None where it is not installed."""
+    return {peer.NAME: peer.version() for peer in ALL}
+
+
+def makers(
+    method: str, backend: str, only: tuple[str, ...] = (), dtype: str = "float32"
+) -> dict[str, Make]:
+    """gpuadapt first, then whoever is installed and has this method, backend and type."""
+    found = ours.makers(method, backend)
+    for peer in DENSE:
+        if peer.version() is not None and dtype in peer.DTYPES:
+            offered = peer.makers(method, backend)
+            found |= {k: v for k, v in offered.items() if not only or k in only}
+    return found
+
+
+def rows(method: str, backend: str) -> dict[str, MakeRows]:
+    """Whoever updates a table by rows, and is installed; then gpuadapt."""
+    found: dict[str, MakeRows] = {}
+    for peer in ROWS:
+        if peer.version() is not None:
+            found |= peer.row_makers(method, backend)
+    return found | ours.row_makers(method, backend)

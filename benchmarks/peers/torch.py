@@ -1,0 +1,118 @@
+"""torch.optim: fused, foreach and single-tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer
+
+NAME = "torch"
+DTYPES = ("float32", "float64")
+FUSED = ("adam", "adagrad")
+"""What torch has a fused kernel for."""
+CLASSES = {"adagrad": "Adagrad", "rmsprop": "RMSprop", "adadelta": "Adadelta", "adam": "Adam"}
+
+
+@cache
+def library() -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def version() -> str | None:
+    return library() and library().__version__
+
+
+def makers(method: str, backend: str) -> dict[str, Make]:
+    device = "cuda" if backend == "cuda" else "cpu"
+    if device == "cuda" and not library().cuda.is_available():
+        return {}
+    flags = {"torch foreach": {"foreach": True}, "torch single": {"foreach": False}}
+    if method in FUSED and not (method == "adagrad" and device == "cuda"):
+        flags = {"torch fused": {"fused": True}} | flags
+    kind = getattr(library().optim, CLASSES[method])
+    return {
+        name: partial(make, partial(kind, **flag), method, device) for name, flag in flags.items()
+    }
+
+
+def make(
+    kind: Callable[..., Any],
+    method: str,
+    device: str,
+    start: Sequence[np.ndarray],
+    hyper: Hyper,
+) -> Trainer:
+    """Of anything that is made like torch's optimizer for this method."""
+    torch = library()
+    parameters = [torch.nn.Parameter(torch.tensor(w, device=device)) for w in start]
+    optimizer = kind(parameters, **keywords(method, hyper))
+
+    def load(gradients: Sequence[np.ndarray]) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = torch.tensor(gradient, device=device)
+
+    return Trainer(
+        load,
+        optimizer.step,
+        lambda: [parameter.detach().cpu().numpy() for parameter in parameters],
+        {} if method == "adadelta" else {"eps_mode": "outside"},
+    )
+
+
+def keywords(method: str, hyper: Hyper) -> dict[str, Any]:
+    """The hyperparameters under the names that torch has for them."""
+    given: dict[str, Any] = {"lr": hyper["lr"], "eps": hyper["eps"]}
+    if method == "adam":
+        given["betas"] = (hyper["beta1"], hyper["beta2"])
+    elif method != "adagrad":
+        given["alpha" if method == "rmsprop" else "rho"] = hyper["rho"]
+    return given
+
+
+def row_makers(method: str, backend: str) -> dict[str, MakeRows]:
+    device = "cuda" if backend == "cuda" else "cpu"
+    if method not in ("adam", "adagrad") or (
+        device == "cuda" and not library().cuda.is_available()
+    ):
+        return {}
+    name = {"adam": "SparseAdam", "adagrad": "Adagrad"}[method]
+    return {f"torch {name}": partial(make_rows, method, name, device)}
+
+
+def make_rows(
+    method: str,
+    name: str,
+    device: str,
+    start: np.ndarray,
+    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    hyper: Hyper,
+) -> RowTrainer:
+    """With sparse gradients, not coalesced: the optimizer does that."""
+    torch = library()
+    table = torch.nn.Parameter(torch.tensor(start, device=device))
+    optimizer = getattr(torch.optim, name)([table], **keywords(method, hyper))
+    gradients = [
+        torch.sparse_coo_tensor(
+            torch.tensor(numbers[None]),
+            torch.tensor(values),
+            start.shape,
+            device=device,
+            check_invariants=False,
+        )
+        for numbers, values in batches
+    ]
+
+    def step(k: int) -> None:
+        table.grad = gradients[k]
+        optimizer.step()
+
+    form = "uncorrected" if method == "adam" else "outside"
+    return RowTrainer(step, lambda: table.detach().cpu().numpy(), {"eps_mode": form})

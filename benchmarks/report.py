@@ -1,0 +1,181 @@
+"""Results as a reader sees them: lines in a terminal, tables in Markdown, a picture.
+
+``python -m benchmarks.report`` makes the tables and pictures anew from `results/*.json`: one
+page for each machine, and the README's part between its two marks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import goals
+from .timing import ratio
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- made by `python -m benchmarks.report` -->", "<!-- end -->"
+SUITES = ("dense", "many", "formats", "rows")
+ROOFS = ("limit", "arithmetic")
+"""What no kernel of the same bytes, and none of the same operations, gets below."""
+PRINTED = ("torch fused", "torch foreach", "optax jit", "deepspeed", "thinc", "numpy", "cupy")
+"""Peers in the README's table, as far as they were there."""
+
+
+def lines(result: dict[str, Any]) -> Iterable[str]:
+    """One case: for each candidate the time with quartiles, bandwidth, and ratios."""
+    times = result["times"]
+    each = result["bytes"] / result["size"]
+    yield f"{'':22}{'time':>12}{'quartiles':>22}{'GB/s':>8}{'of limit':>10}{'ours':>8}{'first':>9}"
+    for name, time in sorted(times.items(), key=lambda item: item[1]["median"]):
+        median, first = time["median"], time.get("first")
+        ours = f"{ratio(times, name, 'gpuadapt'):.2f}x" if "gpuadapt" in times else ""
+        spread = f"{_time(time['low'])} .. {_time(time['high'])}"
+        yield (
+            f"  {name:<20}{_time(median):>12}{spread:>22}{result['bytes'] / median / 1e9:8.1f}"
+            f"{100 * ratio(times, 'limit', name):8.0f} %"
+            f"{ours:>8}"
+            f"{f'{first:.2f} s' if first else '':>9}"
+        )
+    yield f"  {each:.1f} bytes an element must move"
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The machine and the date."""
+    machine = results["machine"]
+    where = f"{machine['processor']}, {machine['threads']} threads"
+    if any(case["backend"] == "cuda" for suite in SUITES for case in results.get(suite, ())):
+        where = machine["devices"][0]
+    return f"{where}, {results['date']}"
+
+
+def table(cases: list[dict[str, Any]], peers: Iterable[str]) -> list[str]:
+    """A row for each case: our time, its roofs' shares of it, others' times as multiples."""
+    present = [name for name in peers if any(name in case["times"] for case in cases)]
+    head = ["", "gpuadapt", "GB/s", "limit", "arithmetic", *(f"{name} takes" for name in present)]
+    rows = [head, ["---"] * len(head)]
+    for case in cases:
+        times = case["times"]
+        ours = times["gpuadapt"]["median"]
+        rate = f"{case['bytes'] / ours / 1e9:.0f}"
+        over = {name: ratio(times, name, "gpuadapt") for name in times}
+        shares = [f"{100 * over[n]:.0f} %" if n in over else "" for n in ROOFS]
+        others = [f"{over[name]:.2f}x" if name in over else "" for name in present]
+        rows.append([case["name"], _time(ours), rate, *shares, *others])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def times_table(cases: list[dict[str, Any]]) -> list[str]:
+    """A row for each case, every candidate's own time: where gpuadapt does not take part."""
+    present = list(dict.fromkeys(name for case in cases for name in case["times"]))
+    rows = [["", *present], ["---"] * (1 + len(present))]
+    for case in cases:
+        times = [case["times"].get(name) for name in present]
+        rows.append([case["name"], *(_time(time["median"]) if time else "" for time in times)])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def overhead(results: dict[str, Any]) -> list[str]:
+    """A line for each figure beside memory traffic."""
+    return [f"- {entry['name']}: {_value(entry)}" for entry in results.get("overhead", ())]
+
+
+def page(results: dict[str, Any], picture: str | None) -> str:
+    """Everything that was measured on one machine."""
+    versions = [f"{name} {version}" for name, version in results["peers"].items() if version]
+    parts = [f"# {headline(results)}", "Beside it: " + ", ".join(versions) + "."]
+    parts += [f"![percent of the limit over size]({picture})"] if picture else []
+    verdicts = goals.verdicts(results)
+    if verdicts:
+        parts += ["## Goals", "\n".join(f"- {line}" for line in verdicts)]
+    if results.get("notes"):
+        parts += ["## Notes", "\n".join(f"- {note}" for note in results["notes"])]
+    for suite in SUITES:
+        cases = results.get(suite, [])
+        if cases:
+            ours = all("gpuadapt" in case["times"] for case in cases)
+            every = [name for case in cases for name in case["times"]]
+            names = [n for n in dict.fromkeys(every) if n not in ("gpuadapt", *ROOFS)]
+            parts += [f"## {suite}", "\n".join(table(cases, names) if ours else times_table(cases))]
+    if results.get("overhead"):
+        parts += ["## overhead", "\n".join(overhead(results))]
+    return "\n\n".join(parts) + "\n"
+
+
+def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """The README's part: the dense updates on each machine."""
+    parts = []
+    for name, results in every:
+        link = f"[everything measured there](benchmarks/results/{name}.md)"
+        parts += [f"{headline(results)} ({link}):", "\n".join(table(results["dense"], PRINTED))]
+    return "\n\n".join([BEGIN, *parts, END])
+
+
+def picture(results: dict[str, Any], path: Path) -> bool:
+    """Adam, percent of the limit over size, a line for each candidate; False if not drawn."""
+    cases = [
+        case
+        for case in results.get("dense", ())
+        if case["case"] == "adam" and case.get("threads") is None
+    ]
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if len(cases) < 2:
+        return False
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(name for case in cases for name in case["times"]):
+        points = [
+            (case["size"], 100 * ratio(case["times"], "limit", name))
+            for case in cases
+            if name in case["times"]
+        ]
+        ours = name == "gpuadapt"
+        style = "--" if name in (*ROOFS, "copy") else "-"
+        axes.plot(*zip(*points, strict=True), style, marker=".", lw=3 if ours else 1.2, label=name)
+    axes.set(
+        xscale="log",
+        ylim=(0, None),
+        xlabel="elements",
+        ylabel="percent of the limit for the same bytes",
+        title=f"Adam, float32: {headline(results)}",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
+
+
+def _value(entry: dict[str, Any]) -> str:
+    value = entry["value"]
+    if entry["unit"] == "s":
+        return _time(value)
+    return f"{value / 2**20:.1f} MiB" if entry["unit"] == "B" else f"{value:.2f}x"
+
+
+def main() -> None:
+    """Write the page and the picture of each machine, and the README's part."""
+    every = []
+    for path in sorted(RESULTS.glob("*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        image = path.with_suffix(".png")
+        if not picture(results, image):
+            print(f"{image.name}: not drawn (no matplotlib, or too few sizes)")
+        drawn = image.name if image.exists() else None
+        path.with_suffix(".md").write_text(page(results, drawn), encoding="utf-8")
+        every.append((path.stem, results))
+    file = ROOT / "README.md"
+    before, rest = file.read_text(encoding="utf-8").split(BEGIN)
+    file.write_text(before + readme(every) + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

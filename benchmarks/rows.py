@@ -1,0 +1,156 @@
+"""Rows of a table: others' sparse updates beside the machine's limit for random rows.
+
+gpuadapt has no update by rows yet: it takes part with the whole table, the gradient spread
+over it, where that is the same formula.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gpuadapt.kernels import rules
+
+from . import limits, peers, traffic
+from .timing import interleaved
+from .training import CHECKED, HYPER, expected
+from .update import THEIRS
+
+BATCHES = 8
+"""Drawn beforehand and taken in turn: with one the touched rows would stay in the cache."""
+
+
+class Case(NamedTuple):
+    """A table, and the rows that a batch touches."""
+
+    method: str
+    rows: int
+    width: int
+    batch: int
+    skewed: bool = True
+    """Zipf-like (the k-th most frequent row 1 / k as often as the first), or uniform."""
+
+    @property
+    def name(self) -> str:
+        kind = "Zipf-like" if self.skewed else "uniform"
+        return f"{self.method}, {self.rows:,} x {self.width}, {self.batch:,} {kind} rows"
+
+
+def cases(quick: bool) -> list[Case]:
+    """The tables of the goals, then batch size, width and duplicates one at a time."""
+    if quick:
+        return [Case(method, 100_000, 64, 10_000) for method in ("adam", "adagrad")]
+    methods, million = ("adam", "adagrad"), 1_000_000
+    found = [Case(method, million, 64, 100_000) for method in methods]
+    found += [Case(method, 2 * million, 128, 65_536) for method in methods]
+    found += [Case("adam", 5 * million, 16, 500_000)]
+    found += [Case("adam", million, 64, batch) for batch in (1_000, 10_000)]
+    found += [Case("adam", million, width, 100_000) for width in (16, 256)]
+    return [*found, Case("adam", million, 64, 100_000, skewed=False)]
+
+
+def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
+    """As `update.run`; "size" is the number of elements that a batch touches."""
+    first = check(case.method, backend)
+    random = np.random.default_rng(0)
+    batches = [draw(case, random) for _ in range(BATCHES)]
+    values = [random.standard_normal((case.batch, case.width), np.float32) for _ in batches]
+    start = random.standard_normal((case.rows, case.width), np.float32)
+    loaded = list(zip(batches, values, strict=True))
+    steps = {
+        name: make(start, loaded, HYPER[case.method]).step
+        for name, make in peers.rows(case.method, backend).items()
+    }
+    rule = getattr(rules, case.method)
+    states = len(rule.states)
+    steps["limit"] = limits.rows(backend, (case.rows, case.width), batches, states)
+    times = interleaved({name: _cycle(step) for name, step in steps.items()}, backend, rounds)
+    for name, seconds in first.items():
+        times[name]["first"] = seconds
+    touched = round(float(np.mean([np.unique(numbers).size for numbers in batches])))
+    return {
+        "name": case.name,
+        "case": case.method,
+        "size": touched * case.width,
+        "table": [case.rows, case.width],
+        "batch": case.batch,
+        "touched": touched,
+        "skewed": case.skewed,
+        "backend": backend,
+        "bytes": traffic.rows(rule, np.dtype(np.float32), case.width, case.batch, touched),
+        "times": times,
+    }
+
+
+def draw(case: Case, random: np.random.Generator) -> np.ndarray:
+    """The row of each gradient row, int64, with duplicates."""
+    if not case.skewed:
+        return random.integers(0, case.rows, case.batch)
+    # The distribution function of 1 / rank is nearly a logarithm. Where a rank lies in the
+    # table is a permutation of its own, the same for every batch.
+    rank = (case.rows ** random.random(case.batch)).astype(np.int64) - 1
+    return np.random.default_rng(1).permutation(case.rows)[rank]
+
+
+def check(method: str, backend: str) -> dict[str, float]:
+    """Three steps on a small table, with duplicates; returns the seconds of each first step.
+
+    Raises
+    ------
+    AssertionError
+        A result is too far from what its form of the method gives.
+    """
+    random, hyper, first = np.random.default_rng(2), HYPER[method] | CHECKED, {}
+    small = Case(method, 500, 32, 400)
+    start = random.standard_normal((small.rows, small.width), np.float32)
+    batches = [
+        (draw(small, random), random.standard_normal((small.batch, small.width), np.float32))
+        for _ in range(3)
+    ]
+    for name, make in peers.rows(method, backend).items():
+        began = time.perf_counter()
+        trainer = make(start, batches, hyper)
+        for k in range(3):
+            trainer.step(k)
+            first.setdefault(name, time.perf_counter() - began)
+        exact = lazily(method, start, batches, hyper, trainer.form, trainer.rowwise)
+        error = np.abs(trainer.result() - exact).max()
+        assert error <= THEIRS * np.finfo(np.float32).eps, f"{name}, {method}: off by {error:.2g}"
+    return first
+
+
+def lazily(
+    method: str,
+    start: np.ndarray,
+    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    hyper: dict[str, float],
+    form: dict[str, Any],
+    rowwise: bool,
+) -> np.ndarray:
+    """Duplicates summed, touched rows updated, the others left alone; float64.
+
+    ``rowwise`` is Adagrad with one mean of squares for each row.
+    """
+    table, states = start.astype(np.float64), {}
+    for t, (numbers, values) in enumerate(batches, 1):
+        touched, where = np.unique(numbers, return_inverse=True)
+        gradient = np.zeros((touched.size, start.shape[1]))
+        np.add.at(gradient, where, values.astype(np.float64))
+        if rowwise:
+            total = states.setdefault("G", np.zeros((len(table), 1)))
+            total[touched] += np.mean(gradient**2, axis=1, keepdims=True)
+            table[touched] -= hyper["lr"] * gradient / (np.sqrt(total[touched]) + hyper["eps"])
+            continue
+        here = {name: state[touched] for name, state in states.items()}
+        table[touched] = expected(method, table[touched], [gradient], hyper, form, here, t)
+        for name, state in here.items():
+            states.setdefault(name, np.zeros_like(table))[touched] = state
+    return table
+
+
+def _cycle(step: Any) -> Any:
+    turn = itertools.cycle(range(BATCHES))
+    return lambda: step(next(turn))

@@ -1,0 +1,156 @@
+"""One case of whole arrays: check every candidate, then time them beside the limit."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from gpuadapt.kernels import rules
+
+from . import limits, peers, traffic
+from .timing import interleaved
+from .training import CHECKED, HYPER, Make, expected
+
+MOST_CHECKED = 5_000_000
+"""Elements up to which results are compared: enough for every path of a kernel."""
+
+OURS, THEIRS = 16, 64
+"""How far results may be from float64, in units of the last place of 1."""
+
+
+class Case(NamedTuple):
+    """Arrays to update."""
+
+    method: str
+    sizes: tuple[int, ...]
+    """Elements of each array."""
+    label: str = ""
+    """What to call the sizes, if there are several."""
+    dtype: str = "float32"
+    threads: int | None = None
+    """How many to use; None: as the machine has it."""
+    only: tuple[str, ...] = ()
+    """Peers to time; empty: all."""
+
+    @property
+    def name(self) -> str:
+        arrays = self.label or f"{self.sizes[0]:,} elements"
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        threads = "" if self.threads is None else f", {self.threads} threads"
+        return f"{self.method}, {arrays}{dtype}{threads}"
+
+
+def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
+    """The case as it stands in a file of results.
+
+    Returns
+    -------
+    dict
+        "name", "case" (the method), "size" (elements in all), "bytes" (that must move), and
+        "times": for each candidate what `timing.interleaved` gives, and "first", the seconds
+        from nothing to its first step, compilation included.
+    """
+    makers = peers.makers(case.method, backend, case.only, case.dtype)
+    rule, dtype, size = getattr(rules, case.method), np.dtype(case.dtype), sum(case.sizes)
+    with _threads(case.threads):
+        first = check(makers, case, backend)
+        candidates = {
+            name: _rotating(make, case, backend, size * traffic.element(rule, dtype))
+            for name, make in makers.items()
+        }
+        candidates |= limits.dense(backend, size, dtype, len(rule.states))
+        if backend == "cpu":
+            candidates["arithmetic"] = limits.arithmetic(rule, dtype, size)
+        times = interleaved(candidates, backend, rounds)
+    for name, seconds in first.items():
+        times[name]["first"] = seconds
+    return {
+        "name": case.name,
+        "case": case.method,
+        "size": size,
+        "arrays": len(case.sizes),
+        "dtype": case.dtype,
+        "threads": case.threads,
+        "backend": backend,
+        "bytes": size * traffic.element(rule, dtype),
+        "times": times,
+    }
+
+
+def check(makers: dict[str, Make], case: Case, backend: str) -> dict[str, float]:
+    """Three steps of every candidate against float64; returns the seconds of its first.
+
+    Raises
+    ------
+    AssertionError
+        A result is too far from what its form of the method gives.
+    """
+    sizes = [
+        max(1, size * MOST_CHECKED // max(MOST_CHECKED, sum(case.sizes))) for size in case.sizes
+    ]
+    random, dtype = np.random.default_rng(1), np.dtype(case.dtype)
+    start = [random.standard_normal(size).astype(dtype) for size in sizes]
+    gradients = [[random.standard_normal(size).astype(dtype) for size in sizes] for _ in range(3)]
+    hyper, first, exact = HYPER[case.method] | CHECKED, {}, {}
+    for name, make in makers.items():
+        began = time.perf_counter()
+        trainer = make(start, hyper)
+        form = tuple(trainer.form.items())
+        if form not in exact:
+            whole = [np.concatenate(arrays) for arrays in gradients]
+            exact[form] = expected(case.method, np.concatenate(start), whole, hyper, trainer.form)
+        for arrays in gradients:
+            trainer.load(arrays)
+            trainer.step()
+            first.setdefault(name, time.perf_counter() - began)
+        error = np.abs(np.concatenate(trainer.result()) - exact[form]).max()
+        allowed = (OURS if name == "gpuadapt" else THEIRS) * np.finfo(dtype).eps
+        assert error <= allowed, f"{name}, {case.name}: off by {error:.2g}"
+    return first
+
+
+def _rotating(make: Make, case: Case, backend: str, moved: int) -> Callable[[], Any]:
+    """A step of a candidate; on a GPU over as many copies as its cache cannot hold."""
+    random, dtype = np.random.default_rng(0), np.dtype(case.dtype)
+    start = [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
+    gradients = [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
+    steps = []
+    for _ in range(_copies(moved) if backend == "cuda" else 1):
+        trainer = make(start, HYPER[case.method])
+        trainer.load(gradients)
+        steps.append(trainer.step)
+    turn = itertools.cycle(steps)
+    return steps[0] if len(steps) == 1 else lambda: next(turn)()
+
+
+def _copies(moved: int) -> int:
+    """Enough to move three times the L2 cache; few enough for the smallest to be made."""
+    import cupy
+
+    return min(16, math.ceil(3 * cupy.cuda.Device().attributes["L2CacheSize"] / moved))
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Numba and torch limited to so many threads."""
+    if count is None:
+        yield
+        return
+    import numba
+
+    torch = peers.torch.library()
+    before = numba.get_num_threads(), torch and torch.get_num_threads()
+    numba.set_num_threads(count)
+    if torch:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before[0])
+        if torch:
+            torch.set_num_threads(before[1])

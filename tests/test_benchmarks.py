@@ -1,0 +1,388 @@
+"""The benchmarks: what they check, what they count, what they write. Not how fast anything is."""
+
+import ctypes
+import inspect
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import hostcupy
+import numpy as np
+import pytest
+from gpuadapt.kernels import rules
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import benchmarks.__main__ as command  # noqa: E402
+from benchmarks import (  # noqa: E402
+    goals,
+    limits,
+    overhead,
+    peers,
+    report,
+    rows,
+    suites,
+    timing,
+    traffic,
+    training,
+    update,
+)
+
+# Where peers are installed they warn of much that is not ours.
+pytestmark = pytest.mark.filterwarnings("default")
+
+METHODS = list(training.HYPER)
+SMALL = 300
+
+
+def small_case(method, **changes):
+    return update.Case(method, (SMALL,), **changes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_case_is_checked_timed_and_counted(method):
+    result = update.run(small_case(method), "cpu", rounds=3)
+    states = len(getattr(rules, method).states)
+    assert result["bytes"] == SMALL * 4 * (3 + 2 * states)
+    assert {"gpuadapt", "numpy", "limit", "arithmetic"} <= set(result["times"])
+    for name, time in result["times"].items():
+        assert 0 < time["low"] <= time["median"] <= time["high"]
+        assert len(time["turns"]) == 3
+        assert ("first" in time) == (name not in report.ROOFS)
+    json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        update.Case("adam", (30, 1, 500), "three arrays"),
+        small_case("adam", dtype="float64"),
+        small_case("adam", threads=1),
+        update.Case("adam", (60_000,), only=("nobody",)),
+    ],
+    ids=lambda case: case.name,
+)
+def test_kinds_of_cases(case):
+    result = update.run(case, "cpu", rounds=2)
+    assert result["size"] == sum(case.sizes)
+    assert result["bytes"] == result["size"] * (56 if case.dtype == "float64" else 28)
+    assert ("numpy" in result["times"]) == (not case.only)
+
+
+def wrong(make, change):
+    """A candidate whose result is a little off, or who says another form than it has."""
+
+    def made(start, hyper):
+        trainer = make(start, hyper)
+        return trainer._replace(**change(trainer))
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trainer: {"result": lambda: [w + 1e-5 for w in trainer.result()]},
+        lambda trainer: {"form": {"eps_mode": "uncorrected"}},
+        lambda trainer: {"step": lambda: None},
+    ],
+    ids=["result", "form", "no step"],
+)
+@pytest.mark.parametrize("name", ["gpuadapt", "numpy"])
+def test_a_wrong_candidate_is_refused(name, change):
+    case, makers = small_case("adam"), peers.makers("adam", "cpu", ("numpy",))
+    assert set(update.check(makers, case, "cpu")) == {"gpuadapt", "numpy"}
+    makers[name] = wrong(makers[name], change)
+    with pytest.raises(AssertionError, match=f"{name}, adam, 300 elements: off by"):
+        update.check(makers, case, "cpu")
+
+
+def test_a_peer_that_is_missing_is_left_out(monkeypatch):
+    for peer in peers.ALL:
+        if peer is not peers.numpy:
+            monkeypatch.setattr(peer, "library", lambda: None)
+    versions = peers.versions()
+    assert versions.pop("numpy") == np.__version__
+    assert set(versions.values()) == {None}
+    for method in METHODS:
+        assert set(peers.makers(method, "cpu")) == {"gpuadapt", "numpy"}
+    assert set(peers.rows("adam", "cpu")) == {"numpy"}
+
+
+def test_turns_are_interleaved_in_changing_order():
+    calls = []
+    names = "abc"
+    candidates = {name: (lambda name=name: calls.append(name)) for name in names}
+    times = timing.interleaved(candidates, "cpu", rounds=30, seconds=0.0)
+    assert all(time["calls"] == 1 and len(time["turns"]) == 30 for time in times.values())
+    timed = calls[6::1][1::2]  # two calls each to find the number, then one untimed, one timed
+    rounds = list(itertools.batched(timed, 3)) if hasattr(itertools, "batched") else [
+        tuple(timed[k : k + 3]) for k in range(0, len(timed), 3)
+    ]  # fmt: skip
+    assert len(rounds) == 30
+    assert all(sorted(order) == list(names) for order in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_the_arithmetic_roof_updates_every_block():
+    """Its threads work on all of their own arrays, whatever the number of threads."""
+    import numba
+
+    size = limits.cpu.ALONE + 5 * limits.BLOCK
+    run = limits.arithmetic(rules.sgd, np.dtype(np.float32), size)
+    p = inspect.getclosurevars(run).nonlocals["arrays"][0]
+    assert p.size == numba.get_num_threads() * limits.BLOCK
+    run()
+    blocks = p.reshape(-1, limits.BLOCK)
+    assert (blocks == blocks[:, :1]).all() and (p < 1).all()
+    turns = (1 - blocks[:, 0]) / 0.5  # p <- p - 0.5 * 1, once for each block of elements
+    assert turns.sum() == size // limits.BLOCK
+    assert turns.max() - turns.min() <= 1
+
+
+@pytest.mark.parametrize(("method", "bytes_"), [("sgd", 12), ("adagrad", 20), ("adam", 28)])
+def test_bytes(method, bytes_):
+    rule = getattr(rules, method)
+    assert traffic.element(rule, np.dtype(np.float32)) == bytes_
+    assert traffic.element(rule, np.dtype(np.float64)) == 2 * bytes_
+    # With every row touched once there are the row numbers on top.
+    assert traffic.rows(rule, np.dtype(np.float32), 16, 10, 10) == 160 * bytes_ + 80
+
+
+# Rows
+
+
+@pytest.mark.parametrize("method", ["adam", "adagrad"])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_rows(method, skewed):
+    case = rows.Case(method, 200, 16, 150, skewed)
+    result = rows.run(case, "cpu", rounds=2)
+    assert 0 < result["touched"] < 150
+    assert {"numpy", "limit"} <= set(result["times"])
+
+
+def test_rows_that_repeat_are_more_frequent_when_skewed():
+    random = np.random.default_rng(0)
+    drawn = [rows.draw(rows.Case("adam", 1_000, 4, 5_000, skewed), random) for skewed in (0, 1)]
+    for numbers in drawn:
+        assert numbers.min() >= 0 and numbers.max() < 1_000
+    most = [np.bincount(numbers).max() for numbers in drawn]
+    assert most[0] < 30 < 400 < most[1]
+
+
+def test_lazy_rows_are_the_dense_method_where_zero_gradients_change_nothing():
+    random, hyper = np.random.default_rng(1), training.HYPER["adagrad"]
+    start = random.standard_normal((9, 4))
+    batches = [(random.integers(0, 9, 12), random.standard_normal((12, 4))) for _ in range(4)]
+    dense = []
+    for numbers, values in batches:
+        dense.append(np.zeros((9, 4)))
+        for number, value in zip(numbers, values, strict=True):
+            dense[-1][number] += value
+    lazy = rows.lazily("adagrad", start, batches, hyper, {"eps_mode": "outside"}, rowwise=False)
+    assert np.allclose(
+        lazy, training.expected("adagrad", start, dense, hyper, {"eps_mode": "outside"}), rtol=1e-12
+    )
+
+
+def test_a_wrong_row_update_is_refused(monkeypatch):
+    def once(numbers, values):
+        """Without duplicates: the last one counts."""
+        kept = {int(number): k for k, number in enumerate(numbers)}
+        return np.array(list(kept)), values[list(kept.values())]
+
+    right = peers.rows("adagrad", "cpu")["numpy"]
+    rows.check("adagrad", "cpu")
+    monkeypatch.setattr(
+        peers,
+        "rows",
+        lambda *_: {"numpy": lambda w, batches, h: right(w, [once(*b) for b in batches], h)},
+    )
+    with pytest.raises(AssertionError, match="numpy, adagrad: off by"):
+        rows.check("adagrad", "cpu")
+
+
+def rows_on_host(touched, ends, order, values, width, stride, count, tables, size):
+    """`limits.ROWS_CUDA`, compiled by g++."""
+    kinds = {"int64": "long long", "float32": "float"}
+    declared = []
+    for parameter in f"{limits.ROWS_IN}, raw float32 tables".split(","):
+        *raw, kind, name = parameter.split()
+        declared.append(f"{kinds[kind]} {'*' if raw else ''}{name}")
+    run = hostcupy._compile(
+        f'extern "C" void run(long long size, {", ".join(declared)}) {{\n'
+        f"for (long long i = 0; i < size; ++i) {{ {limits.ROWS_CUDA} }}\n}}"
+    )
+    arrays = [ctypes.c_void_p(array.ctypes.data) for array in (touched, ends, order, values)]
+    numbers = [ctypes.c_longlong(number) for number in (width, stride, count)]
+    run(ctypes.c_longlong(size), *arrays, *numbers, ctypes.c_void_p(tables.ctypes.data))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("states", [1, 2])
+def test_the_limit_of_rows_touches_what_it_should(backend, states, monkeypatch):
+    monkeypatch.setattr(limits, "library", lambda _: np)
+    monkeypatch.setattr(limits, "_rows_cuda", lambda: rows_on_host)
+    batch = np.array([7, 2, 7, 0, 7, 2, *range(10, 30)])
+    add = limits.rows(backend, (40, 20), [batch, batch[:2]], states)
+    tables = inspect.getclosurevars(add).nonlocals["tables"]
+    counts = np.bincount(batch, minlength=40).astype(np.float32)
+    add(0)
+    first = 1 + counts
+    assert np.array_equal(tables[0], np.repeat(first[:, None], 20, 1))
+    for state in tables[1:]:
+        assert np.array_equal(state, np.repeat(np.where(counts, 1 + first, 1)[:, None], 20, 1))
+    add(1)
+    assert np.array_equal(tables[0, :, 0], first + np.bincount(batch[:2], minlength=40))
+
+
+# Overhead
+
+
+def test_the_kernels_without_exactness_do_nearly_the_same():
+    coefficients = [0.9, 0.1, 0.999, 0.001, 1.0, 1.0, 1e-3, 1e-8]
+    results = {}
+    for name, kernel in overhead._cpu_kernels().items():
+        random = np.random.default_rng(3)
+        results[name] = [random.random(1_000, np.float32) for _ in range(4)]
+        kernel(*results[name], *coefficients)
+    assert set(results) == {"exact", "fastmath"}
+    assert any((a != b).any() for a, b in zip(*results.values(), strict=True))
+    for a, b in zip(*results.values(), strict=True):
+        assert np.allclose(a, b, rtol=1e-5)
+
+
+def test_the_cuda_kernel_without_exactness_is_contracted():
+    from cuda_source import architectures, assemble, compile_ptx
+    from gpuadapt.kernels.cuda import dense, text
+
+    if 90 not in architectures():
+        pytest.skip("there is no NVRTC here")
+    exact = dense.packed(rules.adam)
+    plain = exact._replace(preamble=overhead.loose(exact.preamble))
+    for kernel, options, contracted in ((exact, text.OPTIONS, False), (plain, (), True)):
+        ptx = compile_ptx(assemble(kernel, np.dtype(np.float32), 1), 90, options)
+        assert ("fma.rn" in ptx) == contracted
+
+
+def test_the_python_cost_is_measured_for_every_count():
+    found = [entry for count in (1, 10) for entry in overhead._python(count, "cpu", 2)]
+    ours = [entry for entry in found if entry["name"].endswith("gpuadapt")]
+    assert len(ours) == 2
+    assert all(entry["unit"] == "s" and 0 < entry["value"] < 1 for entry in ours)
+
+
+def test_peak_memory_sees_temporaries_and_finds_none_of_ours():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not count peaks")
+    size = 10_000_000
+    grown = {
+        name: overhead._run(overhead.MEMORY, None, name, str(size))
+        for name in ("gpuadapt", "numpy")
+    }
+    assert grown["gpuadapt"] < size / 10
+    assert grown["numpy"] > 4 * size
+
+
+# Suites, report
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_suite_has_cases(backend, quick):
+    for suite in (suites.dense, suites.many, suites.formats):
+        cases = suite(backend, quick)
+        assert cases and len({case.name for case in cases}) == len(cases)
+    assert len(suites.dense(backend, quick)) + len(rows.cases(quick)) > 5
+
+
+def test_the_transformer_is_about_as_large_as_it_says():
+    sizes = suites.transformer()
+    assert 280 <= len(sizes) <= 320
+    assert 48e6 < sum(sizes) < 52e6
+
+
+def some_results(ours=2.0, limit=1.0, torch=3.0):
+    seconds = {"gpuadapt": ours, "limit": limit, "torch fused": torch, "torch foreach": 2 * torch}
+    times = {
+        name: {"median": value, "low": value, "high": value, "turns": [value] * 3, "calls": 1}
+        for name, value in seconds.items()
+    }
+    cases = [
+        {
+            "name": f"adam, {size:,} elements",
+            "case": "adam",
+            "size": size,
+            "backend": "cpu",
+            "threads": None,
+            "bytes": 28 * size,
+            "times": times,
+        }
+        for size in (1_000_000, 50_000_000)
+    ]
+    machine = {"processor": "A processor", "threads": 2}
+    return {
+        "date": "2026-01-01",
+        "machine": machine,
+        "peers": {"torch": "2.0", "thinc": None},
+        "notes": ["a note"],
+        "dense": cases,
+        "overhead": [{"name": "import", "value": 0.1, "unit": "s"}],
+    }
+
+
+def test_goals():
+    lines = goals.verdicts(some_results())
+    assert lines == [
+        "adam, 1,000,000 elements: 1.50x torch fused (goal 1.8x), MISSED",
+        "adam, 50,000,000 elements: 1.50x torch fused (goal 1x), met",
+        "adam, 50,000,000 elements: 0.50x limit (goal 0.9x), MISSED",
+    ]
+    assert goals.verdicts({}) == []
+
+
+def test_a_page_says_all_that_was_measured(tmp_path):
+    text = report.page(some_results(), "x.png")
+    for part in ("A processor, 2 threads, 2026-01-01", "torch 2.0.", "- a note", "(x.png)"):
+        assert part in text
+    assert "thinc" not in text
+    assert "| adam, 50,000,000 elements | 2000.0 ms | 1 | 50 % |  | 1.50x | 3.00x |" in text
+    assert "- import: 100.0 ms" in text
+    pytest.importorskip("matplotlib")
+    assert report.picture(some_results(), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert not report.picture({}, tmp_path / "y.png")
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    cases = [small_case("adam"), small_case("adagrad")]
+    monkeypatch.setattr(suites, "dense", lambda backend, quick: cases)
+    monkeypatch.setattr(rows, "cases", lambda quick: [rows.Case("adagrad", 50, 4, 20)])
+    for suite in ("dense", "rows"):
+        file = tmp_path / "new" / f"{suite}.json"
+        arguments = ["benchmarks", suite, "--quick", "--json", str(file)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        command.main()
+        results = json.loads(file.read_text(encoding="utf-8"))
+        assert {"date", "commit", "machine", "peers", "notes", suite} == set(results)
+        assert report.page(results, None).startswith("# ")
+    printed = capsys.readouterr().out
+    assert "dense 2/2: adagrad, 300 elements" in printed
+    assert f"numpy {np.__version__}" in printed
+
+
+def committed():
+    return {path.stem: json.loads(path.read_text()) for path in report.RESULTS.glob("*.json")}
+
+
+def test_the_readmes_table_and_the_pages_are_the_measured_ones():
+    every = committed()
+    assert every
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.readme(sorted(every.items())) in readme
+    for name, results in every.items():
+        image = report.RESULTS / f"{name}.png"
+        page = (report.RESULTS / f"{name}.md").read_text(encoding="utf-8")
+        assert page == report.page(results, image.name if image.exists() else None)
