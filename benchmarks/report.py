@@ -126,7 +126,7 @@ def picture(results: dict[str, Any], path: Path) -> bool:
         return False
     if len(cases) < 2:
         return False
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for name in dict.fromkeys(name for case in cases for name in case["times"]):
         points = [
@@ -139,13 +139,13 @@ def picture(results: dict[str, Any], path: Path) -> bool:
         axes.plot(*zip(*points, strict=True), style, marker=".", lw=3 if ours else 1.2, label=name)
     axes.set(
         xscale="log",
-        ylim=(0, None),
+        ylim=(0, 130),
         xlabel="elements",
         ylabel="percent of the limit for the same bytes",
         title=f"Adam, float32: {headline(results)}",
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=110)
     return True
 

@@ -103,7 +103,8 @@ def check(method: str, backend: str) -> dict[str, float]:
     AssertionError
         A result is too far from what its form of the method gives.
     """
-    random, hyper, first = np.random.default_rng(2), HYPER[method] | CHECKED, {}
+    random, hyper = np.random.default_rng(2), HYPER[method] | CHECKED
+    first: dict[str, float] = {}
     small = Case(method, 500, 32, 400)
     start = random.standard_normal((small.rows, small.width), np.float32)
     batches = [
@@ -134,7 +135,8 @@ def lazily(
 
     ``rowwise`` is Adagrad with one mean of squares for each row.
     """
-    table, states = start.astype(np.float64), {}
+    table = start.astype(np.float64)
+    states: dict[str, np.ndarray] = {}
     for t, (numbers, values) in enumerate(batches, 1):
         touched, where = np.unique(numbers, return_inverse=True)
         gradient = np.zeros((touched.size, start.shape[1]))

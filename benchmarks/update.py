@@ -57,13 +57,16 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     """
     makers = peers.makers(case.method, backend, case.only, case.dtype)
     rule, dtype, size = getattr(rules, case.method), np.dtype(case.dtype), sum(case.sizes)
+    moved = size * traffic.element(rule, dtype)
     with _threads(case.threads):
         first = check(makers, case, backend)
+        copies = _copies(moved) if backend == "cuda" else 1
         candidates = {
-            name: _rotating(make, case, backend, size * traffic.element(rule, dtype))
+            name: _in_turn([_step(make, case) for _ in range(copies)])
             for name, make in makers.items()
         }
-        candidates |= limits.dense(backend, size, dtype, len(rule.states))
+        roofs = [limits.dense(backend, size, dtype, len(rule.states)) for _ in range(copies)]
+        candidates |= {name: _in_turn([steps[name] for steps in roofs]) for name in roofs[0]}
         if backend == "cpu":
             candidates["arithmetic"] = limits.arithmetic(rule, dtype, size)
         times = interleaved(candidates, backend, rounds)
@@ -77,7 +80,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
         "dtype": case.dtype,
         "threads": case.threads,
         "backend": backend,
-        "bytes": size * traffic.element(rule, dtype),
+        "bytes": moved,
         "times": times,
     }
 
@@ -96,7 +99,8 @@ def check(makers: dict[str, Make], case: Case, backend: str) -> dict[str, float]
     random, dtype = np.random.default_rng(1), np.dtype(case.dtype)
     start = [random.standard_normal(size).astype(dtype) for size in sizes]
     gradients = [[random.standard_normal(size).astype(dtype) for size in sizes] for _ in range(3)]
-    hyper, first, exact = HYPER[case.method] | CHECKED, {}, {}
+    hyper, exact = HYPER[case.method] | CHECKED, {}
+    first: dict[str, float] = {}
     for name, make in makers.items():
         began = time.perf_counter()
         trainer = make(start, hyper)
@@ -114,16 +118,19 @@ def check(makers: dict[str, Make], case: Case, backend: str) -> dict[str, float]
     return first
 
 
-def _rotating(make: Make, case: Case, backend: str, moved: int) -> Callable[[], Any]:
-    """A step of a candidate; on a GPU over as many copies as its cache cannot hold."""
+def _step(make: Make, case: Case) -> Callable[[], Any]:
+    """A step of a candidate on arrays of its own, compiled."""
     random, dtype = np.random.default_rng(0), np.dtype(case.dtype)
     start = [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
     gradients = [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
-    steps = []
-    for _ in range(_copies(moved) if backend == "cuda" else 1):
-        trainer = make(start, HYPER[case.method])
-        trainer.load(gradients)
-        steps.append(trainer.step)
+    trainer = make(start, HYPER[case.method])
+    trainer.load(gradients)
+    trainer.step()
+    return trainer.step
+
+
+def _in_turn(steps: list[Callable[[], Any]]) -> Callable[[], Any]:
+    """One after the other, a call each: on a GPU more than its cache can hold."""
     turn = itertools.cycle(steps)
     return steps[0] if len(steps) == 1 else lambda: next(turn)()
 
@@ -132,7 +139,8 @@ def _copies(moved: int) -> int:
     """Enough to move three times the L2 cache; few enough for the smallest to be made."""
     import cupy
 
-    return min(16, math.ceil(3 * cupy.cuda.Device().attributes["L2CacheSize"] / moved))
+    cache = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["l2CacheSize"]
+    return min(16, math.ceil(3 * cache / moved))
 
 
 @contextlib.contextmanager

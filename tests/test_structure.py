@@ -95,16 +95,6 @@ def test_ci_runs_the_command_that_the_readme_prints():
     assert commands[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-def test_the_readmes_table_is_the_measured_one(monkeypatch):
-    import json
-
-    monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.table import markdown
-
-    results = json.loads((ROOT / "benchmarks/results/xeon-2-cores.json").read_text())
-    assert markdown(results) in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 def test_the_readmes_examples_run():
     """Every block of Python, as printed."""
     import linecache
