@@ -9,7 +9,6 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def _suite(suite: str, backend: str, quick: bool) -> Iterator[dict[str, Any]]:
     listed = rows.cases(quick) if suite == "rows" else getattr(suites, suite)(backend, quick)
     for number, case in enumerate(listed, 1):
         print(f"\n{suite} {number}/{len(listed)}: {case.name}", flush=True)
-        result = partial(run, case, backend)(rounds=5 if quick else 25)
+        result = run(case, backend, rounds=5 if quick else 25)
         print("\n".join(report.lines(result)), flush=True)
         yield result
 

@@ -184,7 +184,7 @@ ROWS_CUDA = """
         tables[a * stride + at] += sum;
     }
 """
-"""A thread for each number of the touched rows."""
+"""A thread for each number of the touched rows; the most frequent row takes the longest."""
 
 
 @cache

@@ -108,6 +108,8 @@ def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
     """The README's part: the dense updates on each machine."""
     parts = []
     for name, results in every:
+        if not results.get("dense"):
+            continue
         link = f"[everything measured there](benchmarks/results/{name}.md)"
         parts += [f"{headline(results)} ({link}):", "\n".join(table(results["dense"], PRINTED))]
     return "\n\n".join([BEGIN, *parts, END])

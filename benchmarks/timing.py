@@ -20,14 +20,15 @@ def interleaved(
     Parameters
     ----------
     candidates : dict of name to function
-        Each does one step of the same work, and has done so before: compilation is over.
+        Each does one step of the same work. Two calls come before any that is timed.
     backend : {"cpu", "cuda"}
         On "cuda" the times are between CUDA events on the current stream.
     rounds : int
         How often each candidate has its turn. The order is drawn for each round: what ran
         just before (whose threads may still be spinning) shows in a time, by up to a fifth.
     seconds : float
-        About how long a turn lasts; calls are repeated to fill it.
+        About how long a turn lasts; calls are repeated to fill it. How often is found from one
+        early call, so a turn of small work is shorter.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -26,7 +27,12 @@ def library() -> Any:
 def version() -> str | None:
     import importlib.metadata
 
-    return library() and importlib.metadata.version("fbgemm-gpu-cpu")
+    if library() is None:
+        return None
+    for package in ("fbgemm-gpu-cpu", "fbgemm-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return "unknown"
 
 
 def row_makers(method: str, backend: str) -> dict[str, MakeRows]:

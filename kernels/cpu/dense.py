@@ -26,13 +26,14 @@ PREFETCHED = platform.machine() in ("x86_64", "AMD64") and not get_host_cpu_name
 
 Hardware follows each array by itself, but stops at the end of a page. Measured, float32 Adam
 on two cores, speed with prefetching over without: on a Xeon 1.08x to 1.12x at 30M to 50M
-elements, 1.14x at 10M; on an EPYC (Zen 4) 0.73x at 50M and 0.9x at 10M.
+elements, 1.14x at 10M; on an EPYC (Zen 4) 0.73x at 50M and 0.9x at 10M. Other Zens are taken
+to be like it.
 """
 
 CACHED = 2**24
 """Bytes of a parameter up to which nothing is prefetched: it costs more than it brings.
 
-On the Xeon 1.0x at 1M elements, 0.7x at 65,536.
+On that Xeon 1.0x at 1M elements, 0.7x at 65,536.
 """
 
 BLOCK = 64
@@ -76,7 +77,8 @@ def dense({arguments}, serial):
     if serial or n <= {alone}:
         span({arguments})
     else:
-        # Spans begin on cache lines: a vector that crosses lines costs two accesses.
+        # Spans of the first array begin on cache lines, and of others that lie as it does:
+        # a vector that crosses lines costs two accesses.
         before = np.intp({first}.ctypes.data % {linebytes}) // {itemsize}
         for k in prange((before + n + {span} - 1) // {span}):
             start = max(np.intp(k) * {span} - before, 0)
