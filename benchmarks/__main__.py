@@ -65,7 +65,7 @@ def _suite(suite: str, backend: str, quick: bool) -> Iterator[dict[str, Any]]:
     if suite == "overhead":
         print("\noverhead", flush=True)
         for entry in overhead.entries(backend, quick):
-            print(*report.overhead({"overhead": [entry]}), flush=True)
+            print(report.entry(entry), flush=True)
             yield entry
         return
     run: Callable[..., dict[str, Any]] = rows.run if suite == "rows" else update.run

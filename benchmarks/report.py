@@ -77,9 +77,9 @@ def times_table(cases: list[dict[str, Any]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def overhead(results: dict[str, Any]) -> list[str]:
-    """A line for each figure beside memory traffic."""
-    return [f"- {entry['name']}: {_value(entry)}" for entry in results.get("overhead", ())]
+def entry(figure: dict[str, Any]) -> str:
+    """A line for a figure beside memory traffic."""
+    return f"- {figure['name']}: {_value(figure)}"
 
 
 def page(results: dict[str, Any], picture: str | None) -> str:
@@ -100,7 +100,7 @@ def page(results: dict[str, Any], picture: str | None) -> str:
             names = [n for n in dict.fromkeys(every) if n not in ("gpuadapt", *ROOFS)]
             parts += [f"## {suite}", "\n".join(table(cases, names) if ours else times_table(cases))]
     if results.get("overhead"):
-        parts += ["## overhead", "\n".join(overhead(results))]
+        parts += ["## overhead", "\n".join(map(entry, results["overhead"]))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +61,13 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     with _threads(case.threads):
         first = check(makers, case, backend)
         copies = _copies(moved) if backend == "cuda" else 1
+        random = np.random.default_rng(0)
+        drawn = [
+            [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
+            for _ in ("parameters", "gradients")
+        ]
         candidates = {
-            name: _in_turn([_step(make, case) for _ in range(copies)])
+            name: _in_turn([_step(make, case.method, *drawn) for _ in range(copies)])
             for name, make in makers.items()
         }
         roofs = [limits.dense(backend, size, dtype, len(rule.states)) for _ in range(copies)]
@@ -119,12 +124,11 @@ def check(makers: dict[str, Make], case: Case, backend: str) -> dict[str, float]
     return first
 
 
-def _step(make: Make, case: Case) -> Callable[[], Any]:
-    """A step of a candidate on arrays of its own, compiled."""
-    random, dtype = np.random.default_rng(0), np.dtype(case.dtype)
-    start = [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
-    gradients = [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
-    trainer = make(start, HYPER[case.method])
+def _step(
+    make: Make, method: str, start: Sequence[np.ndarray], gradients: Sequence[np.ndarray]
+) -> Callable[[], Any]:
+    """A step of a candidate on parameters of its own, compiled."""
+    trainer = make(start, HYPER[method])
     trainer.load(gradients)
     trainer.step()
     return trainer.step

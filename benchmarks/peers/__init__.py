@@ -1,6 +1,7 @@
 """Other libraries doing the same work, a module each; every one of them is optional.
 
-A module has ``NAME``, ``version()`` (None where the library is not installed), ``DTYPES`` and
+A module has ``NAME``, ``PACKAGES`` (what pip calls its library), ``library()`` (None where that is
+not installed), ``DTYPES`` and
 ``makers(method, backend)``, the candidates it offers for that method, by name; or, for rows of
 a table, ``row_makers(method, backend)``.
 """
@@ -8,7 +9,7 @@ a table, ``row_makers(method, backend)``.
 from __future__ import annotations
 
 from ..training import Make, MakeRows
-from . import deepspeed, fbgemm, numpy, optax, ours, thinc, torch
+from . import deepspeed, fbgemm, installed, numpy, optax, ours, thinc, torch
 
 DENSE = (torch, optax, deepspeed, thinc, numpy)
 ROWS = (torch, fbgemm, numpy)
@@ -17,7 +18,10 @@ ALL = (torch, optax, deepspeed, thinc, fbgemm, numpy)
 
 def versions() -> dict[str, str | None]:
     """The version of each; None where it is not installed."""
-    return {peer.NAME: peer.version() for peer in ALL}
+    return {
+        peer.NAME: None if peer.library() is None else installed.version(peer.PACKAGES)
+        for peer in ALL
+    }
 
 
 def makers(
@@ -26,7 +30,7 @@ def makers(
     """gpuadapt first, then whoever is installed and has this method, backend and type."""
     found = ours.makers(method, backend)
     for peer in DENSE:
-        if peer.version() is not None and dtype in peer.DTYPES:
+        if peer.library() is not None and dtype in peer.DTYPES:
             offered = peer.makers(method, backend)
             found |= {k: v for k, v in offered.items() if not only or k in only}
     return found
@@ -36,6 +40,6 @@ def rows(method: str, backend: str) -> dict[str, MakeRows]:
     """Whoever updates a table by rows, and is installed; then gpuadapt."""
     found: dict[str, MakeRows] = {}
     for peer in ROWS:
-        if peer.version() is not None:
+        if peer.library() is not None:
             found |= peer.row_makers(method, backend)
     return found | ours.row_makers(method, backend)

@@ -8,26 +8,22 @@ from typing import Any
 
 from ..training import Make
 from . import torch
+from .installed import load
 
 NAME = "deepspeed"
+PACKAGES = ("deepspeed",)
 DTYPES = ("float32",)
 
 
 @cache
 def library() -> Any:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    try:
-        import deepspeed
-        import ninja
-    except ImportError:
+    ninja = load("ninja")
+    if ninja is None:
         return None
     # Its compiler driver looks for ninja where programs are.
     os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ["PATH"]])
-    return deepspeed
-
-
-def version() -> str | None:
-    return library() and library().__version__
+    return load("deepspeed")
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..training import Hyper, MakeRows, RowTrainer
 from . import torch
+from .installed import load
 
 NAME = "fbgemm_gpu"
+PACKAGES = ("fbgemm-gpu-cpu", "fbgemm-gpu")
 
 
-@cache
 def library() -> Any:
-    try:
-        from fbgemm_gpu import split_table_batched_embeddings_ops_training
-    except ImportError:
-        return None
-    return split_table_batched_embeddings_ops_training
-
-
-def version() -> str | None:
-    import importlib.metadata
-
-    if library() is None:
-        return None
-    for package in ("fbgemm-gpu-cpu", "fbgemm-gpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(package)
-    return "unknown"
+    return load("fbgemm_gpu.split_table_batched_embeddings_ops_training")
 
 
 def row_makers(method: str, backend: str) -> dict[str, MakeRows]:

@@ -8,22 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, library, reference
+from .. import training
+from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, reference
 
 NAME = "numpy"
+PACKAGES = ("numpy",)
 DTYPES = ("float32", "float64")
 
 
-def version() -> str:
-    return np.__version__
+def library() -> Any:
+    return np
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:
-    return {library(backend).__name__: partial(make, method, backend)}
+    return {training.library(backend).__name__: partial(make, method, backend)}
 
 
 def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
-    xp = library(backend)
+    xp = training.library(backend)
     update = getattr(reference, method)
     parameters = [xp.array(w) for w in start]
     states: list[dict[str, Any]] = [{} for _ in start]

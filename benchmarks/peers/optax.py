@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..training import Hyper, Make, Trainer
+from .installed import load
 
 NAME = "optax"
+PACKAGES = ("optax",)
 DTYPES = ("float32",)
 
 
-@cache
 def library() -> Any:
     # JAX would take most of a GPU's memory at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    try:
-        import optax
-    except ImportError:
-        return None
-    return optax
-
-
-def version() -> str | None:
-    return library() and library().__version__
+    return load("optax")
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:

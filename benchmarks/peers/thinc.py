@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..training import Hyper, Make, Trainer
+from .installed import load
 
 NAME = "thinc"
+PACKAGES = ("thinc",)
 DTYPES = ("float32",)
 
 
-@cache
 def library() -> Any:
-    try:
-        import thinc
-        import thinc.api
-    except ImportError:
-        return None
-    return thinc
-
-
-def version() -> str | None:
-    import importlib.metadata
-
-    return library() and importlib.metadata.version("thinc")
+    return load("thinc.api")
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:
@@ -35,7 +24,7 @@ def makers(method: str, backend: str) -> dict[str, Make]:
 
 
 def make(start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
-    optimizer = library().api.Adam(
+    optimizer = library().Adam(
         hyper["lr"],
         beta1=hyper["beta1"],
         beta2=hyper["beta2"],

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer
+from .installed import load
 
 NAME = "torch"
+PACKAGES = ("torch",)
 DTYPES = ("float32", "float64")
 FUSED = ("adam", "adagrad")
 """What torch has a fused kernel for."""
 CLASSES = {"adagrad": "Adagrad", "rmsprop": "RMSprop", "adadelta": "Adadelta", "adam": "Adam"}
 
 
-@cache
 def library() -> Any:
-    try:
-        import torch
-    except ImportError:
-        return None
-    return torch
-
-
-def version() -> str | None:
-    return library() and library().__version__
+    return load("torch")
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:

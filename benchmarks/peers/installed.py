@@ -1,0 +1,28 @@
+"""What is installed: the one way in which peers find their libraries."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+
+@cache
+def load(name: str) -> Any:
+    """A module by its name, imported once; None if it, or what it needs, is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def version(packages: Iterable[str]) -> str:
+    """Of the first of these packages that is installed; the same library has several names."""
+    for package in packages:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"
