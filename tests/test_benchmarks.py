@@ -236,6 +236,13 @@ def test_the_limit_of_rows_touches_what_it_should(backend, states, monkeypatch):
         assert np.array_equal(state, np.repeat(np.where(counts, 1 + first, 1)[:, None], 20, 1))
     add(1)
     assert np.array_equal(tables[0, :, 0], first + np.bincount(batch[:2], minlength=40))
+    # Every row of values goes to its own row of the table.
+    values = inspect.getclosurevars(add).nonlocals["plans"][0][-1]
+    values[:] = np.arange(values.size).reshape(values.shape)
+    expected = tables[0].copy()
+    np.add.at(expected, batch, values)
+    add(0)
+    assert np.array_equal(tables[0], expected)
 
 
 # Overhead

@@ -1,9 +1,8 @@
 """Other libraries doing the same work, a module each; every one of them is optional.
 
-A module has ``NAME``, ``PACKAGES`` (what pip calls its library), ``library()`` (None where that is
-not installed), ``DTYPES`` and
-``makers(method, backend)``, the candidates it offers for that method, by name; or, for rows of
-a table, ``row_makers(method, backend)``.
+A module has ``NAME``, ``PACKAGES`` (what pip calls its library), ``library()`` (None where that
+is not installed), ``DTYPES`` and ``makers(method, backend)``, the candidates it offers for that
+method, by name; or, for rows of a table, ``row_makers(method, backend)``.
 """
 
 from __future__ import annotations
