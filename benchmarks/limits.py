@@ -135,7 +135,7 @@ def rows(
 def _rows_cpu() -> Callable[..., None]:
     """A kernel of (touched, ends, order, values, tables)."""
     from gpuadapt.kernels.cpu import threads
-    from gpuadapt.kernels.cpu.prefetch import prefetch
+    from gpuadapt.kernels.cpu.intrinsics import prefetch
     from numba import njit, prange
 
     threads.prepare()

@@ -15,11 +15,13 @@ from .errors import (
     GradientError,
     HyperparameterError,
     ParameterError,
+    RowIndexError,
     RuleError,
     StateError,
 )
 from .optimizer import Optimizer
 from .optimizers import SGD, Adadelta, Adagrad, Adam, RMSprop
+from .rowgrad import RowGrad
 
 __version__ = "0.1.0"
 
@@ -35,6 +37,8 @@ __all__ = [
     "Optimizer",
     "ParameterError",
     "RMSprop",
+    "RowGrad",
+    "RowIndexError",
     "Rule",
     "RuleError",
     "StateError",

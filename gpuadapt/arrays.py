@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -121,6 +122,14 @@ def namespace(backend: str) -> ModuleType:
     return module
 
 
+def on_device(array: Any) -> AbstractContextManager[Any]:
+    """A context in which new arrays lie where this one does."""
+    device: AbstractContextManager[Any] = (
+        array.device if backend_of(array) == "cuda" else nullcontext()
+    )
+    return device
+
+
 def zeros_like(array: Any, backend: str) -> Any:
     """Zeros of the array's shape, element type and order in memory, on its device."""
     if backend == "cpu":
@@ -129,11 +138,15 @@ def zeros_like(array: Any, backend: str) -> Any:
         return namespace(backend).zeros_like(array)
 
 
+def row_zeros(array: Any, backend: str) -> Any:
+    """A zero for each row of an array, of its element type, on its device."""
+    with on_device(array):
+        return namespace(backend).zeros(array.shape[:1], array.dtype)
+
+
 def copied(array: Any) -> Any:
     """A copy, on the device where the array is."""
-    if backend_of(array) == "cpu":
-        return array.copy()
-    with array.device:
+    with on_device(array):
         return array.copy()
 
 

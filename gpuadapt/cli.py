@@ -11,6 +11,10 @@ from typing import NoReturn
 from .arrays import check_device
 from .errors import BackendError, Error
 
+TASKS = ("digits", "words")
+OPTIONS = {"seeds": "digits", "epochs": "digits", "corpus": "words"}
+"""Options of one task."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -22,25 +26,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="gpuadapt", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     compare = commands.add_parser(
-        "compare", help="train a network on handwritten digits with every method"
+        "compare", help="train with every method: digits by a network, and word vectors"
     )
+    compare.add_argument("--task", choices=TASKS, help="only this one")
     compare.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto")
-    compare.add_argument("--seeds", type=_positive, default=3, help="runs per method (3)")
-    compare.add_argument("--epochs", type=_positive, default=40, help="passes over the data (40)")
+    compare.add_argument("--seeds", type=_positive, help="digits: runs per method (3)")
+    compare.add_argument("--epochs", type=_positive, help="digits: passes over the data (40)")
+    compare.add_argument(
+        "--corpus", type=Path, help="words: a text file or a folder of them (the standard library)"
+    )
     compare.add_argument("--output", type=Path, default=Path("compare-results"), help="folder")
     commands.add_parser("info", help="versions, backends, devices, threads, cache")
     given = parser.parse_args(arguments)
+    if given.command == "compare":
+        _check_options(compare, given)
     try:
         if given.command == "info":
             _info()
         else:
             from .compare import compare as run
 
-            run(_choose(given.backend), given.seeds, given.epochs, given.output)
+            run(
+                (given.task,) if given.task else TASKS,
+                _choose(given.backend),
+                given.seeds or 3,
+                given.epochs or 40,
+                given.corpus,
+                given.output,
+            )
     except (Error, OSError) as error:
         print(f"gpuadapt {given.command}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    for option, task in OPTIONS.items():
+        if getattr(given, option) is not None and given.task not in (None, task):
+            parser.error(f"argument --{option}: not an option of --task {given.task}")
 
 
 def _positive(text: str) -> int:

@@ -1,6 +1,6 @@
 """What the user surface raises; see `gpuadapt.kernels.errors` for the base."""
 
-from gpuadapt.kernels.errors import BackendError, Error, RuleError
+from gpuadapt.kernels.errors import BackendError, Error, RowIndexError, RuleError
 
 
 class ParameterError(Error, ValueError):
@@ -25,6 +25,7 @@ __all__ = [
     "GradientError",
     "HyperparameterError",
     "ParameterError",
+    "RowIndexError",
     "RuleError",
     "StateError",
 ]

@@ -13,15 +13,18 @@ from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
-from .arrays import plain, zeros_like
-from .errors import HyperparameterError
-from .launch import Update, bind
+from .arrays import copied, namespace, on_device, plain, row_zeros, zeros_like
+from .errors import HyperparameterError, RowIndexError
+from .launch import RowUpdate, Update, bind, bind_rows
+from .rowgrad import RowGrad
 
 
 class Slot:
-    """One parameter: its array, its states and the kernel bound to both."""
+    """One parameter: its array, its states and the kernels bound to both."""
 
-    def __init__(self, name: str, array: Any, backend: str, group: int, rule: Rule) -> None:
+    def __init__(
+        self, name: str, array: Any, backend: str, group: int, rule: Rule, rowwise: bool
+    ) -> None:
         self.name = name
         self.array = plain(array)
         self.backend = backend
@@ -30,28 +33,71 @@ class Slot:
         self.kind = type(self.array)
         self.dtype = self.array.dtype
         self.shape = self.array.shape
-        self.states = {state: zeros_like(self.array, backend) for state in rule.states}
+        by_row = rule.rowwise.row_states if rowwise else ()
+        self.states = {
+            state: (row_zeros if state in by_row else zeros_like)(self.array, backend)
+            for state in rule.states
+        }
         self.updates = 0
-        self.rule: Rule | None = None
-        self.update: Update | None = None
-        """None until the first step: nothing is compiled before it is needed."""
+        # None until the first step: nothing is compiled before it is needed.
+        self._dense: tuple[Rule, Update] | None = None
+        self._rows: tuple[Rule, RowUpdate] | None = None
+        self._skipped = 0
+        self._numbers: Any = None
 
     def bound(self, rule: Rule) -> Update:
         """The update by a rule of this slot's states; compiled when it changes."""
-        if self.update is None or self.rule is not rule:
-            self.update = bind(rule, self.backend, self.array, tuple(self.states.values()))
-            self.rule = rule
-        return self.update
+        if self._dense is None or self._dense[0] is not rule:
+            update = bind(rule, self.backend, self.array, tuple(self.states.values()))
+            self._dense = rule, update
+        return self._dense[1]
+
+    def bound_rows(self, rule: Rule) -> RowUpdate:
+        """As `bound`, of rows."""
+        if self._rows is None or self._rows[0] is not rule:
+            update = bind_rows(rule, self.backend, self.array, tuple(self.states.values()))
+            self._skipped = self.skipped
+            self._rows = rule, update
+        return self._rows[1]
+
+    @property
+    def skipped(self) -> int:
+        """Gradient rows that were out of range and left out."""
+        return self._skipped + (self._rows[1].skipped if self._rows else 0)
+
+    def rows_of(self, grad: Any) -> RowGrad:
+        """A gradient as rows; a dense one has every row once."""
+        if isinstance(grad, RowGrad):
+            return grad
+        grad = grad.reshape(self.shape or (1,))
+        if self._numbers is None:
+            with on_device(self.array):
+                self._numbers = namespace(self.backend).arange(len(grad))
+        return RowGrad(self._numbers, grad)
 
     def rate(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
         """A new array with the effective rates, by the rule that computes them."""
         result = zeros_like(self.array, self.backend)
-        bind(rule, self.backend, result, tuple(self.states.values()))(result, coefficients)
+        states = [
+            state if state.shape == self.shape else self._spread(state)
+            for state in self.states.values()
+        ]
+        bind(rule, self.backend, result, states)(result, coefficients)
         return result
 
+    def _spread(self, state: Any) -> Any:
+        """A state that has one number for each row, as one that has them all."""
+        wide = state.reshape(self.shape[:1] + (1,) * (len(self.shape) - 1))
+        return copied(namespace(self.backend).broadcast_to(wide, self.shape))
+
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: the bound kernel is not for them.
-        return self.__dict__ | {"rule": None, "update": None}
+        # A copy has arrays of its own: the bound kernels are not for them.
+        return self.__dict__ | {
+            "_dense": None,
+            "_rows": None,
+            "_numbers": None,
+            "_skipped": self.skipped,
+        }
 
 
 class Group:
@@ -65,6 +111,11 @@ class Group:
         self.base = rule
         self.rule = rule
         self.settings = settings
+        hyperparameters.check_choice(settings, "rowwise", (False, True))
+        self.rowwise = settings["rowwise"]
+        """Whether states have one number for each row where the rule allows it."""
+        self.most = math.inf
+        """The largest norm of a row's gradient at the step."""
         self.dtypes: set[np.dtype] = set()
         self._names: tuple[str, ...] = ()
         self._seen: tuple[Any, ...] = ()
@@ -82,24 +133,44 @@ class Group:
         names, given = tuple(self.settings), tuple(self.settings.values())
         # The same objects, not equal ones: an array that was put there cannot be compared.
         if names != self._names or not all(map(operator.is_, given, self._seen)):
-            rule, values = self.resolve(self.settings, step)
-            self._scheduled = any(callable(self.settings[name]) for name in rule.hyperparameters)
-            self.rule, self._values = rule, values
+            rule, values, most = self.resolve(self.settings, step)
+            scheduled = (*rule.hyperparameters, "max_row_norm")
+            self._scheduled = any(callable(self.settings[name]) for name in scheduled)
+            self.rule, self._values, self.most = rule, values, most
             self._names, self._seen = names, given
         elif self._scheduled:
-            return self._evaluate(self.rule, self.settings, step)
+            values = self._evaluate(self.rule, self.settings, step)
+            self.most = _most(self.settings, step)
+            return values
         return self._values
 
-    def resolve(self, settings: Mapping[str, Any], step: int) -> tuple[Rule, tuple[float, ...]]:
-        """The rule that settings ask for, options included, and its values at a step."""
+    @property
+    def by_rows(self) -> bool:
+        """Whether dense gradients too are updates of rows."""
+        return self.rowwise or self.most < math.inf
+
+    def skips(self, backend: str) -> bool:
+        """Whether rows that are out of range are left out."""
+        return (self.settings["check"] or ("raise" if backend == "cpu" else "skip")) == "skip"
+
+    def resolve(
+        self, settings: Mapping[str, Any], step: int
+    ) -> tuple[Rule, tuple[float, ...], float]:
+        """The rule that settings ask for, options included; its values at a step; `most`."""
         always = ("params", *hyperparameters.SETTINGS)
         hyperparameters.check_present(settings, always)
+        hyperparameters.check_choice(settings, "check", (None, *hyperparameters.CHECKS))
+        if settings["rowwise"] is not self.rowwise:
+            raise HyperparameterError(
+                f"rowwise: got {settings['rowwise']!r}, but the states are made for {self.rowwise}"
+            )
         rule = compose(self.base, hyperparameters.options(settings))
+        rule = rule.rowwise if self.rowwise else rule
         needed = (*always, *self.base.hyperparameters, *rule.hyperparameters)
         hyperparameters.check_present(settings, needed)
         # Names of before may be those of an option that has been switched off.
         hyperparameters.check_known(settings, (*needed, *self._names))
-        return rule, self._evaluate(rule, settings, step)
+        return rule, self._evaluate(rule, settings, step), _most(settings, step)
 
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
         """The rule that computes effective rates, and its coefficients."""
@@ -121,6 +192,11 @@ class Group:
         return values
 
 
+def _most(settings: Mapping[str, Any], step: int) -> float:
+    given = settings["max_row_norm"]
+    return math.inf if given is None else hyperparameters.at_step("max_row_norm", given, step)
+
+
 def coefficients(rule: Rule, values: Iterable[float], updates: int) -> tuple[float, ...]:
     """What a kernel needs at a parameter's n-th update (from 1), in float64.
 
@@ -138,3 +214,21 @@ def coefficients(rule: Rule, values: Iterable[float], updates: int) -> tuple[flo
         reason = str(error)
     given = dict(zip((*rule.hyperparameters, "t"), (*values, updates), strict=True))
     raise HyperparameterError(f"{rule.name}: {reason}, with {given}")
+
+
+def prepare_rows(slot: Slot, group: Group, grad: Any) -> tuple[RowUpdate, Any]:
+    """The update of a parameter by rows, and what it is to be called with.
+
+    Raises
+    ------
+    RowIndexError
+        Rows are out of range, and the group does not skip them.
+    """
+    update, rows = slot.bound_rows(group.rule), slot.rows_of(grad)
+    try:
+        plan = update.prepare(
+            rows.rows, rows.values, rows.duplicates, group.skips(slot.backend), group.most
+        )
+    except RowIndexError as error:
+        raise RowIndexError(f"gradient of {slot.name!r}: {error}") from None
+    return update, plan

@@ -19,7 +19,17 @@ Hyperparameter = float | Schedule
 DECAYS = ("l2", "decoupled")
 """How weight_decay enters; each is an option of `gpuadapt.kernels.options`."""
 
-SETTINGS: dict[str, Any] = {"weight_decay": 0.0, "decay": "l2", "maximize": False}
+CHECKS = ("raise", "skip")
+"""What is done about rows that are out of range."""
+
+SETTINGS: dict[str, Any] = {
+    "weight_decay": 0.0,
+    "decay": "l2",
+    "maximize": False,
+    "rowwise": False,
+    "max_row_norm": None,
+    "check": None,
+}
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
 
 
@@ -31,6 +41,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "lr": (lambda value: value >= 0, ">= 0"),
     "weight_decay": (lambda value: value >= 0, ">= 0"),
     "eps": (lambda value: value > 0, "> 0"),
+    "max_row_norm": (lambda value: value > 0, "> 0"),
     **dict.fromkeys(("rho", "beta1", "beta2", "beta", "momentum"), (_unit, "in [0, 1)")),
 }
 """Ranges by name, for the user's own rules too; other names may be any finite number."""
@@ -101,13 +112,18 @@ def at_step(name: str, value: Hyperparameter, step: int) -> float:
         raise HyperparameterError(f"{error} (from the schedule, at step {step})") from None
 
 
+def check_choice(settings: Mapping[str, Any], name: str, known: tuple[Any, ...]) -> None:
+    """Raise `HyperparameterError` unless a setting is one of those that are known."""
+    value = settings[name]
+    if not (value is None or isinstance(value, (str, bool))) or value not in known:
+        names = ", ".join(map(repr, known))
+        raise HyperparameterError(f"{name}: got {value!r}, expected one of {names}")
+
+
 def options(settings: Mapping[str, Any]) -> frozenset[str]:
     """The kernel options that a group's settings ask for."""
+    check_choice(settings, "decay", DECAYS)
+    check_choice(settings, "maximize", (False, True))
     form, maximize, decay = settings["decay"], settings["maximize"], settings["weight_decay"]
-    if not isinstance(form, str) or form not in DECAYS:
-        names = ", ".join(map(repr, DECAYS))
-        raise HyperparameterError(f"decay: got {form!r}, expected one of {names}")
-    if not isinstance(maximize, bool):
-        raise HyperparameterError(f"maximize: got {maximize!r}, expected True or False")
     chosen = {form} if callable(decay) or number("weight_decay", decay) != 0 else set()
     return frozenset(chosen | {"maximize"} if maximize else chosen)

@@ -11,8 +11,9 @@ from gpuadapt.kernels.rule import Rule
 
 from .arrays import check_disjoint, check_parameter, describe, meets, merged, owner
 from .errors import ParameterError, RuleError
-from .group import Group, Slot, coefficients
-from .hyperparameters import Hyperparameter, check_rule, expand
+from .group import Group, Slot, coefficients, prepare_rows
+from .hyperparameters import SETTINGS, Hyperparameter, check_rule, expand
+from .rowgrad import RowGrad
 from .state import check, restore, snapshot
 from .structure import are_groups, check_apart, match
 
@@ -36,6 +37,17 @@ class Optimizer:
         ``lr weight_decay p`` from the parameter before the update (Loshchilov & Hutter 2019).
     maximize : bool
         Ascend instead of descend.
+    rowwise : bool
+        Keep one second moment for each row (an index of the first dimension) instead of one
+        for each element: the mean of the squares over the row takes the place of the square.
+        For rules that allow it: Adagrad, RMSprop, Adam. Cannot be changed later.
+    max_row_norm : float or schedule, > 0, or None
+        Each row of a gradient, its duplicates merged, is scaled down to this Euclidean norm
+        if it has a larger one. Before weight decay.
+    check : {"raise", "skip"} or None
+        What to do about rows of a `RowGrad` that are not in the table: raise `RowIndexError`,
+        or leave them out and count them. None is "raise" on the CPU and "skip" on a GPU,
+        where "raise" waits for the GPU in every step.
     **hyperparameters : float or schedule
         Those of the rule. A schedule is a function of the step, counted from 0, that
         returns the value for that step; ``betas=(b1, b2)`` is short for ``beta1=b1,
@@ -69,11 +81,15 @@ class Optimizer:
         weight_decay: Hyperparameter = 0.0,
         decay: str = "l2",
         maximize: bool = False,
+        rowwise: bool = False,
+        max_row_norm: Hyperparameter | None = None,
+        check: str | None = None,
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(rule, Rule):
             raise RuleError(f"rule: got {rule!r}, expected a function decorated with @rule")
         common = {"weight_decay": weight_decay, "decay": decay, "maximize": maximize}
+        common |= {"rowwise": rowwise, "max_row_norm": max_row_norm, "check": check}
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
@@ -112,7 +128,9 @@ class Optimizer:
         if name in self._slots:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         backend = check_parameter(name, array)
-        slot = self._slots[name] = Slot(name, array, backend, len(self._groups) - 1, self.rule)
+        number = len(self._groups) - 1
+        slot = Slot(name, array, backend, number, self.rule, group.rowwise)
+        self._slots[name] = slot
         group.dtypes.add(slot.dtype)
         group.settings["params"] += (name,)
         return slot
@@ -138,13 +156,15 @@ class Optimizer:
         grads
             The structure of ``params`` with a gradient for each array: of its shape and
             element type, on its device, with any strides; or None where there is no
-            gradient. A dict of name to gradient always works. With groups: a list, with
-            the structure of each group's params. A gradient shares no memory with a
-            parameter or a state.
+            gradient; or a `RowGrad`, where only some rows have one. A dict of name to
+            gradient always works. With groups: a list, with the structure of each group's
+            params. A gradient shares no memory with a parameter or a state.
 
         Raises
         ------
         GradientError, HyperparameterError
+        RowIndexError
+            Names the first row that is not in its table, and its position.
         """
         pairs: list[tuple[Slot, Any]] = []
         if isinstance(grads, Mapping) and not isinstance(self._template, dict):
@@ -153,19 +173,23 @@ class Optimizer:
             match(self._template, grads, pairs)
         owners, places = self._memory
         for slot, grad in pairs:
-            held = owner(grad)
-            elsewhere = held is not None and held not in owners and None not in owners
-            if not elsewhere and meets(grad, places):
-                check_apart(slot.name, grad, self._slots.values())
+            for array in (grad.rows, grad.values) if isinstance(grad, RowGrad) else (grad,):
+                held = owner(array)
+                elsewhere = held is not None and held not in owners and None not in owners
+                if not elsewhere and meets(array, places):
+                    check_apart(slot.name, array, self._slots.values())
         values = [group.prepare(self.step_count) for group in self._groups]
         computed: dict[tuple[int, int], tuple[float, ...]] = {}
         work = []
         for slot, grad in pairs:
-            rule = self._groups[slot.group].rule
+            group = self._groups[slot.group]
             key = (slot.group, slot.updates)
             if key not in computed:
-                computed[key] = coefficients(rule, values[slot.group], slot.updates + 1)
-            work.append((slot, slot.bound(rule), grad, computed[key]))
+                computed[key] = coefficients(group.rule, values[slot.group], slot.updates + 1)
+            if group.by_rows or isinstance(grad, RowGrad):
+                work.append((slot, *prepare_rows(slot, group, grad), computed[key]))
+            else:
+                work.append((slot, slot.bound(group.rule), grad, computed[key]))
         # Nothing above has written to an array. Below only a launch can fail, by CuPy's
         # compilation or a lack of memory: CUDA goes first, before the CPU's arrays are touched.
         work.sort(key=lambda item: item[0].backend == "cpu")
@@ -173,6 +197,14 @@ class Optimizer:
             update(grad, numbers)
             slot.updates += 1
         self.step_count += 1
+
+    @property
+    def skipped_rows(self) -> int:
+        """Rows of gradients that were not in their tables and were left out (``check="skip"``).
+
+        Counts every occurrence since the optimizer was made. Waits for the GPU.
+        """
+        return sum(slot.skipped for slot in self._slots.values())
 
     @property
     def param_groups(self) -> tuple[dict[str, Any], ...]:
@@ -246,7 +278,12 @@ class Optimizer:
             return getattr(value, "__name__", "<schedule>") if callable(value) else repr(value)
 
         settings = self._groups[0].settings
-        text = ", ".join(f"{key}={shown(settings[key])}" for key in settings if key != "params")
+        usual = SETTINGS | {"params": settings["params"]}
+        text = ", ".join(
+            f"{key}={shown(value)}"
+            for key, value in settings.items()
+            if key not in usual or value != usual[key]
+        )
         arrays = [slot.array for slot in self._slots.values()]
         backends = sorted({slot.backend for slot in self._slots.values()})
         return (

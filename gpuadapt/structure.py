@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import describe, namespace, plain
+from .arrays import backend_of, describe, namespace, plain
 from .errors import GradientError
 from .group import Slot
+from .rowgrad import RowGrad
 
 
 def are_groups(params: Any) -> bool:
@@ -52,6 +53,9 @@ def match(template: Any, grads: Any, pairs: list[tuple[Slot, Any]]) -> None:
 
 def check_gradient(slot: Slot, grad: Any) -> None:
     """Raise `GradientError` unless a gradient fits its parameter."""
+    if isinstance(grad, RowGrad):
+        _check_rows(slot, grad)
+        return
     kind = type(grad)
     if (
         (kind is slot.kind or _is_kind(slot, grad))
@@ -63,6 +67,20 @@ def check_gradient(slot: Slot, grad: Any) -> None:
     raise GradientError(
         f"gradient of {slot.name!r}: got {describe(grad)}, expected {describe(slot.array)}"
     )
+
+
+def _check_rows(slot: Slot, grad: RowGrad) -> None:
+    fits = (
+        backend_of(grad.values) == slot.backend
+        and grad.values.dtype == slot.dtype
+        and slot.shape != ()
+        and grad.values.shape[1:] == slot.shape[1:]
+        and (slot.backend == "cpu" or grad.rows.device == grad.values.device == slot.array.device)
+    )
+    if not fits:
+        raise GradientError(
+            f"gradient of {slot.name!r}: got {grad!r}, expected rows of a {describe(slot.array)}"
+        )
 
 
 def _is_kind(slot: Slot, grad: Any) -> bool:

@@ -11,3 +11,7 @@ class RuleError(Error):
 
 class BackendError(Error, RuntimeError):
     """A backend was asked for that this machine does not have."""
+
+
+class RowIndexError(Error, IndexError):
+    """A row number that is not in its table."""

@@ -7,6 +7,7 @@ them into the text that both backends share.
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import sys
 from collections.abc import Callable
@@ -72,6 +73,7 @@ class Program:
 
     ``lines`` holds the element-wise assignments only. A variable that depends on
     hyperparameters alone is kept in ``host`` and already substituted where it was read.
+    ``row_states`` and ``squared`` are set by `gpuadapt.kernels.rowwise` alone.
     """
 
     name: str
@@ -81,6 +83,10 @@ class Program:
     lines: tuple[tuple[str, ast.expr], ...]
     results: tuple[ast.expr, ...]
     host: dict[str, ast.expr]
+    row_states: tuple[str, ...] = ()
+    """States with one number for each row."""
+    squared: Program | None = None
+    """If set, the last argument is the row's mean of the squares of what this returns."""
 
 
 def read(function: Callable[..., object], *, returns: int | None = None) -> Program:
@@ -103,15 +109,15 @@ def read(function: Callable[..., object], *, returns: int | None = None) -> Prog
     spec = definition.args
     if spec.vararg or spec.kwarg or spec.kwonlyargs or spec.defaults or spec.posonlyargs:
         source.refuse(definition, "a rule takes plain positional arguments only")
-    names = tuple(a.arg for a in spec.args)
-    if len(names) < 3:
+    given = tuple(a.arg for a in spec.args)
+    if len(given) < 3:
         source.refuse(definition, "a rule takes (parameter, gradient, *states, h)")
     _check_name(source, definition, definition.name)
     for argument in spec.args:
         _check_name(source, argument, argument.arg)
-    if "h" in names[:-1]:
+    if "h" in given[:-1]:
         source.refuse(definition, "the name 'h' is for the last argument")
-    *arguments, h = names
+    *arguments, h = given
     expected = len(arguments) - 1 if returns is None else returns
 
     body = list(definition.body)
@@ -165,6 +171,22 @@ class Rename(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return ast.Name(self.names.get(node.id, node.id))
+
+
+def single_assignment(program: Program) -> tuple[list[tuple[str, ast.expr]], dict[str, str]]:
+    """The lines with a new name for each assignment, and each variable's last name."""
+    latest: dict[str, str] = {}
+    lines = []
+    for count, (target, expression) in enumerate(program.lines):
+        renamed = Rename(latest).visit(copy.deepcopy(expression))
+        latest[target] = f"_{count}_{target}"
+        lines.append((latest[target], renamed))
+    return lines, latest
+
+
+def names(expression: ast.AST) -> set[str]:
+    """The variables, functions and the h that an expression reads."""
+    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
 
 
 class _Substitute(ast.NodeTransformer):
@@ -258,11 +280,11 @@ def _check_condition(source: Source, node: ast.expr, known: set[str], h: str) ->
 def host_only(node: ast.expr, h: str) -> bool:
     """Whether an expression reads hyperparameters alone, so that the host can compute it."""
     allowed = {h, *ARITY}
-    return all(n.id in allowed for n in ast.walk(node) if isinstance(n, ast.Name))
+    return names(node) <= allowed
 
 
 def _describe(node: ast.AST) -> str:
-    names = {
+    known = {
         "If": "if",
         "IfExp": "a conditional expression (use where(...))",
         "For": "a loop",
@@ -276,4 +298,4 @@ def _describe(node: ast.AST) -> str:
         "Pow": "**",
     }
     kind = type(node).__name__
-    return names.get(kind, kind)
+    return known.get(kind, kind)

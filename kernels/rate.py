@@ -7,11 +7,10 @@ the states as they are stored; if they need anything else, there is no rate to s
 from __future__ import annotations
 
 import ast
-import copy
 from dataclasses import replace
 
 from .errors import RuleError
-from .program import Program, Rename
+from .program import Program, Rename, names, single_assignment
 
 
 def rate_program(program: Program) -> Program:
@@ -26,7 +25,7 @@ def rate_program(program: Program) -> Program:
         There is no variable named ``rate``, or the states do not determine it.
     """
     parameter, gradient, *states = program.arguments
-    lines, latest = _single_assignment(program)
+    lines, latest = single_assignment(program)
     stored = {state: state for state in states}
     for state, result in zip(states, program.results[1:], strict=True):
         if isinstance(result, ast.Name):
@@ -38,12 +37,12 @@ def rate_program(program: Program) -> Program:
         rate = program.host["rate"]
     else:
         raise RuleError(f"the rule {program.name!r} has no variable named 'rate'")
-    needed, kept = _names(rate), []
+    needed, kept = names(rate), []
     for target, expression in reversed(lines):
         if target in needed and target not in stored:
             expression = Rename(stored).visit(expression)
             kept.append((target, expression))
-            needed = (needed - {target}) | _names(expression)
+            needed = (needed - {target}) | names(expression)
     if {parameter, gradient} & needed:
         raise RuleError(f"the rate of {program.name!r} depends on more than its states")
     return replace(
@@ -53,18 +52,3 @@ def rate_program(program: Program) -> Program:
         lines=tuple(reversed(kept)),
         results=(rate, *(ast.Name(state) for state in states)),
     )
-
-
-def _single_assignment(program: Program) -> tuple[list[tuple[str, ast.expr]], dict[str, str]]:
-    """The lines with a new name for each assignment, and each variable's last name."""
-    latest: dict[str, str] = {}
-    lines = []
-    for count, (target, expression) in enumerate(program.lines):
-        renamed = Rename(latest).visit(copy.deepcopy(expression))
-        latest[target] = f"_{count}_{target}"
-        lines.append((latest[target], renamed))
-    return lines, latest
-
-
-def _names(expression: ast.expr) -> set[str]:
-    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}

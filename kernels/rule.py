@@ -26,6 +26,7 @@ import numpy as np
 from . import functions
 from .program import ARITHMETIC, COMPARISONS, Program, host_only, read
 from .rate import rate_program
+from .rowwise import rowwise_program
 
 STEP = "t"
 """``h.t`` in a rule: the number of the step, from 1."""
@@ -87,7 +88,12 @@ class Rule:
 
     @property
     def states(self) -> tuple[str, ...]:
-        return self.program.arguments[2:]
+        return self.program.arguments[2 : 1 + len(self.results)]
+
+    @property
+    def row_states(self) -> tuple[str, ...]:
+        """Those of the states that have one number for each row; see `rowwise`."""
+        return self.program.row_states
 
     @cached_property
     def evaluate(self) -> Callable[..., tuple[float, ...]]:
@@ -114,6 +120,30 @@ class Rule:
         """
         return from_program(rate_program(self.program))
 
+    @cached_property
+    def rowwise(self) -> Rule:
+        """The rule with the row's mean of squares in place of ``sq(...)``.
+
+        For the traversal "rows"; its `row_states` have one number for each row.
+
+        Raises
+        ------
+        RuleError
+            The rule has no such form; says why.
+        """
+        return from_program(rowwise_program(self.program))
+
+    @cached_property
+    def squared(self) -> Rule | None:
+        """What the last argument is the mean square of, if this is a rule made by `rowwise`."""
+        return None if self.program.squared is None else from_program(self.program.squared)
+
+    @property
+    def squared_coefficients(self) -> list[str]:
+        """The coefficients of this rule that its `squared` reads, in that one's order."""
+        known = {formula: name for name, formula in self.coefficients.items()}
+        return [known[f] for f in self.squared.coefficients.values()] if self.squared else []
+
     def __deepcopy__(self, memo: object) -> Rule:
         """Itself: a rule does not change, and kernels are kept for the object."""
         return self
@@ -128,7 +158,7 @@ class Rule:
         Parameters
         ----------
         backend : {"cpu", "cuda"}
-        traversal : {"dense"}
+        traversal : {"dense", "rows"}
         dtype : {"float32", "float64"}
         """
         try:

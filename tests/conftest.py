@@ -12,6 +12,7 @@ import hostcupy
 import numpy as np
 import pytest
 from gpuadapt.kernels.cuda import dense as cuda_dense
+from gpuadapt.kernels.cuda import rows as cuda_rows
 
 from gpuadapt import arrays
 
@@ -88,7 +89,8 @@ def install(library: Any) -> None:
     else:
         sys.modules["cupy"] = library
     arrays.check_device.cache_clear()
-    cuda_dense.kernels.cache_clear()
+    for kept in (cuda_dense.kernels, *cuda_rows.KERNELS):
+        kept.cache_clear()
 
 
 @contextmanager

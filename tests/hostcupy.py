@@ -55,6 +55,7 @@ class ndarray:
     shape = property(lambda self: self.host.shape)
     strides = property(lambda self: self.host.strides)
     size = property(lambda self: self.host.size)
+    ndim = property(lambda self: self.host.ndim)
     itemsize = property(lambda self: self.host.itemsize)
     flags = property(lambda self: self.host.flags)
     data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data, mem=self.memory))
@@ -71,8 +72,25 @@ class ndarray:
         assert np.shares_memory(view, self.host) or not view.size
         return ndarray(view, self.device.id)
 
+    def __len__(self):
+        return len(self.host)
+
+    def __getitem__(self, key):
+        return ndarray(self.host[key], self.device.id)
+
     def __setitem__(self, key, value):
         self.host[key] = value.host
+
+    def __int__(self):
+        return int(self.host)
+
+    def fill(self, value):
+        self.host.fill(value)
+
+    def sort(self):
+        assert self.ndim == 1 and self.flags.c_contiguous
+        assert self.device.id == Device.current[-1]
+        self.host.sort()
 
 
 def _root(array):
@@ -85,8 +103,28 @@ def asarray(array):
     return array if isinstance(array, ndarray) else ndarray(np.array(array))
 
 
+def ascontiguousarray(array):
+    return array if array.flags.c_contiguous else ndarray(array.host.copy(), Device.current[-1])
+
+
 def zeros_like(array):
     return ndarray(np.zeros_like(array.host), Device.current[-1])
+
+
+def made_by(function):
+    """A function of NumPy's that makes an array, for ours."""
+    return lambda *arguments: ndarray(function(*arguments), Device.current[-1])
+
+
+def empty(*arguments):
+    """Memory that somebody has used before."""
+    made = np.empty(*arguments)
+    made.view(np.uint8).fill(0xA5)
+    return ndarray(made, Device.current[-1])
+
+
+def broadcast_to(array, shape):
+    return ndarray(np.broadcast_to(array.host, shape), array.device.id)
 
 
 def shares_memory(a, b):
@@ -167,6 +205,143 @@ class ElementwiseKernel:
         )
 
 
+RAW = r"""
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <vector>
+#include <ucontext.h>
+using std::ptrdiff_t;
+#define __device__
+#define __global__
+struct coordinates { int x; };
+static coordinates threadIdx, blockIdx, blockDim;
+
+static unsigned long long atomicAdd(unsigned long long *at, unsigned long long value) {
+    const unsigned long long before = *at; *at += value; return before;
+}
+static unsigned long long atomicMax(unsigned long long *at, unsigned long long value) {
+    const unsigned long long before = *at; if (value > before) *at = value; return before;
+}
+
+// Every thread of a block has a stack of its own and runs until it waits for its warp; then
+// the next one does. In which order is drawn anew for each round.
+static ucontext_t host;
+static std::vector<ucontext_t> fibers;
+static std::vector<std::vector<char>> stacks;
+static std::vector<char> ended;
+static std::vector<double> exchanged;
+static void (*body)();
+
+static void fiber() { body(); ended[threadIdx.x] = 1; }
+static void __syncwarp() {
+    const int x = threadIdx.x;
+    swapcontext(&fibers[x], &host);
+    threadIdx.x = x;
+}
+static double exchange(double value, int from) {
+    exchanged[threadIdx.x] = value;
+    __syncwarp();
+    const double got = exchanged[from];
+    __syncwarp();
+    return got;
+}
+static double __shfl_down_sync(unsigned, double value, int by, int width) {
+    const int x = threadIdx.x;
+    return exchange(value, x % width + by < width ? x + by : x);
+}
+static double __shfl_sync(unsigned, double value, int from, int width) {
+    const int x = threadIdx.x;
+    return exchange(value, x - x % width + from % width);
+}
+
+static void block(int threads, bool waits, unsigned &random) {
+    std::vector<int> order(threads);
+    for (int k = 0; k < threads; ++k) { order[k] = k; }
+    if (!waits) {
+        for (int k : order) { threadIdx.x = k; body(); }
+        return;
+    }
+    fibers.resize(threads); stacks.resize(threads);
+    exchanged.assign(threads, 0); ended.assign(threads, 0);
+    for (int k = 0; k < threads; ++k) {
+        stacks[k].resize(1 << 15);
+        getcontext(&fibers[k]);
+        fibers[k].uc_stack.ss_sp = stacks[k].data();
+        fibers[k].uc_stack.ss_size = stacks[k].size();
+        fibers[k].uc_link = &host;
+        makecontext(&fibers[k], fiber, 0);
+    }
+    for (int left = threads; left;) {
+        left = 0;
+        for (int k = threads - 1; k > 0; --k) {
+            random = random * 1664525u + 1013904223u;
+            std::swap(order[k], order[(random >> 8) % (k + 1)]);
+        }
+        for (int k : order) {
+            if (ended[k]) { continue; }
+            threadIdx.x = k;
+            swapcontext(&host, &fibers[k]);
+            left += !ended[k];
+        }
+    }
+}
+"""
+"""Blocks of threads, warps that wait, on one thread of the host."""
+
+TYPES = {"bool": np.bool_, "int": np.int32, "long long": np.int64, "float": np.float32,
+         "double": np.float64, "unsigned long long": np.uint64}  # fmt: skip
+
+
+class RawKernel:
+    """`cupy.RawKernel`: compiled when it is first run."""
+
+    launches: list[str] = []
+
+    def __init__(self, code, name, options=()):
+        assert "--fmad=false" in options
+        self.code, self.name = code, name
+        declared = re.search(rf'extern "C" __global__ void {name}\((.*?)\) {{', code, re.DOTALL)
+        arguments = declared[1].replace("__restrict__ ", "").replace("const ", "")
+        self.arguments = [
+            re.fullmatch(r"\s*([a-z ]+?) (\*?)\w+\s*", a) for a in arguments.split(",")
+        ]
+
+    def __call__(self, grid, block, given):
+        assert len(given) == len(self.arguments)
+        values = []
+        for argument, value in zip(self.arguments, given, strict=True):
+            kind = TYPES[argument[1]]
+            if argument[2]:
+                assert isinstance(value, ndarray) and value.dtype == kind, argument[0]
+                assert value.device.id == Device.current[-1]
+                values.append(np.array(value.host.ctypes.data, np.uint64))
+            else:
+                assert type(value) is kind, (argument[0], type(value))
+                values.append(np.array(value))
+        self.launches.append(self.name)
+        _compile(self._text())(
+            ctypes.c_longlong(*grid),
+            ctypes.c_int(*block),
+            (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values)),
+        )
+
+    def _text(self):
+        given = ", ".join(f"*({a[1]} {a[2]}*)given[{k}]" for k, a in enumerate(self.arguments))
+        waits = "true" if re.search("__syncwarp|__shfl", self.code) else "false"
+        return (
+            RAW
+            + self.code
+            + "static void **given;\n"
+            + f"static void run_thread() {{ {self.name}({given}); }}\n"
+            + 'extern "C" void run(long long grid, int threads, void **arguments) {\n'
+            + "    given = arguments; body = run_thread; blockDim.x = threads; unsigned random = 1;\n"
+            + "    for (long long k = 0; k < grid; ++k) {\n"
+            + f"        blockIdx.x = k; block(threads, {waits}, random);\n"
+            + "    }\n}\n"
+        )
+
+
 @cache
 def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="gpuadapt-host-"))
@@ -190,9 +365,15 @@ def module():
     names = {
         "ndarray": ndarray,
         "asarray": asarray,
+        "arange": made_by(np.arange),
+        "ascontiguousarray": ascontiguousarray,
+        "broadcast_to": broadcast_to,
+        "empty": empty,
+        "zeros": made_by(np.zeros),
         "zeros_like": zeros_like,
         "shares_memory": shares_memory,
         "ElementwiseKernel": ElementwiseKernel,
+        "RawKernel": RawKernel,
         "cuda": types.SimpleNamespace(runtime=runtime),
     }
     vars(cupy).update(names)

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from gpuadapt import cli
-from gpuadapt.compare import digits, report
+from gpuadapt import cli, compare
+from gpuadapt.compare import digits, report, words
 from gpuadapt.compare.network import initial, loss_and_gradients
 
 
@@ -24,8 +24,9 @@ def run(*arguments, cwd=None):
     )
 
 
-def test_compare(tmp_path):
-    result = run("compare", "--seeds", "2", "--epochs", "3", "--backend", "cpu", cwd=tmp_path)
+def test_compare_digits(tmp_path):
+    given = ("--task", "digits", "--seeds", "2", "--epochs", "3", "--backend", "cpu")
+    result = run("compare", *given, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for method in digits.METHODS:
         assert method in result.stdout
@@ -40,6 +41,19 @@ def test_compare(tmp_path):
         assert run_["loss"][-1] < run_["loss"][0]
         assert len(run_["steps"]) == len(run_["rates"]) == len(run_["accuracy"])
         assert run_["steps"][-1] == run_["total_steps"]
+
+
+def test_compare_does_both_tasks(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(compare, "load", lambda path: done.append(path) or "text")
+    monkeypatch.setattr(compare, "compare_digits", lambda *given: done.append(given))
+    monkeypatch.setattr(compare, "compare_words", lambda *given: done.append(given))
+    assert cli.main(["compare", "--backend", "cpu", "--output", str(tmp_path)]) == 0
+    assert done == [
+        None,
+        ("cpu", 3, 40, tmp_path),
+        ("cpu", "text", tmp_path, words.STEPS),
+    ]
 
 
 def test_every_method_learns_and_every_run_repeats():
@@ -69,7 +83,7 @@ def test_gradients_of_the_network():
 
 
 def test_colours_cover_the_methods():
-    assert set(report.COLOURS) == set(digits.METHODS)
+    assert set(report.COLOURS) == set(digits.METHODS) == set(words.METHODS)
 
 
 def test_info():
@@ -89,6 +103,13 @@ def test_info():
         (["compare", "--backend", "tpu"], "invalid choice: 'tpu'"),
         (["compare", "--fast"], "unrecognized arguments: --fast"),
         (["compare", "--output", "/dev/null/x"], "/dev/null"),
+        (["compare", "--task", "letters"], "--task: invalid choice: 'letters'"),
+        (
+            ["compare", "--task", "digits", "--corpus", "x"],
+            "--corpus: not an option of --task digi",
+        ),
+        (["compare", "--task", "words", "--seeds", "2"], "--seeds: not an option of --task words"),
+        (["compare", "--task", "words", "--epochs", "2"], "--epochs: not an option of --task word"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(arguments, message):

@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import Error
 from ..machine import describe_machine
+from . import digits, report, words, words_report
+from .corpus import Corpus, load
+from .skipgram import draw_batches
 
 NEEDS = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "rich": "rich"}
 
 
-def compare(backend: str, seeds: int, epochs: int, output: Path) -> None:
-    """Train with every method and seed; print a table; write curves.png and results.json.
+def compare(
+    tasks: Sequence[str],
+    backend: str,
+    seeds: int,
+    epochs: int,
+    corpus: Path | None,
+    output: Path,
+) -> None:
+    """Train with every method; print tables; write pictures and JSON, and word vectors.
 
     Parameters
     ----------
+    tasks : of "digits" and "words"
     backend : {"cpu", "cuda"}
     seeds, epochs : int, >= 1
+        Of the digits.
+    corpus : Path or None
+        Of the words: a text file or a folder of them, None for Python's standard library.
     output : Path
         A folder; made if there is none.
 
     Raises
     ------
     Error
-        A package of the ``compare`` extra is missing.
+        A package of the ``compare`` extra is missing, or there is too little text.
     """
     missing = [NEEDS[name] for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise Error(f"compare needs {', '.join(missing)}: pip install 'gpuadapt[compare]'")
     output.mkdir(parents=True, exist_ok=True)
+    # Before all the work: a corpus that will not do shows at once.
+    text = load(corpus) if "words" in tasks else None
+    if "digits" in tasks:
+        compare_digits(backend, seeds, epochs, output)
+    if text is not None:
+        compare_words(backend, text, output, words.STEPS)
 
+
+def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
+    """Train with every method and seed; print a table; write curves.png and results.json."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from . import digits, report
 
     data = digits.load()
     steps = epochs * (len(data[0]) // digits.BATCH)
@@ -52,6 +75,61 @@ def compare(backend: str, seeds: int, epochs: int, output: Path) -> None:
     rows = report.summary(runs)
     title = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
     report.print_table(rows, title)
-    report.write_json(output / "results.json", runs, rows, describe_machine())
+    report.write_json(
+        output / "results.json",
+        {
+            "machine": describe_machine(),
+            "summary": rows,
+            "runs": [run.as_dict() for run in runs],
+        },
+    )
     report.draw(output / "curves.png", runs)
     print(f"wrote {output / 'curves.png'} and {output / 'results.json'}")
+
+
+def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
+    """Learn word vectors with every method; print tables; write words.png, .json and .vec."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    batches = draw_batches(text, steps, seed=0)
+    runs, vectors = [], {}
+    columns = (
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        total = len(words.METHODS) * len(batches.centre)
+        task = progress.add_task("", total=total, rate="")
+        for method in words.METHODS:
+            progress.update(task, description=method)
+            run, vectors[method] = words.train(
+                method,
+                text,
+                batches,
+                backend,
+                lambda n, rate: progress.update(task, advance=n, rate=f"{rate:,.0f} words/s"),
+            )
+            runs.append(run)
+    rows = words_report.summary(runs)
+    common = words_report.settings(text, batches)
+    words_report.print_table(rows, common, backend)
+    best = min(rows, key=lambda row: math.inf if math.isnan(row["loss"]) else row["loss"])["method"]
+    found = words.neighbours(text, vectors[best])
+    words_report.print_neighbours(found, best)
+    words.write_vectors(output / "words.vec", text.words, vectors[best])
+    report.write_json(
+        output / "words.json",
+        {
+            "machine": describe_machine(),
+            "settings": common,
+            "summary": rows,
+            "vectors": best,
+            "neighbours": found,
+            "runs": [run.as_dict() for run in runs],
+        },
+    )
+    words_report.draw(output / "words.png", runs, common)
+    names = (str(output / name) for name in ("words.png", "words.json", "words.vec"))
+    print("wrote " + ", ".join(names) + f" (by {best})")

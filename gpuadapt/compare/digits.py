@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
@@ -12,6 +11,7 @@ import numpy as np
 
 from .. import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 from ..arrays import namespace
+from .clock import now
 from .network import initial, logits, loss_and_gradients
 
 METHODS: dict[str, Callable[[Any], Optimizer]] = {
@@ -87,11 +87,11 @@ def train(
     for _ in range(epochs):
         order = xp.asarray(random.permutation(len(x))[: batches * BATCH])
         for rows in order.reshape(batches, BATCH):
-            start = _now(backend)
+            start = now(backend)
             _, gradients = loss_and_gradients(xp, weights, x[rows], labels[rows])
-            middle = _now(backend)
+            middle = now(backend)
             optimizer.step(gradients)
-            end = _now(backend)
+            end = now(backend)
             run.optimizer_seconds += end - middle
             run.training_seconds += end - start
             step += 1
@@ -130,9 +130,3 @@ def _record(
     # Pixels that are always black have no gradient, and a rate that means nothing.
     rates = xp.concatenate([optimizer.effective_lr(name)[gradients[name] != 0] for name in weights])
     run.rates.append([float(q) for q in xp.quantile(rates, xp.asarray(QUANTILES))])
-
-
-def _now(backend: str) -> float:
-    if backend == "cuda":
-        namespace(backend).cuda.get_current_stream().synchronize()
-    return time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a comparison leaves: a table, a picture, a JSON file."""
+"""What the comparison on digits leaves: a table, a picture, a JSON file."""
 
 from __future__ import annotations
 
@@ -62,9 +62,8 @@ def print_table(rows: list[dict[str, Any]], title: str) -> None:
     Console().print(table)
 
 
-def write_json(path: Path, runs: list[Run], rows: list[dict[str, Any]], machine: Any) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Everything that was recorded."""
-    content = {"machine": machine, "summary": rows, "runs": [run.as_dict() for run in runs]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

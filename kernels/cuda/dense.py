@@ -16,18 +16,13 @@ ACCESS = 16
 
 _PACKED = r"""
 template <typename F>
-struct alignas(16) pack {
-    static constexpr ptrdiff_t width = 16 / sizeof(F);
-    number<F> at[width];
-};
-
-template <typename F>
 __device__ inline void dense(%(pointers)s, ptrdiff_t i, ptrdiff_t count%(coefficients)s) {
-    const ptrdiff_t first = i * pack<F>::width;
-    if (first + pack<F>::width <= count) {
+    constexpr int width = %(access)d / sizeof(F);
+    const ptrdiff_t first = i * width;
+    if (first + width <= count) {
 %(load)s
 #pragma unroll
-        for (int k = 0; k < pack<F>::width; ++k) {
+        for (int k = 0; k < width; ++k) {
             %(rule)s<number<F>>(%(at)s);
         }
 %(store)s
@@ -74,16 +69,17 @@ def packed(rule: Rule) -> Kernel:
     every = [f"{name}_" for name in rule.program.arguments]
     gradient = f"{rule.gradient}_"
     body = _PACKED % {
+        "access": ACCESS,
         "rule": rule.symbol,
         "pointers": ", ".join(f"{'const ' * (n == gradient)}F *{n}" for n in every),
         "coefficients": "".join(f", F {name}" for name in coefficients),
         "load": "\n".join(
-            f"        pack<F> {n}p = *reinterpret_cast<const pack<F> *>({n} + first);"
+            f"        pack<F, width> {n}p = *reinterpret_cast<const pack<F, width> *>({n} + first);"
             for n in every
         ),
         "at": ", ".join([f"{n}p.at[k]" for n in every] + coefficients),
         "store": "\n".join(
-            f"        *reinterpret_cast<pack<F> *>({n} + first) = {n}p;" for n in updated
+            f"        *reinterpret_cast<pack<F, width> *>({n} + first) = {n}p;" for n in updated
         ),
         "numbers": "\n".join(f"            number<F> {n}n = {n}[j];" for n in every),
         "names": ", ".join([f"{n}n" for n in every] + coefficients),

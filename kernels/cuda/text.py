@@ -67,6 +67,20 @@ GPUADAPT_COMPARE(greater, a > b, "gt")
 GPUADAPT_COMPARE(greater_equal, a >= b, "ge")
 GPUADAPT_COMPARE(equal, a == b, "eq")
 GPUADAPT_COMPARE(not_equal, a != b, "neu")
+
+#ifdef __CUDACC_RTC__
+__device__ inline double widen(float a) {
+    double r; asm("cvt.f64.f32 %0, %1;" : "=d"(r) : "f"(a)); return r;
+}
+__device__ inline void narrow(double a, float &r) {
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(r) : "d"(a));
+}
+#else
+inline double widen(float a) { return a; }
+inline void narrow(double a, float &r) { r = float(a); }
+#endif
+__device__ inline double widen(double a) { return a; }
+__device__ inline void narrow(double a, double &r) { r = a; }
 }
 
 template <typename F>
@@ -85,6 +99,12 @@ struct number {
     __device__ bool operator>=(number o) const { return ieee::greater_equal(value, o.value); }
     __device__ bool operator==(number o) const { return ieee::equal(value, o.value); }
     __device__ bool operator!=(number o) const { return ieee::not_equal(value, o.value); }
+};
+
+// What one access loads or stores.
+template <typename F, int N>
+struct alignas(N * sizeof(F)) pack {
+    number<F> at[N];
 };
 
 template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
@@ -107,7 +127,7 @@ def function(rule: Rule) -> str:
     """The rule as a device function that replaces the parameter and the states by new ones."""
     updated = (rule.parameter, *rule.states)
     arguments = [
-        f"T {name}" if name == rule.gradient else f"T &{name}_" for name in rule.program.arguments
+        f"T &{name}_" if name in updated else f"T {name}" for name in rule.program.arguments
     ]
     arguments += [f"T {name}" for name in rule.coefficients]
     lines = [

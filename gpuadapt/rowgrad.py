@@ -1,0 +1,160 @@
+"""`RowGrad`: the gradient of a table, as rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels.rule import rule
+
+from .arrays import DTYPES, backend_of, describe, namespace, on_device, plain
+from .errors import GradientError
+from .launch import bind_rows
+
+DUPLICATES = ("sum", "mean")
+"""What rows that occur more than once are made into."""
+
+
+class RowGrad:
+    """The gradient of a table's rows: for each row of values, the number of its row.
+
+    `Optimizer.step` takes it wherever a gradient of the whole table would go, and updates
+    the rows that occur in it, in time and memory that depend on their number alone. Rows that
+    do not occur keep their bits, parameter and states, momentum and weight decay included
+    ("lazy" updates, as in torch's SparseAdam and TensorFlow's LazyAdam): where a zero gradient
+    would move them, the result is not that of the dense gradient.
+
+    Parameters
+    ----------
+    rows : array of int32 or int64, shape (n,)
+        Numbers of rows, from 0, in any order, as often as they occur.
+    values : array of float32 or float64, shape (n, \\*row shape)
+        Their gradients; of the table's element type and on its device.
+    duplicates : {"sum", "mean"}
+        Rows that occur more than once are summed first, in order of occurrence, or averaged
+        (that sum divided by their number).
+
+    Raises
+    ------
+    GradientError
+        Not such arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuadapt as ga
+    >>> table = np.zeros((1000, 2), np.float32)
+    >>> rows, values = np.array([7, 7, 2]), np.ones((3, 2), np.float32)
+    >>> ga.SGD(table, lr=0.5).step(ga.RowGrad(rows, values))
+    >>> table[[2, 7]]
+    array([[-0.5, -0.5],
+           [-1. , -1. ]], dtype=float32)
+    """
+
+    __slots__ = ("duplicates", "rows", "values")
+
+    def __init__(self, rows: Any, values: Any, *, duplicates: str = "sum") -> None:
+        backend = _backend_of(rows)
+        if backend is None or rows.ndim != 1 or rows.dtype not in (np.int32, np.int64):
+            raise GradientError(
+                f"rows: got {describe(rows)}, expected a 1-D array of int32 or int64"
+            )
+        fits = _backend_of(values) == backend and values.dtype in DTYPES
+        if not (fits and values.shape[:1] == rows.shape):
+            raise GradientError(
+                f"values: got {describe(values)}, expected float32 or float64 where rows are, "
+                f"of shape ({len(rows)}, ...)"
+            )
+        if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
+            names = ", ".join(map(repr, DUPLICATES))
+            raise GradientError(f"duplicates: got {duplicates!r}, expected one of {names}")
+        self.rows = plain(rows)
+        self.values = plain(values)
+        self.duplicates = duplicates
+
+    @classmethod
+    def from_dense(cls, gradient: Any) -> RowGrad:
+        """The rows of a dense gradient that are not all zero.
+
+        Parameters
+        ----------
+        gradient : array, shape (rows, \\*row shape)
+        """
+        backend = backend_of(gradient)
+        if backend is None or gradient.ndim == 0:
+            raise GradientError(f"gradient: got {describe(gradient)}, expected an array with rows")
+        with on_device(gradient):
+            used = (gradient != 0).any(axis=tuple(range(1, gradient.ndim)))
+            rows = namespace(backend).flatnonzero(used)
+            return cls(rows, gradient[rows])
+
+    @classmethod
+    def from_scipy(cls, gradient: Any) -> RowGrad:
+        """The rows of a SciPy (or CuPy) CSR matrix that have entries, each whole.
+
+        Parameters
+        ----------
+        gradient : csr_array or csr_matrix, shape (rows, columns)
+        """
+        if getattr(gradient, "format", None) != "csr":
+            raise GradientError(f"gradient: got {describe(gradient)}, expected a CSR matrix")
+        pointers = gradient.indptr
+        with on_device(pointers):
+            xp = namespace(backend_of(pointers) or "cpu")
+            rows = xp.flatnonzero(pointers[1:] != pointers[:-1])
+            return cls(rows, gradient[rows].toarray())
+
+    def coalesced(self) -> RowGrad:
+        """The same gradient with every row once, in ascending order.
+
+        Sums (or means) have the bits that an update would use.
+        """
+        with on_device(self.values):
+            xp = namespace(backend_of(self.rows) or "cpu")
+            touched, places = xp.unique(self.rows, return_inverse=True)
+            values = xp.empty((len(touched), *self.values.shape[1:]), self.values.dtype)
+            _overwrite(values, RowGrad(places, self.values, duplicates=self.duplicates))
+            return RowGrad(touched, values)
+
+    def to_dense(self, shape: tuple[int, ...]) -> Any:
+        """The gradient of the whole table: an array with zeros where there are no rows.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            The table's.
+
+        Raises
+        ------
+        GradientError
+            The rows of values are not those of such a table.
+        RowIndexError
+            A row is not in the table.
+        """
+        if not shape or tuple(shape[1:]) != self.values.shape[1:]:
+            raise GradientError(f"shape: got {shape}, expected (rows, *{self.values.shape[1:]})")
+        with on_device(self.values):
+            table = namespace(backend_of(self.rows) or "cpu").zeros(shape, self.values.dtype)
+            _overwrite(table, self)
+            return table
+
+    def __repr__(self) -> str:
+        return f"RowGrad({len(self.rows):,} rows, values {describe(self.values)})"
+
+
+def _backend_of(array: Any) -> str | None:
+    """As `backend_of`, without masked arrays: what is masked would be taken for numbers."""
+    return None if isinstance(array, np.ma.MaskedArray) else backend_of(array)
+
+
+@rule
+def overwrite(p, g, h):
+    """p <- g"""
+    return g
+
+
+def _overwrite(table: Any, gradient: RowGrad) -> None:
+    """Write the merged rows over those of a table."""
+    update = bind_rows(overwrite, backend_of(table) or "cpu", table, ())
+    update(update.prepare(gradient.rows, gradient.values, gradient.duplicates, False, math.inf), ())

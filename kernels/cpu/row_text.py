@@ -1,0 +1,162 @@
+"""The text of CPU kernels for rows; `rows.source` fills it in."""
+
+ADDITIONS = """
+
+@njit(**OPTIONS)
+def copy(target, source):
+    for j in range(target.size):
+        target[j] = source[j]
+
+
+@njit(**OPTIONS)
+def add(target, source):
+    for j in range(target.size):
+        target[j] += source[j]
+"""
+
+FREQUENT = """
+
+@njit(**OPTIONS)
+def sum_columns(keys, mask, spans, values, totals, k, first, last):
+    start, stop = spans[k]
+    copy(part(totals, k, first, last), part(values, np.intp(keys[start] & mask), first, last))
+    for i in range(start + 1, stop):
+        add(part(totals, k, first, last), part(values, np.intp(keys[i] & mask), first, last))
+
+
+@njit(parallel=True, cache=True, **OPTIONS)
+def sum_frequent(keys, mask, spans, values, totals, block, serial):
+    width = values.shape[1]
+    pieces = (width + block - 1) // block
+    if serial:
+        for k in range(spans.shape[0]):
+            sum_columns(keys, mask, spans, values, totals, k, 0, width)
+    else:
+        for task in prange(spans.shape[0] * pieces):
+            k, first = np.intp(task) // pieces, np.intp(task) % pieces * block
+            sum_columns(keys, mask, spans, values, totals, k, first, min(first + block, width))
+"""
+"""Shared out by columns, so that the order of a sum stays as it is."""
+
+SQUARES = """
+
+@njit(**OPTIONS)
+def {name}({arguments}, partial):
+    partial[:] = 0
+    for start in range(0, {first}.size, {sums}):
+        for k in range(min({sums}, {first}.size - start)):
+            i = start + k
+            value = np.float64({value})
+            partial[k] += value * value
+    half = {sums} // 2
+    while half > 0:
+        for k in range(half):
+            partial[k] += partial[k + half]
+        half //= 2
+    return partial[0]
+"""
+
+ROWS = """
+
+@njit(**OPTIONS)
+def divide(x, count):
+    for i in range(x.size):
+        x[i] /= count
+
+
+@njit(**OPTIONS)
+def clip(x, most, partial):
+    norm = np.sqrt(squares(x, partial))
+    if norm > most:
+        factor = T(most / norm)
+        for i in range(x.size):
+            x[i] *= factor
+
+
+@njit(**OPTIONS)
+def span({inside}):
+{span}
+
+
+# Arrays are not handed from function to function here: Numba would count references to them,
+# in one place for all threads, for every row.
+@njit(**OPTIONS)
+def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
+         buffers, merged, partial, k, {arguments}):
+    n, width, mask = keys.size, {gradient}.shape[1], (np.uint64(1) << shift) - np.uint64(1)
+    followed = min(width, {followed})
+    while True:
+        i = claim(counter, piece)
+        if i >= n:
+            break
+        stop = min(i + piece, n)
+        # A row that began before belongs to whoever has its beginning.
+        while 0 < i < stop and keys[i] >> shift == keys[i - 1] >> shift:
+            i += 1
+        while i < stop:
+            number = keys[i] >> shift
+            end = i
+            while end < n and keys[end] >> shift == number:
+                later = min(end + {ahead}, n - 1)
+                begin = np.intp(keys[later] & mask) * width
+                for j in range(0, followed, {line}):
+                    prefetch({gradient}, begin + j)
+                prefetch({gradient}, begin + width - 1)
+                if later == 0 or keys[later - 1] >> shift != keys[later] >> shift:
+                    begin = np.intp(keys[later] >> shift) * width
+                    for j in range(0, followed, {line}):
+{asked}
+{asked_last}
+                end += 1
+            at = np.intp(keys[i] & mask)
+            row = np.intp(number)
+            if end == i + 1 and not most < np.inf:
+{single}
+            else:
+                known = -1
+                if end - i > often:
+                    for other in range(frequent.shape[0]):
+                        if frequent[other, 0] == i:
+                            known = other
+                if known < 0:
+                    copy(part(buffers, k, 0, width), part({gradient}, at, 0, width))
+                    for other in range(i + 1, end):
+                        at = np.intp(keys[other] & mask)
+                        add(part(buffers, k, 0, width), part({gradient}, at, 0, width))
+                else:
+                    copy(part(buffers, k, 0, width), part(totals, known, 0, width))
+                if mean:
+                    divide(part(buffers, k, 0, width), T(end - i))
+                if most < np.inf:
+                    clip(part(buffers, k, 0, width), most, part(partial, k, 0, {sums}))
+{merged}
+            i = end
+
+
+MATRIX = types.Array(types.{dtype}, 2, "C")
+READONLY = types.Array(types.{dtype}, 2, "C", readonly=True)
+COLUMN = types.Array(types.{dtype}, 1, "C")
+KEYS = types.Array(types.uint64, 1, "C")
+NUMBERS = types.Array(types.int64, 1, "C")
+PLACES = types.Array(types.int64, 2, "C")
+PARTIAL = types.Array(types.float64, 2, "C")
+
+
+@njit([types.void({types})], parallel=True, cache=True, **OPTIONS)
+def rows(counter, piece, keys, shift, frequent, totals, often, mean, most, buffers, merged, partial,
+         {arguments}, serial):
+{rounded}
+    counter[0] = 0
+    if serial or buffers.shape[0] == 1:
+        work(counter, piece, keys, shift, frequent, totals, often, mean, most,
+             buffers, merged, partial, 0, {arguments})
+    else:
+        for k in prange(buffers.shape[0]):
+            work(counter, piece, keys, shift, frequent, totals, often, mean, most,
+                 buffers, merged, partial, np.intp(k), {arguments})
+"""
+
+TYPES = (
+    "NUMBERS, types.int64, KEYS, types.uint64, PLACES, READONLY, types.int64, types.boolean, "
+    "types.float64, MATRIX, READONLY, PARTIAL"
+)

@@ -1,0 +1,271 @@
+"""The rows traversal on the CPU: the rows of a table that occur in a batch, each once.
+
+Row numbers are sorted (`grouping`); then threads take pieces of the sorted batch as they get
+to them. Whoever meets a row first sums its values in order of occurrence, in a buffer that
+stays in the cache, and updates it. Rows that come soon are asked for ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ..rule import Rule
+from ..summation import SUMS
+from . import module, threads
+from .batch import Batch
+from .row_text import ADDITIONS, FREQUENT, ROWS, SQUARES, TYPES
+
+ALONE = 16384
+"""Elements of a batch up to which one thread is faster."""
+
+PIECES = 32
+"""Pieces that a batch is cut into for each thread."""
+
+AHEAD = 8
+"""Occurrences between what is asked for and what is worked on."""
+
+FOLLOWED = 1024
+"""Bytes of a row that are asked for; the hardware follows along longer ones."""
+
+LINE = 64
+"""Bytes of a cache line."""
+
+
+def source(rule: Rule, dtype: np.dtype) -> str:
+    """The generated Python module, as Numba compiles it."""
+    coefficients = list(rule.coefficients)
+    parameter, gradient = f"{rule.parameter}_", f"{rule.gradient}_"
+    states = [f"{name}_" for name in rule.states]
+    by_row = [f"{name}_" for name in rule.row_states]
+    arrays, written = [parameter, gradient, *states], [parameter, *states]
+    matrices = [name for name in written if name not in by_row]
+    mean = ["mean_square"] * (rule.squared is not None)
+    return (
+        module.header(rule, dtype, "rows")
+        + ADDITIONS
+        + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
+        + _row_squares(rule)
+        + ROWS.format(
+            dtype=dtype,
+            arguments=", ".join([*arrays, *coefficients]),
+            inside=", ".join([*arrays, *mean, *coefficients]),
+            gradient=gradient,
+            span=_span(rule, by_row, mean),
+            single=_indented(_update(rule, f"part({gradient}, at, 0, width)"), 16),
+            merged=_indented(_update(rule, "part(merged, k, 0, width)"), 16),
+            asked_last=_indented([f"prefetch({name}, begin + width - 1)" for name in matrices], 20),
+            asked=_indented([f"prefetch({name}, begin + j)" for name in matrices], 24),
+            followed=FOLLOWED // dtype.itemsize,
+            line=LINE // dtype.itemsize,
+            ahead=AHEAD,
+            sums=SUMS,
+            rounded=_indented([f"{name} = T({name})" for name in coefficients], 4),
+            types=", ".join(
+                [TYPES, "MATRIX", "READONLY"]
+                + ["COLUMN" if name in by_row else "MATRIX" for name in states]
+                + ["types.float64"] * len(coefficients)
+                + ["types.boolean"]
+            ),
+        )
+    )
+
+
+def _span(rule: Rule, by_row: list[str], mean: list[str]) -> str:
+    """The loop over a row; a state with one number for the row comes as it was, and is returned."""
+    names = [f"{name}_" for name in rule.program.arguments[: 2 + len(rule.states)]]
+    old = [name if name in by_row else f"{name}[i]" for name in names]
+    new = [f"new_{name}" if name in by_row else f"{name}[i]" for name in [names[0], *names[2:]]]
+    call = f"{rule.symbol}({', '.join([*old, *mean, *rule.coefficients])})"
+    return _indented(
+        [f"new_{name} = {name}" for name in by_row]
+        + [f"for i in range({names[1]}.size):", f"    {', '.join(new)} = {call}"]
+        + [f"return {', '.join(f'new_{name}' for name in by_row)}"] * bool(by_row),
+        4,
+    )
+
+
+def _update(rule: Rule, gradient: str) -> list[str]:
+    """The update of the row with number ``row``."""
+    lines, mean = [], []
+    parts = {name: f"part({name}_, row, 0, width)" for name in (rule.parameter, *rule.states)}
+    parts |= {name: f"{name}_[row]" for name in rule.row_states}
+    if rule.squared is not None:
+        given = ", ".join([parts[rule.parameter], gradient, *rule.squared_coefficients])
+        squares = f"row_squares({given}, part(partial, k, 0, {SUMS}))"
+        lines, mean = [f"mean_square = T({squares} / width)"], ["mean_square"]
+    states = [parts[name] for name in rule.states]
+    call = [parts[rule.parameter], gradient, *states, *mean, *rule.coefficients]
+    results = "".join(f"{name}_[row], " for name in rule.row_states).rstrip(", ")
+    return [
+        *lines,
+        f"{results} = span({', '.join(call)})" if results else f"span({', '.join(call)})",
+    ]
+
+
+def _row_squares(rule: Rule) -> str:
+    """The functions that a row's mean of squares needs."""
+    if rule.squared is None:
+        return ""
+    parameter, gradient = f"{rule.parameter}_", f"{rule.gradient}_"
+    used = rule.squared_coefficients
+    return f"{module.function(rule.squared)}\n" + SQUARES.format(
+        name="row_squares",
+        arguments=", ".join([parameter, gradient, *used]),
+        first=gradient,
+        value=f"{rule.squared.symbol}({', '.join([f'{parameter}[i]', f'{gradient}[i]', *used])})",
+        sums=SUMS,
+    )
+
+
+def _indented(lines: Sequence[str], by: int) -> str:
+    return "\n".join(" " * by + line for line in lines)
+
+
+@cache
+def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
+    """The compiled kernel; see the text for its arguments."""
+    compiled: Callable[..., None] = module.load(rule.name, source(rule, dtype)).rows
+    return compiled
+
+
+@cache
+def _sum_frequent() -> Callable[..., None]:
+    text = module.imports("sums of frequent rows") + ADDITIONS + FREQUENT
+    compiled: Callable[..., None] = module.load("sum_frequent", text).sum_frequent
+    return compiled
+
+
+class Plan(NamedTuple):
+    """What `Update.prepare` leaves for one call of the update."""
+
+    values: np.ndarray
+    mean: bool
+    most: float
+    parts: int
+
+
+class Update:
+    """Updates rows of one table, in place; keeps between steps what it needs for one."""
+
+    def __init__(self, rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]) -> None:
+        arrays = [array if array.ndim else array.reshape(1) for array in (parameter, *states)]
+        self._arrays = arrays
+        self._widths = [
+            () if name in rule.row_states else (math.prod(arrays[0].shape[1:]),)
+            for name in (rule.parameter, *rule.states)
+        ]
+        self._whole = all(array.flags.carray for array in arrays)
+        self._kernel = kernel(rule, parameter.dtype)
+        self._batch = Batch()
+        self.skipped = 0
+        """Rows that were out of range and left out, so far."""
+        self._work = _workspace(0, 0, 0, parameter.dtype)
+
+    def prepare(
+        self, rows: np.ndarray, values: np.ndarray, duplicates: str, skip: bool, most: float
+    ) -> Plan:
+        """Check and sort the row numbers of a step; nothing is written yet.
+
+        Parameters
+        ----------
+        rows : ndarray of int32 or int64, shape (n,)
+        values : ndarray of the parameter's type, shape (n, *row shape)
+        duplicates : {"sum", "mean"}
+        skip : bool
+            Leave out rows that are out of range.
+        most : float
+            Largest norm of a row's gradient, infinity for any.
+
+        Raises
+        ------
+        RowIndexError
+            A row is out of range, and they are not to be skipped.
+        """
+        parts = 1 if values.size <= ALONE else numba.get_num_threads()
+        self._batch.load(rows, len(self._arrays[0]), skip, parts)
+        values = np.require(values, requirements=["C", "A"]).reshape(len(values), *self._widths[0])
+        values.flags.writeable = False
+        return Plan(values, duplicates == "mean", most, parts)
+
+    def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
+        self.skipped += self._batch.wrong
+        keys, width = self._batch.keys, plan.values.shape[1]
+        if keys.size == 0 or width == 0:
+            return
+        if self._whole:
+            self._run(plan, keys, self._arrays, coefficients)
+            return
+        # The rows that are touched, by themselves.
+        shift = np.uint64(self._batch.shift)
+        numbers = keys >> shift
+        first = np.append(True, numbers[1:] != numbers[:-1])
+        touched = numbers[first].astype(np.int64)
+        places = (np.cumsum(first) - 1).astype(np.uint64)
+        keys = (places << shift) | (keys & np.uint64((1 << self._batch.shift) - 1))
+        parts = [np.ascontiguousarray(array[touched]) for array in self._arrays]
+        self._run(plan, keys, parts, coefficients)
+        for array, part in zip(self._arrays, parts, strict=True):
+            array[touched] = part
+
+    def _run(
+        self,
+        plan: Plan,
+        keys: np.ndarray,
+        arrays: Sequence[np.ndarray],
+        coefficients: Sequence[float],
+    ) -> None:
+        batch, values = self._batch, plan.values
+        shift, width = np.uint64(batch.shift), values.shape[1]
+        if len(self._work.buffers) < plan.parts or len(self._work.totals) < len(batch.frequent):
+            self._work = _workspace(plan.parts, len(batch.frequent), width, values.dtype)
+        work = self._work
+        totals = work.totals[: len(batch.frequent)]
+        if len(totals):
+            mask = np.uint64((1 << batch.shift) - 1)
+            block = LINE // values.itemsize
+            threads.call(_sum_frequent(), keys, mask, batch.frequent, values, totals, block)
+        parameter, *states = (
+            array.reshape(len(array), *width)
+            for array, width in zip(arrays, self._widths, strict=True)
+        )
+        threads.call(
+            self._kernel, work.counter, max(16, keys.size // (PIECES * plan.parts)), keys, shift,
+            batch.frequent, totals, batch.often, plan.mean, plan.most,
+            work.buffers[: plan.parts], work.merged[: plan.parts], work.partial,
+            parameter, values, *states, *coefficients,
+        )  # fmt: skip
+
+
+class _Workspace(NamedTuple):
+    counter: np.ndarray
+    buffers: np.ndarray
+    """A row for each thread."""
+    merged: np.ndarray
+    """The same memory, read-only as gradients are."""
+    totals: np.ndarray
+    """A row for each frequent row."""
+    partial: np.ndarray
+
+
+def _workspace(parts: int, frequent: int, width: int, dtype: np.dtype) -> _Workspace:
+    buffers = np.empty((parts, width), dtype)
+    merged = buffers.view()
+    merged.flags.writeable = False
+    return _Workspace(
+        np.empty(1, np.int64),
+        buffers,
+        merged,
+        np.empty((frequent, width), dtype),
+        np.empty((parts, SUMS)),
+    )
+
+
+def bind(rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]) -> Update:
+    """An update of these arrays by rows."""
+    return Update(rule, parameter, states)
