@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import reference
 from gpuadapt.kernels.rule import Rule
 
@@ -35,13 +36,11 @@ class Case:
         hyper = dict(self.hyper)
         if "betas" in hyper:
             hyper["beta1"], hyper["beta2"] = hyper.pop("betas")
-        return lambda w, g, state, t: method(w, g, state, t, **hyper)
+        return lambda w, g, state, t, **more: method(w, g, state, t, **hyper, **more)
 
     @property
     def rule(self) -> Rule:
         """The composed rule that the optimizer runs."""
-        import numpy as np
-
         return self.optimizer(np.zeros(1))._groups[0].rule
 
 
@@ -84,4 +83,12 @@ CASES = [
 RULES: list[Rule] = list(dict.fromkeys(case.rule for case in CASES))
 """The composed rules of all cases, each once."""
 
-__all__ = ["CASES", "RULES", "Case"]
+
+def _base(case: Case) -> Rule:
+    return case.optimizer(np.zeros(1)).rule
+
+
+ONE_EACH: list[Case] = list({_base(case): case for case in reversed(CASES)}.values())[::-1]
+"""The first case of every rule: enough for what knows of a rule only what it is given."""
+
+__all__ = ["CASES", "ONE_EACH", "RULES", "Case"]

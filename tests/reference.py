@@ -1,7 +1,8 @@
 """The methods, from the papers, in plain NumPy float64; imports nothing of the package.
 
 Each takes the parameter, the gradient, a dictionary of states (filled on first use), the
-number of the step from 1 and the hyperparameters, and returns the new parameter.
+number of the step from 1 and the hyperparameters, and returns the new parameter. What takes
+``square`` may be given a mean of squares over a row instead.
 """
 
 import numpy as np
@@ -21,13 +22,13 @@ def nesterov(w, g, state, t, *, lr, momentum):
     return w - lr * (g + momentum * buffer)
 
 
-def adagrad(w, g, state, t, *, lr, eps, eps_mode="inside"):
-    total = state["G"] = state.get("G", 0.0) + g**2
+def adagrad(w, g, state, t, *, lr, eps, eps_mode="inside", square=np.square):
+    total = state["G"] = state.get("G", 0.0) + square(g)
     return w - lr * g / root(total, eps, eps_mode)
 
 
-def rmsprop(w, g, state, t, *, lr, rho, eps, eps_mode="inside"):
-    mean = state["G"] = rho * state.get("G", 0.0) + (1 - rho) * g**2
+def rmsprop(w, g, state, t, *, lr, rho, eps, eps_mode="inside", square=np.square):
+    mean = state["G"] = rho * state.get("G", 0.0) + (1 - rho) * square(g)
     return w - lr * g / root(mean, eps, eps_mode)
 
 
@@ -39,9 +40,9 @@ def adadelta(w, g, state, t, *, lr, rho, eps):
     return w - lr * step
 
 
-def adam(w, g, state, t, *, lr, beta1, beta2, eps, eps_mode="outside"):
+def adam(w, g, state, t, *, lr, beta1, beta2, eps, eps_mode="outside", square=np.square):
     m = state["m"] = beta1 * state.get("m", 0.0) + (1 - beta1) * g
-    v = state["v"] = beta2 * state.get("v", 0.0) + (1 - beta2) * g**2
+    v = state["v"] = beta2 * state.get("v", 0.0) + (1 - beta2) * square(g)
     if eps_mode == "uncorrected":
         return w - lr * np.sqrt(1 - beta2**t) / (1 - beta1**t) * m / (np.sqrt(v) + eps)
     return w - lr * (m / (1 - beta1**t)) / root(v / (1 - beta2**t), eps, eps_mode)

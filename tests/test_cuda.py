@@ -8,21 +8,29 @@ import hostcupy
 import numpy as np
 import ptx
 import pytest
-from cases import CASES, RULES
+from cases import CASES, ONE_EACH, RULES
 from cuda_source import architectures, assemble, compile_ptx
-from gpuadapt.kernels.cuda import dense, text
+from gpuadapt.kernels.cuda import dense, rows, text
 from test_bits import assert_same_bits, by_hand, every_function, random_bits, some_coefficients
 
 import gpuadapt as ga
 
 KERNELS = {
     "packed": [(dense.packed, 1)],  # arrays are flattened for it
-    "strided": [(dense.strided, 0), (dense.strided, 1), (dense.strided, 3)],
+    "strided": [(dense.strided, 3)],
+    "strided, few dimensions": [(dense.strided, 0), (dense.strided, 1)],
 }
 
 
-@pytest.mark.parametrize("architecture", architectures())
-@pytest.mark.parametrize("kind", KERNELS)
+EVERYWHERE = [
+    (kind, architecture)
+    for architecture in architectures()
+    for kind in KERNELS
+    if architecture == 90 or kind != "strided, few dimensions"
+]
+
+
+@pytest.mark.parametrize(("kind", "architecture"), EVERYWHERE)
 def test_compiles(kind, architecture, dtype):
     for rule in [*RULES, *(rule.rate for rule in RULES), every_function]:
         for make, ndim in KERNELS[kind]:
@@ -34,6 +42,41 @@ def test_compiles(kind, architecture, dtype):
                 arrays = len(rule.program.arguments)
                 assert len(re.findall(r"ld\.global\.v[24]\.\w+", compiled)) == arrays, rule
                 assert len(re.findall(r"st\.global\.v[24]\.\w+", compiled)) == arrays - 1, rule
+
+
+ROW_FORMS = [rows.form(64, 4, False), rows.form(4096, 2, False), rows.form(3, 1, True)]
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_kernels_of_rows_compile(architecture):
+    dtypes = [np.dtype(np.float32), np.dtype(np.float64)]
+    sources = [(case.rule, dtypes[0], ROW_FORMS[0]) for case in ONE_EACH]
+    sources += [
+        (rule, dtype, of)
+        for rule in (ga.rules.adagrad.rowwise, ga.rules.adam.rowwise)
+        for dtype in dtypes
+        for of in ROW_FORMS
+        if of.elements in (1, dense.ACCESS // dtype.itemsize)
+    ]
+    for rule, dtype, of in sources:
+        compiled = compile_ptx(rows.source(rule, dtype, of), architecture, text.OPTIONS)
+        exact(compiled, rule)
+        packed = [
+            len(re.findall(rf"{kind}\.global\.(?:\w+\.)?v[24]\.\w+", compiled))
+            for kind in ("ld", "st")
+        ]
+        if of.elements == 1:
+            assert packed == [0, 0]
+        else:
+            # The compiler may write a loop twice. Gradients are read in three places.
+            wide = 1 + len(rule.states) - len(rule.row_states)
+            assert packed[1] >= wide and packed[1] % wide == 0, (rule, of)
+            assert packed[0] >= wide + 3, (rule, of)
+            assert ("st.global.f" in compiled) == bool(rule.row_states), (rule, of)
+    for index in (np.int32, np.int64):
+        compile_ptx(rows.keys_source(np.dtype(index)), architecture, text.OPTIONS)
+    for dtype in dtypes:
+        exact(compile_ptx(rows.frequent_source(dtype), architecture, text.OPTIONS), RULES[0])
 
 
 def exact(compiled, rule):
@@ -112,6 +155,52 @@ def test_arrays_are_flattened_for_16_byte_accesses(host, launches, monkeypatch):
         ga.SGD(w).step(host.array(np.ones(shape)))
     assert launches == ["gpuadapt_sgd_packed"] * 3
     assert seen == [(1,), (1,), (6,), (6,), (2,), (2,)]
+
+
+@pytest.mark.parametrize(("n", "frequent"), [(100, 0), (1000, 1)])
+def test_three_launches_for_rows_of_an_array(n, frequent, host):
+    launches = hostcupy.RawKernel.launches
+    optimizer = ga.Adam({"table": host.array(np.ones((9, 4), np.float32))})
+    gradient = ga.RowGrad(host.array(np.arange(n) % 9), host.array(np.ones((n, 4), np.float32)))
+    launches.clear()
+    optimizer.step({"table": gradient})
+    names = ["gpuadapt_keys", *["gpuadapt_frequent"] * frequent, "gpuadapt_adam_rows"]
+    assert launches == names
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "elements"),
+    [
+        (np.s_[:, :], np.s_[:, :], 4),
+        (np.s_[1:, :], np.s_[1:, :], 4),
+        (np.s_[:, :6], np.s_[:, :6], 1),
+        (np.s_[:, ::2], np.s_[:, :4], 1),
+        (np.s_[::2], np.s_[:, :], 1),
+    ],
+)
+def test_16_byte_accesses_only_where_rows_are_aligned(table, values, elements, host, monkeypatch):
+    forms = []
+    monkeypatch.setattr(rows, "kernel", lambda rule, dtype, of: forms.append(of) or _nothing)
+    ours = hostcupy.ndarray(aligned(np.zeros(80, np.float32)).reshape(10, 8)[table])
+    given = hostcupy.ndarray(aligned(np.zeros(80, np.float32)).reshape(10, 8)[values])
+    numbers = host.array(np.zeros(len(given), np.int64))
+    ga.SGD(ours).step(ga.RowGrad(numbers, given))
+    assert [of.elements for of in forms] == [elements]
+    assert forms[0].strided == (table in (np.s_[:, :6], np.s_[:, ::2], np.s_[::2]))
+
+
+def test_misaligned_values_are_read_one_by_one(host, monkeypatch):
+    forms = []
+    monkeypatch.setattr(rows, "kernel", lambda rule, dtype, of: forms.append(of) or _nothing)
+    flat = aligned(np.zeros(41, np.float32))
+    given = hostcupy.ndarray(flat[1:].reshape(10, 4))
+    ours = hostcupy.ndarray(aligned(np.zeros(40, np.float32)).reshape(10, 4))
+    ga.SGD(ours).step(ga.RowGrad(host.array(np.zeros(10, np.int64)), given))
+    assert forms == [rows.form(4, 1, False)]
+
+
+def _nothing(grid, block, arguments):
+    pass
 
 
 def test_source_is_what_is_compiled():

@@ -32,11 +32,15 @@ CONCURRENT = """
     import numpy as np
     import gpuadapt as ga
 
+    rows = np.random.default_rng(0).integers(20_000, size=20_000)
+
     def expected():
-        w = np.ones(200_000, np.float32)
+        w = np.ones((20_000, 10), np.float32)
         optimizer = ga.Adam(w)
-        for _ in range(20):
-            optimizer.step(np.full_like(w, 0.5))
+        for _ in range(10):
+            gradient = np.full_like(w, 0.5)
+            optimizer.step(gradient)
+            optimizer.step(ga.RowGrad(rows, gradient))
         return w
 
     results = {}
@@ -67,13 +71,16 @@ FORKED = """
     import numpy as np
     import gpuadapt as ga
 
-    w = np.ones(200_000, np.float32)
+    w = np.ones((20_000, 10), np.float32)
     gradient = w.copy()
+    by_rows = ga.RowGrad(np.arange(len(w))[::-1].copy(), gradient)
     optimizer = ga.Adam(w, lr=0.25)
     optimizer.step(gradient)
+    optimizer.step(by_rows)
     child = os.fork()
+    optimizer.step(by_rows)
     optimizer.step(gradient)
-    right = np.allclose(w, 0.5)
+    right = np.allclose(w, 0)
     if child == 0:
         os._exit(0 if right else 3)
     assert right
@@ -280,13 +287,15 @@ def test_machine_code_is_vectorised(tmp_path):
         import sys
         import numpy as np
         sys.path.insert(0, sys.argv[1])
-        from cases import RULES
-        from gpuadapt.kernels.cpu import dense
-        for rule in RULES:
-            for dtype in ("float32", "float64"):
-                kernel = dense.kernel(rule, np.dtype(dtype))
-                (text,) = kernel.inspect_asm().values()
-                print(f"=== {rule.name} {dtype}\\n{text}")
+        from cases import ONE_EACH, RULES
+        from gpuadapt.kernels.cpu import dense, rows
+        from gpuadapt.kernels import rules
+        kernels = [(dense, rule, "float32") for rule in RULES]
+        kernels += [(dense, case.rule, "float64") for case in ONE_EACH]
+        kernels += [(rows, rules.adagrad, "float32"), (rows, rules.adam, "float64")]
+        for traversal, rule, dtype in kernels:
+            (text,) = traversal.kernel(rule, np.dtype(dtype)).inspect_asm().values()
+            print(f"=== {traversal.__name__} {rule.name} {dtype}\\n{text}")
     """
     if os.uname().machine != "x86_64":
         pytest.skip("reads x86-64 machine code")
@@ -296,12 +305,12 @@ def test_machine_code_is_vectorised(tmp_path):
     kernels = text.split("=== ")[1:]
     assert len(kernels) >= 30
     for kernel in kernels:
-        name, dtype = kernel.split("\n", 1)[0].split()
+        traversal, name, dtype = kernel.split("\n", 1)[0].split()
         kind = {"float32": "ps", "float64": "pd"}[dtype]
         plain = name.startswith(("sgd", "momentum", "nesterov"))
         for operation in ("mul", "sub" if plain else "div", *([] if plain else ["sqrt"])):
             packed = re.findall(rf"\bv?{operation}{kind}\b.*%{wide}", kernel)
             assert packed, (name, dtype, operation)
-        assert ("prefetch" in kernel) == dense.PREFETCHED, name
+        assert ("prefetch" in kernel) == (dense.PREFETCHED or traversal.endswith("rows")), name
         contracted = re.findall(r"\bvfn?m(?:add|sub)\w+", kernel)
         assert not contracted, (name, contracted)

@@ -56,14 +56,13 @@ class Batch:
         RowIndexError
             The first that is out of range, unless they are to be skipped.
         """
-        n = rows.size
+        n, bits = rows.size, count.bit_length()
+        self.shift = n.bit_length()
+        if self.shift + bits > 64:
+            raise RowIndexError(f"{n:,} rows of a table of {count:,} are too many to sort at once")
         if n > self._memory.shape[1]:
             self._memory = np.empty((2, n + n // 4), np.uint64)
         keys, spare = self._memory[:, :n]
-        self.shift = n.bit_length()
-        bits = count.bit_length()
-        if self.shift + bits > 64:
-            raise RowIndexError(f"{n:,} rows of a table of {count:,} are too many to sort at once")
         shift, found = np.uint64(self.shift), np.empty((parts, 3), np.int64)
         compiled = grouping()
         threads.call(compiled.pack, rows, count, shift, keys, found)

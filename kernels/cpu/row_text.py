@@ -110,9 +110,8 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
                 end += 1
             at = np.intp(keys[i] & mask)
             row = np.intp(number)
-            if end == i + 1 and not most < np.inf:
-{single}
-            else:
+            total = part({gradient}, at, 0, width)
+            if end > i + 1 or most < np.inf:
                 known = -1
                 if end - i > often:
                     for other in range(frequent.shape[0]):
@@ -129,7 +128,8 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
                     divide(part(buffers, k, 0, width), T(end - i))
                 if most < np.inf:
                     clip(part(buffers, k, 0, width), most, part(partial, k, 0, {sums}))
-{merged}
+                total = part(merged, k, 0, width)
+{update}
             i = end
 
 
@@ -149,7 +149,7 @@ def rows(counter, piece, keys, shift, frequent, totals, often, mean, most, buffe
     counter[0] = 0
     if serial or buffers.shape[0] == 1:
         work(counter, piece, keys, shift, frequent, totals, often, mean, most,
-             buffers, merged, partial, 0, {arguments})
+             buffers, merged, partial, np.intp(0), {arguments})
     else:
         for k in prange(buffers.shape[0]):
             work(counter, piece, keys, shift, frequent, totals, often, mean, most,

@@ -57,8 +57,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
             inside=", ".join([*arrays, *mean, *coefficients]),
             gradient=gradient,
             span=_span(rule, by_row, mean),
-            single=_indented(_update(rule, f"part({gradient}, at, 0, width)"), 16),
-            merged=_indented(_update(rule, "part(merged, k, 0, width)"), 16),
+            update=_indented(_update(rule), 12),
             asked_last=_indented([f"prefetch({name}, begin + width - 1)" for name in matrices], 20),
             asked=_indented([f"prefetch({name}, begin + j)" for name in matrices], 24),
             followed=FOLLOWED // dtype.itemsize,
@@ -90,17 +89,17 @@ def _span(rule: Rule, by_row: list[str], mean: list[str]) -> str:
     )
 
 
-def _update(rule: Rule, gradient: str) -> list[str]:
-    """The update of the row with number ``row``."""
+def _update(rule: Rule) -> list[str]:
+    """The update of the row with number ``row`` by its gradient ``total``."""
     lines, mean = [], []
     parts = {name: f"part({name}_, row, 0, width)" for name in (rule.parameter, *rule.states)}
     parts |= {name: f"{name}_[row]" for name in rule.row_states}
     if rule.squared is not None:
-        given = ", ".join([parts[rule.parameter], gradient, *rule.squared_coefficients])
+        given = ", ".join([parts[rule.parameter], "total", *rule.squared_coefficients])
         squares = f"row_squares({given}, part(partial, k, 0, {SUMS}))"
         lines, mean = [f"mean_square = T({squares} / width)"], ["mean_square"]
     states = [parts[name] for name in rule.states]
-    call = [parts[rule.parameter], gradient, *states, *mean, *rule.coefficients]
+    call = [parts[rule.parameter], "total", *states, *mean, *rule.coefficients]
     results = "".join(f"{name}_[row], " for name in rule.row_states).rstrip(", ")
     return [
         *lines,
