@@ -14,7 +14,7 @@ from gpuadapt.kernels.rule import Rule
 import gpuadapt as ga
 
 from . import traffic
-from .training import library
+from .training import library, placed
 
 
 @ga.rule
@@ -114,14 +114,16 @@ def rows(
     function of k
     """
     xp, width = library(backend), table[1]
-    tables = xp.ones((1 + states, *table), xp.float32)
+    tables = np.ones((1 + states, *table), np.float32)
+    tables = placed(tables) if xp is np else xp.asarray(tables)
     plans = []
     for numbers in batches:
         touched, counts = np.unique(numbers, return_counts=True)
         ends = np.concatenate([[0], np.cumsum(counts)])
         order = np.argsort(numbers, kind="stable")
         plan = [xp.asarray(part) for part in (touched, ends, order)]
-        plans.append((*plan, xp.ones((numbers.size, width), xp.float32)))
+        values = np.ones((numbers.size, width), np.float32)
+        plans.append((*plan, placed(values) if xp is np else xp.asarray(values)))
     if backend == "cpu":
         add = _rows_cpu()
         return lambda k: add(*plans[k], tables)
@@ -150,6 +152,7 @@ def _rows_cpu() -> Callable[..., None]:
     def ask(array: Any, row: Any) -> None:
         for j in range(0, array.shape[1], line):
             prefetch(array[row], j)
+        prefetch(array[row], array.shape[1] - 1)
 
     @njit(parallel=True, error_model="numpy")
     def kernel(touched: Any, ends: Any, order: Any, values: Any, tables: Any) -> None:

@@ -1,8 +1,4 @@
-"""Rows of a table: others' sparse updates beside the machine's limit for random rows.
-
-gpuadapt has no update by rows yet: it takes part with the whole table, the gradient spread
-over it, where that is the same formula.
-"""
+"""Rows of a table: sparse updates beside the machine's limit for the same random rows."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from gpuadapt.kernels import rules
 
 from . import limits, peers, traffic
 from .timing import interleaved
-from .training import CHECKED, HYPER, expected
+from .training import CHECKED, HYPER, expected, placed
 from .update import THEIRS
 
 BATCHES = 8
@@ -30,13 +26,18 @@ class Case(NamedTuple):
     rows: int
     width: int
     batch: int
-    skewed: bool = True
-    """Zipf-like (the k-th most frequent row 1 / k as often as the first), or uniform."""
+    kind: str = "Zipf-like"
+    """Zipf-like (the k-th most frequent row 1 / k as often as the first), uniform, or hot: half
+    of them one row, the others uniform."""
+    drawn: int | None = None
+    """Among how many rows, spread over the table; all of them if None. A table of just those
+    is timed beside it: what size alone costs."""
 
     @property
     def name(self) -> str:
-        kind = "Zipf-like" if self.skewed else "uniform"
-        return f"{self.method}, {self.rows:,} x {self.width}, {self.batch:,} {kind} rows"
+        among = "" if self.drawn is None else f" of {self.drawn:,}"
+        table = f"{self.rows:,} x {self.width}"
+        return f"{self.method}, {table}, {self.batch:,} {self.kind} rows{among}"
 
 
 def cases(quick: bool) -> list[Case]:
@@ -49,7 +50,8 @@ def cases(quick: bool) -> list[Case]:
     found += [Case("adam", 5 * million, 16, 500_000)]
     found += [Case("adam", million, 64, batch) for batch in (1_000, 10_000)]
     found += [Case("adam", million, width, 100_000) for width in (16, 256)]
-    return [*found, Case("adam", million, 64, 100_000, skewed=False)]
+    found += [Case("adam", million, 64, 100_000, kind) for kind in ("uniform", "hot")]
+    return [*found, Case("adam", 5 * million, 64, 10_000, drawn=50_000)]
 
 
 def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
@@ -57,19 +59,25 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     first = check(case.method, backend)
     random = np.random.default_rng(0)
     batches = [draw(case, random) for _ in range(BATCHES)]
-    values = [random.standard_normal((case.batch, case.width), np.float32) for _ in batches]
+    values = [placed(random.standard_normal((case.batch, case.width), np.float32)) for _ in batches]
     start = random.standard_normal((case.rows, case.width), np.float32)
+    makers, hyper = peers.rows(case.method, backend), HYPER[case.method]
     loaded = list(zip(batches, values, strict=True))
-    steps = {
-        name: make(start, loaded, HYPER[case.method]).step
-        for name, make in peers.rows(case.method, backend).items()
-    }
+    if case.drawn is None:
+        steps = {name: make(start, loaded, hyper).step for name, make in makers.items()}
+    else:
+        apart = case.rows // case.drawn
+        close = [(numbers // apart, rows) for numbers, rows in loaded]
+        steps = {
+            "gpuadapt": makers["gpuadapt"](start, loaded, hyper).step,
+            "gpuadapt, small": makers["gpuadapt"](start[: case.drawn], close, hyper).step,
+        }
     rule = getattr(rules, case.method)
     states = len(rule.states)
     steps["limit"] = limits.rows(backend, (case.rows, case.width), batches, states)
     times = interleaved({name: _cycle(step) for name, step in steps.items()}, backend, rounds)
-    for name, seconds in first.items():
-        times[name]["first"] = seconds
+    for name in times.keys() & first.keys():
+        times[name]["first"] = first[name]
     touched = round(float(np.mean([np.unique(numbers).size for numbers in batches])))
     return {
         "name": case.name,
@@ -78,7 +86,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
         "table": [case.rows, case.width],
         "batch": case.batch,
         "touched": touched,
-        "skewed": case.skewed,
+        "kind": case.kind,
         "backend": backend,
         "bytes": traffic.rows(rule, np.dtype(np.float32), case.width, case.batch, touched),
         "times": times,
@@ -87,12 +95,16 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
 
 def draw(case: Case, random: np.random.Generator) -> np.ndarray:
     """The row of each gradient row, int64, with duplicates."""
-    if not case.skewed:
-        return random.integers(0, case.rows, case.batch)
-    # The distribution function of 1 / rank is nearly a logarithm. Where a rank lies in the
-    # table is a permutation of its own, the same for every batch.
-    rank = (case.rows ** random.random(case.batch)).astype(np.int64) - 1
-    return np.random.default_rng(1).permutation(case.rows)[rank]
+    count = case.drawn or case.rows
+    numbers = random.integers(0, count, case.batch)
+    if case.kind == "hot":
+        numbers[random.random(case.batch) < 0.5] = count // 3
+    elif case.kind == "Zipf-like":
+        # The distribution function of 1 / rank is nearly a logarithm. Where a rank lies in
+        # the table is a permutation of its own, the same for every batch.
+        rank = (count ** random.random(case.batch)).astype(np.int64) - 1
+        numbers = np.random.default_rng(1).permutation(count)[rank]
+    return numbers * (case.rows // count)
 
 
 def check(method: str, backend: str) -> dict[str, float]:
@@ -133,24 +145,25 @@ def lazily(
 ) -> np.ndarray:
     """Duplicates summed, touched rows updated, the others left alone; float64.
 
-    ``rowwise`` is Adagrad with one mean of squares for each row.
+    ``rowwise`` is with the mean of squares over a row in place of every square.
     """
     table = start.astype(np.float64)
     states: dict[str, np.ndarray] = {}
+    form = form | ({"square": _mean_square} if rowwise else {})
     for t, (numbers, values) in enumerate(batches, 1):
         touched, where = np.unique(numbers, return_inverse=True)
         gradient = np.zeros((touched.size, start.shape[1]))
         np.add.at(gradient, where, values.astype(np.float64))
-        if rowwise:
-            total = states.setdefault("G", np.zeros((len(table), 1)))
-            total[touched] += np.mean(gradient**2, axis=1, keepdims=True)
-            table[touched] -= hyper["lr"] * gradient / (np.sqrt(total[touched]) + hyper["eps"])
-            continue
         here = {name: state[touched] for name, state in states.items()}
         table[touched] = expected(method, table[touched], [gradient], hyper, form, here, t)
         for name, state in here.items():
-            states.setdefault(name, np.zeros_like(table))[touched] = state
+            states.setdefault(name, np.zeros((len(table), state.shape[1])))[touched] = state
     return table
+
+
+def _mean_square(gradient: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = np.mean(gradient**2, axis=1, keepdims=True)
+    return mean
 
 
 def _cycle(step: Any) -> Any:

@@ -38,6 +38,10 @@ CHECKED: Hyper = {"lr": 0.1, "eps": 1e-3}
 """What checks use instead: it shows where eps stands, which differs between libraries."""
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 class Trainer(NamedTuple):
     """Parameters of a candidate's own, and its optimizer."""
 
@@ -75,6 +79,18 @@ def library(backend: str) -> Any:
     import cupy
 
     return cupy
+
+
+def placed(array: np.ndarray) -> np.ndarray:
+    """A copy that begins on a cache line, as torch's tensors do and NumPy's arrays do not.
+
+    Rows of a table may then be whole lines; a row that is not costs one line more.
+    """
+    memory = np.empty(array.nbytes + LINE, np.uint8)
+    copy = memory[-memory.ctypes.data % LINE :][: array.nbytes].view(array.dtype)
+    copy = copy.reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def expected(

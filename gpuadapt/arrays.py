@@ -17,6 +17,9 @@ from .errors import BackendError, ParameterError
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 """The element types of parameters."""
 
+LINE = 64
+"""Bytes of a cache line."""
+
 
 def backend_of(array: object) -> str | None:
     """ "cpu" for a NumPy array, "cuda" for a CuPy array, None for anything else."""
@@ -132,6 +135,12 @@ def on_device(array: Any) -> AbstractContextManager[Any]:
 
 def zeros_like(array: Any, backend: str) -> Any:
     """Zeros of the array's shape, element type and order in memory, on its device."""
+    if backend == "cpu" and array.flags.c_contiguous and array.flags.aligned:
+        # As far from the beginning of a cache line: where a row of the array is one line,
+        # so is that of its states.
+        memory = np.zeros(array.nbytes + LINE, np.uint8)
+        start = (array.ctypes.data - memory.ctypes.data) % LINE
+        return memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     if backend == "cpu":
         return np.zeros_like(array, subok=False)
     with array.device:

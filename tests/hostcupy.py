@@ -335,7 +335,8 @@ class RawKernel:
             + "static void **given;\n"
             + f"static void run_thread() {{ {self.name}({given}); }}\n"
             + 'extern "C" void run(long long grid, int threads, void **arguments) {\n'
-            + "    given = arguments; body = run_thread; blockDim.x = threads; unsigned random = 1;\n"
+            + "    given = arguments; body = run_thread; blockDim.x = threads;\n"
+            + "    unsigned random = 1;\n"
             + "    for (long long k = 0; k < grid; ++k) {\n"
             + f"        blockIdx.x = k; block(threads, {waits}, random);\n"
             + "    }\n}\n"

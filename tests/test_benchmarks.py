@@ -108,7 +108,7 @@ def test_a_peer_that_is_missing_is_left_out(monkeypatch):
     assert set(versions.values()) == {None}
     for method in METHODS:
         assert set(peers.makers(method, "cpu")) == {"gpuadapt", "numpy"}
-    assert set(peers.rows("adam", "cpu")) == {"numpy"}
+    assert set(peers.rows("adam", "cpu")) == {"gpuadapt", "numpy"}
 
 
 def test_turns_are_interleaved_in_changing_order():
@@ -155,21 +155,32 @@ def test_bytes(method, bytes_):
 
 
 @pytest.mark.parametrize("method", ["adam", "adagrad"])
-@pytest.mark.parametrize("skewed", [False, True])
-def test_rows(method, skewed):
-    case = rows.Case(method, 200, 16, 150, skewed)
+@pytest.mark.parametrize("kind", ["uniform", "Zipf-like", "hot"])
+def test_rows(method, kind):
+    case = rows.Case(method, 200, 16, 150, kind)
     result = rows.run(case, "cpu", rounds=2)
     assert 0 < result["touched"] < 150
-    assert {"numpy", "limit"} <= set(result["times"])
+    assert {"gpuadapt", "numpy", "limit"} <= set(result["times"])
+    assert ("gpuadapt row-wise" in result["times"]) == (method == "adagrad")
 
 
-def test_rows_that_repeat_are_more_frequent_when_skewed():
+def test_what_the_size_of_a_table_costs():
+    case = rows.Case("adam", 4_000, 16, 150, drawn=40)
+    assert case.name == "adam, 4,000 x 16, 150 Zipf-like rows of 40"
+    numbers = rows.draw(case, np.random.default_rng(0))
+    assert not (numbers % 100).any() and numbers.max() < 4_000
+    result = rows.run(case, "cpu", rounds=2)
+    assert set(result["times"]) == {"gpuadapt", "gpuadapt, small", "limit"}
+
+
+def test_how_often_rows_repeat():
     random = np.random.default_rng(0)
-    drawn = [rows.draw(rows.Case("adam", 1_000, 4, 5_000, skewed), random) for skewed in (0, 1)]
-    for numbers in drawn:
+    most = []
+    for kind in ("uniform", "Zipf-like", "hot"):
+        numbers = rows.draw(rows.Case("adam", 1_000, 4, 5_000, kind), random)
         assert numbers.min() >= 0 and numbers.max() < 1_000
-    most = [np.bincount(numbers).max() for numbers in drawn]
-    assert most[0] < 30 < 400 < most[1]
+        most.append(np.bincount(numbers).max())
+    assert most[0] < 30 < 400 < most[1] < 1_200 and 2_300 < most[2] < 2_700
 
 
 def test_lazy_rows_are_the_dense_method_where_zero_gradients_change_nothing():
@@ -348,6 +359,25 @@ def test_goals():
         "adam, 50,000,000 elements: 0.50x limit (goal 0.9x), MISSED",
     ]
     assert goals.verdicts({}) == []
+
+
+def test_goals_of_row_wise_updates():
+    results = some_results()
+    times = results["dense"][0]["times"]
+    case = {
+        "name": f"adagrad, {goals.SMALL}",
+        "backend": "cpu",
+        "times": {
+            "gpuadapt": times["gpuadapt"],
+            "gpuadapt row-wise": times["limit"],
+            "fbgemm": times["torch foreach"],
+            "fbgemm row-wise": times["torch fused"],
+        },
+    }
+    assert goals.verdicts({"machine": results["machine"], "rows": [case]}) == [
+        f"adagrad, {goals.SMALL}: 1.50x fbgemm (goal 3x), MISSED",
+        f"adagrad, {goals.SMALL}: gpuadapt row-wise 3.00x fbgemm row-wise (goal 2x), met",
+    ]
 
 
 def test_a_page_says_all_that_was_measured(tmp_path):

@@ -39,7 +39,6 @@ def test_dense_and_coalesced(duplicates, dtype):
 
 
 def test_coalescing_first_changes_nothing(backend):
-    """Where the library has what it needs: not the stand-in."""
     rows, values = rows_and_values()
     table = np.ones((12, 3), np.float32)
     merged = ga.RowGrad(rows, values).coalesced()

@@ -36,9 +36,9 @@ def makers(
 
 
 def rows(method: str, backend: str) -> dict[str, MakeRows]:
-    """Whoever updates a table by rows, and is installed; then gpuadapt."""
-    found: dict[str, MakeRows] = {}
+    """gpuadapt first, then whoever updates a table by rows, and is installed."""
+    found = ours.row_makers(method, backend)
     for peer in ROWS:
         if peer.library() is not None:
             found |= peer.row_makers(method, backend)
-    return found | ours.row_makers(method, backend)
+    return found

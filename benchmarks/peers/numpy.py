@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import training
-from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, reference
+from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, placed, reference
 
 NAME = "numpy"
 PACKAGES = ("numpy",)
@@ -55,7 +55,7 @@ def make_rows(
     hyper: Hyper,
 ) -> RowTrainer:
     """Sort, sum the duplicates, update the touched rows."""
-    table, update = start.copy(), getattr(reference, method)
+    table, update = placed(start), getattr(reference, method)
     names = {"adam": "mv", "adagrad": "G"}[method]
     # Ones times zero: memory that nobody has written is one page, and stays in the cache.
     states = {name: start * np.float32(0) for name in names}

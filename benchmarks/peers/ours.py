@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 import gpuadapt as ga
 
-from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, library
+from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
 
 FORMS = {"adagrad": "inside", "rmsprop": "inside", "adam": "outside"}
 """Where eps stands by default."""
@@ -36,9 +37,11 @@ def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -
     )
 
 
-def optimizer_of(method: str, parameters: list[np.ndarray], hyper: Hyper) -> ga.Optimizer:
+def optimizer_of(
+    method: str, parameters: list[np.ndarray], hyper: Hyper, **settings: bool
+) -> ga.Optimizer:
     """The public class, with hyperparameters under the reference's names."""
-    given: dict[str, object] = {k: v for k, v in hyper.items() if not k.startswith("beta")}
+    given: dict[str, Any] = {k: v for k, v in hyper.items() if not k.startswith("beta")}
     if method == "adam":
         given["betas"] = (hyper["beta1"], hyper["beta2"])
     kind = {
@@ -47,28 +50,31 @@ def optimizer_of(method: str, parameters: list[np.ndarray], hyper: Hyper) -> ga.
         "adadelta": ga.Adadelta,
         "adam": ga.Adam,
     }[method]
-    return kind(parameters, **given)
+    return kind(parameters, **given, **settings)
 
 
 def row_makers(method: str, backend: str) -> dict[str, MakeRows]:
-    """The whole table: the same formula only where a zero gradient changes nothing."""
-    if (method, backend) != ("adagrad", "cpu"):
-        return {}
-    return {"gpuadapt, whole table": partial(make_rows, method)}
+    found = {"gpuadapt": partial(make_rows, method, backend, False)}
+    if method == "adagrad":
+        found["gpuadapt row-wise"] = partial(make_rows, method, backend, True)
+    return found
 
 
 def make_rows(
     method: str,
+    backend: str,
+    rowwise: bool,
     start: np.ndarray,
     batches: Sequence[tuple[np.ndarray, np.ndarray]],
     hyper: Hyper,
 ) -> RowTrainer:
-    table, gradient = start.copy(), np.zeros_like(start)
-    optimizer = optimizer_of(method, [table], hyper)
-
-    def step(k: int) -> None:
-        gradient[:] = 0
-        np.add.at(gradient, *batches[k])
-        optimizer.step([gradient])
-
-    return RowTrainer(step, lambda: table, {"eps_mode": FORMS[method]})
+    xp = library(backend)
+    table = placed(start) if xp is np else xp.asarray(start)
+    optimizer = optimizer_of(method, [table], hyper, rowwise=rowwise)
+    gradients = [ga.RowGrad(xp.asarray(rows), xp.asarray(values)) for rows, values in batches]
+    return RowTrainer(
+        lambda k: optimizer.step([gradients[k]]),
+        lambda: table if xp is np else table.get(),
+        {"eps_mode": FORMS[method]},
+        rowwise,
+    )
