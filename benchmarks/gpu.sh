@@ -12,7 +12,7 @@ status=0
 nvidia-smi >"$output/nvidia-smi.txt"
 skip=()
 python3 -c "import matplotlib, rich, sklearn" 2>"$output/left-out.txt" ||
-    skip=(--ignore tests/test_cli.py --ignore gpuadapt/compare)
+    skip=(--ignore tests/test_cli.py --ignore tests/test_words.py --ignore gpuadapt/compare)
 python3 -m pytest -q "${skip[@]}" >"$output/tests.txt" 2>&1 || status=1
 tail -n 25 "$output/tests.txt"
 python3 -m benchmarks "$@" --backend cuda --json "$output/cuda.json" || status=1

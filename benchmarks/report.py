@@ -20,8 +20,11 @@ BEGIN, END = "<!-- made by `python -m benchmarks.report` -->", "<!-- end -->"
 SUITES = ("dense", "many", "formats", "rows")
 ROOFS = ("limit", "arithmetic")
 """What no kernel of the same bytes, and none of the same operations, gets below."""
-PRINTED = ("torch fused", "torch foreach", "optax jit", "deepspeed", "thinc", "numpy", "cupy")
-"""Peers in the README's table, as far as they were there."""
+PRINTED = {
+    "dense": ("torch fused", "torch foreach", "optax jit", "deepspeed", "thinc", "numpy", "cupy"),
+    "rows": ("torch SparseAdam", "torch Adagrad", "fbgemm", "fbgemm row-wise", "numpy"),
+}
+"""Peers in the README's tables, by suite, as far as they were there."""
 
 
 def lines(result: dict[str, Any]) -> Iterable[str]:
@@ -105,13 +108,17 @@ def page(results: dict[str, Any], picture: str | None) -> str:
 
 
 def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """The README's part: the dense updates on each machine."""
+    """The README's part: updates of whole arrays, and of rows, on each machine."""
     parts = []
     for name, results in every:
         if not results.get("dense"):
             continue
         link = f"[everything measured there](benchmarks/results/{name}.md)"
-        parts += [f"{headline(results)} ({link}):", "\n".join(table(results["dense"], PRINTED))]
+        parts += [f"{headline(results)} ({link}):"]
+        for suite, names in PRINTED.items():
+            cases = results.get(suite, ())
+            if cases and all("gpuadapt" in case["times"] for case in cases):
+                parts += ["\n".join(table(cases, names))]
     return "\n\n".join([BEGIN, *parts, END])
 
 

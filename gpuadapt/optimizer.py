@@ -88,7 +88,11 @@ class Optimizer:
     ) -> None:
         if not isinstance(rule, Rule):
             raise RuleError(f"rule: got {rule!r}, expected a function decorated with @rule")
-        common = {"weight_decay": weight_decay, "decay": decay, "maximize": maximize}
+        common: dict[str, Any] = {
+            "weight_decay": weight_decay,
+            "decay": decay,
+            "maximize": maximize,
+        }
         common |= {"rowwise": rowwise, "max_row_norm": max_row_norm, "check": check}
         common |= expand(hyperparameters)
         check_rule(rule)
@@ -180,7 +184,7 @@ class Optimizer:
                     check_apart(slot.name, array, self._slots.values())
         values = [group.prepare(self.step_count) for group in self._groups]
         computed: dict[tuple[int, int], tuple[float, ...]] = {}
-        work = []
+        work: list[tuple[Slot, Any, Any, tuple[float, ...]]] = []
         for slot, grad in pairs:
             group = self._groups[slot.group]
             key = (slot.group, slot.updates)

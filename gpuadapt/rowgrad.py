@@ -149,7 +149,7 @@ def _backend_of(array: Any) -> str | None:
 
 
 @rule
-def overwrite(p, g, h):
+def overwrite(p: Any, g: Any, h: Any) -> Any:
     """p <- g"""
     return g
 

@@ -32,7 +32,12 @@ def rowwise_program(program: Program) -> Program:
     results = [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
     parameter, gradient, *states = program.arguments
     expressions = [expression for _, expression in lines] + results
-    squares = [node.args[0] for tree in expressions for node in ast.walk(tree) if _is_square(node)]
+    squares = [
+        node.args[0]
+        for tree in expressions
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _is_square(node)
+    ]
     if not squares:
         raise RuleError(f"rowwise: {program.name!r} has no sq(...) to take a row's mean of")
     for argument in squares:
@@ -100,8 +105,8 @@ def _closure(needed: set[str], lines: Lines) -> set[str]:
     return found
 
 
-def _is_square(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "sq"
+def _is_square(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "sq"
 
 
 def _shown(expression: ast.expr) -> str:
@@ -109,5 +114,5 @@ def _shown(expression: ast.expr) -> str:
 
 
 class _Mean(ast.NodeTransformer):
-    def visit_Call(self, node: ast.Call) -> ast.expr:
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         return ast.Name(MEAN) if _is_square(node) else self.generic_visit(node)

@@ -289,7 +289,7 @@ static void block(int threads, bool waits, unsigned &random) {
 """
 """Blocks of threads, warps that wait, on one thread of the host."""
 
-TYPES = {"bool": np.bool_, "int": np.int32, "long long": np.int64, "float": np.float32,
+TYPES = {"int": np.int32, "long long": np.int64, "float": np.float32,
          "double": np.float64, "unsigned long long": np.uint64}  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_the_readmes_examples_run():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
     names = {"ga": ga, "params": np.ones(3), "w1": np.ones(2), "w2": np.ones(2)}
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for index, block in enumerate(blocks):
         file = f"<README {index}>"
         linecache.cache[file] = (len(block), None, block.splitlines(keepends=True), file)

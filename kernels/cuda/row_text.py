@@ -193,7 +193,7 @@ extern "C" __global__ void gpuadapt_frequent(
 ROWS = r"""
 extern "C" __global__ void %(name)s(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const %(type)s *__restrict__ totals, bool mean, bool clipped, double most,
+    long long width, const %(type)s *__restrict__ totals, int mean, int clipped, double most,
     unsigned long long *skipped,
     %(arguments)s
 ) {
@@ -210,7 +210,7 @@ extern "C" __global__ void %(name)s(
     gradient<%(type)s> row_gradient = {
         {%(gradient)s, width, keys, (1ULL << shift) - 1,
          i, here ? end_of(keys, i, n, shift) : i},
-        totals, mean, %(type)s(1)
+        totals, mean != 0, %(type)s(1)
     };
     if (clipped) {
         const number<double> norm = ieee::root(squares<LANES, N>(here, width, [&](long long j) {

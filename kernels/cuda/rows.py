@@ -267,7 +267,7 @@ class Update:
                 (-(-n * of.lanes // BLOCK),),
                 (BLOCK,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), self._totals, np.bool_(plan.mean), np.bool_(plan.most < math.inf),
+                 np.int64(width), self._totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
                  np.float64(plan.most), self._skipped, *self._layout,
                  plan.values, parameter, *states, *map(dtype.type, coefficients)),
             )  # fmt: skip
