@@ -27,10 +27,15 @@ print(time.perf_counter() - start)
 FIRST_STEP = """
 import time; start = time.perf_counter()
 import gpuadapt, numpy
-w = numpy.ones(1000, numpy.float32)
-gpuadapt.Adam(w).step(w.copy())
+w = numpy.ones((1000, 4), numpy.float32)
+gpuadapt.Adam(w).step({})
 print(time.perf_counter() - start)
 """
+
+GRADIENTS = {
+    "step": "w.copy()",
+    "step by rows": "gpuadapt.RowGrad(numpy.arange(1000), w.copy())",
+}
 
 MEMORY = """
 import sys
@@ -74,10 +79,12 @@ def _startup(repeats: int) -> Iterator[Entry]:
     with tempfile.TemporaryDirectory() as cache:
         _run(IMPORT, cache)  # fills the file cache
         yield _seconds("import", [_run(IMPORT, cache) for _ in range(repeats)])
-        first = [_run(FIRST_STEP, os.path.join(cache, str(index))) for index in range(3)]
-        yield _seconds("import and first step ever", first)
-        again = [_run(FIRST_STEP, os.path.join(cache, "0")) for _ in range(repeats)]
-        yield _seconds("import and first step, second process", again)
+        for kind, gradient in GRADIENTS.items():
+            script = FIRST_STEP.format(gradient)
+            folders = [os.path.join(cache, f"{kind}{index}") for index in range(3)]
+            yield _seconds(f"import and first {kind} ever", [_run(script, f) for f in folders])
+            again = [_run(script, folders[0]) for _ in range(repeats)]
+            yield _seconds(f"import and first {kind}, second process", again)
 
 
 def _python(count: int, backend: str, rounds: int) -> Iterator[Entry]:
