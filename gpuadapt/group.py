@@ -193,8 +193,7 @@ class Group:
 
 
 def _most(settings: Mapping[str, Any], step: int) -> float:
-    given = settings["max_row_norm"]
-    return math.inf if given is None else hyperparameters.at_step("max_row_norm", given, step)
+    return hyperparameters.at_step("max_row_norm", settings["max_row_norm"], step)
 
 
 def coefficients(rule: Rule, values: Iterable[float], updates: int) -> tuple[float, ...]:

@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "decay": "l2",
     "maximize": False,
     "rowwise": False,
-    "max_row_norm": None,
+    "max_row_norm": math.inf,
     "check": None,
 }
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
@@ -94,7 +94,8 @@ def number(name: str, value: Any) -> float:
     except OverflowError:
         result = math.inf
     allowed, text = RANGES.get(name, (math.isfinite, "finite"))
-    if not (math.isfinite(result) and allowed(result)):
+    finite = math.isfinite(result) or name == "max_row_norm"
+    if not (finite and allowed(result)):
         raise HyperparameterError(f"{name}: got {value!r}, expected a number {text}")
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -41,9 +42,10 @@ class Optimizer:
         Keep one second moment for each row (an index of the first dimension) instead of one
         for each element: the mean of the squares over the row takes the place of the square.
         For rules that allow it: Adagrad, RMSprop, Adam. Cannot be changed later.
-    max_row_norm : float or schedule, > 0, or None
+    max_row_norm : float or schedule, > 0
         Each row of a gradient, its duplicates merged, is scaled down to this Euclidean norm
-        if it has a larger one. Before weight decay.
+        if it has a larger one, before weight decay. Norms are float64 numbers: a row whose
+        norm overflows becomes zero.
     check : {"raise", "skip"} or None
         What to do about rows of a `RowGrad` that are not in the table: raise `RowIndexError`,
         or leave them out and count them. None is "raise" on the CPU and "skip" on a GPU,
@@ -82,7 +84,7 @@ class Optimizer:
         decay: str = "l2",
         maximize: bool = False,
         rowwise: bool = False,
-        max_row_norm: Hyperparameter | None = None,
+        max_row_norm: Hyperparameter = math.inf,
         check: str | None = None,
         **hyperparameters: Any,
     ) -> None:
@@ -272,6 +274,8 @@ class Optimizer:
         ------
         StateError
             Of another rule, other parameters, other shapes or element types.
+        HyperparameterError
+            With settings that this optimizer cannot have, such as another ``rowwise``.
         """
         check(state, self.rule, self._groups, self._slots)
         restore(state, self._groups, self._slots)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,7 @@ class RowGrad:
            [-1. , -1. ]], dtype=float32)
     """
 
-    __slots__ = ("duplicates", "rows", "values")
+    __slots__ = ("_duplicates", "_rows", "_values")
 
     def __init__(self, rows: Any, values: Any, *, duplicates: str = "sum") -> None:
         backend = _backend_of(rows)
@@ -69,9 +71,24 @@ class RowGrad:
         if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
             names = ", ".join(map(repr, DUPLICATES))
             raise GradientError(f"duplicates: got {duplicates!r}, expected one of {names}")
-        self.rows = plain(rows)
-        self.values = plain(values)
-        self.duplicates = duplicates
+        self._rows = plain(rows)
+        self._values = plain(values)
+        self._duplicates = duplicates
+
+    @property
+    def rows(self) -> Any:
+        """Numbers of rows."""
+        return self._rows
+
+    @property
+    def values(self) -> Any:
+        """Their gradients."""
+        return self._values
+
+    @property
+    def duplicates(self) -> str:
+        """What is done about rows that occur more than once."""
+        return self._duplicates
 
     @classmethod
     def from_dense(cls, gradient: Any) -> RowGrad:
@@ -81,9 +98,12 @@ class RowGrad:
         ----------
         gradient : array, shape (rows, \\*row shape)
         """
-        backend = backend_of(gradient)
-        if backend is None or gradient.ndim == 0:
-            raise GradientError(f"gradient: got {describe(gradient)}, expected an array with rows")
+        backend = _backend_of(gradient)
+        if backend is None or gradient.ndim == 0 or gradient.dtype not in DTYPES:
+            raise GradientError(
+                f"gradient: got {describe(gradient)}, expected an array of float32 or float64 "
+                "with rows"
+            )
         with on_device(gradient):
             used = (gradient != 0).any(axis=tuple(range(1, gradient.ndim)))
             rows = namespace(backend).flatnonzero(used)
@@ -117,12 +137,12 @@ class RowGrad:
             _overwrite(values, RowGrad(places, self.values, duplicates=self.duplicates))
             return RowGrad(touched, values)
 
-    def to_dense(self, shape: tuple[int, ...]) -> Any:
+    def to_dense(self, shape: int | Sequence[int]) -> Any:
         """The gradient of the whole table: an array with zeros where there are no rows.
 
         Parameters
         ----------
-        shape : tuple of int
+        shape : int or sequence of int
             The table's.
 
         Raises
@@ -132,7 +152,11 @@ class RowGrad:
         RowIndexError
             A row is not in the table.
         """
-        if not shape or tuple(shape[1:]) != self.values.shape[1:]:
+        try:
+            shape = tuple(map(operator.index, np.atleast_1d(shape)))
+        except (TypeError, ValueError):
+            shape = ()
+        if not shape or min(shape) < 0 or shape[1:] != self.values.shape[1:]:
             raise GradientError(f"shape: got {shape}, expected (rows, *{self.values.shape[1:]})")
         with on_device(self.values):
             table = namespace(backend_of(self.rows) or "cpu").zeros(shape, self.values.dtype)

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from .errors import RuleError
-from .program import Program, Rename, names, single_assignment
+from .program import Program, Rename, host_only, names, single_assignment
 
 MEAN = "_mean_square"
 """The variable that stands for the mean; rules cannot have names like it."""
@@ -36,7 +36,7 @@ def rowwise_program(program: Program) -> Program:
         node.args[0]
         for tree in expressions
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and _is_square(node)
+        if isinstance(node, ast.Call) and _is_square(node, program.h)
     ]
     if not squares:
         raise RuleError(f"rowwise: {program.name!r} has no sq(...) to take a row's mean of")
@@ -52,8 +52,9 @@ def rowwise_program(program: Program) -> Program:
     if any(ast.dump(other) != ast.dump(squared) for other in squares):
         raise RuleError(f"rowwise: {program.name!r} squares more than one thing")
 
-    lines = [(target, _Mean().visit(expression)) for target, expression in lines]
-    results = [_Mean().visit(node) for node in results]
+    mean = _Mean(program.h)
+    lines = [(target, mean.visit(expression)) for target, expression in lines]
+    results = [mean.visit(node) for node in results]
     kept = _kept_by_row(program.arguments, lines, results)
     if not kept:
         raise RuleError(f"rowwise: no state of {program.name!r} is the same along a row")
@@ -105,8 +106,9 @@ def _closure(needed: set[str], lines: Lines) -> set[str]:
     return found
 
 
-def _is_square(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Name) and call.func.id == "sq"
+def _is_square(call: ast.Call, h: str) -> bool:
+    """Whether a call is a square that differs between elements."""
+    return isinstance(call.func, ast.Name) and call.func.id == "sq" and not host_only(call, h)
 
 
 def _shown(expression: ast.expr) -> str:
@@ -114,5 +116,8 @@ def _shown(expression: ast.expr) -> str:
 
 
 class _Mean(ast.NodeTransformer):
+    def __init__(self, h: str) -> None:
+        self.h = h
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        return ast.Name(MEAN) if _is_square(node) else self.generic_visit(node)
+        return ast.Name(MEAN) if _is_square(node, self.h) else self.generic_visit(node)

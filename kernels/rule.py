@@ -200,6 +200,12 @@ def rule(function: Callable[..., object]) -> Rule:
 def from_program(program: Program) -> Rule:
     """Translate a checked program."""
     writer = _Writer(program.h)
+    if program.squared is not None:
+        # Its text is a function of its own, but what it reads comes with this one's.
+        for _, node in program.squared.lines:
+            writer.text(node)
+        for node in program.squared.results:
+            writer.text(node)
     lines = tuple((target, writer.text(node)) for target, node in program.lines)
     results = tuple(writer.text(node) for node in program.results)
     names = [name for name in writer.read if name != STEP]

@@ -95,9 +95,14 @@ ROWS = np.zeros(2, np.int64)
         (lambda: ga.RowGrad(ROWS, GOOD, duplicates=["sum"]), "duplicates: got .'sum'., expected"),
         (lambda: ga.RowGrad(ROWS, GOOD).to_dense((5, 4)), r"shape: got \(5, 4\), expected"),
         (lambda: ga.RowGrad(ROWS, GOOD).to_dense(()), r"shape: got \(\)"),
+        (lambda: ga.RowGrad(ROWS, GOOD).to_dense(5), r"shape: got \(5,\), expected"),
+        (lambda: ga.RowGrad(ROWS, GOOD).to_dense((-1, 3)), r"shape: got \(-1, 3\), expected"),
+        (lambda: ga.RowGrad(ROWS, GOOD).to_dense((1.5, 3)), r"shape: got \(\), expected"),
         (lambda: ga.RowGrad(ROWS, GOOD).to_dense((0, 3)), "row 0 at position 0 is not in a table"),
         (lambda: ga.RowGrad.from_dense([1.0]), "gradient: got list"),
         (lambda: ga.RowGrad.from_dense(np.array(1.0)), "gradient: got NumPy"),
+        (lambda: ga.RowGrad.from_dense(np.ones(3, int)), "gradient: got NumPy int64"),
+        (lambda: ga.RowGrad.from_dense(np.ma.masked_less(GOOD, 1)), "gradient: got numpy.ma"),
         (lambda: ga.RowGrad.from_scipy(GOOD), "gradient: got NumPy"),
     ],
 )
@@ -150,8 +155,8 @@ def test_a_row_that_is_not_there_changes_nothing(wrong, n, index, backend):
     state = optimizer.state_dict()
     before = {k: backend.numpy(v) for k, v in tables.items()}
     bad = rows.copy()
-    bad[[n // 2, n - 1]] = wrong, -7
-    found = rf"gradient of 'b': row {wrong} at position {n // 2} is not in a table of 10 rows"
+    bad[[n // 3, n // 2, n - 1]] = wrong, -8, -7
+    found = rf"gradient of 'b': row {wrong} at position {n // 3} is not in a table of 10 rows"
     with pytest.raises(ga.RowIndexError, match=found) as caught:
         optimizer.step({"a": good, "b": ga.RowGrad(backend.array(bad), good.values)})
     assert isinstance(caught.value, IndexError) and isinstance(caught.value, ga.Error)
@@ -194,6 +199,58 @@ def test_all_rows_skipped(backend):
     rows = np.full(6, 10)
     optimizer.step({"table": ga.RowGrad(backend.array(rows), backend.array(np.ones((6, 3), "f4")))})
     assert (backend.numpy(ours) == 1).all() and optimizer.skipped_rows == 6
+
+
+def test_a_table_without_rows_skips_them_all(backend):
+    optimizer = ga.SGD({"table": backend.array(np.zeros((0, 3), np.float32))}, check="skip")
+    gradient = ga.RowGrad(backend.array(np.array([1, 2])), backend.array(np.ones((2, 3), "f4")))
+    optimizer.step({"table": gradient})
+    assert optimizer.skipped_rows == 2
+
+
+def test_a_gradient_stays_what_it_is():
+    gradient = ga.RowGrad(ROWS, GOOD)
+    for name in ("rows", "values", "duplicates", "other"):
+        with pytest.raises(AttributeError):
+            setattr(gradient, name, ROWS)
+
+
+def test_what_fails_on_the_way_changes_nothing(monkeypatch):
+    """A sum of frequent rows that cannot be compiled, after a table that could be updated."""
+    from gpuadapt.kernels.cpu import rows as cpu
+
+    def fail(dtype):
+        raise OSError("no space")
+
+    tables = {name: np.ones((10, 3), np.float32) for name in "ab"}
+    optimizer = ga.SGD(tables, check="skip")
+    gradients = {
+        name: ga.RowGrad(rows, np.ones((len(rows), 3), np.float32))
+        for name, rows in {"a": np.array([3, 10]), "b": np.resize([6, 6, 6, 10], 1200)}.items()
+    }
+    monkeypatch.setattr(cpu, "_sum_frequent", fail)
+    with pytest.raises(OSError, match="no space"):
+        optimizer.step(gradients)
+    assert all((table == 1).all() for table in tables.values())
+    assert optimizer.skipped_rows == 0 and optimizer.step_count == 0
+    monkeypatch.undo()
+    optimizer.step(gradients)
+    assert optimizer.skipped_rows == 301
+
+
+def test_memory_is_kept_from_step_to_step():
+    """Batches with and without frequent rows, in turn."""
+    optimizer = ga.SGD(np.ones((4000, 8), np.float32))
+    batches = [
+        ga.RowGrad(rows, np.ones((len(rows), 8), np.float32))
+        for rows in (np.arange(4000)[::-1].copy(), np.resize([3, 2], 1400))
+    ]
+    for batch in batches:
+        optimizer.step(batch)
+    work = optimizer._slots["0"]._rows[1]._work
+    for batch in batches * 2:
+        optimizer.step(batch)
+    assert optimizer._slots["0"]._rows[1]._work is work
 
 
 def test_a_step_on_a_gpu_waits_for_nothing(host, monkeypatch):
@@ -323,7 +380,7 @@ def test_groups_of_tables_and_others():
 def test_a_schedule_of_the_largest_norm(backend):
     rows, values = np.arange(4), np.full((4, 4), 3.0, np.float32)
     ours = backend.array(np.zeros((4, 4), np.float32))
-    optimizer = ga.SGD({"t": ours}, lr=1.0, max_row_norm=lambda step: [2.0, 1.0, 100.0][step])
+    optimizer = ga.SGD({"t": ours}, lr=1.0, max_row_norm=lambda step: [2.0, 1.0, np.inf][step])
     gradient = ga.RowGrad(backend.array(rows), backend.array(values))
     path = []
     for _ in range(3):
@@ -339,7 +396,8 @@ def test_a_schedule_of_the_largest_norm(backend):
         ({"rowwise": "yes"}, "rowwise: got 'yes'"),
         ({"rowwise": np.ones(2)}, "rowwise: got array"),
         ({"max_row_norm": 0}, "max_row_norm: got 0, expected a number > 0"),
-        ({"max_row_norm": float("inf")}, "max_row_norm: got inf"),
+        ({"max_row_norm": float("nan")}, "max_row_norm: got nan"),
+        ({"max_row_norm": None}, "max_row_norm: got None"),
         ({"max_row_norm": lambda step: -1.0}, "max_row_norm: got -1.0.*from the schedule"),
         ({"check": "warn"}, "check: got 'warn', expected one of None, 'raise', 'skip'"),
         ({"check": True}, "check: got True"),

@@ -120,6 +120,30 @@ def test_frequent_rows(backend, dtype):
     assert_equal(train(ADAM, backend, table, batches), expected)
 
 
+@pytest.mark.parametrize(
+    "counts", [[256, 384, 128, 1, 640], [1000], [3, 1000], [1000, 3], [256, 256, 257]]
+)
+def test_frequent_rows_where_they_begin_and_end(counts, backend):
+    """At multiples of the distance at which they are looked for, and at a batch's ends."""
+    random = np.random.default_rng(len(counts))
+    rows = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    values = random.normal(size=(len(rows), 4)).astype(np.float32)
+    table = random.normal(size=(len(counts) + 1, 4)).astype(np.float32)
+    batches = [(rows, values)] * 2
+    assert_equal(train(ADAM, backend, table, batches), lazy.train(ADAM, table, batches))
+
+
+def test_rows_that_ascend_in_every_part_but_not_across(backend):
+    """Where ids ascend nothing is sorted."""
+    random = np.random.default_rng(0)
+    half = np.arange(5000) // 100
+    values = random.normal(size=(10_000, 4)).astype(np.float32)
+    table = random.normal(size=(50, 4)).astype(np.float32)
+    for rows in (np.concatenate([half, half]), np.sort(np.concatenate([half, half]))):
+        batches = [(rows, values)]
+        assert_equal(train(ADAM, backend, table, batches), lazy.train(ADAM, table, batches))
+
+
 @pytest.mark.parametrize("order", ["ascending", "by blocks", "interleaved"])
 def test_the_order_of_ids_does_not_matter(order, backend):
     """As long as the occurrences of each row keep theirs."""
@@ -295,7 +319,48 @@ def test_effective_rates_of_rows(backend):
     assert rates[1:3] == pytest.approx(np.array([[0.5 / 3] * 3, [0.5 / 12**0.5] * 3]))
 
 
+@ga.rule
+def squares_of_all_kinds(p, g, v, new_v, keys, h):
+    """A square of more than the gradient, squares of numbers alone, names used elsewhere."""
+    mean_square = abs(h.scale * g - h.shift * p)
+    v = h.rho * v + (1 - h.rho) * sq(mean_square)  # noqa: F821
+    new_v = new_v + v * sq(h.rho)  # noqa: F821
+    keys = keys + sign(g)  # noqa: F821
+    return p - sq(h.lr) * g / (sqrt(v) + h.eps) + keys * h.lr, v, new_v, keys  # noqa: F821
+
+
+def test_rowwise_of_a_rule_of_ones_own(backend):
+    """What only the square reads are hyperparameters too, with schedules."""
+    rule = squares_of_all_kinds.rowwise
+    assert rule.row_states == ("v", "new_v")
+    assert set(rule.hyperparameters) == {"scale", "shift", "rho", "lr", "eps"}
+    table, batches = draw(np.random.default_rng(0), 12, (5,), np.float64, 40, steps=2)
+    lr, scale, shift, rho, eps = 0.5, [2.0, 3.0], 0.25, 0.75, 1e-3
+    ours = backend.array(table)
+    given = {"lr": lr, "scale": lambda step: scale[step], "shift": shift, "rho": rho, "eps": eps}
+    optimizer = ga.Optimizer(squares_of_all_kinds, {"table": ours}, rowwise=True, **given)
+    p, v, new_v, keys = table.copy(), np.zeros((12, 1)), np.zeros((12, 1)), np.zeros((12, 5))
+    for t, batch in enumerate(batches):
+        step(optimizer, backend, *batch)
+        for row, g in lazy.merged(*batch).items():
+            v[row] = rho * v[row] + (1 - rho) * np.mean((scale[t] * g - shift * p[row]) ** 2)
+            new_v[row] += v[row] * rho**2
+            keys[row] += np.sign(g)
+            p[row] += -(lr**2) * g / (np.sqrt(v[row]) + eps) + keys[row] * lr
+    got = optimizer.state["table"]
+    np.testing.assert_allclose(backend.numpy(ours), p, rtol=1e-12)
+    np.testing.assert_allclose(backend.numpy(got["new_v"]), new_v[:, 0], rtol=1e-12)
+
+
+@ga.rule
+def no_square_of_the_gradient(p, g, v, h):
+    return p - sq(h.lr) * g, v + g  # noqa: F821
+
+
 def test_which_rules_allow_it():
+    with pytest.raises(ga.RuleError, match=r"has no sq\(...\)"):
+        no_square_of_the_gradient.rowwise
+
     for case in ONE_EACH:
         if case in ALLOWING:
             assert case.rule.rowwise.row_states

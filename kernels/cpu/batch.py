@@ -77,7 +77,7 @@ class Batch:
             raise RowIndexError(
                 f"row {rows[at]} at position {at} is not in a table of {count:,} rows"
             )
-        if not _ascending(rows, found, parts):
+        if bits and not _ascending(rows, found, parts):
             width = min(DIGIT, max(4, n.bit_length() - 2))
             digits = -(-bits // width)
             width = -(-bits // digits)

@@ -24,7 +24,14 @@ def sum_columns(keys, mask, spans, values, totals, k, first, last):
         add(part(totals, k, first, last), part(values, np.intp(keys[i] & mask), first, last))
 
 
-@njit(parallel=True, cache=True, **OPTIONS)
+SIGNATURE = types.void(
+    types.Array(types.uint64, 1, "C"), types.uint64, types.Array(types.int64, 2, "C"),
+    types.Array(types.{dtype}, 2, "C", readonly=True), types.Array(types.{dtype}, 2, "C"),
+    types.int64, types.boolean,
+)
+
+
+@njit([SIGNATURE], parallel=True, cache=True, **OPTIONS)
 def sum_frequent(keys, mask, spans, values, totals, block, serial):
     width = values.shape[1]
     pieces = (width + block - 1) // block
@@ -94,6 +101,7 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
         while 0 < i < stop and keys[i] >> shift == keys[i - 1] >> shift:
             i += 1
         while i < stop:
+            # Find where this row ends, asking meanwhile for what comes soon.
             number = keys[i] >> shift
             end = i
             while end < n and keys[end] >> shift == number:
@@ -108,15 +116,16 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
 {asked}
 {asked_last}
                 end += 1
+            # Its gradient: as it is, or merged in a buffer.
             at = np.intp(keys[i] & mask)
             row = np.intp(number)
             total = part({gradient}, at, 0, width)
             if end > i + 1 or most < np.inf:
                 known = -1
-                if end - i > often:
-                    for other in range(frequent.shape[0]):
-                        if frequent[other, 0] == i:
-                            known = other
+                if end - i > often:  # only these may be among the frequent ones, which are few
+                    for candidate in range(frequent.shape[0]):
+                        if frequent[candidate, 0] == i:
+                            known = candidate
                 if known < 0:
                     copy(part(buffers, k, 0, width), part({gradient}, at, 0, width))
                     for other in range(i + 1, end):

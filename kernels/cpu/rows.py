@@ -79,12 +79,12 @@ def _span(rule: Rule, by_row: list[str], mean: list[str]) -> str:
     """The loop over a row; a state with one number for the row comes as it was, and is returned."""
     names = [f"{name}_" for name in rule.program.arguments[: 2 + len(rule.states)]]
     old = [name if name in by_row else f"{name}[i]" for name in names]
-    new = [f"new_{name}" if name in by_row else f"{name}[i]" for name in [names[0], *names[2:]]]
+    new = [f"_new_{name}" if name in by_row else f"{name}[i]" for name in [names[0], *names[2:]]]
     call = f"{rule.symbol}({', '.join([*old, *mean, *rule.coefficients])})"
     return _indented(
-        [f"new_{name} = {name}" for name in by_row]
+        [f"_new_{name} = {name}" for name in by_row]
         + [f"for i in range({names[1]}.size):", f"    {', '.join(new)} = {call}"]
-        + [f"return {', '.join(f'new_{name}' for name in by_row)}"] * bool(by_row),
+        + [f"return {', '.join(f'_new_{name}' for name in by_row)}"] * bool(by_row),
         4,
     )
 
@@ -134,8 +134,9 @@ def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
 
 
 @cache
-def _sum_frequent() -> Callable[..., None]:
-    text = module.imports("sums of frequent rows") + ADDITIONS + FREQUENT
+def _sum_frequent(dtype: np.dtype) -> Callable[..., None]:
+    text = module.imports(f"sums of frequent rows, {dtype}") + ADDITIONS
+    text += FREQUENT.format(dtype=dtype)
     compiled: Callable[..., None] = module.load("sum_frequent", text).sum_frequent
     return compiled
 
@@ -143,6 +144,11 @@ def _sum_frequent() -> Callable[..., None]:
 class Plan(NamedTuple):
     """What `Update.prepare` leaves for one call of the update."""
 
+    keys: np.ndarray
+    arrays: Sequence[np.ndarray]
+    """The parameter and the states, or copies of their rows that occur."""
+    touched: np.ndarray | None
+    """The numbers of these rows, if there are copies; keys then have places among them."""
     values: np.ndarray
     mean: bool
     most: float
@@ -190,55 +196,61 @@ class Update:
         self._batch.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), *self._widths[0])
         values.flags.writeable = False
-        return Plan(values, duplicates == "mean", most, parts)
+        keys, arrays, touched = self._batch.keys, self._arrays, None
+        if not self._whole:
+            keys, arrays, touched = self._copied_rows()
+        # Whatever may fail, such as memory or compilation, does so before anything is written.
+        frequent = len(self._batch.frequent)
+        if frequent:
+            _sum_frequent(values.dtype)
+        had = len(self._work.buffers), len(self._work.totals)
+        if had[0] < parts or had[1] < frequent:
+            room = max(had[0], parts), max(had[1], frequent)
+            self._work = _workspace(*room, values.shape[1], values.dtype)
+        return Plan(keys, arrays, touched, values, duplicates == "mean", most, parts)
 
-    def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
-        self.skipped += self._batch.wrong
-        keys, width = self._batch.keys, plan.values.shape[1]
-        if keys.size == 0 or width == 0:
-            return
-        if self._whole:
-            self._run(plan, keys, self._arrays, coefficients)
-            return
-        # The rows that are touched, by themselves.
+    def _copied_rows(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+        """As the first three of `Plan`, of arrays whose rows have gaps."""
         shift = np.uint64(self._batch.shift)
-        numbers = keys >> shift
-        first = np.append(True, numbers[1:] != numbers[:-1])
+        numbers = self._batch.keys >> shift
+        first = np.append(True, numbers[1:] != numbers[:-1])[: numbers.size]
         touched = numbers[first].astype(np.int64)
         places = (np.cumsum(first) - 1).astype(np.uint64)
-        keys = (places << shift) | (keys & np.uint64((1 << self._batch.shift) - 1))
-        parts = [np.ascontiguousarray(array[touched]) for array in self._arrays]
-        self._run(plan, keys, parts, coefficients)
-        for array, part in zip(self._arrays, parts, strict=True):
-            array[touched] = part
+        keys = (places << shift) | (self._batch.keys & self._mask)
+        return keys, [np.ascontiguousarray(array[touched]) for array in self._arrays], touched
 
-    def _run(
-        self,
-        plan: Plan,
-        keys: np.ndarray,
-        arrays: Sequence[np.ndarray],
-        coefficients: Sequence[float],
-    ) -> None:
-        batch, values = self._batch, plan.values
-        shift, width = np.uint64(batch.shift), values.shape[1]
-        if len(self._work.buffers) < plan.parts or len(self._work.totals) < len(batch.frequent):
-            self._work = _workspace(plan.parts, len(batch.frequent), width, values.dtype)
-        work = self._work
-        totals = work.totals[: len(batch.frequent)]
-        if len(totals):
-            mask = np.uint64((1 << batch.shift) - 1)
-            block = LINE // values.itemsize
-            threads.call(_sum_frequent(), keys, mask, batch.frequent, values, totals, block)
-        parameter, *states = (
-            array.reshape(len(array), *width)
-            for array, width in zip(arrays, self._widths, strict=True)
-        )
-        threads.call(
-            self._kernel, work.counter, max(16, keys.size // (PIECES * plan.parts)), keys, shift,
-            batch.frequent, totals, batch.often, plan.mean, plan.most,
-            work.buffers[: plan.parts], work.merged[: plan.parts], work.partial,
-            parameter, values, *states, *coefficients,
-        )  # fmt: skip
+    @property
+    def _mask(self) -> np.uint64:
+        """Of the position in a key."""
+        return np.uint64((1 << self._batch.shift) - 1)
+
+    def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
+        batch, work, values, keys = self._batch, self._work, plan.values, plan.keys
+        if values.shape[1] == 0:
+            return
+        if keys.size:
+            totals = work.totals[: len(batch.frequent)]
+            if len(totals):
+                block = LINE // values.itemsize
+                threads.call(
+                    _sum_frequent(values.dtype),
+                    keys, self._mask, batch.frequent, values, totals, block,
+                )  # fmt: skip
+            parameter, *states = (
+                array.reshape(len(array), *width)
+                for array, width in zip(plan.arrays, self._widths, strict=True)
+            )
+            threads.call(
+                self._kernel,
+                work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
+                np.uint64(batch.shift), batch.frequent, totals, batch.often, plan.mean, plan.most,
+                work.buffers[: plan.parts], work.merged[: plan.parts], work.partial,
+                parameter, values, *states, *coefficients,
+            )  # fmt: skip
+            if plan.touched is not None:
+                for array, part in zip(self._arrays, plan.arrays, strict=True):
+                    array[plan.touched] = part
+        self.skipped += batch.wrong
 
 
 class _Workspace(NamedTuple):

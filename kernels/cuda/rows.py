@@ -78,6 +78,7 @@ def source(rule: Rule, dtype: np.dtype, of: Form | None = None) -> str:
     }
     place = {name: f"{name}[place({where[name]}, row, {0 if name in by_row else 'j'})]"
              for name in updated}  # fmt: skip
+    # Behind a name: p the pack of an array, o and n the old and the new number of a row.
     access = f"pack<{ctype}, N>"
     mean = ["mean_square"] * (rule.squared is not None)
     numbers = {name: f"{name}p.at[e]" for name in wide} | {name: f"{name}n" for name in by_row}
@@ -233,6 +234,9 @@ class Update:
                     self._check(rows)
                 keys.sort()
             values = cupy.ascontiguousarray(values).reshape(n, self._width)
+            sums = n // OFTEN * self._width
+            if sums > self._totals.size:
+                self._totals = cupy.empty(sums + sums // 4, values.dtype)
         return Plan(keys, shift, values, duplicates == "mean", most)
 
     def _check(self, rows: Any) -> None:
@@ -244,8 +248,6 @@ class Update:
             )
 
     def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
-        import cupy
-
         n, width = plan.values.shape
         if n == 0 or width == 0:
             return
@@ -254,8 +256,6 @@ class Update:
         parameter, *states = self._arrays
         with parameter.device:
             sums = n // OFTEN * width
-            if sums > self._totals.size:
-                self._totals = cupy.empty(sums + sums // 4, dtype)
             if sums:
                 frequent_kernel(dtype)(
                     (-(-sums // BLOCK),),
