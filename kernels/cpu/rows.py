@@ -27,8 +27,12 @@ ALONE = 16384
 PIECES = 32
 """Pieces that a batch is cut into for each thread."""
 
-AHEAD = 8
-"""Occurrences between what is asked for and what is worked on."""
+AHEAD = 4
+"""Occurrences between what is asked for and what is worked on.
+
+Measured on an EPYC, float32 Adam: 2 to 4 are 5 % faster than 8 for rows of 64 and 128 elements,
+and 4 to 16 are alike for rows of 16.
+"""
 
 FOLLOWED = 1024
 """Bytes of a row that are asked for; the hardware follows along longer ones."""
