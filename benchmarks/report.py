@@ -56,15 +56,18 @@ def headline(results: dict[str, Any]) -> str:
 
 def table(cases: list[dict[str, Any]], peers: Iterable[str]) -> list[str]:
     """A row for each case: our time, its roofs' shares of it, others' times as multiples."""
-    present = [name for name in peers if any(name in case["times"] for case in cases)]
-    head = ["", "gpuadapt", "GB/s", "limit", "arithmetic", *(f"{name} takes" for name in present)]
+    roofs, present = (
+        [name for name in names if any(name in case["times"] for case in cases)]
+        for names in (ROOFS, peers)
+    )
+    head = ["", "gpuadapt", "GB/s", *roofs, *(f"{name} takes" for name in present)]
     rows = [head, ["---"] * len(head)]
     for case in cases:
         times = case["times"]
         ours = times["gpuadapt"]["median"]
         rate = f"{case['bytes'] / ours / 1e9:.0f}"
         over = {name: ratio(times, name, "gpuadapt") for name in times}
-        shares = [f"{100 * over[n]:.0f} %" if n in over else "" for n in ROOFS]
+        shares = [f"{100 * over[n]:.0f} %" if n in over else "" for n in roofs]
         others = [f"{over[name]:.2f}x" if name in over else "" for name in present]
         rows.append([case["name"], _time(ours), rate, *shares, *others])
     return [f"| {' | '.join(row)} |" for row in rows]

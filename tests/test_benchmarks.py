@@ -385,7 +385,7 @@ def test_a_page_says_all_that_was_measured(tmp_path):
     for part in ("A processor, 2 threads, 2026-01-01", "torch 2.0.", "- a note", "(x.png)"):
         assert part in text
     assert "thinc" not in text
-    assert "| adam, 50,000,000 elements | 2000.0 ms | 1 | 50 % |  | 1.50x | 3.00x |" in text
+    assert "| adam, 50,000,000 elements | 2000.0 ms | 1 | 50 % | 1.50x | 3.00x |" in text
     assert "- import: 100.0 ms" in text
     pytest.importorskip("matplotlib")
     assert report.picture(some_results(), tmp_path / "x.png")
