@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-FLAGS = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"]
+FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"]
 SCALARS = {"float32": "float", "float64": "double"}
 
 
