@@ -1,5 +1,7 @@
 """The package's exceptions: one base, so that ``except gpuadapt.Error`` catches them all."""
 
+from __future__ import annotations
+
 
 class Error(Exception):
     """Base of every exception that gpuadapt raises on purpose."""
@@ -15,3 +17,14 @@ class BackendError(Error, RuntimeError):
 
 class RowIndexError(Error, IndexError):
     """A row number that is not in its table."""
+
+    @classmethod
+    def of(cls, row: int, position: int, count: int) -> RowIndexError:
+        """The error that names a row of a batch."""
+        return cls(f"row {row} at position {position} is not in a table of {count:,} rows")
+
+
+def check_key(n: int, count: int) -> None:
+    """Raise `RowIndexError` if n positions and the rows of a table do not fit in 64 bits."""
+    if n.bit_length() + count.bit_length() > 64:
+        raise RowIndexError(f"{n:,} rows of a table of {count:,} are too many to sort at once")

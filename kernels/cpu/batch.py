@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..errors import RowIndexError
+from ..errors import RowIndexError, check_key
 from . import module, threads
 
 DIGIT = 12
@@ -60,9 +60,8 @@ class Batch:
             The first that is out of range, unless they are to be skipped.
         """
         n, bits = rows.size, count.bit_length()
+        check_key(n, count)
         self.shift = n.bit_length()
-        if self.shift + bits > 64:
-            raise RowIndexError(f"{n:,} rows of a table of {count:,} are too many to sort at once")
         if n > self._memory.shape[1]:
             self._memory = np.empty((2, n + n // 4), np.uint64)
         keys, spare = self._memory[:, :n]
@@ -74,9 +73,7 @@ class Batch:
         self.wrong = int(found[:, 0].sum())
         if self.wrong and not skip:
             at = int(next(first for bad, first, _ in found if bad))
-            raise RowIndexError(
-                f"row {rows[at]} at position {at} is not in a table of {count:,} rows"
-            )
+            raise RowIndexError.of(rows[at], at, count)
         if bits and not _ascending(rows, found, parts):
             width = min(DIGIT, max(4, n.bit_length() - 2))
             digits = -(-bits // width)

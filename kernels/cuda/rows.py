@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import RowIndexError
+from ..errors import RowIndexError, check_key
 from ..rule import Rule
 from ..summation import SUMS
 from . import text
@@ -170,6 +170,8 @@ class Plan(NamedTuple):
 
     keys: Any
     shift: int
+    totals: Any
+    """Room for the sums of frequent rows."""
     values: Any
     mean: bool
     most: float
@@ -212,11 +214,8 @@ class Update:
         import cupy
 
         n = rows.size
+        check_key(n, self._count)
         shift = n.bit_length()
-        if shift + self._count.bit_length() > 64:
-            raise RowIndexError(
-                f"{n:,} rows of a table of {self._count:,} are too many to sort at once"
-            )
         with self._arrays[0].device:
             if n > self._keys.size:
                 self._keys = cupy.empty(n + n // 4, np.uint64)
@@ -237,15 +236,14 @@ class Update:
             sums = n // OFTEN * self._width
             if sums > self._totals.size:
                 self._totals = cupy.empty(sums + sums // 4, values.dtype)
-        return Plan(keys, shift, values, duplicates == "mean", most)
+            totals = self._totals[:sums]
+        return Plan(keys, shift, totals, values, duplicates == "mean", most)
 
     def _check(self, rows: Any) -> None:
         count, from_end = map(int, self._wrong.get())
         if count:
             at = rows.size - from_end
-            raise RowIndexError(
-                f"row {int(rows[at])} at position {at} is not in a table of {self._count:,} rows"
-            )
+            raise RowIndexError.of(int(rows[at]), at, self._count)
 
     def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
         n, width = plan.values.shape
@@ -255,19 +253,18 @@ class Update:
         of = form(width, self._elements(plan.values), self._strided)
         parameter, *states = self._arrays
         with parameter.device:
-            sums = n // OFTEN * width
-            if sums:
+            if plan.totals.size:
                 frequent_kernel(dtype)(
-                    (-(-sums // BLOCK),),
+                    (-(-plan.totals.size // BLOCK),),
                     (BLOCK,),
                     (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                     np.int64(width), plan.values, self._totals),
+                     np.int64(width), plan.values, plan.totals),
                 )  # fmt: skip
             kernel(self._rule, dtype, of)(
                 (-(-n * of.lanes // BLOCK),),
                 (BLOCK,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), self._totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
+                 np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
                  np.float64(plan.most), self._skipped, *self._layout,
                  plan.values, parameter, *states, *map(dtype.type, coefficients)),
             )  # fmt: skip
