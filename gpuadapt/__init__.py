@@ -20,22 +20,38 @@ from .errors import (
     StateError,
 )
 from .optimizer import Optimizer
-from .optimizers import SGD, Adadelta, Adagrad, Adam, RMSprop
+from .optimizers import (
+    FTRL,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    RAdam,
+    RMSprop,
+)
 from .rowgrad import RowGrad
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FTRL",
     "SGD",
     "Adadelta",
     "Adagrad",
     "Adam",
+    "AdamW",
+    "Adamax",
     "BackendError",
     "Error",
     "GradientError",
     "HyperparameterError",
+    "NAdam",
     "Optimizer",
     "ParameterError",
+    "RAdam",
     "RMSprop",
     "RowGrad",
     "RowIndexError",

@@ -23,7 +23,14 @@ class Slot:
     """One parameter: its array, its states and the kernels bound to both."""
 
     def __init__(
-        self, name: str, array: Any, backend: str, group: int, rule: Rule, rowwise: bool
+        self,
+        name: str,
+        array: Any,
+        backend: str,
+        group: int,
+        rule: Rule,
+        rowwise: bool,
+        initial: Mapping[str, float],
     ) -> None:
         self.name = name
         self.array = plain(array)
@@ -38,6 +45,10 @@ class Slot:
             state: (row_zeros if state in by_row else zeros_like)(self.array, backend)
             for state in rule.states
         }
+        for state, value in initial.items():
+            if value != 0:  # zeros are memory that nobody has touched yet
+                with on_device(self.array):
+                    self.states[state].fill(value)
         self.updates = 0
         # None until the first step: nothing is compiled before it is needed.
         self._dense: tuple[Rule, Update] | None = None
@@ -185,9 +196,8 @@ class Group:
         )
         for name, value in zip(rule.hyperparameters, values, strict=True):
             for dtype in self.dtypes:
-                if abs(value) > float(np.finfo(dtype).max) or (
-                    name == "eps" and dtype.type(value) == 0
-                ):
+                largest = float(np.finfo(dtype).max)
+                if largest < abs(value) < math.inf or (name == "eps" and dtype.type(value) == 0):
                     raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
         return values
 

@@ -16,7 +16,9 @@ Schedule = Callable[[int], float]
 
 Hyperparameter = float | Schedule
 
-DECAYS = ("l2", "decoupled")
+Betas = tuple[Hyperparameter, Hyperparameter]
+
+DECAYS = ("l2", "decoupled", "absolute", "after")
 """How weight_decay enters; each is an option of `gpuadapt.kernels.options`."""
 
 CHECKS = ("raise", "skip")
@@ -33,16 +35,28 @@ SETTINGS: dict[str, Any] = {
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
 
 
-def _unit(value: float) -> bool:
-    return 0 <= value < 1
+NOT_NEGATIVE = (
+    "lr",
+    "lr_decay",
+    "weight_decay",
+    "l1",
+    "l2",
+    "beta",
+    "momentum_decay",
+    "initial_accumulator",
+    "initial_square",
+)
 
+UNBOUNDED = ("max_row_norm", "momentum_decay")
+"""Those that may be infinite: their limit is a case of its own."""
 
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "lr": (lambda value: value >= 0, ">= 0"),
-    "weight_decay": (lambda value: value >= 0, ">= 0"),
     "eps": (lambda value: value > 0, "> 0"),
     "max_row_norm": (lambda value: value > 0, "> 0"),
-    **dict.fromkeys(("rho", "beta1", "beta2", "beta", "momentum"), (_unit, "in [0, 1)")),
+    # With rho = 1 a mean stays as it began.
+    "rho": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+    **dict.fromkeys(("beta1", "beta2", "momentum"), (lambda value: 0 <= value < 1, "in [0, 1)")),
+    **dict.fromkeys(NOT_NEGATIVE, (lambda value: value >= 0, ">= 0")),
 }
 """Ranges by name, for the user's own rules too; other names may be any finite number."""
 
@@ -61,12 +75,28 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_rule(rule: Rule) -> None:
     """Raise `HyperparameterError` if a rule reads a name that means something else here."""
-    taken = {*SETTINGS, "params", "betas", "rule", "self"} & set(rule.hyperparameters)
+    taken = {*SETTINGS, "params", "betas", "rule", "self", "initial"} & set(rule.hyperparameters)
     if taken:
         raise HyperparameterError(
             f"the rule {rule.name!r} reads h.{min(taken)}, a setting of every optimizer: "
             "choose another name"
         )
+
+
+def check_initial(rule: Rule, initial: Mapping[str, Any]) -> dict[str, float]:
+    """Values of states before the first step.
+
+    Raises
+    ------
+    HyperparameterError
+        The rule has no such state, or the value is not a finite number.
+    """
+    for state in initial:
+        if state not in rule.states:
+            raise HyperparameterError(
+                f"initial: {rule.name!r} has no state {state!r}, but {list(rule.states)}"
+            )
+    return {state: number(f"initial {state}", value) for state, value in initial.items()}
 
 
 def check_known(given: Iterable[str], known: Iterable[str]) -> None:
@@ -94,7 +124,7 @@ def number(name: str, value: Any) -> float:
     except OverflowError:
         result = math.inf
     allowed, text = RANGES.get(name, (math.isfinite, "finite"))
-    finite = math.isfinite(result) or name == "max_row_norm"
+    finite = math.isfinite(result) or name in UNBOUNDED
     if not (finite and allowed(result)):
         raise HyperparameterError(f"{name}: got {value!r}, expected a number {text}")
     return result

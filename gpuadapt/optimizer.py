@@ -13,7 +13,7 @@ from gpuadapt.kernels.rule import Rule
 from .arrays import check_disjoint, check_parameter, describe, meets, merged, owner
 from .errors import ParameterError, RuleError
 from .group import Group, Slot, coefficients, prepare_rows
-from .hyperparameters import SETTINGS, Hyperparameter, check_rule, expand
+from .hyperparameters import SETTINGS, Hyperparameter, check_initial, check_rule, expand
 from .rowgrad import RowGrad
 from .state import check, restore, snapshot
 from .structure import are_groups, check_apart, match
@@ -33,9 +33,11 @@ class Optimizer:
         without a name are called "0", "1", ... in order.
     weight_decay : float or schedule, >= 0
         Weight decay; 0 for none.
-    decay : {"l2", "decoupled"}
-        "l2" adds ``weight_decay p`` to the gradient; "decoupled" subtracts
-        ``lr weight_decay p`` from the parameter before the update (Loshchilov & Hutter 2019).
+    decay : {"l2", "decoupled", "absolute", "after"}
+        "l2" adds ``weight_decay p`` to the gradient. The others subtract from the parameter:
+        "decoupled" ``lr weight_decay p`` before the update (Loshchilov & Hutter 2019),
+        "absolute" ``weight_decay p`` before it, "after" ``lr weight_decay p`` of the new
+        parameter after it. To exclude parameters, put them in a group with weight_decay 0.
     maximize : bool
         Ascend instead of descend.
     rowwise : bool
@@ -50,6 +52,9 @@ class Optimizer:
         What to do about rows of a `RowGrad` that are not in the table: raise `RowIndexError`,
         or leave them out and count them. None is "raise" on the CPU and "skip" on a GPU,
         where "raise" waits for the GPU in every step.
+    initial : mapping of str to float, optional
+        What every element of a state is before the first step, by the rule's letter; 0 for
+        those left out.
     **hyperparameters : float or schedule
         Those of the rule. A schedule is a function of the step, counted from 0, that
         returns the value for that step; ``betas=(b1, b2)`` is short for ``beta1=b1,
@@ -86,6 +91,7 @@ class Optimizer:
         rowwise: bool = False,
         max_row_norm: Hyperparameter = math.inf,
         check: str | None = None,
+        initial: Mapping[str, float] | None = None,
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(rule, Rule):
@@ -99,6 +105,7 @@ class Optimizer:
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
+        self._initial = check_initial(rule, initial or {})
         self.step_count = 0
         self._groups: list[Group] = []
         self._slots: dict[str, Slot] = {}
@@ -135,7 +142,7 @@ class Optimizer:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         backend = check_parameter(name, array)
         number = len(self._groups) - 1
-        slot = Slot(name, array, backend, number, self.rule, group.rowwise)
+        slot = Slot(name, array, backend, number, self.rule, group.rowwise, self._initial)
         self._slots[name] = slot
         group.dtypes.add(slot.dtype)
         group.settings["params"] += (name,)

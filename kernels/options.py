@@ -1,7 +1,8 @@
 """What is composed around a rule: written once here, in the rules' own language.
 
-An option rewrites the parameter or the gradient before the rule's first line. It is a
-compile-time choice: a rule without options carries no trace of them.
+An option rewrites the parameter or the gradient before the rule's first line, or the
+parameter after its last. It is a compile-time choice: a rule without options carries no
+trace of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from functools import cache
 
 from .program import Program, Rename, read
 from .rule import Rule, from_program
+
+Option = Callable[..., object]
 
 
 def maximize(p, g, h):
@@ -34,20 +37,53 @@ def decoupled(p, g, h):
     return p - h.lr * h.weight_decay * p, g
 
 
-OPTIONS: dict[str, Callable[..., object]] = {f.__name__: f for f in (maximize, l2, decoupled)}
-"""Every option, in the order in which they are applied."""
+def absolute(p, g, h):
+    """p <- p - weight_decay p
+
+    Loshchilov & Hutter 2019, algorithm 2, with weight_decay as the product of schedule and
+    lambda.
+    """
+    return p - h.weight_decay * p, g
+
+
+def after(p, g, h):
+    """p <- p - lr weight_decay p, of the new p"""
+    return p - h.lr * h.weight_decay * p, g
+
+
+BEFORE: dict[str, Option] = {f.__name__: f for f in (maximize, l2, decoupled, absolute)}
+"""Options in the order in which they are applied, before the rule's first line."""
+
+AFTER: dict[str, Option] = {f.__name__: f for f in (after,)}
+"""Options that are applied to what the rule returns."""
+
+OPTIONS = BEFORE | AFTER
+
+NEW = "_updated"
+"""The variable that holds the new parameter; rules cannot have names like it."""
 
 
 @cache
 def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
-    """The rule with the named options before it; memoised, so equal calls share kernels."""
+    """The rule with the named options around it; memoised, so equal calls share kernels."""
     ordered = [name for name in OPTIONS if name in options]
     if not ordered:
         return rule
     program = rule.program
-    before = [line for name in ordered for line in _lines(name, program)]
-    name = "_".join((program.name, *ordered))
-    return from_program(replace(program, name=name, lines=(*before, *program.lines)))
+    lines, result = list(program.lines), program.results[0]
+    before = [line for name in ordered if name in BEFORE for line in _lines(name, program)]
+    for name in (name for name in ordered if name in AFTER):
+        # Other results may read the parameter as it was.
+        lines.append((NEW, result))
+        ((_, result),) = _lines(name, replace(program, arguments=(NEW, *program.arguments[1:])))
+    return from_program(
+        replace(
+            program,
+            name="_".join((program.name, *ordered)),
+            lines=(*before, *lines),
+            results=(result, *program.results[1:]),
+        )
+    )
 
 
 def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from .errors import RuleError
+from .calls import Calls, Substitute
 from .functions import ARITY
+from .source import Source, check_name, parse
 
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 COMPARISONS = {
@@ -26,45 +25,6 @@ COMPARISONS = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-ALLOWED = (
-    "a rule may contain assignments, + - * /, unary minus, numbers, h.<name> and "
-    + ", ".join(ARITY)
-    + "; ** only between hyperparameters"
-)
-
-# A rule's variables become variables of a C++ function.
-RESERVED = frozenset(
-    (  # noqa: SIM905
-        "NULL T char8_t char16_t char32_t concept consteval constinit requires thread_local "
-        "co_await co_return co_yield alignas alignof and and_eq asm auto bitand bitor bool "
-        "break case catch char class "
-        "compl const constexpr const_cast continue decltype default delete do double "
-        "dynamic_cast else enum explicit export extern false float for friend goto if inline "
-        "int long mutable namespace new noexcept not not_eq nullptr number operator or or_eq "
-        "private protected public register reinterpret_cast return short signed sizeof static "
-        "static_assert static_cast struct switch template this throw true try typedef typeid "
-        "typename union unsigned using virtual void volatile wchar_t while xor xor_eq"
-    ).split()
-)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a function's text came from, for messages that point at the user's line."""
-
-    file: str
-    first_line: int
-    text: str
-
-    def refuse(self, node: ast.AST, reason: str) -> NoReturn:
-        """Raise `RuleError` with file, line, the line itself, a caret and the reason."""
-        line = getattr(node, "lineno", 1)
-        column = getattr(node, "col_offset", 0)
-        shown = self.text.splitlines()[line - 1]
-        raise RuleError(
-            f"{self.file}:{self.first_line + line - 1}: {reason}\n"
-            f"    {shown}\n    {' ' * column}^\n{ALLOWED}"
-        )
 
 
 @dataclass(frozen=True)
@@ -83,13 +43,21 @@ class Program:
     lines: tuple[tuple[str, ast.expr], ...]
     results: tuple[ast.expr, ...]
     host: dict[str, ast.expr]
+    prepare: dict[str, Callable[..., float]] = field(default_factory=dict)
+    """Functions that the host calls, by the name they have in the rule."""
     row_states: tuple[str, ...] = ()
     """States with one number for each row."""
     squared: Program | None = None
     """If set, the last argument is the row's mean of the squares of what this returns."""
 
 
-def read(function: Callable[..., object], *, returns: int | None = None) -> Program:
+def read(
+    function: Callable[..., object],
+    *,
+    returns: int | None = None,
+    pieces: Mapping[str, Callable[..., object]] | None = None,
+    prepare: Mapping[str, Callable[..., float]] | None = None,
+) -> Program:
     """Parse and check a function.
 
     Parameters
@@ -99,40 +67,29 @@ def read(function: Callable[..., object], *, returns: int | None = None) -> Prog
     returns
         How many values it must return; by default, one for each argument but the
         second (the gradient) and the last.
+    pieces, prepare
+        Functions that it may call besides those of the language; see `Calls`.
 
     Raises
     ------
     RuleError
         With file, line and reason.
     """
-    source, definition = _definition(function)
-    spec = definition.args
-    if spec.vararg or spec.kwarg or spec.kwonlyargs or spec.defaults or spec.posonlyargs:
-        source.refuse(definition, "a rule takes plain positional arguments only")
-    given = tuple(a.arg for a in spec.args)
+    source, definition, given, body = parse(function)
     if len(given) < 3:
         source.refuse(definition, "a rule takes (parameter, gradient, *states, h)")
-    _check_name(source, definition, definition.name)
-    for argument in spec.args:
-        _check_name(source, argument, argument.arg)
     if "h" in given[:-1]:
         source.refuse(definition, "the name 'h' is for the last argument")
     *arguments, h = given
     expected = len(arguments) - 1 if returns is None else returns
-
-    body = list(definition.body)
-    doc = ast.get_docstring(definition) or ""
-    if doc:
-        body = body[1:]
-    if not body or not isinstance(body[-1], ast.Return) or body[-1].value is None:
-        source.refuse(body[-1] if body else definition, "a rule ends with a return")
+    calls = Calls(source, h, pieces or {}, prepare or {})
 
     elementwise = set(arguments)
     host: dict[str, ast.expr] = {}
     lines = []
 
     def checked(node: ast.expr) -> ast.expr:
-        node = _Substitute(host).visit(node)
+        node = Substitute(host).visit(calls.visit(node))
         _check(source, node, elementwise, h)
         return node
 
@@ -142,7 +99,7 @@ def read(function: Callable[..., object], *, returns: int | None = None) -> Prog
         if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
             source.refuse(node, "assign to one plain name at a time")
         target = node.targets[0].id
-        _check_name(source, node.targets[0], target)
+        check_name(source, node.targets[0], target)
         if target == h:
             source.refuse(node, f"{h} holds the hyperparameters and cannot be assigned")
         expression = checked(node.value)
@@ -160,7 +117,10 @@ def read(function: Callable[..., object], *, returns: int | None = None) -> Prog
             body[-1], f"returns {len(returned)} values, expected {expected} (parameter, *states)"
         )
     results = tuple(checked(node) for node in returned)
-    return Program(definition.name, doc, tuple(arguments), h, tuple(lines), results, host)
+    doc = ast.get_docstring(definition) or ""
+    return Program(
+        definition.name, doc, tuple(arguments), h, tuple(lines), results, host, dict(prepare or {})
+    )
 
 
 class Rename(ast.NodeTransformer):
@@ -189,49 +149,6 @@ def names(expression: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
 
 
-class _Substitute(ast.NodeTransformer):
-    def __init__(self, values: dict[str, ast.expr]) -> None:
-        self.values = values
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.values.get(node.id, node)
-
-
-def _definition(function: Callable[..., object]) -> tuple[Source, ast.FunctionDef]:
-    file = getattr(getattr(function, "__code__", None), "co_filename", "<unknown>")
-    try:
-        raw, first_line = inspect.getsourcelines(function)
-    except (OSError, TypeError) as error:
-        raise RuleError(
-            f"cannot read the source of {function!r} ({file}): define the rule in a file "
-            "or a notebook cell, not through exec() or a plain interactive prompt"
-        ) from error
-    source = Source(file, first_line, "".join(raw))
-    indented = raw[0][:1].isspace()
-    try:
-        tree = ast.parse("if True:\n" * indented + source.text)
-    except SyntaxError as error:
-        raise RuleError(f"{file}:{first_line}: a rule is a function written with def") from error
-    definition: ast.stmt = tree.body[0]
-    if isinstance(definition, ast.If):
-        definition = ast.increment_lineno(definition, -1).body[0]
-    if not isinstance(definition, ast.FunctionDef):
-        source.refuse(definition, "a rule is a function written with def")
-    return source, definition
-
-
-def _check_name(source: Source, node: ast.AST, name: str) -> None:
-    reason = ""
-    if name in RESERVED or name in ARITY:
-        reason = "is taken (a C++ keyword or a function of rules)"
-    elif not name.isascii():
-        reason = "is not plain ASCII, which CUDA C needs"
-    elif name.startswith(("_", "h_")) or name.endswith("_"):
-        reason = "begins with '_' or 'h_' or ends with '_': generated code uses such names"
-    if reason:
-        source.refuse(node, f"the name {name!r} {reason}")
-
-
 def _check(source: Source, node: ast.expr, known: set[str], h: str) -> None:
     """Refuse any expression outside the language of rules."""
     match node:
@@ -244,7 +161,7 @@ def _check(source: Source, node: ast.expr, known: set[str], h: str) -> None:
             if name not in known:
                 source.refuse(node, f"unknown name {name!r}: pass constants as {h}.{name}")
         case ast.Attribute(value=ast.Name(id=base), attr=name) if base == h:
-            _check_name(source, node, name)
+            check_name(source, node, name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             _check(source, operand, known, h)
         case ast.BinOp(left=left, op=op, right=right):
@@ -262,6 +179,11 @@ def _check(source: Source, node: ast.expr, known: set[str], h: str) -> None:
                     _check_condition(source, argument, known, h)
                 else:
                     _check(source, argument, known, h)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=base), attr=name)) if base == h:
+            for argument in node.args:
+                _check(source, argument, known, h)
+                if not host_only(argument, h):
+                    source.refuse(argument, f"{name}() runs on the host: it can read {h} alone")
         case ast.Call(func=func):
             source.refuse(node, f"the call {ast.unparse(func)}() is not allowed in a rule")
         case _:

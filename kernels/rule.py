@@ -12,21 +12,22 @@ has it, bias correction included, and costs no more for it.
 
 from __future__ import annotations
 
-import ast
-import copy
 import importlib
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
+from typing import Any, overload
 
 import numpy as np
 
 from . import functions
-from .program import ARITHMETIC, COMPARISONS, Program, host_only, read
+from .errors import RuleError
+from .program import Program, read
 from .rate import rate_program
 from .rowwise import rowwise_program
+from .writer import Writer
 
 STEP = "t"
 """``h.t`` in a rule: the number of the step, from 1."""
@@ -64,6 +65,10 @@ class Rule:
     lines: tuple[tuple[str, str], ...]
     results: tuple[str, ...]
     functions: tuple[str, ...]
+    function: Callable[..., object] | None = None
+    """What the author wrote; None for a rule made from another one, or from a pickle."""
+    pieces: dict[str, Callable[..., object]] = field(default_factory=dict)
+    """Functions of its author's that it calls; see `variant`."""
 
     @property
     def name(self) -> str:
@@ -101,7 +106,7 @@ class Rule:
         names = ", ".join((*self.hyperparameters, STEP))
         values = "".join(f"{formula}, " for formula in self.coefficients.values())
         host: dict[str, Any] = {name: getattr(functions, name) for name in functions.ARITY}
-        host |= {"sqrt": math.sqrt, "abs": abs}
+        host |= {"sqrt": math.sqrt, "abs": abs, **self.program.prepare}
         compute: Callable[..., tuple[float, ...]] = eval(  # noqa: S307
             f"lambda {names}: ({values})", host
         )
@@ -148,9 +153,29 @@ class Rule:
         """Itself: a rule does not change, and kernels are kept for the object."""
         return self
 
+    def variant(self, **pieces: Callable[..., object]) -> Rule:
+        """The rule with other functions in the place of those it was made with.
+
+        Equal calls give the same rule, so they share kernels.
+
+        Raises
+        ------
+        RuleError
+            It calls no functions by these names.
+
+        Examples
+        --------
+        >>> from gpuadapt.kernels import rules
+        >>> rules.adam.variant(root=rules.inside)
+        <rule adam_inside(p, g, m, v, h); h: beta1, beta2, lr, eps>
+        """
+        return _variant(self, tuple(sorted(pieces.items())))
+
     def __getstate__(self) -> dict[str, Any]:
-        # What has been computed on demand can be again, and `evaluate` cannot be pickled.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        # What has been computed on demand can be again, and `evaluate` cannot be pickled;
+        # nor can the author's function, whose name is now the rule's.
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        return kept | {"function": None, "pieces": {}}
 
     def source(self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.
@@ -173,13 +198,38 @@ class Rule:
         return f"<rule {self.name}({arguments}); h: {', '.join(self.hyperparameters)}>"
 
 
-def rule(function: Callable[..., object]) -> Rule:
+Author = Callable[..., object]
+"""A function in the language of rules."""
+
+
+@overload
+def rule(function: Author, /) -> Rule: ...
+@overload
+def rule(
+    *, prepare: Callable[..., float] | Sequence[Callable[..., float]] = (), **pieces: Author
+) -> Callable[[Author], Rule]: ...
+def rule(
+    function: Author | None = None,
+    /,
+    *,
+    prepare: Callable[..., float] | Sequence[Callable[..., float]] = (),
+    **pieces: Author,
+) -> Rule | Callable[[Author], Rule]:
     """Make a rule of a straight-line function ``f(parameter, gradient, *states, h)``.
 
     The function returns the new parameter and states, and may contain assignments,
     ``+ - * /``, unary minus, numbers, ``h.<hyperparameter>``, ``h.t`` (the step, from 1)
     and the functions ``sqrt sq abs sign maximum minimum where``; ``**`` between
     hyperparameters only. A variable named ``rate`` is what `Optimizer.effective_lr` shows.
+
+    Parameters
+    ----------
+    prepare : function or sequence of functions
+        Functions of numbers, in any Python, that the rule calls by their names with
+        arguments that read ``h`` alone. The host calls them once per step, in float64.
+    **pieces : function
+        Functions of one line, in the language of rules, that the rule calls by these
+        names. `Rule.variant` puts others in their place.
 
     Raises
     ------
@@ -193,13 +243,46 @@ def rule(function: Callable[..., object]) -> Rule:
     ...     G = G + sq(g)
     ...     rate = h.lr / sqrt(G + h.eps)
     ...     return p - rate * g, G
+
+    With a warm-up of the learning rate:
+
+    >>> def warmup(t, steps):
+    ...     return min(1.0, t / steps)
+    >>> @rule(prepare=warmup)
+    ... def descent(p, g, h):
+    ...     return p - h.lr * warmup(h.t, h.steps) * g
     """
-    return from_program(read(function))
+    prepared = {f.__name__: f for f in ([prepare] if callable(prepare) else prepare)}
+
+    def make(function: Author) -> Rule:
+        made = from_program(read(function, pieces=pieces, prepare=prepared))
+        return replace(made, function=function, pieces=pieces)
+
+    return make if function is None else make(function)
+
+
+@cache
+def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
+    changed = {name: piece for name, piece in pieces if rule.pieces.get(name) is not piece}
+    if rule.function is None or not set(changed) <= set(rule.pieces):
+        raise RuleError(f"{rule.name!r} calls {list(rule.pieces)}, not all of {list(changed)}")
+    if not changed:
+        return rule
+    given = rule.pieces | changed
+    program = read(rule.function, pieces=given, prepare=rule.program.prepare)
+    names = (piece.__name__ for piece in changed.values())
+    formulas = (f"{name}: {inspect.getdoc(piece)}" for name, piece in changed.items())
+    program = replace(
+        program,
+        name="_".join((program.name, *names)),
+        doc="\n\n".join((program.doc, "With " + "; ".join(formulas))),
+    )
+    return replace(from_program(program), function=rule.function, pieces=given)
 
 
 def from_program(program: Program) -> Rule:
     """Translate a checked program."""
-    writer = _Writer(program.h)
+    writer = Writer(program.h)
     if program.squared is not None:
         # Its text is a function of its own, but what it reads comes with this one's.
         for _, node in program.squared.lines:
@@ -213,57 +296,3 @@ def from_program(program: Program) -> Rule:
         name for call in writer.called for name in (*functions.USES.get(call, ()), call)
     )
     return Rule(program, tuple(names), writer.coefficients(), lines, results, tuple(used))
-
-
-class _Writer:
-    """Writes expressions; collects the coefficients, hyperparameters and functions they use."""
-
-    def __init__(self, h: str) -> None:
-        self.h = h
-        self.hoisted: dict[str, tuple[str, str]] = {}
-        self.read: dict[str, None] = {}
-        self.called: dict[str, None] = {}
-
-    def coefficients(self) -> dict[str, str]:
-        return dict(self.hoisted.values())
-
-    def text(self, node: ast.expr) -> str:
-        match node:
-            case ast.Constant(value=value):
-                return f"T({float(value)!r})"  # type: ignore[arg-type]
-            case ast.UnaryOp(operand=ast.Constant(value=value)):
-                return f"T({-float(value)!r})"  # type: ignore[arg-type]
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
-                return f"({self.text(left)} {COMPARISONS[type(op)]} {self.text(right)})"
-            case _ if host_only(node, self.h):
-                return self.hoist(node)
-            case ast.Name(id=name):
-                return name
-            case ast.UnaryOp(operand=operand):
-                return f"(-{self.text(operand)})"
-            case ast.BinOp(left=left, op=op, right=right):
-                return f"({self.text(left)} {ARITHMETIC[type(op)]} {self.text(right)})"
-            case ast.Call(func=ast.Name(id=name), args=arguments):
-                self.called[name] = None
-                return f"{name}({', '.join(map(self.text, arguments))})"
-        raise AssertionError(ast.dump(node))
-
-    def hoist(self, node: ast.expr) -> str:
-        """The coefficient that stands for a host expression; equal expressions share one."""
-        formula = ast.unparse(_Bare(self).visit(copy.deepcopy(node)))
-        if formula not in self.hoisted:
-            bare = isinstance(node, ast.Attribute)
-            name = f"h_{formula}" if bare else f"h_{len(self.hoisted)}"
-            self.hoisted[formula] = (name, formula)
-        return self.hoisted[formula][0]
-
-
-class _Bare(ast.NodeTransformer):
-    """Turns ``h.name`` into ``name``, noting each."""
-
-    def __init__(self, writer: _Writer) -> None:
-        self.writer = writer
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        self.writer.read[node.attr] = None
-        return ast.Name(node.attr)

@@ -1,15 +1,54 @@
 """The rules, in the papers' letters.
 
-``p`` parameter, ``g`` gradient, ``h`` hyperparameters, ``h.t`` the step from 1. Where eps
-stands differs between frameworks and changes results, so each place is a rule of its own:
-plain (the place the method's usual statement has), ``_inside`` sqrt(x + eps), ``_outside``
-sqrt(x) + eps, ``_uncorrected`` sqrt of the second moment before bias correction, + eps.
+``p`` parameter, ``g`` gradient, ``h`` hyperparameters, ``h.t`` the step from 1. What
+differs between statements of one method is a function that its rule calls:
+``root(x, h)``, the square root of a second moment with eps in it, and ``debias(power, h)``,
+the factor that takes a mean's start at zero out. `Rule.variant` exchanges them.
 
 ``rate`` is the per-element effective learning rate that multiplies the gradient.
 """
 
-from .functions import sq, sqrt
+from .functions import abs, maximum, sign, sq, sqrt, where
 from .rule import rule
+from .warmup import momentum_product, rectification
+
+
+def inside(x, h):
+    """sqrt(x + eps)"""
+    return sqrt(x + h.eps)
+
+
+def outside(x, h):
+    """sqrt(x) + eps"""
+    return sqrt(x) + h.eps
+
+
+def both(x, h):
+    """sqrt(x + eps_root) + eps"""
+    return sqrt(x + h.eps_root) + h.eps
+
+
+def without(x, h):
+    """sqrt(x), and 1 for x = 0, where the gradient is zero as well"""
+    return where(x == 0, 1, sqrt(x))
+
+
+def uncorrected(x, h):
+    """sqrt(x) + eps / sqrt(1 - beta2^t): eps beside the moment as it was before correction
+
+    Kingma & Ba 2015, the reordering at the end of section 2 (there eps is called eps-hat).
+    """
+    return sqrt(x) + h.eps / sqrt(1 - h.beta2**h.t)
+
+
+def corrected(power, h):
+    """1 / (1 - power)"""
+    return 1 / (1 - power)
+
+
+def biased(power, h):
+    """1: no correction"""
+    return 1
 
 
 @rule
@@ -24,13 +63,14 @@ def sgd(p, g, h):
 
 @rule
 def momentum(p, g, b, h):
-    """b <- momentum b + g ;  p <- p - lr b
+    """b <- momentum b + (1 - dampening) g, the first time momentum b + g ;  p <- p - lr b
 
     Polyak, Some methods of speeding up the convergence of iteration methods, 1964
-    (heavy ball), with lr outside the buffer.
+    (heavy ball), with lr outside the buffer; dampening as in Torch, which takes the first
+    gradient whole.
     """
     rate = h.lr
-    b = h.momentum * b + g
+    b = h.momentum * b + where(h.t == 1, 1, 1 - h.dampening) * g
     return p - rate * b, b
 
 
@@ -39,7 +79,7 @@ def nesterov(p, g, b, h):
     """b <- momentum b + g ;  p <- p - lr (g + momentum b)
 
     Sutskever et al., On the importance of initialization and momentum in deep learning,
-    2013, section 2, eq. 3-4, written at the look-ahead point.
+    2013, section 2, eq. 3-4, written at the look-ahead point, with lr outside the buffer.
     """
     rate = h.lr
     b = h.momentum * b + g
@@ -47,41 +87,106 @@ def nesterov(p, g, b, h):
 
 
 @rule
-def adagrad(p, g, G, h):
-    """G <- G + g^2 ;  p <- p - lr g / sqrt(G + eps)
+def velocity(p, g, b, h):
+    """b <- momentum b + lr g ;  p <- p - b
 
-    Duchi, Hazan & Singer, Adaptive Subgradient Methods, 2011, the diagonal form of fig. 1.
+    As momentum, with lr inside the buffer: what was gathered keeps the lr of its time.
+    """
+    rate = h.lr
+    b = h.momentum * b + rate * g
+    return p - b, b
+
+
+@rule
+def nesterov_velocity(p, g, b, h):
+    """b <- momentum b + lr g ;  p <- p - (lr g + momentum b)
+
+    Sutskever et al. 2013, section 2, eq. 3-4, written at the look-ahead point.
+    """
+    rate = h.lr
+    step = rate * g
+    b = h.momentum * b + step
+    return p - (step + h.momentum * b), b
+
+
+@rule(root=inside)
+def adagrad(p, g, G, h):
+    """G <- G + g^2 ;  p <- p - lr / (1 + (t - 1) lr_decay) g / root(G)
+
+    Duchi, Hazan & Singer, Adaptive Subgradient Methods, 2011, the diagonal form of fig. 1,
+    where lr is constant.
     """
     G = G + sq(g)
-    rate = h.lr / sqrt(G + h.eps)
+    rate = h.lr / (1 + (h.t - 1) * h.lr_decay) / root(G, h)
     return p - rate * g, G
 
 
-@rule
-def adagrad_outside(p, g, G, h):
-    """G <- G + g^2 ;  p <- p - lr g / (sqrt(G) + eps)"""
-    G = G + sq(g)
-    rate = h.lr / (sqrt(G) + h.eps)
-    return p - rate * g, G
-
-
-@rule
+@rule(root=inside)
 def rmsprop(p, g, G, h):
-    """G <- rho G + (1 - rho) g^2 ;  p <- p - lr g / sqrt(G + eps)
+    """G <- rho G + (1 - rho) g^2 ;  p <- p - lr g / root(G)
 
     Tieleman & Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012.
     """
     G = h.rho * G + (1 - h.rho) * sq(g)
-    rate = h.lr / sqrt(G + h.eps)
+    rate = h.lr / root(G, h)
     return p - rate * g, G
 
 
-@rule
-def rmsprop_outside(p, g, G, h):
-    """G <- rho G + (1 - rho) g^2 ;  p <- p - lr g / (sqrt(G) + eps)"""
+@rule(root=inside)
+def rmsprop_momentum(p, g, G, b, h):
+    """As rmsprop, with b <- momentum b + g / root(G) ;  p <- p - lr b"""
     G = h.rho * G + (1 - h.rho) * sq(g)
-    rate = h.lr / (sqrt(G) + h.eps)
-    return p - rate * g, G
+    r = root(G, h)
+    rate = h.lr / r
+    b = h.momentum * b + g / r
+    return p - h.lr * b, G, b
+
+
+@rule(root=inside)
+def rmsprop_velocity(p, g, G, b, h):
+    """As rmsprop, with b <- momentum b + lr g / root(G) ;  p <- p - b"""
+    G = h.rho * G + (1 - h.rho) * sq(g)
+    rate = h.lr / root(G, h)
+    b = h.momentum * b + rate * g
+    return p - b, G, b
+
+
+@rule(root=inside)
+def centered(p, g, G, M, h):
+    """M <- rho M + (1 - rho) g ;  G <- rho G + (1 - rho) g^2 ;
+    p <- p - lr g / root(G - M^2)
+
+    Graves, Generating Sequences with Recurrent Neural Networks, 2013, eq. 38-41. The
+    variance is not taken for less than the zero that rounding can lead below.
+    """
+    M = h.rho * M + (1 - h.rho) * g
+    G = h.rho * G + (1 - h.rho) * sq(g)
+    rate = h.lr / root(maximum(G - sq(M), 0), h)
+    return p - rate * g, G, M
+
+
+@rule(root=inside)
+def centered_momentum(p, g, G, M, b, h):
+    """As centered, with b <- momentum b + g / root(G - M^2) ;  p <- p - lr b"""
+    M = h.rho * M + (1 - h.rho) * g
+    G = h.rho * G + (1 - h.rho) * sq(g)
+    r = root(maximum(G - sq(M), 0), h)
+    rate = h.lr / r
+    b = h.momentum * b + g / r
+    return p - h.lr * b, G, M, b
+
+
+@rule(root=inside)
+def centered_velocity(p, g, G, M, b, h):
+    """As centered, with b <- momentum b + lr g / root(G - M^2) ;  p <- p - b
+
+    Graves 2013, eq. 38-41.
+    """
+    M = h.rho * M + (1 - h.rho) * g
+    G = h.rho * G + (1 - h.rho) * sq(g)
+    rate = h.lr / root(maximum(G - sq(M), 0), h)
+    b = h.momentum * b + rate * g
+    return p - b, G, M, b
 
 
 @rule
@@ -99,40 +204,115 @@ def adadelta(p, g, G, U, h):
     return p - rate * g, G, U
 
 
-@rule
+@rule(root=outside, debias=corrected)
 def adam(p, g, m, v, h):
     """m <- beta1 m + (1 - beta1) g ;  v <- beta2 v + (1 - beta2) g^2 ;
-    p <- p - lr mhat / (sqrt(vhat) + eps),
+    p <- p - lr mhat / root(vhat),
     mhat = m / (1 - beta1^t),  vhat = v / (1 - beta2^t)
 
     Kingma & Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1.
     """
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * sq(g)
-    mhat = 1 / (1 - h.beta1**h.t) * m
-    vhat = 1 / (1 - h.beta2**h.t) * v
-    rate = h.lr / (sqrt(vhat) + h.eps)
+    mhat = debias(h.beta1**h.t, h) * m
+    vhat = debias(h.beta2**h.t, h) * v
+    rate = h.lr / root(vhat, h)
     return p - rate * mhat, m, v
 
 
-@rule
-def adam_inside(p, g, m, v, h):
-    """As adam, with p <- p - lr mhat / sqrt(vhat + eps)"""
-    m = h.beta1 * m + (1 - h.beta1) * g
-    v = h.beta2 * v + (1 - h.beta2) * sq(g)
-    mhat = 1 / (1 - h.beta1**h.t) * m
-    vhat = 1 / (1 - h.beta2**h.t) * v
-    rate = h.lr / sqrt(vhat + h.eps)
-    return p - rate * mhat, m, v
+@rule(root=outside, debias=corrected)
+def amsgrad(p, g, m, v, w, h):
+    """As adam, with w <- max(w, v) in the place of v
 
-
-@rule
-def adam_uncorrected(p, g, m, v, h):
-    """As adam, with p <- p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)
-
-    Kingma & Ba 2015, the reordering at the end of section 2 (there eps is called eps-hat).
+    Reddi, Kale & Kumar, On the Convergence of Adam and Beyond, 2018, algorithm 2, with
+    Adam's correction of both moments.
     """
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * sq(g)
-    rate = h.lr * sqrt(1 - h.beta2**h.t) / (1 - h.beta1**h.t) / (sqrt(v) + h.eps)
-    return p - rate * m, m, v
+    w = maximum(w, v)
+    mhat = debias(h.beta1**h.t, h) * m
+    what = debias(h.beta2**h.t, h) * w
+    rate = h.lr / root(what, h)
+    return p - rate * mhat, m, v, w
+
+
+@rule(root=outside, debias=corrected)
+def amsgrad_corrected(p, g, m, v, w, h):
+    """As adam, with w <- max(w, vhat) in the place of vhat"""
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = h.beta2 * v + (1 - h.beta2) * sq(g)
+    w = maximum(w, debias(h.beta2**h.t, h) * v)
+    mhat = debias(h.beta1**h.t, h) * m
+    rate = h.lr / root(w, h)
+    return p - rate * mhat, m, v, w
+
+
+@rule(debias=corrected)
+def adamax(p, g, m, u, h):
+    """m <- beta1 m + (1 - beta1) g ;  u <- max(beta2 u, |g|) ;  p <- p - lr mhat / (u + eps)
+
+    Kingma & Ba 2015, algorithm 2 (there without eps).
+    """
+    m = h.beta1 * m + (1 - h.beta1) * g
+    u = maximum(h.beta2 * u, abs(g))
+    rate = h.lr / (u + h.eps)
+    return p - rate * (debias(h.beta1**h.t, h) * m), m, u
+
+
+@rule(debias=corrected)
+def adamax_floor(p, g, m, u, h):
+    """As adamax, with u <- max(beta2 u, |g| + eps) ;  p <- p - lr mhat / u"""
+    m = h.beta1 * m + (1 - h.beta1) * g
+    u = maximum(h.beta2 * u, abs(g) + h.eps)
+    rate = h.lr / u
+    return p - rate * (debias(h.beta1**h.t, h) * m), m, u
+
+
+@rule(prepare=momentum_product, root=outside, debias=corrected)
+def nadam(p, g, m, v, h):
+    """m <- beta1 m + (1 - beta1) g ;  v <- beta2 v + (1 - beta2) g^2 ;
+    p <- p - lr mhat / root(vhat),
+    mu_t = beta1 (1 - 0.5 0.96^(t momentum_decay)),
+    mhat = mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
+
+    Dozat, Incorporating Nesterov Momentum into Adam, 2016, algorithm 2 with the schedule
+    of its section 3; an infinite momentum_decay leaves mu at beta1.
+    """
+    mu = h.beta1 * (1 - 0.5 * 0.96 ** (h.t * h.momentum_decay))
+    next_mu = h.beta1 * (1 - 0.5 * 0.96 ** ((h.t + 1) * h.momentum_decay))
+    product = momentum_product(h.beta1, h.momentum_decay, h.t)
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = h.beta2 * v + (1 - h.beta2) * sq(g)
+    mhat = debias(product * next_mu, h) * next_mu * m + debias(product, h) * (1 - mu) * g
+    vhat = debias(h.beta2**h.t, h) * v
+    rate = h.lr / root(vhat, h)
+    return p - rate * mhat, m, v
+
+
+@rule(prepare=rectification, root=outside, debias=corrected)
+def radam(p, g, m, v, h):
+    """As adam, with p <- p - lr r mhat / root(vhat) if r > 0, else p <- p - lr mhat
+
+    Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, 2020, algorithm 2,
+    whose r_t this is; zero until the variance can be estimated.
+    """
+    r = rectification(h.beta2, h.threshold, h.threshold_inclusive, h.t)
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = h.beta2 * v + (1 - h.beta2) * sq(g)
+    mhat = debias(h.beta1**h.t, h) * m
+    vhat = debias(h.beta2**h.t, h) * v
+    rate = where(r > 0, h.lr * r / root(vhat, h), h.lr)
+    return p - rate * mhat, m, v
+
+
+@rule
+def ftrl(p, g, z, n, h):
+    """z <- z + g - (sqrt(n + g^2) - sqrt(n)) / lr p ;  n <- n + g^2 ;
+    p <- (l1 sign(z) - z) / ((beta + sqrt(n)) / lr + l2) where |z| > l1, else 0
+
+    McMahan et al., Ad Click Prediction: a View from the Trenches, 2013, algorithm 1.
+    """
+    total = n + sq(g)
+    z = z + g - 1 / h.lr * (sqrt(total) - sqrt(n)) * p
+    rate = h.lr / (h.beta + sqrt(total) + h.lr * h.l2)
+    return where(abs(z) > h.l1, rate * (h.l1 * sign(z) - z), 0), z, total

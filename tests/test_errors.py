@@ -1,6 +1,7 @@
 """What is refused, with which words; a step that raises has changed nothing."""
 
 import copy
+import math
 
 import hostcupy
 import numpy as np
@@ -147,7 +148,22 @@ def test_a_gradient_on_another_device(host):
         (lambda w: ga.Adam(w, maximize="yes"), "maximize: got 'yes'"),
         (lambda w: ga.Adam([{"params": w, "rho": 0.5}]), "unknown hyperparameter 'rho'"),
         (lambda w: ga.Adam([{"params": w, "lr": -1}]), "lr: got -1,"),
-        (lambda w: ga.RMSprop(w, rho=1), "rho: got 1, expected a number in \\[0, 1\\)"),
+        (lambda w: ga.RMSprop(w, rho=1.5), "rho: got 1.5, expected a number in \\[0, 1\\]"),
+        (lambda w: ga.RMSprop(w, eps_mode="none"), "eps_mode: got 'none', expected one of"),
+        (lambda w: ga.RMSprop(w, initial_square=-1), "initial_square: got -1, expected .* >= 0"),
+        (lambda w: ga.Adagrad(w, initial_accumulator=math.inf), "initial_accumulator: got inf"),
+        (lambda w: ga.Adagrad(w, lr_decay=-0.1), "lr_decay: got -0.1, expected a number >= 0"),
+        (lambda w: ga.SGD(w, momentum=0.5, momentum_form="ball"), "momentum_form: got 'ball'"),
+        (lambda w: ga.SGD(w, dampening=0.5), "dampening: only for a heavy ball"),
+        (lambda w: ga.SGD(w, momentum=0.5, dampening=0.1, nesterov=True), "dampening: only"),
+        (lambda w: ga.SGD(w, momentum=0.5, dampening=0.1, momentum_form="velocity"), "dampening"),
+        (lambda w: ga.Adam(w, amsgrad="max"), "amsgrad: got 'max', expected one of False, True"),
+        (lambda w: ga.Adam(w, bias_correction=0), "bias_correction: got 0, expected one of True"),
+        (lambda w: ga.Adamax(w, eps_mode="inside"), "eps_mode: got 'inside', expected one of 'a"),
+        (lambda w: ga.NAdam(w, schedule=0.5), "schedule: got 0.5, expected one of True, False"),
+        (lambda w: ga.NAdam(w, momentum_decay=-1), "momentum_decay: got -1, expected .* >= 0"),
+        (lambda w: ga.Adam(w, decay="l1"), "decay: got 'l1', expected one of 'l2', 'decoupled'"),
+        (lambda w: ga.Optimizer(ga.rules.sgd, w, lr=1, initial={"G": 1}), "'sgd' has no state 'G'"),
         (lambda w: ga.Adadelta(w, eps=-1), "eps: got -1,"),
         (lambda w: ga.Adagrad(w, eps_mode="uncorrected"), "expected one of 'inside', 'outside'"),
         (lambda w: ga.SGD(w, momentum=1.0), "momentum: got 1.0"),

@@ -243,5 +243,6 @@ def test_nothing_of_the_size_of_a_parameter_is_allocated():
 def test_repr():
     w = np.ones((10, 200), np.float32)
     assert repr(ga.Adagrad(w)) == (
-        "Adagrad(adagrad: lr=0.01, eps=1e-08; 1 group, 1 parameter, 2,000 elements on cpu; step 0)"
+        "Adagrad(adagrad: lr=0.01, lr_decay=0.0, eps=1e-08; 1 group, 1 parameter, "
+        "2,000 elements on cpu; step 0)"
     )

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from cases import CASES
 
+from gpuadapt.hyperparameters import DECAYS
+
 STEPS = 12
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 """Of the movement; a float32 step rounds parameter, state and movement."""
@@ -45,4 +47,5 @@ def test_every_option_is_used_by_every_method():
             {"maximize"} if case.options.get("maximize") else set()
         )
     for method, used in by_method.items():
-        assert used >= {"maximize"} and used & {"l2", "decoupled"}, method
+        assert "maximize" in used and used & set(DECAYS), method
+    assert set().union(*by_method.values()) >= {"maximize", *DECAYS}

@@ -1,0 +1,24 @@
+"""The named methods: defaults, the formula, and which rule.
+
+Every class takes the keywords of `Optimizer` as well: ``weight_decay``, ``decay``,
+``maximize``, ``rowwise``, ``max_row_norm``, ``check``.
+"""
+
+from .adagrad import FTRL, Adagrad
+from .adam import Adam, AdamW
+from .adam_family import Adamax, NAdam, RAdam
+from .rmsprop import Adadelta, RMSprop
+from .sgd import SGD
+
+__all__ = [
+    "FTRL",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+]

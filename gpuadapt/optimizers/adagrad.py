@@ -1,0 +1,120 @@
+"""Rates that fall with the sum of squared gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuadapt.kernels import rules
+
+from ..hyperparameters import Hyperparameter, number
+from ..optimizer import Optimizer
+from .forms import ROOTS, choose, read_by
+
+
+class Adagrad(Optimizer):
+    r"""Adagrad: every element's rate falls with its accumulated squared gradients.
+
+    .. math::
+        G &\leftarrow G + g^2 \\
+        p &\leftarrow p - \frac{lr_t}{\sqrt{G + \epsilon}} g,
+        \quad lr_t = \frac{lr}{1 + (t - 1)\,lr\_decay}
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`.
+    lr : float or schedule, >= 0
+        Learning rate.
+    eps : float or schedule, > 0
+        :math:`\epsilon`.
+    eps_mode : {"inside", "outside", "none"}
+        :math:`\sqrt{G + \epsilon}`, :math:`\sqrt{G} + \epsilon` or :math:`\sqrt{G}`, where an
+        element that has had no gradient stays as it is.
+    initial_accumulator : float, >= 0
+        Every element of :math:`G` before the first step.
+    lr_decay : float or schedule, >= 0
+        Decay of the learning rate over the updates of a parameter.
+
+    Notes
+    -----
+    State: ``G``. Duchi, Hazan & Singer, Adaptive Subgradient Methods for Online Learning
+    and Stochastic Optimization, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuadapt as ga
+    >>> w = np.zeros(2, np.float32)
+    >>> ga.Adagrad(w, lr=0.5).step(np.array([1, -100], np.float32))
+    >>> w
+    array([-0.5,  0.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 1e-2,
+        *,
+        eps: Hyperparameter = 1e-8,
+        eps_mode: str = "inside",
+        initial_accumulator: float = 0.0,
+        lr_decay: Hyperparameter = 0.0,
+        **more: Any,
+    ) -> None:
+        rule = rules.adagrad.variant(root=choose("eps_mode", eps_mode, ROOTS))
+        hyperparameters = {"lr": lr, "lr_decay": lr_decay, "eps": eps}
+        initial = {"G": number("initial_accumulator", initial_accumulator)}
+        super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
+
+
+class FTRL(Optimizer):
+    r"""FTRL-proximal: Adagrad's rates, and weights that are exactly zero.
+
+    .. math::
+        z &\leftarrow z + g - \frac{\sqrt{n + g^2} - \sqrt{n}}{lr} p \\
+        n &\leftarrow n + g^2 \\
+        p &\leftarrow 0 \text{ if } |z| \le l_1, \text{ else }
+        \frac{l_1 \operatorname{sign}(z) - z}{(\beta + \sqrt{n}) / lr + l_2}
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`. An element without a gradient becomes zero: weights are what their
+        gradients made of them.
+    lr : float or schedule, > 0
+        :math:`\alpha` in the paper.
+    l1, l2 : float or schedule, >= 0
+        Strengths of the two regularizers.
+    beta : float or schedule, >= 0
+        :math:`\beta`: the rate of the first steps is about lr / beta.
+    initial_accumulator : float, >= 0
+        Every element of :math:`n` before the first step.
+
+    Notes
+    -----
+    State: ``z``, ``n``. McMahan et al., Ad Click Prediction: a View from the Trenches, 2013,
+    algorithm 1. TensorFlow's and Keras's l2 is half of this one.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuadapt as ga
+    >>> w = np.zeros(2)
+    >>> ga.FTRL(w, lr=1.0, l1=0.5, beta=0.0).step(np.array([0.25, -2.0]))
+    >>> w
+    array([0.  , 0.75])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 1e-1,
+        *,
+        l1: Hyperparameter = 0.0,
+        l2: Hyperparameter = 0.0,
+        beta: Hyperparameter = 1.0,
+        initial_accumulator: float = 0.0,
+        **more: Any,
+    ) -> None:
+        initial = {"n": number("initial_accumulator", initial_accumulator)}
+        super().__init__(
+            rules.ftrl, params, initial=initial, lr=lr, l1=l1, l2=l2, beta=beta, **more
+        )

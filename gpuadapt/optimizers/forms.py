@@ -1,0 +1,60 @@
+"""Which variant of a rule the options of a named method mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from gpuadapt.kernels import rules
+from gpuadapt.kernels.rule import Rule
+
+from ..errors import HyperparameterError
+from ..hyperparameters import Hyperparameter, number
+from ..structure import are_groups
+
+T = TypeVar("T")
+
+ROOTS = {"inside": rules.inside, "outside": rules.outside, "none": rules.without}
+"""Where eps stands under the root of a second moment."""
+
+ADAM_ROOTS = {
+    "outside": rules.outside,
+    "inside": rules.inside,
+    "uncorrected": rules.uncorrected,
+}
+
+DEBIAS = {True: rules.corrected, False: rules.biased}
+
+
+def choose(option: str, given: object, forms: Mapping[Any, T]) -> T:
+    """What an option stands for.
+
+    Raises
+    ------
+    HyperparameterError
+        Names those that there are.
+    """
+    if not isinstance(given, (str, bool)) or given not in forms:
+        names = ", ".join(map(repr, forms))
+        raise HyperparameterError(f"{option}: got {given!r}, expected one of {names}")
+    return forms[given]
+
+
+def corrected(rule: Rule, eps_mode: str, bias_correction: bool) -> Rule:
+    """A rule of Adam's family, with eps and the correction of its start as asked for."""
+    debias = choose("bias_correction", bias_correction, DEBIAS)
+    root = choose("eps_mode", eps_mode, ADAM_ROOTS)
+    if debias is rules.biased and root is rules.uncorrected:
+        root = rules.outside  # without a correction, before and after it are the same
+    return rule.variant(root=root, debias=debias)
+
+
+def is_zero(name: str, value: Hyperparameter, params: Any) -> bool:
+    """Whether a hyperparameter is zero and will stay so, in every group."""
+    plain = not callable(value) and number(name, value) == 0
+    return plain and not (are_groups(params) and any(name in group for group in params))
+
+
+def read_by(rule: Rule, hyperparameters: Mapping[str, Hyperparameter]) -> dict[str, Any]:
+    """Those of the hyperparameters that a rule reads."""
+    return {name: hyperparameters[name] for name in rule.hyperparameters}

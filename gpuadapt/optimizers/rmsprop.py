@@ -1,0 +1,138 @@
+"""Rates that follow a running mean of squared gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuadapt.kernels import rules
+
+from ..hyperparameters import Hyperparameter, number
+from ..optimizer import Optimizer
+from .forms import ROOTS, choose, is_zero, read_by
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: Adagrad with a running mean of squared gradients instead of their sum.
+
+    .. math::
+        G &\leftarrow \rho G + (1 - \rho) g^2 \\
+        p &\leftarrow p - \frac{lr}{\sqrt{G + \epsilon}} g
+
+    With ``centered`` there is also :math:`M \leftarrow \rho M + (1 - \rho) g`, and the variance
+    :math:`G - M^2` in the place of :math:`G`. With momentum, :math:`b` moves the parameter:
+
+    .. math::
+        b &\leftarrow \mu b + g / \sqrt{G + \epsilon}, \quad p \leftarrow p - lr \cdot b
+        \quad\text{(heavy ball)} \\
+        b &\leftarrow \mu b + lr \cdot g / \sqrt{G + \epsilon}, \quad p \leftarrow p - b
+        \quad\text{(velocity)}
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`.
+    lr : float or schedule, >= 0
+        Learning rate.
+    rho : float or schedule, in [0, 1]
+        Decay of the mean.
+    eps : float or schedule, > 0
+        :math:`\epsilon`.
+    eps_mode : {"inside", "outside"}
+        :math:`\sqrt{G + \epsilon}` or :math:`\sqrt{G} + \epsilon`.
+    momentum : float or schedule, in [0, 1)
+        :math:`\mu`; 0 for none, which keeps no buffer.
+    momentum_form : {"heavy_ball", "velocity"}
+        lr outside the buffer (torch) or inside (Keras, TensorFlow, optax). They differ when
+        lr changes.
+    centered : bool
+        Divide by the deviation from the mean.
+    initial_square : float, >= 0
+        Every element of :math:`G` before the first step (TensorFlow 1 has 1).
+
+    Notes
+    -----
+    State: ``G``; ``M`` if centered; ``b`` if there is momentum. Tieleman & Hinton, Neural
+    Networks for Machine Learning, lecture 6.5, 2012; Graves, Generating Sequences with
+    Recurrent Neural Networks, 2013, eq. 38-41 (centered).
+
+    Examples
+    --------
+    >>> import numpy as np, gpuadapt as ga
+    >>> w = np.zeros(2)
+    >>> ga.RMSprop(w, lr=0.5, rho=0.75).step(np.array([1.0, -100.0]))
+    >>> w.round(6)
+    array([-1.,  1.])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 1e-3,
+        *,
+        rho: Hyperparameter = 0.9,
+        eps: Hyperparameter = 1e-8,
+        eps_mode: str = "inside",
+        momentum: Hyperparameter = 0.0,
+        momentum_form: str = "heavy_ball",
+        centered: bool = False,
+        initial_square: float = 0.0,
+        **more: Any,
+    ) -> None:
+        forms = {
+            "heavy_ball": rules.centered_momentum if centered else rules.rmsprop_momentum,
+            "velocity": rules.centered_velocity if centered else rules.rmsprop_velocity,
+        }
+        rule = choose("momentum_form", momentum_form, forms)
+        if is_zero("momentum", momentum, params):
+            rule = rules.centered if centered else rules.rmsprop
+        roots = {name: ROOTS[name] for name in ("inside", "outside")}
+        rule = rule.variant(root=choose("eps_mode", eps_mode, roots))
+        hyperparameters = {"lr": lr, "rho": rho, "eps": eps, "momentum": momentum}
+        initial = {"G": number("initial_square", initial_square)}
+        super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
+
+
+class Adadelta(Optimizer):
+    r"""Adadelta: steps in the parameter's own unit, with no learning rate to choose.
+
+    .. math::
+        G &\leftarrow \rho G + (1 - \rho) g^2 \\
+        u &= \frac{\sqrt{U + \epsilon}}{\sqrt{G + \epsilon}} g \\
+        U &\leftarrow \rho U + (1 - \rho) u^2 \\
+        p &\leftarrow p - lr \cdot u
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`.
+    lr : float or schedule, >= 0
+        Multiplies the step; the paper has none (1).
+    rho : float or schedule, in [0, 1]
+        Decay of both means.
+    eps : float or schedule, > 0
+        :math:`\epsilon`; it also sets the size of the first steps.
+
+    Notes
+    -----
+    State: ``G``, ``U``. Zeiler, ADADELTA: An Adaptive Learning Rate Method, 2012,
+    algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuadapt as ga
+    >>> w = np.zeros(2)
+    >>> ga.Adadelta(w, rho=0.75, eps=1e-4).step(np.array([1.0, -100.0]))
+    >>> w.round(3)
+    array([-0.02,  0.02])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 1.0,
+        *,
+        rho: Hyperparameter = 0.9,
+        eps: Hyperparameter = 1e-6,
+        **more: Any,
+    ) -> None:
+        super().__init__(rules.adadelta, params, lr=lr, rho=rho, eps=eps, **more)

@@ -1,0 +1,84 @@
+"""Descent along the gradient and its running means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuadapt.kernels import rules
+
+from ..errors import HyperparameterError
+from ..hyperparameters import Hyperparameter
+from ..optimizer import Optimizer
+from .forms import choose, is_zero, read_by
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent, with momentum if asked for.
+
+    .. math::
+        b &\leftarrow \mu b + (1 - \tau) g \\
+        p &\leftarrow p - lr \cdot b
+        \quad\text{or, with nesterov,}\quad p - lr \cdot (g + \mu b)
+
+    With lr inside the buffer (``momentum_form="velocity"``):
+
+    .. math::
+        b &\leftarrow \mu b + lr \cdot g \\
+        p &\leftarrow p - b
+        \quad\text{or, with nesterov,}\quad p - (lr \cdot g + \mu b)
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`.
+    lr : float or schedule, >= 0
+        Learning rate.
+    momentum : float or schedule, in [0, 1)
+        :math:`\mu`; 0 for plain descent, which keeps no state.
+    dampening : float or schedule
+        :math:`\tau`; the first gradient enters whole, as in torch. For the heavy ball
+        without nesterov.
+    nesterov : bool
+        Look ahead along the buffer; needs momentum.
+    momentum_form : {"heavy_ball", "velocity"}
+        lr outside the buffer (torch, optax) or inside (Keras, Chainer). They differ when
+        lr changes.
+
+    Notes
+    -----
+    State: ``b``, if there is momentum. Robbins & Monro 1951; Polyak 1964; Sutskever et al.
+    2013, section 2.
+
+    Examples
+    --------
+    >>> import numpy as np, gpuadapt as ga
+    >>> w = np.ones(2, np.float32)
+    >>> ga.SGD(w, lr=0.5).step(w.copy())
+    >>> w
+    array([0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Hyperparameter = 1e-2,
+        *,
+        momentum: Hyperparameter = 0.0,
+        dampening: Hyperparameter = 0.0,
+        nesterov: bool = False,
+        momentum_form: str = "heavy_ball",
+        **more: Any,
+    ) -> None:
+        forms = {
+            "heavy_ball": rules.nesterov if nesterov else rules.momentum,
+            "velocity": rules.nesterov_velocity if nesterov else rules.velocity,
+        }
+        rule = choose("momentum_form", momentum_form, forms)
+        hyperparameters = {"lr": lr, "momentum": momentum, "dampening": dampening}
+        if is_zero("momentum", momentum, params):
+            if nesterov:
+                raise HyperparameterError("nesterov: needs momentum > 0")
+            rule = rules.sgd
+        if rule is not rules.momentum and not is_zero("dampening", dampening, params):
+            raise HyperparameterError("dampening: only for a heavy ball without nesterov")
+        super().__init__(rule, params, **read_by(rule, hyperparameters), **more)

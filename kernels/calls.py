@@ -1,0 +1,72 @@
+"""Functions of its author's that a rule calls: written into it, or computed by the host."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Callable, Mapping
+
+from .errors import RuleError
+from .functions import ARITY
+from .source import Source, parse
+
+
+class Substitute(ast.NodeTransformer):
+    """Puts expressions in the place of variables."""
+
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return copy.deepcopy(self.values.get(node.id, node))
+
+
+class Calls(ast.NodeTransformer):
+    """Resolves calls of functions that are not of the language.
+
+    A *piece* is a function of one line, in the language of rules: its expression takes the
+    place of the call. A *prepared* number is what a function of Python's own returns, for
+    arguments that read hyperparameters alone: the host calls it once per step. Its call
+    becomes one of ``h``, so that it counts as a hyperparameter wherever one is expected.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        h: str,
+        pieces: Mapping[str, Callable[..., object]],
+        prepare: Mapping[str, Callable[..., float]],
+    ) -> None:
+        self.source, self.h, self.prepare = source, h, prepare
+        for name in (*pieces, *prepare):
+            if name in ARITY or not name.isascii() or not callable({**pieces, **prepare}[name]):
+                raise RuleError(f"{source.file}: {name!r} is not a new function's name")
+        self.pieces = {name: _expression(function) for name, function in pieces.items()}
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        match node.func:
+            case ast.Name(id=name) if name in self.pieces and not node.keywords:
+                arguments, expression = self.pieces[name]
+                if len(arguments) != len(node.args):
+                    self.source.refuse(
+                        node, f"{name}() takes {len(arguments)} arguments, got {len(node.args)}"
+                    )
+                given = dict(zip(arguments, node.args, strict=True))
+                result: ast.expr = Substitute(given).visit(copy.deepcopy(expression))
+                return result
+            case ast.Name(id=name) if name in self.prepare and not node.keywords:
+                function = ast.Attribute(ast.Name(self.h), name)
+                return ast.copy_location(ast.Call(function, node.args, []), node)
+        return node
+
+
+def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.expr]:
+    """The arguments of a piece, and what it returns."""
+    source, _, arguments, body = parse(function)
+    result = body[-1]
+    if len(body) > 1 or not isinstance(result, ast.Return) or result.value is None:
+        source.refuse(body[0], "a function that a rule calls has one line: its return")
+    for node in ast.walk(result.value):
+        node.source = source  # type: ignore[attr-defined]
+    return arguments, result.value

@@ -1,0 +1,39 @@
+"""Numbers of a step that rules let the host compute: functions of Python's own, in float64."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+NEGLIGIBLE = 2.0**-60
+"""A product of which nothing is left in 1 - product."""
+
+
+def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
+    """mu_1 ... mu_t of Dozat's schedule, mu_i = beta1 (1 - 0.5 0.96^(i momentum_decay))."""
+    products = _products(beta1, momentum_decay)
+    # Threads that meet here write the same numbers.
+    for i in range(len(products), t + 1):
+        if products[i - 1] < NEGLIGIBLE:
+            return products[i - 1]
+        products[i] = products[i - 1] * beta1 * (1 - 0.5 * 0.96 ** (i * momentum_decay))
+    return products[t]
+
+
+@lru_cache(maxsize=16)
+def _products(beta1: float, momentum_decay: float) -> dict[int, float]:
+    """The product of each number of steps, as far as it was asked for."""
+    return {0: 1.0}
+
+
+def rectification(beta2: float, threshold: float, inclusive: float, t: int) -> float:
+    """r_t of Liu et al. 2020; 0 where the length of the average is not above the threshold.
+
+    The formula needs a length above 4, whatever the threshold.
+    """
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / (1 - beta2**t)
+    if length <= 4 or not (length > threshold or (inclusive and length == threshold)):
+        return 0.0
+    above = (length - 4) * (length - 2) * longest
+    return math.sqrt(above / ((longest - 4) * (longest - 2) * length))

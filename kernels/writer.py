@@ -1,0 +1,68 @@
+"""Expressions of a rule as text, the same in Python and in CUDA C."""
+
+from __future__ import annotations
+
+import ast
+import copy
+
+from .program import ARITHMETIC, COMPARISONS, host_only
+
+
+class Writer:
+    """Writes expressions; collects the coefficients, hyperparameters and functions they use."""
+
+    def __init__(self, h: str) -> None:
+        self.h = h
+        self.hoisted: dict[str, tuple[str, str]] = {}
+        self.read: dict[str, None] = {}
+        self.called: dict[str, None] = {}
+
+    def coefficients(self) -> dict[str, str]:
+        return dict(self.hoisted.values())
+
+    def text(self, node: ast.expr) -> str:
+        match node:
+            case ast.Constant(value=value):
+                return f"T({float(value)!r})"  # type: ignore[arg-type]
+            case ast.UnaryOp(operand=ast.Constant(value=value)):
+                return f"T({-float(value)!r})"  # type: ignore[arg-type]
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return f"({self.text(left)} {COMPARISONS[type(op)]} {self.text(right)})"
+            case _ if host_only(node, self.h):
+                return self.hoist(node)
+            case ast.Name(id=name):
+                return name
+            case ast.UnaryOp(operand=operand):
+                return f"(-{self.text(operand)})"
+            case ast.BinOp(left=left, op=op, right=right):
+                return f"({self.text(left)} {ARITHMETIC[type(op)]} {self.text(right)})"
+            case ast.Call(func=ast.Name(id=name), args=arguments):
+                self.called[name] = None
+                return f"{name}({', '.join(map(self.text, arguments))})"
+        raise AssertionError(ast.dump(node))
+
+    def hoist(self, node: ast.expr) -> str:
+        """The coefficient that stands for a host expression; equal expressions share one."""
+        formula = ast.unparse(_Bare(self).visit(copy.deepcopy(node)))
+        if formula not in self.hoisted:
+            bare = isinstance(node, ast.Attribute)
+            name = f"h_{formula}" if bare else f"h_{len(self.hoisted)}"
+            self.hoisted[formula] = (name, formula)
+        return self.hoisted[formula][0]
+
+
+class _Bare(ast.NodeTransformer):
+    """Turns ``h.name`` into ``name``, noting each."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        function = node.func
+        if isinstance(function, ast.Attribute):  # prepared; see `Calls`
+            function = ast.Name(function.attr)
+        return ast.Call(function, [self.visit(argument) for argument in node.args], [])
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        self.writer.read[node.attr] = None
+        return ast.Name(node.attr)
