@@ -87,6 +87,21 @@ def test_adadelta_steps_in_the_parameters_unit(unit):
     assert np.abs(adam[0] - adam[1]).max() > 0.1
 
 
+@pytest.mark.parametrize(("amsgrad", "low", "high"), [(False, 0.93, 0.96), (True, -1.0, -0.99)])
+def test_adam_does_not_converge_and_amsgrad_does(amsgrad, low, high):
+    """Reddi, Kale & Kumar 2018, section 3: a rare large gradient points the right way.
+
+    On [-1, 1] the sum of these losses has its minimum at -1.
+    """
+    x = np.zeros(1)
+    optimizer = ga.Adam(x, lr=0.01, betas=(0.9, 0.99), amsgrad=amsgrad)
+    often, seldom = np.array([-10.0]), np.array([1010.0])
+    for t in range(1, 300_001):
+        optimizer.step(seldom if t % 101 == 1 else often)
+        x[0] = min(max(x[0], -1.0), 1.0)
+    assert low < x[0] < high
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
 def test_adams_first_step_has_length_lr(scale, backend, dtype):
     w = backend.array(np.zeros(100, dtype))
