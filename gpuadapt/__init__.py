@@ -9,6 +9,7 @@
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.rule import Rule, rule
 
+from . import presets
 from .errors import (
     BackendError,
     Error,
@@ -58,6 +59,7 @@ __all__ = [
     "Rule",
     "RuleError",
     "StateError",
+    "presets",
     "rule",
     "rules",
 ]

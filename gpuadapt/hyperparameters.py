@@ -43,6 +43,7 @@ NOT_NEGATIVE = (
     "l2",
     "beta",
     "momentum_decay",
+    "eps_root",
     "initial_accumulator",
     "initial_square",
 )

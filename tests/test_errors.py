@@ -162,7 +162,6 @@ def test_a_gradient_on_another_device(host):
         (lambda w: ga.Adamax(w, eps_mode="inside"), "eps_mode: got 'inside', expected one of 'a"),
         (lambda w: ga.NAdam(w, schedule=0.5), "schedule: got 0.5, expected one of True, False"),
         (lambda w: ga.NAdam(w, momentum_decay=-1), "momentum_decay: got -1, expected .* >= 0"),
-        (lambda w: ga.Adam(w, decay="l1"), "decay: got 'l1', expected one of 'l2', 'decoupled'"),
         (lambda w: ga.Optimizer(ga.rules.sgd, w, lr=1, initial={"G": 1}), "'sgd' has no state 'G'"),
         (lambda w: ga.Adadelta(w, eps=-1), "eps: got -1,"),
         (lambda w: ga.Adagrad(w, eps_mode="uncorrected"), "expected one of 'inside', 'outside'"),

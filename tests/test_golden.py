@@ -94,7 +94,7 @@ def test_reproduces_by_rows(name, backend):
     reproduce(CASES[name], backend, np.dtype(np.float64))
 
 
-def reproduce(case, backend, dtype):
+def reproduce(case, backend, dtype, make=make):
     tolerance = case["tolerance" if dtype == np.float32 else "tolerance_f64"]
     letters = ADAM_LETTERS if "beta1" in case["hyper"] else LETTERS
     compared = 0

@@ -1,0 +1,104 @@
+"""Chainer's optimizers (`chainer.optimizers`).
+
+Weight decay beyond Adam's own is a hook there, `WeightDecay(rate)`: `weight_decay=rate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import optimizers as ga
+from ..hyperparameters import Hyperparameter
+from .forms import scaled
+
+
+def SGD(params: Any, lr: Hyperparameter = 0.01, **more: Any) -> ga.SGD:
+    """`chainer.optimizers.SGD`."""
+    return ga.SGD(params, lr, **more)
+
+
+def MomentumSGD(
+    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **more: Any
+) -> ga.SGD:
+    """`chainer.optimizers.MomentumSGD`: lr inside the buffer."""
+    return ga.SGD(params, lr, momentum=momentum, momentum_form="velocity", **more)
+
+
+def NesterovAG(
+    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **more: Any
+) -> ga.SGD:
+    """`chainer.optimizers.NesterovAG`: lr inside the buffer."""
+    return ga.SGD(params, lr, momentum=momentum, nesterov=True, momentum_form="velocity", **more)
+
+
+def AdaGrad(
+    params: Any, lr: Hyperparameter = 0.001, eps: Hyperparameter = 1e-8, **more: Any
+) -> ga.Adagrad:
+    """`chainer.optimizers.AdaGrad`: eps outside the root."""
+    return ga.Adagrad(params, lr, eps=eps, eps_mode="outside", **more)
+
+
+def RMSprop(
+    params: Any,
+    lr: Hyperparameter = 0.01,
+    alpha: Hyperparameter = 0.99,
+    eps: Hyperparameter = 1e-8,
+    eps_inside_sqrt: bool = False,
+    **more: Any,
+) -> ga.RMSprop:
+    """`chainer.optimizers.RMSprop`."""
+    mode = "inside" if eps_inside_sqrt else "outside"
+    return ga.RMSprop(params, lr, rho=alpha, eps=eps, eps_mode=mode, **more)
+
+
+def RMSpropGraves(
+    params: Any,
+    lr: Hyperparameter = 1e-4,
+    alpha: Hyperparameter = 0.95,
+    momentum: Hyperparameter = 0.9,
+    eps: Hyperparameter = 1e-4,
+    **more: Any,
+) -> ga.RMSprop:
+    """`chainer.optimizers.RMSpropGraves`: centered, eps inside the root, lr inside the buffer."""
+    return ga.RMSprop(
+        params,
+        lr,
+        rho=alpha,
+        eps=eps,
+        momentum=momentum,
+        momentum_form="velocity",
+        centered=True,
+        **more,
+    )
+
+
+def AdaDelta(
+    params: Any, rho: Hyperparameter = 0.95, eps: Hyperparameter = 1e-6, **more: Any
+) -> ga.Adadelta:
+    """`chainer.optimizers.AdaDelta`: no learning rate."""
+    return ga.Adadelta(params, 1.0, rho=rho, eps=eps, **more)
+
+
+def Adam(
+    params: Any,
+    alpha: Hyperparameter = 0.001,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eta: float = 1.0,
+    weight_decay_rate: Hyperparameter = 0,
+    amsgrad: bool = False,
+    **more: Any,
+) -> ga.Adam:
+    """`chainer.optimizers.Adam`: eta times all of it; weight decay is not times alpha."""
+    return ga.Adam(
+        params,
+        scaled(alpha, eta),
+        betas=(beta1, beta2),
+        eps=eps,
+        eps_mode="uncorrected",
+        amsgrad=amsgrad,
+        weight_decay=scaled(weight_decay_rate, eta),
+        decay="absolute",
+        **more,
+    )

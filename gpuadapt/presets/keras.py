@@ -1,0 +1,192 @@
+"""Keras 3's optimizers (`keras.optimizers`), and those of tf_keras.
+
+Weight decay is times lr and before the update, in all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import optimizers as ga
+from ..hyperparameters import Hyperparameter
+from .forms import Decay, decoupled, doubled
+
+
+def SGD(
+    params: Any,
+    learning_rate: Hyperparameter = 0.01,
+    momentum: Hyperparameter = 0.0,
+    nesterov: bool = False,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.SGD:
+    """`keras.optimizers.SGD`: lr inside the buffer."""
+    if momentum == 0.0:
+        nesterov = False  # Keras ignores it then
+    return ga.SGD(
+        params,
+        learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        momentum_form="velocity",
+        **decoupled(weight_decay),
+        **more,
+    )
+
+
+def Adagrad(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    initial_accumulator_value: float = 0.1,
+    epsilon: Hyperparameter = 1e-7,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.Adagrad:
+    """`keras.optimizers.Adagrad`: eps inside the root, which begins at 0.1."""
+    return ga.Adagrad(
+        params,
+        learning_rate,
+        eps=epsilon,
+        initial_accumulator=initial_accumulator_value,
+        **decoupled(weight_decay),
+        **more,
+    )
+
+
+def RMSprop(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    rho: Hyperparameter = 0.9,
+    momentum: Hyperparameter = 0.0,
+    epsilon: Hyperparameter = 1e-7,
+    centered: bool = False,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.RMSprop:
+    """`keras.optimizers.RMSprop`: eps inside the root, lr inside the buffer."""
+    return ga.RMSprop(
+        params,
+        learning_rate,
+        rho=rho,
+        eps=epsilon,
+        momentum=momentum,
+        momentum_form="velocity",
+        centered=centered,
+        **decoupled(weight_decay),
+        **more,
+    )
+
+
+def Adadelta(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    rho: Hyperparameter = 0.95,
+    epsilon: Hyperparameter = 1e-7,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.Adadelta:
+    """`keras.optimizers.Adadelta`."""
+    return ga.Adadelta(
+        params, learning_rate, rho=rho, eps=epsilon, **decoupled(weight_decay), **more
+    )
+
+
+def Adam(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    beta_1: Hyperparameter = 0.9,
+    beta_2: Hyperparameter = 0.999,
+    epsilon: Hyperparameter = 1e-7,
+    amsgrad: bool = False,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.Adam:
+    """`keras.optimizers.Adam`: eps outside the root of the moment before its correction."""
+    return ga.Adam(
+        params,
+        learning_rate,
+        betas=(beta_1, beta_2),
+        eps=epsilon,
+        eps_mode="uncorrected",
+        amsgrad=amsgrad,
+        **decoupled(weight_decay),
+        **more,
+    )
+
+
+def AdamW(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    weight_decay: Decay = 0.004,
+    beta_1: Hyperparameter = 0.9,
+    beta_2: Hyperparameter = 0.999,
+    epsilon: Hyperparameter = 1e-7,
+    amsgrad: bool = False,
+    **more: Any,
+) -> ga.Adam:
+    """`keras.optimizers.AdamW`: as Adam there, with weight decay."""
+    return Adam(params, learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **more)
+
+
+def Adamax(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    beta_1: Hyperparameter = 0.9,
+    beta_2: Hyperparameter = 0.999,
+    epsilon: Hyperparameter = 1e-7,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.Adamax:
+    """`keras.optimizers.Adamax`: eps beside the maximum."""
+    return ga.Adamax(
+        params,
+        learning_rate,
+        betas=(beta_1, beta_2),
+        eps=epsilon,
+        **decoupled(weight_decay),
+        **more,
+    )
+
+
+def Nadam(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    beta_1: Hyperparameter = 0.9,
+    beta_2: Hyperparameter = 0.999,
+    epsilon: Hyperparameter = 1e-7,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.NAdam:
+    """`keras.optimizers.Nadam`: the schedule of momentum with psi = 1."""
+    return ga.NAdam(
+        params,
+        learning_rate,
+        betas=(beta_1, beta_2),
+        eps=epsilon,
+        momentum_decay=1.0,
+        **decoupled(weight_decay),
+        **more,
+    )
+
+
+def Ftrl(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    initial_accumulator_value: float = 0.1,
+    l1_regularization_strength: Hyperparameter = 0.0,
+    l2_regularization_strength: Hyperparameter = 0.0,
+    beta: Hyperparameter = 0.0,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.FTRL:
+    """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours."""
+    return ga.FTRL(
+        params,
+        learning_rate,
+        l1=l1_regularization_strength,
+        l2=doubled(l2_regularization_strength),
+        beta=beta,
+        initial_accumulator=initial_accumulator_value,
+        **decoupled(weight_decay),
+        **more,
+    )

@@ -1,0 +1,216 @@
+"""optax's optimizers, with their schedules as they are.
+
+Weight decay is added to the step and so is times lr: `decay="decoupled"`. Second moments
+have eps outside their root, and eps_root inside.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpuadapt.kernels import rules
+from gpuadapt.kernels.rule import Rule
+
+from .. import optimizers as ga
+from ..hyperparameters import Betas, Hyperparameter
+from ..optimizer import Optimizer
+from .forms import decoupled
+
+
+def sgd(
+    params: Any,
+    learning_rate: Hyperparameter,
+    momentum: Hyperparameter | None = None,
+    nesterov: bool = False,
+    **more: Any,
+) -> ga.SGD:
+    """`optax.sgd`: lr outside the buffer."""
+    if momentum is None:
+        return ga.SGD(params, learning_rate, **more)
+    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
+
+
+def adagrad(
+    params: Any,
+    learning_rate: Hyperparameter,
+    initial_accumulator_value: float = 0.1,
+    eps: Hyperparameter = 1e-7,
+    **more: Any,
+) -> ga.Adagrad:
+    """`optax.adagrad`: eps inside the root, which begins at 0.1."""
+    return ga.Adagrad(
+        params, learning_rate, eps=eps, initial_accumulator=initial_accumulator_value, **more
+    )
+
+
+def rmsprop(
+    params: Any,
+    learning_rate: Hyperparameter,
+    decay: Hyperparameter = 0.9,
+    eps: Hyperparameter = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: Hyperparameter | None = None,
+    **more: Any,
+) -> ga.RMSprop:
+    """`optax.rmsprop`, without its corrections: lr inside the buffer."""
+    return ga.RMSprop(
+        params,
+        learning_rate,
+        rho=decay,
+        eps=eps,
+        eps_mode="inside" if eps_in_sqrt else "outside",
+        momentum=0.0 if momentum is None else momentum,
+        momentum_form="velocity",
+        centered=centered,
+        initial_square=initial_scale,
+        **more,
+    )
+
+
+def adadelta(
+    params: Any,
+    learning_rate: Hyperparameter | None = None,
+    rho: Hyperparameter = 0.9,
+    eps: Hyperparameter = 1e-6,
+    weight_decay: Hyperparameter = 0.0,
+    **more: Any,
+) -> ga.Adadelta:
+    """`optax.adadelta`: weight decay goes into the gradient."""
+    lr = 1.0 if learning_rate is None else learning_rate
+    return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **more)
+
+
+def adam(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    *,
+    nesterov: bool = False,
+    **more: Any,
+) -> Optimizer:
+    """`optax.adam`."""
+    if nesterov:
+        return nadam(params, learning_rate, b1, b2, eps, eps_root, **more)
+    return _adam(rules.adam, params, learning_rate, (b1, b2), eps, eps_root, **more)
+
+
+def adamw(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    *,
+    weight_decay: Hyperparameter = 1e-4,
+    nesterov: bool = False,
+    **more: Any,
+) -> Optimizer:
+    """`optax.adamw`."""
+    more |= decoupled(weight_decay)
+    return adam(params, learning_rate, b1, b2, eps, eps_root, nesterov=nesterov, **more)
+
+
+def amsgrad(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    **more: Any,
+) -> Optimizer:
+    """`optax.amsgrad`: the maximum of the corrected moment."""
+    betas = (b1, b2)
+    return _adam(rules.amsgrad_corrected, params, learning_rate, betas, eps, eps_root, **more)
+
+
+def adamax(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    **more: Any,
+) -> ga.Adamax:
+    """`optax.adamax`: eps in the maximum."""
+    return ga.Adamax(params, learning_rate, betas=(b1, b2), eps=eps, eps_mode="max", **more)
+
+
+def adamaxw(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 1e-4,
+    **more: Any,
+) -> ga.Adamax:
+    """`optax.adamaxw`."""
+    return adamax(params, learning_rate, b1, b2, eps, **decoupled(weight_decay), **more)
+
+
+def nadam(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    **more: Any,
+) -> Optimizer:
+    """`optax.nadam`: no schedule of momentum."""
+    more |= {"momentum_decay": math.inf}
+    return _adam(rules.nadam, params, learning_rate, (b1, b2), eps, eps_root, **more)
+
+
+def nadamw(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    *,
+    weight_decay: Hyperparameter = 1e-4,
+    **more: Any,
+) -> Optimizer:
+    """`optax.nadamw`."""
+    more |= decoupled(weight_decay)
+    return nadam(params, learning_rate, b1, b2, eps, eps_root, **more)
+
+
+def radam(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    threshold: Hyperparameter = 5.0,
+    **more: Any,
+) -> Optimizer:
+    """`optax.radam`: the threshold itself is enough."""
+    more |= {"threshold": threshold, "threshold_inclusive": True}
+    return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **more)
+
+
+def _adam(
+    rule: Rule,
+    params: Any,
+    learning_rate: Hyperparameter,
+    betas: Betas,
+    eps: Hyperparameter,
+    eps_root: Hyperparameter,
+    **more: Any,
+) -> Optimizer:
+    if callable(eps_root) or eps_root != 0:
+        rule = rule.variant(root=rules.both)
+        more["eps_root"] = eps_root
+    return Optimizer(rule, params, lr=learning_rate, betas=betas, eps=eps, **more)

@@ -1,0 +1,115 @@
+"""TensorFlow 1's optimizers (`tf.compat.v1.train`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import optimizers as ga
+from ..hyperparameters import Hyperparameter
+from .forms import doubled
+
+
+def GradientDescentOptimizer(params: Any, learning_rate: Hyperparameter, **more: Any) -> ga.SGD:
+    """`tf.compat.v1.train.GradientDescentOptimizer`."""
+    return ga.SGD(params, learning_rate, **more)
+
+
+def MomentumOptimizer(
+    params: Any,
+    learning_rate: Hyperparameter,
+    momentum: Hyperparameter,
+    use_nesterov: bool = False,
+    **more: Any,
+) -> ga.SGD:
+    """`tf.compat.v1.train.MomentumOptimizer`: lr outside the buffer."""
+    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=use_nesterov, **more)
+
+
+def AdagradOptimizer(
+    params: Any,
+    learning_rate: Hyperparameter,
+    initial_accumulator_value: float = 0.1,
+    **more: Any,
+) -> ga.Adagrad:
+    """`tf.compat.v1.train.AdagradOptimizer`: no eps; the accumulator begins at 0.1."""
+    return ga.Adagrad(
+        params,
+        learning_rate,
+        eps_mode="none",
+        initial_accumulator=initial_accumulator_value,
+        **more,
+    )
+
+
+def RMSPropOptimizer(
+    params: Any,
+    learning_rate: Hyperparameter,
+    decay: Hyperparameter = 0.9,
+    momentum: Hyperparameter = 0.0,
+    epsilon: Hyperparameter = 1e-10,
+    centered: bool = False,
+    **more: Any,
+) -> ga.RMSprop:
+    """`tf.compat.v1.train.RMSPropOptimizer`: eps inside, lr inside; the mean begins at 1."""
+    return ga.RMSprop(
+        params,
+        learning_rate,
+        rho=decay,
+        eps=epsilon,
+        momentum=momentum,
+        momentum_form="velocity",
+        centered=centered,
+        initial_square=1.0,
+        **more,
+    )
+
+
+def AdadeltaOptimizer(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    rho: Hyperparameter = 0.95,
+    epsilon: Hyperparameter = 1e-8,
+    **more: Any,
+) -> ga.Adadelta:
+    """`tf.compat.v1.train.AdadeltaOptimizer`."""
+    return ga.Adadelta(params, learning_rate, rho=rho, eps=epsilon, **more)
+
+
+def AdamOptimizer(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    epsilon: Hyperparameter = 1e-8,
+    **more: Any,
+) -> ga.Adam:
+    """`tf.compat.v1.train.AdamOptimizer`: eps outside the root before the correction."""
+    return ga.Adam(
+        params,
+        learning_rate,
+        betas=(beta1, beta2),
+        eps=epsilon,
+        eps_mode="uncorrected",
+        **more,
+    )
+
+
+def FtrlOptimizer(
+    params: Any,
+    learning_rate: Hyperparameter,
+    initial_accumulator_value: float = 0.1,
+    l1_regularization_strength: Hyperparameter = 0.0,
+    l2_regularization_strength: Hyperparameter = 0.0,
+    beta: Hyperparameter | None = None,
+    **more: Any,
+) -> ga.FTRL:
+    """`tf.compat.v1.train.FtrlOptimizer`, with power -1/2: its l2 is half of ours."""
+    return ga.FTRL(
+        params,
+        learning_rate,
+        l1=l1_regularization_strength,
+        l2=doubled(l2_regularization_strength),
+        beta=0.0 if beta is None else beta,
+        initial_accumulator=initial_accumulator_value,
+        **more,
+    )

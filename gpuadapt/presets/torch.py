@@ -1,0 +1,196 @@
+"""PyTorch's optimizers (`torch.optim`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import optimizers as ga
+from ..hyperparameters import Betas, Hyperparameter
+
+DECAY = {False: "l2", True: "decoupled"}
+
+
+def SGD(
+    params: Any,
+    lr: Hyperparameter = 1e-3,
+    momentum: Hyperparameter = 0,
+    dampening: Hyperparameter = 0,
+    weight_decay: Hyperparameter = 0,
+    nesterov: bool = False,
+    **more: Any,
+) -> ga.SGD:
+    """`torch.optim.SGD`: lr outside the buffer, which takes the first gradient whole."""
+    return ga.SGD(
+        params,
+        lr,
+        momentum=momentum,
+        dampening=dampening,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        **more,
+    )
+
+
+def Adagrad(
+    params: Any,
+    lr: Hyperparameter = 1e-2,
+    lr_decay: Hyperparameter = 0,
+    weight_decay: Hyperparameter = 0,
+    initial_accumulator_value: float = 0,
+    eps: Hyperparameter = 1e-10,
+    **more: Any,
+) -> ga.Adagrad:
+    """`torch.optim.Adagrad`: eps outside the root."""
+    return ga.Adagrad(
+        params,
+        lr,
+        eps=eps,
+        eps_mode="outside",
+        lr_decay=lr_decay,
+        initial_accumulator=initial_accumulator_value,
+        weight_decay=weight_decay,
+        **more,
+    )
+
+
+def RMSprop(
+    params: Any,
+    lr: Hyperparameter = 1e-2,
+    alpha: Hyperparameter = 0.99,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0,
+    momentum: Hyperparameter = 0,
+    centered: bool = False,
+    **more: Any,
+) -> ga.RMSprop:
+    """`torch.optim.RMSprop`: eps outside the root, lr outside the buffer."""
+    return ga.RMSprop(
+        params,
+        lr,
+        rho=alpha,
+        eps=eps,
+        eps_mode="outside",
+        momentum=momentum,
+        centered=centered,
+        weight_decay=weight_decay,
+        **more,
+    )
+
+
+def Adadelta(
+    params: Any,
+    lr: Hyperparameter = 1.0,
+    rho: Hyperparameter = 0.9,
+    eps: Hyperparameter = 1e-6,
+    weight_decay: Hyperparameter = 0,
+    **more: Any,
+) -> ga.Adadelta:
+    """`torch.optim.Adadelta`."""
+    return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **more)
+
+
+def Adam(
+    params: Any,
+    lr: Hyperparameter = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0,
+    amsgrad: bool = False,
+    *,
+    decoupled_weight_decay: bool = False,
+    **more: Any,
+) -> ga.Adam:
+    """`torch.optim.Adam`: eps outside the root of the corrected moment; amsgrad of the raw one."""
+    return ga.Adam(
+        params,
+        lr,
+        betas=betas,
+        eps=eps,
+        amsgrad=amsgrad,
+        weight_decay=weight_decay,
+        decay=DECAY[decoupled_weight_decay],
+        **more,
+    )
+
+
+def AdamW(
+    params: Any,
+    lr: Hyperparameter = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 1e-2,
+    amsgrad: bool = False,
+    **more: Any,
+) -> ga.Adam:
+    """`torch.optim.AdamW`: weight decay times lr, before the update."""
+    return Adam(params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **more)
+
+
+def SparseAdam(
+    params: Any,
+    lr: Hyperparameter = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Hyperparameter = 1e-8,
+    **more: Any,
+) -> ga.Adam:
+    """`torch.optim.SparseAdam`: eps outside the root of the moment before its correction."""
+    return ga.Adam(params, lr, betas=betas, eps=eps, eps_mode="uncorrected", **more)
+
+
+def Adamax(
+    params: Any,
+    lr: Hyperparameter = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0,
+    **more: Any,
+) -> ga.Adamax:
+    """`torch.optim.Adamax`: eps in the maximum."""
+    return ga.Adamax(
+        params, lr, betas=betas, eps=eps, eps_mode="max", weight_decay=weight_decay, **more
+    )
+
+
+def NAdam(
+    params: Any,
+    lr: Hyperparameter = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0,
+    momentum_decay: Hyperparameter = 4e-3,
+    decoupled_weight_decay: bool = False,
+    **more: Any,
+) -> ga.NAdam:
+    """`torch.optim.NAdam`: the schedule of momentum with psi = 0.004."""
+    return ga.NAdam(
+        params,
+        lr,
+        betas=betas,
+        eps=eps,
+        momentum_decay=momentum_decay,
+        weight_decay=weight_decay,
+        decay=DECAY[decoupled_weight_decay],
+        **more,
+    )
+
+
+def RAdam(
+    params: Any,
+    lr: Hyperparameter = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0,
+    decoupled_weight_decay: bool = False,
+    **more: Any,
+) -> ga.RAdam:
+    """`torch.optim.RAdam`: above 5, eps outside the root of the moment before its correction."""
+    return ga.RAdam(
+        params,
+        lr,
+        betas=betas,
+        eps=eps,
+        eps_mode="uncorrected",
+        weight_decay=weight_decay,
+        decay=DECAY[decoupled_weight_decay],
+        **more,
+    )
