@@ -9,7 +9,7 @@
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.rule import Rule, rule
 
-from . import presets
+from . import presets, testing
 from .errors import (
     BackendError,
     Error,
@@ -62,4 +62,5 @@ __all__ = [
     "presets",
     "rule",
     "rules",
+    "testing",
 ]

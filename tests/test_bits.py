@@ -13,20 +13,10 @@ from cases import CASES, RULES
 from gpuadapt.kernels.cpu import dense
 
 import gpuadapt as ga
+from gpuadapt.oracle import any_bits, evaluate
 
 LARGE = dense.ALONE + dense.SPAN + 37
 """Elements enough for several threads, and a remainder."""
-
-
-def random_bits(random, size, dtype):
-    """Any bit pattern: infinities, NaN, subnormals, both zeros, all exponents."""
-    unsigned = {4: np.uint32, 8: np.uint64}[dtype.itemsize]
-    values = random.integers(0, np.iinfo(unsigned).max, size, unsigned, endpoint=True).view(dtype)
-    tiny = np.finfo(dtype).smallest_subnormal
-    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, tiny, -tiny, 3e5 * tiny, 1.0], dtype)
-    at = random.random(size) < 0.2
-    values[at] = random.choice(special, at.sum())
-    return values
 
 
 def assert_same_bits(a, b, **where):
@@ -53,33 +43,12 @@ def run(backend, rule, arrays, coefficients):
     return [backend.numpy(array) for array in (parameter, *states)]
 
 
-def by_hand(rule, arrays, coefficients):
-    """The rule's own lines, run by Python on NumPy scalars of the compute type."""
-    from gpuadapt.kernels import functions
-
-    T = arrays[0].dtype.type
-    names = {name: getattr(functions, name) for name in functions.ARITY} | {"T": T}
-    names |= dict(zip(rule.coefficients, map(T, coefficients), strict=True))
-    functions_T, functions.T = functions.T, T
-    try:
-        rows = []
-        with np.errstate(all="ignore"):
-            for numbers in zip(*arrays, strict=True):
-                names |= dict(zip(rule.program.arguments, numbers, strict=True))
-                for target, expression in rule.lines:
-                    names[target] = eval(expression, names)
-                rows.append([eval(expression, names) for expression in rule.results])
-    finally:
-        functions.T = functions_T
-    return [np.array(column, arrays[0].dtype) for column in zip(*rows, strict=True)]
-
-
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_any_bit_pattern(rule, backend, dtype):
     random = np.random.default_rng(7)
-    arrays = [random_bits(random, 3001, dtype) for _ in rule.program.arguments]
+    arrays = [any_bits(random, 3001, dtype) for _ in rule.program.arguments]
     coefficients = some_coefficients(rule)
-    expected = by_hand(rule, arrays, coefficients)
+    expected = evaluate(rule, arrays, coefficients)
     for size in (len(arrays[0]), LARGE):
         repeated = [np.resize(a, size) for a in arrays]
         for got, want in zip(run(backend, rule, repeated, coefficients), expected, strict=True):
@@ -101,10 +70,10 @@ def every_function(p, g, a, b, h):
 
 def test_every_function_on_any_bit_pattern(backend, dtype):
     random = np.random.default_rng(3)
-    arrays = [random_bits(random, 20001, dtype) for _ in range(4)]
+    arrays = [any_bits(random, 20001, dtype) for _ in range(4)]
     arrays[3][::3] = arrays[2][::3]
     coefficients = every_function.evaluate(1.5, 1)
-    expected = by_hand(every_function, arrays, coefficients)
+    expected = evaluate(every_function, arrays, coefficients)
     for got, want in zip(run(backend, every_function, arrays, coefficients), expected, strict=True):
         assert_same_bits(got, want, backend=backend.name)
 

@@ -11,7 +11,7 @@ import pytest
 from cases import CASES, ONE_EACH, RULES
 from cuda_source import architectures, assemble, compile_ptx
 from gpuadapt.kernels.cuda import dense, rows, text
-from test_bits import assert_same_bits, by_hand, every_function, random_bits, some_coefficients
+from test_bits import any_bits, assert_same_bits, evaluate, every_function, some_coefficients
 
 import gpuadapt as ga
 
@@ -231,9 +231,9 @@ def element_kernel(rule, dtype):
 def test_the_gpus_instructions_give_the_same_bits(rule, dtype):
     """The PTX of a rule, interpreted: compiled with -ftz=true as CuPy does, for any bits."""
     random = np.random.default_rng(11)
-    arrays = [random_bits(random, 2001, dtype) for _ in rule.program.arguments]
+    arrays = [any_bits(random, 2001, dtype) for _ in rule.program.arguments]
     coefficients = some_coefficients(rule)
-    expected = by_hand(rule, arrays, coefficients)
+    expected = evaluate(rule, arrays, coefficients)
     compiled = compile_ptx(element_kernel(rule, dtype), 90, text.OPTIONS)
     ptx.run(compiled, arrays, [dtype.type(c) for c in coefficients])
     got = [arrays[0], *arrays[2:]]

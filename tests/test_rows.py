@@ -14,7 +14,7 @@ from gpuadapt.kernels.cpu import rows as cpu
 from gpuadapt.kernels.cuda import rows as cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bits import LAYOUTS, assert_same_bits, random_bits
+from test_bits import LAYOUTS, any_bits, assert_same_bits
 
 import gpuadapt as ga
 
@@ -83,9 +83,9 @@ def test_adagrad_by_rows_is_dense_adagrad(backend, dtype):
 
 def test_any_bits(backend, dtype):
     random = np.random.default_rng(2)
-    table = random_bits(random, 30 * 5, dtype).reshape(30, 5)
+    table = any_bits(random, 30 * 5, dtype).reshape(30, 5)
     batches = [
-        (random.integers(30, size=70), random_bits(random, 70 * 5, dtype).reshape(70, 5), how, 1e3)
+        (random.integers(30, size=70), any_bits(random, 70 * 5, dtype).reshape(70, 5), how, 1e3)
         for how in ("sum", "mean")
     ]
     got = train(ADAM, backend, table, [batch[:3] for batch in batches], max_row_norm=1e3)

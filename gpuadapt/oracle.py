@@ -1,0 +1,61 @@
+"""A rule run by NumPy: what kernels are held against."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels.rule import Rule
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "sqrt": np.sqrt,
+    "sq": lambda x: x * x,
+    "abs": np.abs,
+    "sign": lambda x: np.where(x > 0, x.dtype.type(1), np.where(x < 0, x.dtype.type(-1), x)),
+    "maximum": lambda a, b: np.where((a > b) | (a != a), a, b),
+    "minimum": lambda a, b: np.where((a < b) | (a != a), a, b),
+    "where": np.where,
+}
+"""What rules may call, on whole NumPy arrays."""
+
+
+def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[Any]:
+    """The rule's translated lines, run by NumPy on (parameter, gradient, *states).
+
+    Returns the new parameter and states, to the bits that every kernel must have.
+    """
+    T = arrays[0].dtype.type
+    names: dict[str, Any] = {**FUNCTIONS, "T": T}
+    names |= dict(zip(rule.coefficients, map(T, numbers), strict=True))
+    names |= dict(zip(rule.program.arguments, arrays, strict=True))
+    with np.errstate(all="ignore"):
+        for target, expression in rule.lines:
+            names[target] = eval(expression, names)  # noqa: S307
+        results = [eval(expression, names) for expression in rule.results]  # noqa: S307
+    return [np.broadcast_to(np.asarray(x, T), arrays[0].shape).copy() for x in results]
+
+
+def any_bits(random: np.random.Generator, size: int, dtype: np.dtype) -> np.ndarray:
+    """Numbers with any bit pattern: all exponents, and many of the special ones."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    values = random.integers(0, np.iinfo(unsigned).max, size, unsigned, endpoint=True).view(dtype)
+    tiny = np.finfo(dtype).smallest_subnormal
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, tiny, -tiny, 3e5 * tiny, 1.0], dtype)
+    at = random.random(size) < 0.2
+    values[at] = random.choice(special, at.sum())
+    return values
+
+
+def author(rule: Rule) -> Callable[..., Any]:
+    """The author's function, as Python that runs on arrays: (parameter, gradient, *states, h)."""
+    pieces = {name: _rebound(piece, {}) for name, piece in rule.pieces.items()}
+    return _rebound(rule.function, {**rule.program.prepare, **pieces})
+
+
+def _rebound(function: Any, names: Mapping[str, Any]) -> Callable[..., Any]:
+    """A function that finds what rules may call, besides its own globals."""
+    known = {**function.__globals__, **FUNCTIONS, **names}
+    return types.FunctionType(function.__code__, known, closure=function.__closure__)

@@ -1,0 +1,280 @@
+"""For authors of rules: whether a rule does what it says everywhere, and how fast.
+
+`check_rule` is what gpuadapt's own tests say of its own rules, in one call.
+"""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numba
+import numpy as np
+
+from gpuadapt.kernels.cuda import host
+from gpuadapt.kernels.rule import Rule, from_program
+
+from .arrays import check_device, namespace
+from .errors import BackendError, RuleError
+from .hyperparameters import RANGES
+from .launch import bind
+from .optimizer import Optimizer
+from .oracle import any_bits, author, evaluate
+from .rowgrad import RowGrad
+
+STEPS = 4
+SMALL = 1003
+"""Elements for one thread, with a remainder for every width of a vector."""
+LARGE = 70_001
+"""Elements for all threads."""
+
+
+def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
+    """Check a rule against its own Python, on every traversal and in both spellings.
+
+    1. Its author's function, run by Python in float64, gives what the kernel gives.
+    2. Its translated lines, run by NumPy, give the kernel's bits: for numbers of every
+       kind (infinities, NaN, subnormals, both zeros), in float32 and float64, with one
+       thread and with all, with strides.
+    3. Its CUDA text gives the same bits: on a GPU, or compiled by g++ where there is none.
+    4. A step by rows gives the bits of the dense step on the summed rows.
+
+    Parameters
+    ----------
+    rule : Rule
+    **hyperparameters : float
+        Values; by default 0.9 for what lies in [0, 1), 0.1 for a learning rate and others,
+        1e-3 for eps.
+
+    Returns
+    -------
+    dict of str to str
+        What was checked, what could not be, and whether ``rowwise`` and `effective_lr` work.
+
+    Raises
+    ------
+    RuleError
+        With the check that failed, the type, and the first element that differs.
+
+    Examples
+    --------
+    >>> import gpuadapt as ga
+    >>> checked = ga.testing.check_rule(ga.rules.adagrad, lr_decay=0.0)
+    >>> checked["rows"]
+    'the bits of the dense step'
+    """
+    values = {name: hyperparameters.pop(name, _value(name)) for name in rule.hyperparameters}
+    if hyperparameters:
+        raise RuleError(f"{rule.name!r} reads no h.{min(hyperparameters)}")
+    found = {"python": "no function of the author's" if rule.function is None else "agrees"}
+    if rule.function is not None:
+        _check_function(rule, values)
+    spelled = _spelling(rule)
+    found["cuda"] = spelled[0] if spelled else "not checked: neither a GPU nor g++"
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+        _check_bits(rule, values, dtype, spelled)
+    found["bits"] = "equal: float32, float64, every kind of number, all threads, strides"
+    _check_rows(rule, values)
+    found["rows"] = "the bits of the dense step"
+    for form in ("rowwise", "rate"):
+        try:
+            getattr(rule, form)
+            found[form] = "yes"
+        except RuleError as error:
+            found[form] = f"no: {error}"
+    return found
+
+
+def benchmark(
+    rule: Rule, size: int = 10_000_000, dtype: str = "float32", backend: str = "cpu"
+) -> dict[str, float]:
+    """Time a dense step of a rule beside the machine's limit, in turns.
+
+    The limit is a kernel that reads and writes the same arrays and only adds.
+
+    Parameters
+    ----------
+    rule : Rule
+    size : int
+        Elements.
+    dtype : {"float32", "float64"}
+    backend : {"cpu", "cuda"}
+
+    Returns
+    -------
+    dict of str to float
+        "seconds" of a step (median), "gigabytes_per_second", "limit" (the limit's time over
+        the step's).
+    """
+    xp = namespace(backend)
+    values = {name: _value(name) for name in rule.hyperparameters}
+    gradient, steps = xp.ones(size, dtype), []
+    for one, given in ((rule, values), (additions(rule), {})):
+        optimizer = Optimizer(one, xp.ones(size, dtype), **given)
+        steps.append(lambda optimizer=optimizer: optimizer.step(gradient))
+    times: list[list[float]] = [[], []]
+    for turn in range(13):
+        for step, kept in zip(steps, times, strict=True):
+            seconds = _timed(step, backend)
+            if turn > 1:  # before that, kernels are compiled and memory is found
+                kept.append(seconds)
+    median, limit = map(statistics.median, times)
+    moved = size * np.dtype(dtype).itemsize * (2 * (1 + len(rule.states)) + 1)
+    return {
+        "seconds": median,
+        "gigabytes_per_second": moved / median / 1e9,
+        "limit": limit / median,
+    }
+
+
+def additions(rule: Rule) -> Rule:
+    """A rule with the arrays of another, that only adds the gradient to each."""
+    parameter, gradient, *states = rule.program.arguments
+    results = tuple(
+        ast.BinOp(ast.Name(name), ast.Add(), ast.Name(gradient)) for name in (parameter, *states)
+    )
+    program = replace(
+        rule.program, name=f"additions_{len(states)}", doc="", lines=(), results=results, host={}
+    )
+    return from_program(program)
+
+
+def _value(name: str) -> float:
+    allowed, _ = RANGES.get(name, (None, ""))
+    if name == "eps":
+        return 1e-3
+    return 0.1 if allowed is None or (allowed(1.0) and name != "rho") else 0.9
+
+
+def _timed(step: Callable[[], Any], backend: str) -> float:
+    if backend == "cuda":
+        namespace(backend).cuda.Device().synchronize()
+    start = time.perf_counter()
+    step()
+    if backend == "cuda":
+        namespace(backend).cuda.Device().synchronize()
+    return time.perf_counter() - start
+
+
+def _check_function(rule: Rule, values: Mapping[str, float]) -> None:
+    """The author's function against the kernel, both in float64."""
+    function = author(rule)
+    random = np.random.default_rng(0)
+    start, *gradients = random.normal(size=(1 + STEPS, SMALL))
+    got, expected = start.copy(), start
+    optimizer = Optimizer(rule, {"w": got}, **values)
+    states = [np.zeros_like(start) for _ in rule.states]
+    for t, gradient in enumerate(gradients, start=1):
+        optimizer.step({"w": gradient})
+        with np.errstate(all="ignore"):
+            result = function(expected, gradient, *states, types.SimpleNamespace(**values, t=t))
+        expected, *states = result if isinstance(result, tuple) else (result,)
+    for name, a, b in zip(
+        ("the parameter", *rule.states),
+        (got, *optimizer.state["w"].values()),
+        (expected, *states),
+        strict=True,
+    ):
+        if not np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise RuleError(f"{rule.name}: {name} is not what its Python gives{_first(a, b)}")
+
+
+Spelling = tuple[str, Callable[[np.dtype], Callable[..., list[np.ndarray]]]]
+
+
+def _spelling(rule: Rule) -> Spelling | None:
+    """How the CUDA text can be run here, and what runs it."""
+    try:
+        check_device()
+    except BackendError:
+        return ("equal, compiled by g++", _by_host(rule)) if host.available() else None
+    return "equal, on the GPU", lambda dtype: lambda *given: _run(rule, "cuda", *given)
+
+
+def _by_host(rule: Rule) -> Callable[[np.dtype], Callable[..., list[np.ndarray]]]:
+    def build(dtype: np.dtype) -> Callable[..., list[np.ndarray]]:
+        kernel = host.build(rule, dtype)
+
+        def run(arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[np.ndarray]:
+            copies = [array.copy() for array in arrays]
+            kernel(copies, numbers)
+            return [copies[0], *copies[2:]]
+
+        return run
+
+    return build
+
+
+def _run(
+    rule: Rule, backend: str, arrays: Sequence[np.ndarray], numbers: Sequence[float]
+) -> list[np.ndarray]:
+    xp = namespace(backend)
+    parameter, gradient, *states = [xp.array(array) for array in arrays]
+    bind(rule, backend, parameter, states)(gradient, numbers)
+    new = (parameter, *states)
+    return [np.array(array) if backend == "cpu" else array.get() for array in new]
+
+
+def _check_bits(
+    rule: Rule, values: Mapping[str, float], dtype: np.dtype, spelled: Spelling | None
+) -> None:
+    """Kernels against NumPy."""
+    random = np.random.default_rng(1)
+    cuda = spelled[1](dtype) if spelled else None
+    for t in (1, 2, 1000):
+        numbers = rule.evaluate(*values.values(), t)
+        arrays = [any_bits(random, LARGE, dtype) for _ in rule.program.arguments]
+        want = evaluate(rule, arrays, numbers)
+        small, wanted = [a[:SMALL] for a in arrays], [a[:SMALL] for a in want]
+        _same(rule, "cpu, all threads", dtype, _run(rule, "cpu", arrays, numbers), want)
+        before = numba.get_num_threads()
+        try:
+            numba.set_num_threads(1)
+            _same(rule, "cpu, one thread", dtype, _run(rule, "cpu", arrays, numbers), want)
+        finally:
+            numba.set_num_threads(before)
+        _same(rule, "cpu", dtype, _run(rule, "cpu", small, numbers), wanted)
+        wide = [np.repeat(a, 2)[::2] for a in small]
+        parameter, gradient, *states = wide
+        bind(rule, "cpu", parameter, states)(gradient, numbers)
+        _same(rule, "cpu, strided", dtype, [parameter, *states], wanted)
+        if cuda:
+            _same(rule, "cuda", dtype, cuda(small, numbers), wanted)
+
+
+def _check_rows(rule: Rule, values: Mapping[str, float]) -> None:
+    """Rows, each of them once or twice, against the dense step on their sums."""
+    random = np.random.default_rng(2)
+    table = random.normal(size=(50, 6)).astype(np.float32)
+    dense = table.copy()
+    by_rows, by_all = Optimizer(rule, {"w": table}, **values), Optimizer(rule, dense, **values)
+    for _ in range(STEPS):
+        rows = random.permutation(np.concatenate([np.arange(50), np.arange(0, 50, 3)]))
+        grads = random.normal(size=(len(rows), 6)).astype(np.float32)
+        sums, seen = np.empty_like(table), set()
+        for row, grad in zip(rows.tolist(), grads, strict=True):
+            sums[row] = sums[row] + grad if row in seen else grad
+            seen.add(row)
+        by_rows.step({"w": RowGrad(rows, grads)})
+        by_all.step(sums)
+    got = [table, *by_rows.state["w"].values()]
+    _same(rule, "rows", table.dtype, got, [dense, *by_all.state["0"].values()])
+
+
+def _same(rule: Rule, where: str, dtype: np.dtype, got: Sequence[Any], want: Sequence[Any]) -> None:
+    unsigned = f"u{dtype.itemsize}"
+    for name, a, b in zip((rule.parameter, *rule.states), got, want, strict=True):
+        bits = np.ascontiguousarray(a).view(unsigned) == np.ascontiguousarray(b).view(unsigned)
+        if not (bits | (np.isnan(a) & np.isnan(b))).all():
+            raise RuleError(f"{rule.name}, {where}, {dtype}: {name} differs{_first(a, b)}")
+
+
+def _first(a: np.ndarray, b: np.ndarray) -> str:
+    """The first place at which two arrays differ, NaN apart."""
+    index = int(np.flatnonzero((a != b) & ~(np.isnan(a) & np.isnan(b)))[:1].sum())
+    return f" at element {index}: got {a.flat[index]!r}, expected {b.flat[index]!r}"

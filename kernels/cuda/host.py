@@ -1,0 +1,73 @@
+"""A rule's CUDA text compiled for the host: how it is checked where there is no GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..rule import Rule
+from . import text
+
+FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared")
+"""No contraction, as in `text.OPTIONS`; otherwise g++ keeps to IEEE arithmetic."""
+
+_LOOP = r"""
+}}
+extern "C" void run(ptrdiff_t size, double *scalars, {pointers}) {{
+    typedef gpuadapt::number<{ctype}> number;
+{scalars}
+    for (ptrdiff_t i = 0; i < size; ++i) {{
+{numbers}
+        gpuadapt::{rule}<number>({arguments});
+{write}
+    }}
+}}
+"""
+
+
+def available() -> bool:
+    """Whether there is a compiler."""
+    return shutil.which("g++") is not None
+
+
+def source(rule: Rule, dtype: np.dtype) -> str:
+    """The device function of `text.function` in a loop over arrays."""
+    ctype = {"float32": "float", "float64": "double"}[str(dtype)]
+    names, coefficients = rule.program.arguments, list(rule.coefficients)
+    updated = (rule.parameter, *rule.states)
+    loop = _LOOP.format(
+        ctype=ctype,
+        rule=rule.symbol,
+        pointers=", ".join(f"{ctype} *{name}" for name in names),
+        scalars="\n".join(
+            f"    const {ctype} {name} = ({ctype})scalars[{k}];"
+            for k, name in enumerate(coefficients)
+        ),
+        numbers="\n".join(f"        number {name}_ = {name}[i];" for name in names),
+        arguments=", ".join([f"{name}_" for name in names] + coefficients),
+        write="\n".join(f"        {name}[i] = {name}_.value;" for name in updated),
+    )
+    head = "#include <cmath>\n#include <cstddef>\nusing std::ptrdiff_t;\n#define __device__\n"
+    return head + text.PREAMBLE + text.function(rule) + loop
+
+
+def build(rule: Rule, dtype: np.dtype) -> Callable[[Sequence[np.ndarray], Sequence[float]], None]:
+    """A function of (contiguous arrays, coefficients) that updates parameter and states."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, library = Path(folder) / "rule.cpp", Path(folder) / "rule.so"
+        file.write_text(source(rule, dtype), encoding="utf-8")
+        subprocess.run(["g++", *FLAGS, file, "-o", library], check=True)
+        function = ctypes.CDLL(str(library)).run
+
+    def run(arrays: Sequence[np.ndarray], coefficients: Sequence[float]) -> None:
+        scalars = (ctypes.c_double * max(len(coefficients), 1))(*coefficients)
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+        function(ctypes.c_ssize_t(arrays[0].size), scalars, *pointers)
+
+    return run
