@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpuadapt import cli, compare
-from gpuadapt.compare import digits, report, words
+from gpuadapt.compare import digits, grid, report, words
 from gpuadapt.compare.network import initial, loss_and_gradients
 
 
@@ -30,11 +30,14 @@ def test_compare_digits(tmp_path):
     assert result.returncode == 0, result.stderr
     for method in digits.METHODS:
         assert method in result.stdout
-    picture = (tmp_path / "compare-results" / "curves.png").read_bytes()
-    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+    for name in ("curves.png", "grid.png"):
+        picture = (tmp_path / "compare-results" / name).read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+        assert name in result.stdout
     content = json.loads((tmp_path / "compare-results" / "results.json").read_text())
     assert {row["method"] for row in content["summary"]} == set(digits.METHODS)
     assert len(content["runs"]) == 2 * len(digits.METHODS)
+    assert {trial["method"] for trial in content["grid"]["trials"]} == set(grid.METHODS)
     for row in content["summary"]:
         assert row["accuracy"] > 0.5 and 0 < row["share"] < 1
     for run_ in content["runs"]:

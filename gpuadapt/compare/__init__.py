@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import Error
 from ..machine import describe_machine
-from . import digits, report, words, words_report
+from . import digits, grid, grid_report, report, words, words_report
 from .corpus import Corpus, load
 from .skipgram import draw_batches
 
@@ -55,15 +55,21 @@ def compare(
 
 
 def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
-    """Train with every method and seed; print a table; write curves.png and results.json."""
+    """Train with every method and seed, then over a grid of settings.
+
+    Prints a table of each; writes curves.png, grid.png and results.json.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     data = digits.load()
-    steps = epochs * (len(data[0]) // digits.BATCH)
+    steps = digits.total_steps(epochs, data[0])
+    grid_epochs = min(epochs, grid.EPOCHS)
+    grid_steps = digits.total_steps(grid_epochs, data[0])
     runs = []
     columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task("", total=len(digits.METHODS) * seeds * steps)
+        total = len(digits.METHODS) * seeds * steps + len(grid.SETTINGS) * grid_steps
+        task = progress.add_task("", total=total)
         for method in digits.METHODS:
             for seed in range(seeds):
                 progress.update(task, description=f"{method}, seed {seed}")
@@ -72,19 +78,36 @@ def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
                         method, seed, epochs, data, backend, lambda n: progress.advance(task, n)
                     )
                 )
-    rows = report.summary(runs)
+        trials = grid.train(
+            grid_epochs,
+            data,
+            backend,
+            lambda method, n: progress.update(task, advance=n, description=f"grid of {method}"),
+        )
+    rows, grid_rows = report.summary(runs), grid.summary(trials)
     title = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
     report.print_table(rows, title)
+    common = f"digits, seed {grid.SEED}, {grid_steps} steps of {digits.BATCH}"
+    grid_report.print_table(grid_rows, f"how much the settings matter: {common}")
     report.write_json(
         output / "results.json",
         {
             "machine": describe_machine(),
             "summary": rows,
             "runs": [run.as_dict() for run in runs],
+            "grid": {
+                "seed": grid.SEED,
+                "epochs": grid_epochs,
+                "steps": grid_steps,
+                "summary": grid_rows,
+                "trials": [trial.as_dict() for trial in trials],
+            },
         },
     )
     report.draw(output / "curves.png", runs)
-    print(f"wrote {output / 'curves.png'} and {output / 'results.json'}")
+    grid_report.draw(output / "grid.png", trials, f"Handwritten {common} ({grid_epochs} epochs)")
+    names = (str(output / name) for name in ("curves.png", "grid.png", "results.json"))
+    print("wrote " + ", ".join(names))
 
 
 def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
@@ -64,6 +64,11 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return images[:cut], labels[:cut], images[cut:], labels[cut:]
 
 
+def total_steps(epochs: int, x: Any) -> int:
+    """Steps of so many passes over the training images; a last, smaller batch is left out."""
+    return epochs * (len(x) // BATCH)
+
+
 def train(
     method: str,
     seed: int,
@@ -78,12 +83,40 @@ def train(
     weights = initial(xp, seed, x.shape[1], HIDDEN, 10)
     optimizer = METHODS[method](weights)
     _warm_up(xp, method, weights)
-    batches = len(x) // BATCH
-    run = Run(method, seed, repr(optimizer), total_steps=epochs * batches)
+    run = Run(method, seed, repr(optimizer), total_steps=total_steps(epochs, x))
     record_at = set(np.unique(np.geomspace(1, run.total_steps, POINTS).astype(int)).tolist())
-    random = np.random.default_rng(seed)
     step = reported = 0
     _record(xp, run, step, weights, optimizer, x, labels, test_x, test_labels)
+    for gradient_seconds, update_seconds in descend(
+        xp, seed, epochs, x, labels, weights, optimizer, backend
+    ):
+        run.optimizer_seconds += update_seconds
+        run.training_seconds += gradient_seconds + update_seconds
+        step += 1
+        if step in record_at:
+            _record(xp, run, step, weights, optimizer, x, labels, test_x, test_labels)
+            advance(step - reported)
+            reported = step
+    advance(step - reported)
+    return run
+
+
+def descend(
+    xp: ModuleType,
+    seed: int,
+    epochs: int,
+    x: Any,
+    labels: Any,
+    weights: dict[str, Any],
+    optimizer: Optimizer,
+    backend: str,
+) -> Iterator[tuple[float, float]]:
+    """Train in place; after every step, the seconds that its gradients and its update took.
+
+    Who iterates may look at the weights between steps; it does not count as training.
+    """
+    batches = len(x) // BATCH
+    random = np.random.default_rng(seed)
     for _ in range(epochs):
         order = xp.asarray(random.permutation(len(x))[: batches * BATCH])
         for rows in order.reshape(batches, BATCH):
@@ -92,15 +125,12 @@ def train(
             middle = now(backend)
             optimizer.step(gradients)
             end = now(backend)
-            run.optimizer_seconds += end - middle
-            run.training_seconds += end - start
-            step += 1
-            if step in record_at:
-                _record(xp, run, step, weights, optimizer, x, labels, test_x, test_labels)
-                advance(step - reported)
-                reported = step
-    advance(step - reported)
-    return run
+            yield middle - start, end - middle
+
+
+def accuracy(weights: dict[str, Any], x: Any, labels: Any) -> float:
+    """The share of images whose highest score is their label's."""
+    return float((logits(weights, x)[1].argmax(axis=1) == labels).mean())
 
 
 def _warm_up(xp: ModuleType, method: str, weights: dict[str, Any]) -> None:
@@ -125,8 +155,7 @@ def _record(
     run.steps.append(step)
     loss, gradients = loss_and_gradients(xp, weights, x, labels)
     run.loss.append(float(loss))
-    correct = logits(weights, test_x)[1].argmax(axis=1) == test_labels
-    run.accuracy.append(float(correct.mean()))
+    run.accuracy.append(accuracy(weights, test_x, test_labels))
     # Pixels that are always black have no gradient, and a rate that means nothing.
     rates = xp.concatenate([optimizer.effective_lr(name)[gradients[name] != 0] for name in weights])
     run.rates.append([float(q) for q in xp.quantile(rates, xp.asarray(QUANTILES))])

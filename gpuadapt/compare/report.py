@@ -119,6 +119,7 @@ def _draw_rates(figure: Any, methods: list[str], runs: list[Run]) -> None:
             )
         axis.plot(steps, quantiles[2], color=colour, linewidth=1.8)
         axis.set(xscale="log", yscale="log", xlabel="step", title=method)
+        axis.minorticks_off()  # in panels so small they tell little, and take half of the drawing
         axis.grid(alpha=0.25, linewidth=0.5)
         axis.spines[["top", "right"]].set_visible(False)
     # The first steps of Adam reach lr / eps: they would leave no room for the rest.
