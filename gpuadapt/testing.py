@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numba
 import numpy as np
 
 from gpuadapt.kernels.cuda import host
@@ -224,6 +223,8 @@ def _check_bits(
     rule: Rule, values: Mapping[str, float], dtype: np.dtype, spelled: Spelling | None
 ) -> None:
     """Kernels against NumPy."""
+    import numba
+
     random = np.random.default_rng(1)
     cuda = spelled[1](dtype) if spelled else None
     for t in (1, 2, 1000):

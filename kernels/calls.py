@@ -39,7 +39,8 @@ class Calls(ast.NodeTransformer):
     ) -> None:
         self.source, self.h, self.prepare = source, h, prepare
         for name in (*pieces, *prepare):
-            if name in ARITY or not name.isascii() or not callable({**pieces, **prepare}[name]):
+            new = name.isidentifier() and name.isascii() and name not in ARITY
+            if not (new and callable({**pieces, **prepare}[name])):
                 raise RuleError(f"{source.file}: {name!r} is not a new function's name")
         self.pieces = {name: _expression(function) for name, function in pieces.items()}
 

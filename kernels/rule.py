@@ -292,6 +292,9 @@ def from_program(program: Program) -> Rule:
     lines = tuple((target, writer.text(node)) for target, node in program.lines)
     results = tuple(writer.text(node) for node in program.results)
     names = [name for name in writer.read if name != STEP]
+    for name in program.prepare:
+        if name in names or name == STEP:
+            raise RuleError(f"{program.name}: h.{name} and {name}() are two things of one name")
     used = dict.fromkeys(
         name for call in writer.called for name in (*functions.USES.get(call, ()), call)
     )

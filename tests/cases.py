@@ -124,11 +124,14 @@ RULES: list[Rule] = list(dict.fromkeys(case.rule for case in CASES))
 """The composed rules of all cases, each once."""
 
 
-def _base(case: Case) -> Rule:
-    return case.optimizer(np.zeros(1)).rule
+KINDS: list[Case] = [
+    case
+    for case in CASES
+    if case.name
+    in ("sgd", "momentum", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "radam", "ftrl")
+    or case.name == "centered-momentum"
+]
+"""One of each kind, for what knows of a rule only what it is given: no state to three, those
+that go by the step, those that read the parameter, those that may be row-wise and those not."""
 
-
-ONE_EACH: list[Case] = list({_base(case): case for case in reversed(CASES)}.values())[::-1]
-"""The first case of every rule: enough for what knows of a rule only what it is given."""
-
-__all__ = ["CASES", "ONE_EACH", "RULES", "Case"]
+__all__ = ["CASES", "KINDS", "RULES", "Case"]

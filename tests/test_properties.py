@@ -6,7 +6,7 @@ import hostcupy
 import numpy as np
 from cases import CASES
 from conftest import installed
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import gpuadapt as ga
@@ -67,6 +67,9 @@ def test_any_hyperparameters(case, seed, lr, beta1, beta2, eps, steps):
     hyper = {k: given_values.get(k, v) for k, v in case.hyper.items()}
     if hyper.get("momentum") == 0:
         hyper["momentum"] = 0.5
+    # FTRL divides by lr; a variance over next to no time is nothing but rounding.
+    assume(case.make is not ga.FTRL or lr > 1e-3)
+    assume(not case.hyper.get("centered") or beta1 > 1e-2)
     varied = type(case)(case.name, case.make, case.method, hyper, case.options, case.form)
     random = np.random.default_rng(seed)
     w = random.normal(size=8)

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import runpy
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_the_reference_imports_nothing_of_the_package():
     assert list(imports(ROOT / "tests" / "reference.py")) == ["numpy"]
 
 
-@pytest.mark.parametrize("folder", ["gpuadapt", "kernels", "benchmarks"])
+@pytest.mark.parametrize("folder", ["gpuadapt", "kernels", "benchmarks", "docs"])
 def test_files_are_short(folder):
     for file in (ROOT / folder).rglob("*.py"):
         lines = len(file.read_text(encoding="utf-8").splitlines())
@@ -44,9 +45,9 @@ def test_files_are_short(folder):
 
 
 def test_only_launch_dispatches():
-    """Nothing else names a module of a backend, but for the description of the machine."""
+    """Nothing else names a module of a backend, but to describe the machine or to check text."""
     for file in (ROOT / "gpuadapt").rglob("*.py"):
-        if file.name not in ("launch.py", "machine.py"):
+        if file.name not in ("launch.py", "machine.py", "testing.py"):
             assert not any("kernels.c" in name for name in imports(file)), file
 
 
@@ -112,3 +113,10 @@ def test_the_readmes_examples_run():
         exec(compile(block, file, "exec"), names)
     names["optimizer"].step(np.array([1.0, -1.0, 0.0]))
     assert np.allclose(names["params"], [0.999, 1.001, 1.0])
+
+
+def test_the_page_of_combinations_is_what_the_code_says():
+    scope = runpy.run_path(str(ROOT / "docs" / "combinations.py"))
+    assert scope["PAGE"].read_text(encoding="utf-8") == scope["page"]()
+    methods = {method.__name__ for method, _ in scope["METHODS"]}
+    assert methods == set(ga.optimizers.__all__)

@@ -1,0 +1,119 @@
+"""Writes docs/combinations.md: what combines with what, by trying it.
+
+python docs/combinations.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpuadapt as ga
+from gpuadapt.hyperparameters import DECAYS
+
+PAGE = Path(__file__).with_suffix(".md")
+
+BUFFER = {"momentum": 0.9}
+VELOCITY = {"momentum": 0.9, "momentum_form": "velocity"}
+
+METHODS: list[tuple[type[ga.Optimizer], dict[str, Any]]] = [
+    (ga.SGD, {}),
+    (ga.SGD, BUFFER),
+    (ga.SGD, {**BUFFER, "nesterov": True}),
+    (ga.SGD, VELOCITY),
+    (ga.SGD, {**VELOCITY, "nesterov": True}),
+    (ga.Adagrad, {}),
+    (ga.RMSprop, {}),
+    (ga.RMSprop, BUFFER),
+    (ga.RMSprop, VELOCITY),
+    (ga.RMSprop, {"centered": True}),
+    (ga.RMSprop, {"centered": True, **BUFFER}),
+    (ga.RMSprop, {"centered": True, **VELOCITY}),
+    (ga.Adadelta, {}),
+    (ga.Adam, {}),
+    (ga.Adam, {"amsgrad": "raw"}),
+    (ga.Adam, {"amsgrad": "corrected"}),
+    (ga.AdamW, {}),
+    (ga.Adamax, {}),
+    (ga.NAdam, {}),
+    (ga.NAdam, {"schedule": False}),
+    (ga.RAdam, {}),
+    (ga.FTRL, {}),
+]
+"""Every named method, and those of its options that change what it keeps."""
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "eps_mode": ("inside", "outside", "uncorrected", "none", "add", "max"),
+    "bias_correction": (False,),
+    "dampening": (0.5,),
+    "decay": DECAYS,
+    "maximize": (True,),
+    "rowwise": (True,),
+}
+"""What is tried with each of them; weight decay is not zero then."""
+
+HEAD = """\
+# What combines with what
+
+Made by `python docs/combinations.py`, which makes every optimizer and writes its kernels, for both
+backends, dense and by rows; a test compares. A name or a tick is a combination that there is, a
+dash is one that there is not. Every hyperparameter may be a schedule, a function of the step.
+`max_row_norm`, `check` and groups work with everything.
+"""
+
+TAIL = """\
+Rules that need a sum over the whole tensor (LAMB, LARS, Adafactor) are out of this design: a rule
+says what happens to one number.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    options = [f"{o}={v[0]}" if len(v) == 1 else o for o, v in OPTIONS.items()]
+    rows = [["method", "states", *options, "effective_lr"]]
+    reasons: dict[str, None] = {}
+    for method, given in METHODS:
+        optimizer = method(np.zeros((2, 2)), **given)
+        shown = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        row = [f"{method.__name__}({shown})", " ".join(optimizer.rule.states) or "none"]
+        for option, values in OPTIONS.items():
+            working = []
+            for value in values:
+                reason = _reason(method, given, option, value)
+                if reason is None:
+                    working.append("✓" if len(values) == 1 else str(value))
+                elif option == "rowwise":
+                    reasons[reason.removeprefix("rowwise: ")] = None
+            row.append(", ".join(working) or "–")
+        try:
+            optimizer.effective_lr("0")
+            row.append("✓")
+        except ga.RuleError:
+            row.append("–")
+        rows.append(row)
+    rows.insert(1, ["---"] * len(rows[0]))
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    why = "\n".join(f"- {reason}" for reason in reasons)
+    return f"{HEAD}\n{table}\n\nWhy some have no `rowwise`:\n\n{why}\n\n{TAIL}"
+
+
+def _reason(
+    method: type[ga.Optimizer], given: Mapping[str, Any], option: str, value: Any
+) -> str | None:
+    """Why a method does not work with an option; None if it does."""
+    settings = {**given, option: value} | ({"weight_decay": 0.1} if option == "decay" else {})
+    try:
+        optimizer = method(np.zeros((2, 2)), **settings)
+        for traversal in ("dense", "rows"):
+            for backend in ("cpu", "cuda"):
+                optimizer._groups[0].rule.source(backend, traversal)
+    except (ga.HyperparameterError, ga.RuleError) as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
