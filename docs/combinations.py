@@ -16,34 +16,22 @@ from gpuadapt.hyperparameters import DECAYS
 
 PAGE = Path(__file__).with_suffix(".md")
 
-BUFFER = {"momentum": 0.9}
-VELOCITY = {"momentum": 0.9, "momentum_form": "velocity"}
+BUFFER: dict[str, Any] = {"momentum": 0.9}
+VELOCITY: dict[str, Any] = {"momentum": 0.9, "momentum_form": "velocity"}
 
-METHODS: list[tuple[type[ga.Optimizer], dict[str, Any]]] = [
-    (ga.SGD, {}),
-    (ga.SGD, BUFFER),
-    (ga.SGD, {**BUFFER, "nesterov": True}),
-    (ga.SGD, VELOCITY),
-    (ga.SGD, {**VELOCITY, "nesterov": True}),
-    (ga.Adagrad, {}),
-    (ga.RMSprop, {}),
-    (ga.RMSprop, BUFFER),
-    (ga.RMSprop, VELOCITY),
-    (ga.RMSprop, {"centered": True}),
-    (ga.RMSprop, {"centered": True, **BUFFER}),
-    (ga.RMSprop, {"centered": True, **VELOCITY}),
-    (ga.Adadelta, {}),
-    (ga.Adam, {}),
-    (ga.Adam, {"amsgrad": "raw"}),
-    (ga.Adam, {"amsgrad": "corrected"}),
-    (ga.AdamW, {}),
-    (ga.Adamax, {}),
-    (ga.NAdam, {}),
-    (ga.NAdam, {"schedule": False}),
-    (ga.RAdam, {}),
-    (ga.FTRL, {}),
-]
-"""Every named method, and those of its options that change what it keeps."""
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "SGD": [BUFFER, BUFFER | {"nesterov": True}, VELOCITY, VELOCITY | {"nesterov": True}],
+    "RMSprop": [
+        BUFFER,
+        VELOCITY,
+        {"centered": True},
+        {"centered": True} | BUFFER,
+        {"centered": True} | VELOCITY,
+    ],
+    "Adam": [{"amsgrad": "raw"}, {"amsgrad": "corrected"}],
+    "NAdam": [{"schedule": False}],
+}
+"""Options that change what a method keeps, besides its defaults."""
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "eps_mode": ("inside", "outside", "uncorrected", "none", "add", "max"),
@@ -75,10 +63,12 @@ def page() -> str:
     options = [f"{o}={v[0]}" if len(v) == 1 else o for o, v in OPTIONS.items()]
     rows = [["method", "states", *options, "effective_lr"]]
     reasons: dict[str, None] = {}
-    for method, given in METHODS:
+    methods = [(n, f) for n in ga.optimizers.__all__ for f in ({}, *FORMS.get(n, []))]
+    for name, given in methods:
+        method = getattr(ga, name)
         optimizer = method(np.zeros((2, 2)), **given)
-        shown = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        row = [f"{method.__name__}({shown})", " ".join(optimizer.rule.states) or "none"]
+        shown = ", ".join(f"{option}={value!r}" for option, value in given.items())
+        row = [f"{name}({shown})", " ".join(optimizer.rule.states) or "none"]
         for option, values in OPTIONS.items():
             working = []
             for value in values:

@@ -9,7 +9,7 @@
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.rule import Rule, rule
 
-from . import presets, testing
+from . import optimizers, presets, testing
 from .errors import (
     BackendError,
     Error,
@@ -21,39 +21,19 @@ from .errors import (
     StateError,
 )
 from .optimizer import Optimizer
-from .optimizers import (
-    FTRL,
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    NAdam,
-    RAdam,
-    RMSprop,
-)
+from .optimizers import *  # noqa: F403  (its __all__)
 from .rowgrad import RowGrad
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "FTRL",
-    "SGD",
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
+    *optimizers.__all__,
     "BackendError",
     "Error",
     "GradientError",
     "HyperparameterError",
-    "NAdam",
     "Optimizer",
     "ParameterError",
-    "RAdam",
-    "RMSprop",
     "RowGrad",
     "RowIndexError",
     "Rule",

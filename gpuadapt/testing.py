@@ -9,7 +9,7 @@ import ast
 import statistics
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,9 @@ from .launch import bind
 from .optimizer import Optimizer
 from .oracle import any_bits, author, evaluate
 from .rowgrad import RowGrad
+
+Values = dict[str, Any]
+"""Hyperparameters by name: floats."""
 
 STEPS = 4
 SMALL = 1003
@@ -67,7 +70,9 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     >>> checked["rows"]
     'the bits of the dense step'
     """
-    values = {name: hyperparameters.pop(name, _value(name)) for name in rule.hyperparameters}
+    values: Values = {
+        name: hyperparameters.pop(name, _value(name)) for name in rule.hyperparameters
+    }
     if hyperparameters:
         raise RuleError(f"{rule.name!r} reads no h.{min(hyperparameters)}")
     found = {"python": "no function of the author's" if rule.function is None else "agrees"}
@@ -111,9 +116,9 @@ def benchmark(
         the step's).
     """
     xp = namespace(backend)
-    values = {name: _value(name) for name in rule.hyperparameters}
+    values: Values = {name: _value(name) for name in rule.hyperparameters}
     gradient, steps = xp.ones(size, dtype), []
-    for one, given in ((rule, values), (additions(rule), {})):
+    for one, given in ((rule, values), (additions(rule), Values())):
         optimizer = Optimizer(one, xp.ones(size, dtype), **given)
         steps.append(lambda optimizer=optimizer: optimizer.step(gradient))
     times: list[list[float]] = [[], []]
@@ -160,7 +165,7 @@ def _timed(step: Callable[[], Any], backend: str) -> float:
     return time.perf_counter() - start
 
 
-def _check_function(rule: Rule, values: Mapping[str, float]) -> None:
+def _check_function(rule: Rule, values: Values) -> None:
     """The author's function against the kernel, both in float64."""
     function = author(rule)
     random = np.random.default_rng(0)
@@ -219,9 +224,7 @@ def _run(
     return [np.array(array) if backend == "cpu" else array.get() for array in new]
 
 
-def _check_bits(
-    rule: Rule, values: Mapping[str, float], dtype: np.dtype, spelled: Spelling | None
-) -> None:
+def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling | None) -> None:
     """Kernels against NumPy."""
     import numba
 
@@ -248,7 +251,7 @@ def _check_bits(
             _same(rule, "cuda", dtype, cuda(small, numbers), wanted)
 
 
-def _check_rows(rule: Rule, values: Mapping[str, float]) -> None:
+def _check_rows(rule: Rule, values: Values) -> None:
     """Rows, each of them once or twice, against the dense step on their sums."""
     random = np.random.default_rng(2)
     table = random.normal(size=(50, 6)).astype(np.float32)

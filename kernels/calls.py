@@ -64,10 +64,9 @@ class Calls(ast.NodeTransformer):
 
 def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.expr]:
     """The arguments of a piece, and what it returns."""
-    source, _, arguments, body = parse(function)
-    result = body[-1]
-    if len(body) > 1 or not isinstance(result, ast.Return) or result.value is None:
+    source, _, arguments, body, result = parse(function)
+    if body:
         source.refuse(body[0], "a function that a rule calls has one line: its return")
-    for node in ast.walk(result.value):
+    for node in ast.walk(result):
         node.source = source  # type: ignore[attr-defined]
-    return arguments, result.value
+    return arguments, result

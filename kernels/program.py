@@ -75,7 +75,7 @@ def read(
     RuleError
         With file, line and reason.
     """
-    source, definition, given, body = parse(function)
+    source, definition, given, body, value = parse(function)
     if len(given) < 3:
         source.refuse(definition, "a rule takes (parameter, gradient, *states, h)")
     if "h" in given[:-1]:
@@ -93,7 +93,7 @@ def read(
         _check(source, node, elementwise, h)
         return node
 
-    for node in body[:-1]:
+    for node in body:
         if not isinstance(node, ast.Assign):
             source.refuse(node, f"{_describe(node)} is not allowed in a rule")
         if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
@@ -110,11 +110,10 @@ def read(
             elementwise.add(target)
             lines.append((target, expression))
 
-    value = body[-1].value
     returned = tuple(value.elts) if isinstance(value, ast.Tuple) else (value,)
     if len(returned) != expected:
         source.refuse(
-            body[-1], f"returns {len(returned)} values, expected {expected} (parameter, *states)"
+            value, f"returns {len(returned)} values, expected {expected} (parameter, *states)"
         )
     results = tuple(checked(node) for node in returned)
     doc = ast.get_docstring(definition) or ""

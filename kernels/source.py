@@ -56,8 +56,10 @@ class Source:
 
 def parse(
     function: Callable[..., object],
-) -> tuple[Source, ast.FunctionDef, tuple[str, ...], list[ast.stmt]]:
-    """The source of a function, its definition, its arguments and its body without docstring.
+) -> tuple[Source, ast.FunctionDef, tuple[str, ...], list[ast.stmt], ast.expr]:
+    """The source of a function, its definition, arguments, body and what it returns.
+
+    The body is without docstring and return.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def parse(
     body = definition.body[ast.get_docstring(definition) is not None :]
     if not body or not isinstance(body[-1], ast.Return) or body[-1].value is None:
         source.refuse(body[-1] if body else definition, "a rule ends with a return")
-    return source, definition, tuple(a.arg for a in spec.args), body
+    return source, definition, tuple(a.arg for a in spec.args), body[:-1], body[-1].value
 
 
 def _definition(function: Callable[..., object]) -> tuple[Source, ast.FunctionDef]:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import runpy
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from gpuadapt.kernels import options
 
 import gpuadapt as ga
-from gpuadapt import arrays, cli, errors, hyperparameters, launch, optimizers
+from gpuadapt import arrays, cli, errors, hyperparameters, launch
 from gpuadapt.optimizers import forms
 
 ROOT = Path(__file__).parent.parent
@@ -54,14 +55,11 @@ def test_only_launch_dispatches():
 def test_every_optimizer_is_exported():
     classes = {
         name
-        for name, value in vars(optimizers).items()
-        if inspect.isclass(value) and issubclass(value, ga.Optimizer)
+        for file in (ROOT / "gpuadapt" / "optimizers").glob("*.py")
+        for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert classes | {"Optimizer"} == {
-        name for name in ga.__all__ if inspect.isclass(getattr(ga, name))
-        and issubclass(getattr(ga, name), ga.Optimizer)
-    }  # fmt: skip
-    assert set(ga.__all__) <= set(dir(ga))
+    assert classes == set(ga.optimizers.__all__)
+    assert set(ga.__all__) <= set(dir(ga)) and classes < set(ga.__all__)
 
 
 def test_every_error_is_exported_and_of_one_family():
@@ -75,7 +73,7 @@ def test_public_docstrings_have_their_sections():
         if inspect.isclass(value) and issubclass(value, ga.Optimizer):
             assert "Parameters\n" in value.__doc__, name
             if value is not ga.Optimizer:
-                for part in (".. math::", "Notes\n", "State:"):
+                for part in (".. math::", "State:"):
                     assert part in value.__doc__, (name, part)
     for module in (arrays, cli, errors, hyperparameters, launch, options, forms):
         for name, value in vars(module).items():
@@ -118,5 +116,3 @@ def test_the_readmes_examples_run():
 def test_the_page_of_combinations_is_what_the_code_says():
     scope = runpy.run_path(str(ROOT / "docs" / "combinations.py"))
     assert scope["PAGE"].read_text(encoding="utf-8") == scope["page"]()
-    methods = {method.__name__ for method, _ in scope["METHODS"]}
-    assert methods == set(ga.optimizers.__all__)

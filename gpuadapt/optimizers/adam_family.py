@@ -101,9 +101,8 @@ class NAdam(Optimizer):
         **more: Any,
     ) -> None:
         rule = corrected(rules.nadam, eps_mode, bias_correction)
-        hyperparameters = {"lr": lr, "betas": betas, "eps": eps}
         psi = choose("schedule", schedule, {True: momentum_decay, False: math.inf})
-        super().__init__(rule, params, **hyperparameters, momentum_decay=psi, **more)
+        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, momentum_decay=psi, **more)
 
 
 class RAdam(Optimizer):
