@@ -5,6 +5,7 @@ python docs/combinations.py
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def page() -> str:
                 if reason is None:
                     working.append("✓" if len(values) == 1 else str(value))
                 elif option == "rowwise":
-                    reasons[reason.removeprefix("rowwise: ")] = None
+                    # Once for all rules that have it.
+                    reasons[re.sub(r"rowwise: '\w+'", "the rule", reason)] = None
             row.append(", ".join(working) or "–")
         try:
             optimizer.effective_lr("0")
