@@ -316,3 +316,14 @@ def ftrl(p, g, z, n, h):
     z = z + g - 1 / h.lr * (sqrt(total) - sqrt(n)) * p
     rate = h.lr / (h.beta + sqrt(total) + h.lr * h.l2)
     return where(abs(z) > h.l1, rate * (h.l1 * sign(z) - z), 0), z, total
+
+
+@rule
+def lion(p, g, m, h):
+    """p <- p - lr sign(beta1 m + (1 - beta1) g) ;  m <- beta2 m + (1 - beta2) g
+
+    Chen et al., Symbolic Discovery of Optimization Algorithms, 2023, algorithm 2.
+    """
+    rate = h.lr
+    step = sign(h.beta1 * m + (1 - h.beta1) * g)
+    return p - rate * step, h.beta2 * m + (1 - h.beta2) * g

@@ -116,6 +116,7 @@ CASES = [
          RADAM | {"eps_mode": "uncorrected", "threshold_inclusive": True}, DECOUPLED),
     Case("radam-biased", ga.RAdam, reference.radam,
          RADAM | {"eps_mode": "inside", "bias_correction": False}, AFTER),
+    Case("lion", ga.Lion, reference.lion, {"lr": 0.02, "betas": (0.8, 0.95)}, DECOUPLED | MAX),
     Case("ftrl", ga.FTRL, reference.ftrl, FTRL, L2 | MAX),
     Case("ftrl+after", ga.FTRL, reference.ftrl, FTRL | {"initial_accumulator": 0.0}, AFTER),
 ]  # fmt: skip

@@ -121,6 +121,12 @@ def radam(
     return w - lr * r * (m / c1) / adam_root(v / c2, c2, eps, eps_mode)
 
 
+def lion(w, g, state, t, *, lr, beta1, beta2):
+    m = state.get("m", 0.0)
+    state["m"] = beta2 * m + (1 - beta2) * g
+    return w - lr * np.sign(beta1 * m + (1 - beta1) * g)
+
+
 def ftrl(w, g, state, t, *, lr, l1, l2, beta, initial_accumulator=0.0, square=np.square):
     before = state.get("n", initial_accumulator)
     n = state["n"] = before + square(g)

@@ -6,7 +6,7 @@ Every class takes the keywords of `Optimizer` as well: ``weight_decay``, ``decay
 
 from .adagrad import FTRL, Adagrad
 from .adam import Adam, AdamW
-from .adam_family import Adamax, NAdam, RAdam
+from .adam_family import Adamax, Lion, NAdam, RAdam
 from .rmsprop import Adadelta, RMSprop
 from .sgd import SGD
 
@@ -18,6 +18,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Lion",
     "NAdam",
     "RAdam",
     "RMSprop",

@@ -157,3 +157,21 @@ class RAdam(Optimizer):
             threshold_inclusive=threshold_inclusive,
             **more,
         )
+
+
+class Lion(Optimizer):
+    r"""Lion (Chen et al. 2023): every element moves by lr, as a mean of gradients points.
+
+    .. math:: p \leftarrow p - lr \cdot \operatorname{sign}(\beta_1 m + (1 - \beta_1) g), \quad
+        m \leftarrow \beta_2 m + (1 - \beta_2) g
+
+    Parameters
+    ----------
+    params, lr, betas
+        See `Adam`; a third to a tenth of its rate, with decoupled weight decay. State: ``m``.
+    """
+
+    def __init__(
+        self, params: Any, lr: Hyperparameter = 1e-4, *, betas: Betas = (0.9, 0.99), **more: Any
+    ) -> None:
+        super().__init__(rules.lion, params, lr=lr, betas=betas, **more)
