@@ -111,6 +111,7 @@ ROWS = [
     ("keras", "Ftrl", {"learning_rate": 0.3, "l1_regularization_strength": 0.1, "beta": 0.5,
                        "l2_regularization_strength": 0.2, "initial_accumulator_value": 0.3,
                        **DECAYED}),
+    ("keras", "Lion", {"learning_rate": 0.02, "beta_1": 0.8, "beta_2": 0.95, **DECAYED}),
     ("optax", "sgd", {"learning_rate": 0.1, "momentum": 0.7}),
     ("optax", "sgd", {"learning_rate": 0.1, "momentum": 0.7, "nesterov": True}),
     ("optax", "adagrad", {"learning_rate": 0.1, "eps": 1e-2}),
@@ -129,6 +130,7 @@ ROWS = [
     ("optax", "nadam", {**B1, "eps_root": 1e-3}),
     ("optax", "nadamw", {**B1, **DECAYED}),
     ("optax", "radam", {**B1, "threshold": 4.5}),
+    ("optax", "lion", {"learning_rate": 0.02, "b1": 0.8, "b2": 0.95, **DECAYED}),
 ]  # fmt: skip
 
 

@@ -190,3 +190,15 @@ def Ftrl(
         **decoupled(weight_decay),
         **more,
     )
+
+
+def Lion(
+    params: Any,
+    learning_rate: Hyperparameter = 0.001,
+    beta_1: Hyperparameter = 0.9,
+    beta_2: Hyperparameter = 0.99,
+    weight_decay: Decay = None,
+    **more: Any,
+) -> ga.Lion:
+    """`keras.optimizers.Lion`."""
+    return ga.Lion(params, learning_rate, betas=(beta_1, beta_2), **decoupled(weight_decay), **more)

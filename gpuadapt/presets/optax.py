@@ -201,6 +201,19 @@ def radam(
     return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **more)
 
 
+def lion(
+    params: Any,
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.99,
+    *,
+    weight_decay: Hyperparameter = 1e-3,
+    **more: Any,
+) -> ga.Lion:
+    """`optax.lion`."""
+    return ga.Lion(params, learning_rate, betas=(b1, b2), **decoupled(weight_decay), **more)
+
+
 def _adam(
     rule: Rule,
     params: Any,
