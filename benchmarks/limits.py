@@ -17,21 +17,6 @@ from . import traffic
 from .training import library, placed
 
 
-@ga.rule
-def two_streams(p, g, s, h):
-    """As many bytes as a rule with one state, and one operation an array."""
-    return p + g, s + g
-
-
-@ga.rule
-def three_streams(p, g, s, r, h):
-    """As many bytes as a rule with two states."""
-    return p + g, s + g, r + g
-
-
-RULES = {1: two_streams, 2: three_streams}
-
-
 def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Callable[[], Any]]:
     """What to time beside an update of ``size`` elements with that many states.
 
@@ -41,10 +26,11 @@ def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Ca
     xp = library(backend)
     # Ones, not zeros: memory that nobody has written is one page, and stays in the cache.
     gradient = xp.ones(size, dtype)
-    optimizer = ga.Optimizer(RULES[states], xp.ones(size, dtype))
+    rule = ga.testing.additions(states)
+    optimizer = ga.Optimizer(rule, xp.ones(size, dtype))
     found: dict[str, Callable[[], Any]] = {"limit": lambda: optimizer.step(gradient)}
     if backend == "cuda":
-        half = traffic.element(RULES[states], dtype) * size // 2
+        half = traffic.element(rule, dtype) * size // 2
         source, target = xp.ones(half, xp.uint8), xp.ones(half, xp.uint8)
         found["copy"] = lambda: xp.copyto(target, source)
     return found

@@ -43,7 +43,8 @@ class Optimizer:
     rowwise : bool
         Keep one second moment for each row (an index of the first dimension) instead of one
         for each element: the mean of the squares over the row takes the place of the square.
-        For rules that allow it: Adagrad, RMSprop, Adam. Cannot be changed later.
+        For rules that square nothing but the gradient (see docs/combinations.md). Cannot be
+        changed later.
     max_row_norm : float or schedule, > 0
         Each row of a gradient, its duplicates merged, is scaled down to this Euclidean norm
         if it has a larger one, before weight decay. Norms are float64 numbers: a row whose

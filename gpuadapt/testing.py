@@ -10,12 +10,13 @@ import statistics
 import time
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gpuadapt.kernels.cuda import host
+from gpuadapt.kernels.program import Program
 from gpuadapt.kernels.rule import Rule, from_program
 
 from .arrays import check_device, namespace
@@ -118,7 +119,7 @@ def benchmark(
     xp = namespace(backend)
     values: Values = {name: _value(name) for name in rule.hyperparameters}
     gradient, steps = xp.ones(size, dtype), []
-    for one, given in ((rule, values), (additions(rule), Values())):
+    for one, given in ((rule, values), (additions(len(rule.states)), Values())):
         optimizer = Optimizer(one, xp.ones(size, dtype), **given)
         steps.append(lambda optimizer=optimizer: optimizer.step(gradient))
     times: list[list[float]] = [[], []]
@@ -136,16 +137,14 @@ def benchmark(
     }
 
 
-def additions(rule: Rule) -> Rule:
-    """A rule with the arrays of another, that only adds the gradient to each."""
-    parameter, gradient, *states = rule.program.arguments
-    results = tuple(
-        ast.BinOp(ast.Name(name), ast.Add(), ast.Name(gradient)) for name in (parameter, *states)
+@cache
+def additions(states: int) -> Rule:
+    """The rule that only adds the gradient to the parameter and to each of so many states."""
+    names = [f"s{k}" for k in range(states)]
+    results = tuple(ast.BinOp(ast.Name(name), ast.Add(), ast.Name("g")) for name in ("p", *names))
+    return from_program(
+        Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
     )
-    program = replace(
-        rule.program, name=f"additions_{len(states)}", doc="", lines=(), results=results, host={}
-    )
-    return from_program(program)
 
 
 def _value(name: str) -> float:

@@ -1,54 +1,16 @@
 """The rules, in the papers' letters.
 
 ``p`` parameter, ``g`` gradient, ``h`` hyperparameters, ``h.t`` the step from 1. What
-differs between statements of one method is a function that its rule calls:
-``root(x, h)``, the square root of a second moment with eps in it, and ``debias(power, h)``,
-the factor that takes a mean's start at zero out. `Rule.variant` exchanges them.
+differs between statements of one method is a function that its rule calls, one of
+`gpuadapt.kernels.pieces`; `Rule.variant` exchanges them.
 
 ``rate`` is the per-element effective learning rate that multiplies the gradient.
 """
 
 from .functions import abs, maximum, sign, sq, sqrt, where
+from .pieces import biased, both, corrected, inside, outside, uncorrected, without  # noqa: F401
 from .rule import rule
 from .warmup import momentum_product, rectification
-
-
-def inside(x, h):
-    """sqrt(x + eps)"""
-    return sqrt(x + h.eps)
-
-
-def outside(x, h):
-    """sqrt(x) + eps"""
-    return sqrt(x) + h.eps
-
-
-def both(x, h):
-    """sqrt(x + eps_root) + eps"""
-    return sqrt(x + h.eps_root) + h.eps
-
-
-def without(x, h):
-    """sqrt(x), and 1 for x = 0, where the gradient is zero as well"""
-    return where(x == 0, 1, sqrt(x))
-
-
-def uncorrected(x, h):
-    """sqrt(x) + eps / sqrt(1 - beta2^t): eps beside the moment as it was before correction
-
-    Kingma & Ba 2015, the reordering at the end of section 2 (there eps is called eps-hat).
-    """
-    return sqrt(x) + h.eps / sqrt(1 - h.beta2**h.t)
-
-
-def corrected(power, h):
-    """1 / (1 - power)"""
-    return 1 / (1 - power)
-
-
-def biased(power, h):
-    """1: no correction"""
-    return 1
 
 
 @rule
