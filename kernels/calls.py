@@ -69,4 +69,7 @@ def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.e
         source.refuse(body[0], "a function that a rule calls has one line: its return")
     for node in ast.walk(result):
         node.source = source  # type: ignore[attr-defined]
+        # What it reads is what it is given: no variable of the rule by the same name.
+        if isinstance(node, ast.Name) and node.id not in {*arguments, *ARITY}:
+            source.refuse(node, f"unknown name {node.id!r}: it reads its arguments alone")
     return arguments, result

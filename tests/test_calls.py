@@ -32,6 +32,10 @@ def lengthy(x, h):
     return y / 2
 
 
+def capturing(x, k):
+    return x + s + k.factor  # noqa: F821
+
+
 def ramp(t, steps):
     if t >= steps:
         return 1.0
@@ -88,6 +92,7 @@ def test_what_is_made_of_a_rule_keeps_what_it_prepares():
 
 
 REFUSED = {
+    "capturing": r"test_calls.py:\d+: unknown name 's': it reads its arguments alone.*\n +return x",
     "powered": r"test_calls.py:\d+: \*\* works between hyperparameters only.*\n +return x\*\*h.fac",
     "lengthy": r"test_calls.py:\d+: a function that a rule calls has one line.*\n +y = x \* x",
 }

@@ -246,3 +246,17 @@ def test_repr():
         "Adagrad(adagrad: lr=0.01, lr_decay=0.0, eps=1e-08; 1 group, 1 parameter, "
         "2,000 elements on cpu; step 0)"
     )
+
+
+def test_states_begin_as_they_are_told(backend, dtype):
+    table = backend.array(np.zeros((3, 4), dtype))
+    first = {"m": 0.0, "v": 2.0}
+    for rowwise in (False, True):
+        optimizer = ga.Optimizer(
+            ga.rules.adam, {"w": table}, lr=0.1, betas=(0.5, 0.5), eps=1.0, rowwise=rowwise,
+            initial={"v": 2.0},
+        )  # fmt: skip
+        for letter, array in optimizer.state["w"].items():
+            values = backend.numpy(array)
+            assert values.shape == ((3,) if rowwise and letter == "v" else (3, 4))
+            assert (values == first[letter]).all() and values.dtype == dtype

@@ -6,7 +6,8 @@
 The first argument is what is to be updated, as everywhere in gpuadapt; the others are the
 framework's own. What has no influence on the formula (``foreach``, ``name``, ...) is left
 out, and so is what is not an update (clipping, averaging). Keywords of `Optimizer`, such as
-``rowwise``, may follow. Results agree to rounding: frameworks round differently.
+``rowwise``, may follow; hyperparameters in groups and `param_groups` have gpuadapt's names.
+Results agree to rounding: frameworks round differently.
 """
 
 from . import chainer, keras, optax, tensorflow, torch
