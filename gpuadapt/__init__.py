@@ -6,7 +6,7 @@
 >>> optimizer.step({"w": np.full_like(w, 0.5)})
 """
 
-from gpuadapt.kernels import rules
+from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.rule import Rule, rule
 
 from . import optimizers, presets, testing
@@ -39,6 +39,7 @@ __all__ = [
     "Rule",
     "RuleError",
     "StateError",
+    "pieces",
     "presets",
     "rule",
     "rules",

@@ -165,8 +165,8 @@ class Rule:
 
         Examples
         --------
-        >>> from gpuadapt.kernels import rules
-        >>> rules.adam.variant(root=rules.inside)
+        >>> from gpuadapt.kernels import pieces, rules
+        >>> rules.adam.variant(root=pieces.inside)
         <rule adam_inside(p, g, m, v, h); h: beta1, beta2, lr, eps>
         """
         return _variant(self, tuple(sorted(pieces.items())))

@@ -8,7 +8,7 @@ differs between statements of one method is a function that its rule calls, one 
 """
 
 from .functions import abs, maximum, sign, sq, sqrt, where
-from .pieces import biased, both, corrected, inside, outside, uncorrected, without  # noqa: F401
+from .pieces import corrected, inside, outside
 from .rule import rule
 from .warmup import momentum_product, rectification
 

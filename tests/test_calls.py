@@ -256,4 +256,4 @@ def test_every_rule_calls_what_it_was_made_with():
     for name, rule in vars(rules).items():
         if isinstance(rule, ga.Rule):
             for piece in rule.pieces.values():
-                assert getattr(rules, piece.__name__) is piece, name
+                assert getattr(ga.pieces, piece.__name__) is piece, name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from gpuadapt.kernels import rules
+from gpuadapt.kernels import pieces
 from gpuadapt.kernels.rule import Rule
 
 from ..errors import HyperparameterError
@@ -14,16 +14,16 @@ from ..structure import are_groups
 
 T = TypeVar("T")
 
-ROOTS = {"inside": rules.inside, "outside": rules.outside, "none": rules.without}
+ROOTS = {"inside": pieces.inside, "outside": pieces.outside, "none": pieces.without}
 """Where eps stands under the root of a second moment."""
 
 ADAM_ROOTS = {
-    "outside": rules.outside,
-    "inside": rules.inside,
-    "uncorrected": rules.uncorrected,
+    "outside": pieces.outside,
+    "inside": pieces.inside,
+    "uncorrected": pieces.uncorrected,
 }
 
-DEBIAS = {True: rules.corrected, False: rules.biased}
+DEBIAS = {True: pieces.corrected, False: pieces.biased}
 
 
 def choose(option: str, given: object, forms: Mapping[Any, T]) -> T:
@@ -44,8 +44,8 @@ def corrected(rule: Rule, eps_mode: str, bias_correction: bool) -> Rule:
     """A rule of Adam's family, with eps and the correction of its start as asked for."""
     debias = choose("bias_correction", bias_correction, DEBIAS)
     root = choose("eps_mode", eps_mode, ADAM_ROOTS)
-    if debias is rules.biased and root is rules.uncorrected:
-        root = rules.outside  # without a correction, before and after it are the same
+    if debias is pieces.biased and root is pieces.uncorrected:
+        root = pieces.outside  # without a correction, before and after it are the same
     return rule.variant(root=root, debias=debias)
 
 

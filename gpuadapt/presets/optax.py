@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpuadapt.kernels import rules
+from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.rule import Rule
 
 from .. import optimizers as ga
@@ -224,6 +224,6 @@ def _adam(
     **more: Any,
 ) -> Optimizer:
     if callable(eps_root) or eps_root != 0:
-        rule = rule.variant(root=rules.both)
+        rule = rule.variant(root=pieces.both)
         more["eps_root"] = eps_root
     return Optimizer(rule, params, lr=learning_rate, betas=betas, eps=eps, **more)
