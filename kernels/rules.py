@@ -9,8 +9,8 @@ differs between statements of one method is a function that its rule calls, one 
 
 from .functions import abs, maximum, sign, sq, sqrt, where
 from .pieces import corrected, inside, outside
+from .prepared import momentum_product, rectification
 from .rule import rule
-from .warmup import momentum_product, rectification
 
 
 @rule

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from gpuadapt.kernels.cuda.host import FLAGS
 
-FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"]
 SCALARS = {"float32": "float", "float64": "double"}
 
 

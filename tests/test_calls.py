@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from gpuadapt.kernels import rules, warmup
+from gpuadapt.kernels import prepared, rules
 
 import gpuadapt as ga
 
@@ -149,21 +149,21 @@ def test_momentum_product(beta1, decay):
     mu = [beta1 * (1 - 0.5 * 0.96 ** (i * decay)) for i in range(1, 3000)]
     for t in (2999, 1, 700, 40, 2):
         wanted = 1 - math.prod(mu[:t])
-        assert 1 - warmup.momentum_product(beta1, decay, t) == pytest.approx(wanted, rel=1e-12)
-    assert warmup.momentum_product(beta1, decay, 10**9) <= 1e-15 or beta1 == 0.999
+        assert 1 - prepared.momentum_product(beta1, decay, t) == pytest.approx(wanted, rel=1e-12)
+    assert prepared.momentum_product(beta1, decay, 10**9) <= 1e-15 or beta1 == 0.999
 
 
 def test_rectification():
     """Liu et al. 2020: zero for the first steps, then rising to 1."""
-    r = [warmup.rectification(0.999, 5.0, False, t) for t in range(1, 20_000)]
+    r = [prepared.rectification(0.999, 5.0, False, t) for t in range(1, 20_000)]
     assert r[:5] == [0.0] * 5 and r[5] > 0
     assert np.all(np.diff(r) >= 0) and 0.99 < r[-1] < 1
     # 1.5 long, and 4 long: no threshold makes the formula valid there.
-    assert warmup.rectification(0.2, 0.0, True, 100) == 0
-    assert warmup.rectification(0.6, 0.0, True, 100) == 0
+    assert prepared.rectification(0.2, 0.0, True, 100) == 0
+    assert prepared.rectification(0.6, 0.0, True, 100) == 0
     # At t = 1 the length is 1; in the limit of beta2 = 3/4 it is 7.
-    assert warmup.rectification(0.75, 7.0, False, 400) == 0
-    assert warmup.rectification(0.75, 7.0, True, 400) == 1
+    assert prepared.rectification(0.75, 7.0, False, 400) == 0
+    assert prepared.rectification(0.75, 7.0, True, 400) == 1
 
 
 RULE = """
