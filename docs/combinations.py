@@ -80,16 +80,19 @@ def page() -> str:
                     # Once for all rules that have it.
                     reasons[re.sub(r"rowwise: '\w+'", "the rule", reason)] = None
             row.append(", ".join(working) or "–")
-        try:
-            optimizer.effective_lr("0")
-            row.append("✓")
-        except ga.RuleError:
-            row.append("–")
+        row.append("–" if _has_no_rate(optimizer.rule) else "✓")
         rows.append(row)
     rows.insert(1, ["---"] * len(rows[0]))
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     why = "\n".join(f"- {reason}" for reason in reasons)
     return f"{HEAD}\n{table}\n\nWhy some have no `rowwise`:\n\n{why}\n\n{TAIL}"
+
+
+def _has_no_rate(rule: ga.Rule) -> bool:
+    try:
+        return not rule.rate
+    except ga.RuleError:
+        return True
 
 
 def _reason(

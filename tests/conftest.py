@@ -112,6 +112,23 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield result
 
 
+def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Items over backends and types: all of them where ``always`` says so, and on a GPU.
+
+    Elsewhere those of ``kinds`` alone: a kernel takes a second to compile.
+    """
+    triples = [
+        pytest.param(item, backend, dtype, id=f"{item.name}-{backend}-{dtype}")
+        for item in items
+        for backend in BACKENDS
+        for dtype in ("float32", "float64")
+        if backend == "gpu" or (backend, dtype) in always or item in kinds
+    ]
+    return pytest.mark.parametrize(("item", "backend", "dtype"), triples, indirect=[
+        "backend", "dtype",
+    ])  # fmt: skip
+
+
 @pytest.fixture
 def host() -> Iterator[Backend]:
     with installed("host") as result:

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import pytest
 from cases import CASES, KINDS, RULES
+from conftest import crossed
 from gpuadapt.kernels.cpu import dense
 
 import gpuadapt as ga
@@ -44,8 +45,9 @@ def run(backend, rule, arrays, coefficients):
     return [backend.numpy(array) for array in (parameter, *states)]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_any_bit_pattern(rule, backend, dtype):
+@crossed(RULES, [case.rule for case in KINDS], always={("cpu", "float32"), ("host", "float32")})
+def test_any_bit_pattern(item, backend, dtype):
+    rule = item
     random = np.random.default_rng(7)
     arrays = [any_bits(random, 3001, dtype) for _ in rule.program.arguments]
     coefficients = some_coefficients(rule)

@@ -8,7 +8,7 @@ import hostcupy
 import numpy as np
 import ptx
 import pytest
-from cases import CASES, KINDS, RULES
+from cases import KINDS, RULES
 from cuda_source import architectures, assemble, compile_ptx
 from gpuadapt.kernels.cuda import dense, rows, text
 from test_bits import assert_same_bits, every_function, some_coefficients
@@ -26,7 +26,7 @@ KERNELS = {
 @pytest.mark.parametrize("kind", KERNELS)
 def test_compiles(kind, architecture, dtype):
     """Every rule and its rate once; on every architecture and for every kind one of each kind."""
-    rules = [*(case.rule for case in KINDS), every_function]
+    rules = [*(case.rule for case in KINDS[:: 1 if architecture == 90 else 3]), every_function]
     if (kind, architecture) == ("packed", 90):
         rules = [*RULES, *(rule.rate for rule in RULES), every_function]
     for rule in rules:
@@ -102,7 +102,7 @@ def launches(host):
     return hostcupy.ElementwiseKernel.launches
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
 def test_one_launch_per_array(case, host, launches, dtype):
     arrays = [host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0)]
     optimizer = case.optimizer(arrays)

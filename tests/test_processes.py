@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -201,6 +202,15 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     assert python(script, GPUADAPT_CACHE_DIR=str(blocked)).strip() == "0.5"
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A folder with a rule and a cache with its machine code."""
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "own.py").write_text(OWN.format(1))
+    python(STEP, folder, GPUADAPT_CACHE_DIR=str(folder / "cache"))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("kind", "damage", "elsewhere"),
     [
@@ -213,13 +223,14 @@ def test_a_cache_that_cannot_be_written(tmp_path):
         ("nbc", 100, True),
     ],
 )
-def test_a_damaged_cache_file_is_replaced(tmp_path, kind, damage, elsewhere):
+def test_a_damaged_cache_file_is_replaced(tmp_path, compiled, kind, damage, elsewhere):
     """Replaced, emptied or cut to a number of bytes; also where Numba was told to keep it."""
-    (tmp_path / "own.py").write_text(OWN.format(1))
     cache = {"GPUADAPT_CACHE_DIR": str(tmp_path / "cache")}
+    shutil.copytree(compiled, tmp_path, dirs_exist_ok=True)
     if elsewhere:
         cache["NUMBA_CACHE_DIR"] = str(tmp_path / "cache" / "numba")
-    python(STEP, tmp_path, **cache)
+        shutil.rmtree(tmp_path / "cache")
+        python(STEP, tmp_path, **cache)
     (file,) = (tmp_path / "cache").rglob(f"own_*.{kind}")
     good = file.read_bytes()
     file.write_bytes(good[:damage] if isinstance(damage, int) else damage)
@@ -290,9 +301,9 @@ def test_machine_code_is_vectorised(tmp_path):
         from cases import CASES, KINDS
         from gpuadapt.kernels.cpu import dense, rows
         from gpuadapt.kernels import rules
-        bases = [case.optimizer(np.zeros(1)).rule for case in CASES]
-        kernels = [(dense, rule, "float32") for rule in {r.function: r for r in bases}.values()]
-        kernels += [(dense, case.rule, "float64") for case in KINDS[-4:]]
+        named = [case for case in CASES if case.name in ("lion", "nadam", "velocity")]
+        kernels = [(dense, case.rule, "float32") for case in KINDS + named]
+        kernels += [(dense, rules.adam, "float64"), (dense, rules.adadelta, "float64")]
         kernels += [(rows, rules.adagrad, "float32"), (rows, rules.adam, "float64")]
         for traversal, rule, dtype in kernels:
             (text,) = traversal.kernel(rule, np.dtype(dtype)).inspect_asm().values()
@@ -305,7 +316,7 @@ def test_machine_code_is_vectorised(tmp_path):
     text = python(script, here, GPUADAPT_CACHE_DIR=str(tmp_path), timeout=400)
     wide = "[yz]mm" if "avx2" in Path("/proc/cpuinfo").read_text() else "[xyz]mm"
     kernels = text.split("=== ")[1:]
-    assert len(kernels) >= 25
+    assert len(kernels) >= 15
     for kernel in kernels:
         title, rule, code = kernel.split("\n", 2)
         traversal, name, dtype = title.split()

@@ -4,7 +4,7 @@ import contextlib
 
 import hostcupy
 import numpy as np
-from cases import CASES
+from cases import CASES, KINDS
 from conftest import installed
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import gpuadapt as ga
 
 CASE = st.sampled_from(CASES)
+KIND = st.sampled_from(KINDS)
 DTYPE = st.sampled_from([np.float32, np.float64])
 SHAPE = st.lists(st.integers(0, 6), max_size=4).map(tuple)
 SEED = st.integers(0, 2**32 - 1)
@@ -32,7 +33,7 @@ def views(draw, shape, dtype, seed):
     return view
 
 
-@given(st.data(), CASE, SHAPE, DTYPE, SEED)
+@given(st.data(), KIND, SHAPE, DTYPE, SEED)
 @settings(max_examples=150, deadline=None)
 def test_any_shape_and_strides_on_both_backends(data, case, shape, dtype, seed):
     parameter = data.draw(views(shape, dtype, seed))
@@ -82,7 +83,7 @@ def test_any_hyperparameters(case, seed, lr, beta1, beta2, eps, steps):
     np.testing.assert_allclose(w, expected, rtol=1e-9, atol=1e-9 * max(1, np.abs(expected).max()))
 
 
-@given(CASE, st.lists(st.lists(FINITE, min_size=3, max_size=3), max_size=5), DTYPE)
+@given(KIND, st.lists(st.lists(FINITE, min_size=3, max_size=3), max_size=5), DTYPE)
 @settings(max_examples=100, deadline=None)
 def test_state_and_parameters_stay_finite(case, gradients, dtype):
     w = np.zeros(3, dtype)

@@ -1,8 +1,8 @@
 """Every rule, on every backend, against plain NumPy float64 written from the papers."""
 
 import numpy as np
-import pytest
-from cases import CASES
+from cases import CASES, KINDS
+from conftest import crossed
 
 from gpuadapt.hyperparameters import DECAYS
 
@@ -11,8 +11,10 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 """Of the movement; a float32 step rounds parameter, state and movement."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_matches_the_paper(case, backend, dtype):
+@crossed(CASES, KINDS, always={("cpu", "float64")})
+def test_matches_the_paper(item, backend, dtype):
+    """Where it is not run, bits are those of a kernel that it is run for (test_bits)."""
+    case = item
     random = np.random.default_rng(1)
     start = random.normal(size=(7, 5)).astype(dtype)
     expected, state = start.astype(np.float64), {}

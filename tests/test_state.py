@@ -6,13 +6,13 @@ import pickle
 import hostcupy
 import numpy as np
 import pytest
-from cases import CASES
+from cases import KINDS
 from test_optimizer import arrays
 
 import gpuadapt as ga
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
 def test_resume_is_exact(case, backend):
     shapes = [(4, 3), (7,)]
     straight, resumed = arrays(backend, *shapes), arrays(backend, *shapes)
