@@ -117,6 +117,7 @@ def define(tmp_path, body, decorator):
         ("p - ramp(h.t, n=3)", "@ga.rule(prepare=ramp)", r"call ramp\(\) is not allowed"),
         ("p - ramp(h.t, 3) * g", "@ga.rule", r"call ramp\(\) is not allowed"),
         ("p - half(g)", "@ga.rule(half=halved)", r"half\(\) takes 2 arguments, got 1"),
+        ("p - half(g, h=h)", "@ga.rule(half=halved)", r"call half\(\) is not allowed"),
         ("p - g", "@ga.rule(sqrt=halved)", "'sqrt' is not a new function's name"),
         ("p - g", "@ga.rule(half=3)", "'half' is not a new function's name"),
         ("p - g", "@ga.rule(prepare=lambda t: 1)", "'<lambda>' is not a new function's name"),

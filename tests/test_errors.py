@@ -152,6 +152,10 @@ def test_a_gradient_on_another_device(host):
         (lambda w: ga.RMSprop(w, eps_mode="none"), "eps_mode: got 'none', expected one of"),
         (lambda w: ga.RMSprop(w, initial_square=-1), "initial_square: got -1, expected .* >= 0"),
         (lambda w: ga.Adagrad(w, initial_accumulator=math.inf), "initial_accumulator: got inf"),
+        (lambda w: ga.FTRL(w, initial_accumulator=-0.1), "initial_accumulator: got -0.1, expe"),
+        (lambda w: ga.FTRL(w, l1=-1), "l1: got -1, expected a number >= 0"),
+        (lambda w: ga.FTRL(w, l2=-1), "l2: got -1, expected a number >= 0"),
+        (lambda w: ga.FTRL(w, beta=-1), "beta: got -1, expected a number >= 0"),
         (lambda w: ga.Adagrad(w, lr_decay=-0.1), "lr_decay: got -0.1, expected a number >= 0"),
         (lambda w: ga.SGD(w, momentum=0.5, momentum_form="ball"), "momentum_form: got 'ball'"),
         (lambda w: ga.SGD(w, dampening=0.5), "dampening: only for a heavy ball"),
@@ -236,7 +240,7 @@ def test_a_bad_coefficient_changes_nothing(rule, x, good_steps, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["weight_decay", "decay", "maximize", "params", "betas", "rule", "self"]
+    "name", ["weight_decay", "decay", "maximize", "params", "betas", "rule", "self", "initial"]
 )
 def test_a_rule_that_reads_a_setting(name, tmp_path):
     file = tmp_path / "own.py"

@@ -87,6 +87,23 @@ def test_adadelta_steps_in_the_parameters_unit(unit):
     assert np.abs(adam[0] - adam[1]).max() > 0.1
 
 
+@pytest.mark.parametrize("eps_mode", ["inside", "outside"])
+@pytest.mark.parametrize(
+    "form", [{}, {"momentum": 0.5}, {"momentum": 0.5, "momentum_form": "velocity"}]
+)
+def test_a_variance_is_not_negative(form, eps_mode):
+    """Of gradients that do not vary it is zero, and rounds to less."""
+    w = np.zeros(1000, np.float32)
+    gradient = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    optimizer = ga.RMSprop(w, centered=True, eps=1e-8, eps_mode=eps_mode, rho=0.5, **form)
+    below = False
+    for _ in range(60):
+        optimizer.step(gradient)
+        state = optimizer.state["0"]
+        below |= bool((state["G"] < state["M"] ** 2).any())
+    assert below and np.isfinite(w).all()
+
+
 @pytest.mark.parametrize(("amsgrad", "low", "high"), [(False, 0.93, 0.96), (True, -1.0, -0.99)])
 def test_adam_does_not_converge_and_amsgrad_does(amsgrad, low, high):
     """Reddi, Kale & Kumar 2018, section 3: a rare large gradient points the right way.

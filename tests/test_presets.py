@@ -13,7 +13,7 @@ import reference
 from conftest import Backend
 from test_golden import CASES, is_sparse, reproduce
 
-from gpuadapt import presets
+from gpuadapt import HyperparameterError, presets
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -98,6 +98,7 @@ ROWS = [
     ("torch", "RAdam", {"lr": 0.02, "decoupled_weight_decay": True, **BETAS}),
     ("keras", "SGD", {"learning_rate": 0.1, "momentum": 0.7, **DECAYED}),
     ("keras", "SGD", {"learning_rate": 0.1, "momentum": 0.7, "nesterov": True, **DECAYED}),
+    ("keras", "SGD", {"learning_rate": 0.1, "nesterov": True}),
     ("keras", "Adagrad", {"learning_rate": 0.1, "epsilon": 1e-2, **DECAYED}),
     ("keras", "RMSprop", {"learning_rate": 0.02, "rho": 0.8, "epsilon": 1e-2, **DECAYED}),
     ("keras", "RMSprop", {"learning_rate": 0.02, "epsilon": 1e-2, "momentum": 0.6, **DECAYED}),
@@ -114,6 +115,7 @@ ROWS = [
     ("keras", "Lion", {"learning_rate": 0.02, "beta_1": 0.8, "beta_2": 0.95, **DECAYED}),
     ("optax", "sgd", {"learning_rate": 0.1, "momentum": 0.7}),
     ("optax", "sgd", {"learning_rate": 0.1, "momentum": 0.7, "nesterov": True}),
+    ("optax", "sgd", {"learning_rate": 0.1, "nesterov": True}),
     ("optax", "adagrad", {"learning_rate": 0.1, "eps": 1e-2}),
     ("optax", "rmsprop", {"learning_rate": 0.02, "decay": 0.8, "eps": 1e-2, "initial_scale": 0.5}),
     ("optax", "rmsprop", {"learning_rate": 0.02, "eps": 1e-2, "eps_in_sqrt": False}),
@@ -181,6 +183,67 @@ def test_names_and_defaults_are_the_frameworks(framework):
                 compared += 1
             assert {f for f, n, _ in ROWS if n == name} >= {framework}, f"{name} has no row"
     assert compared > 30
+
+
+# Of those that cannot be installed, from their documentation.
+DEFAULTS = {
+    "tensorflow": {
+        "AdagradOptimizer": {"initial_accumulator_value": 0.1},
+        "MomentumOptimizer": {"use_nesterov": False},
+        "RMSPropOptimizer": {"decay": 0.9, "momentum": 0.0, "epsilon": 1e-10, "centered": False},
+        "AdadeltaOptimizer": {"learning_rate": 0.001, "rho": 0.95, "epsilon": 1e-8},
+        "AdamOptimizer": {"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        "FtrlOptimizer": {"initial_accumulator_value": 0.1, "l1_regularization_strength": 0.0,
+                          "l2_regularization_strength": 0.0, "beta": None},
+    },
+    "chainer": {
+        "SGD": {"lr": 0.01},
+        "MomentumSGD": {"lr": 0.01, "momentum": 0.9},
+        "NesterovAG": {"lr": 0.01, "momentum": 0.9},
+        "AdaGrad": {"lr": 0.001, "eps": 1e-8},
+        "RMSprop": {"lr": 0.01, "alpha": 0.99, "eps": 1e-8, "eps_inside_sqrt": False},
+        "RMSpropGraves": {"lr": 1e-4, "alpha": 0.95, "momentum": 0.9, "eps": 1e-4},
+        "AdaDelta": {"rho": 0.95, "eps": 1e-6},
+        "Adam": {"alpha": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "eta": 1.0,
+                 "weight_decay_rate": 0, "amsgrad": False},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("framework", DEFAULTS)
+def test_defaults_that_are_documented(framework):
+    found = {}
+    for name, preset in vars(getattr(presets, framework)).items():
+        if inspect.isfunction(preset) and preset.__module__.endswith(f"presets.{framework}"):
+            parameters = inspect.signature(preset).parameters.values()
+            given = {p.name: p.default for p in parameters if p.default is not p.empty}
+            found |= {name: given} if given else {}
+    assert found == DEFAULTS[framework]
+
+
+def test_adadelta_of_optax_without_a_rate():
+    """Its steps are not turned around: the loss would rise."""
+    theirs = by_optax("adadelta", eps=1e-3)
+    start, gradients = data()
+    assert np.sum((theirs - start) * gradients.sum(axis=0)) > 0
+    with pytest.raises(HyperparameterError, match="learning_rate: None steps uphill in optax"):
+        presets.optax.adadelta(start)
+
+
+def test_schedules_of_presets():
+    """What a preset computes from a hyperparameter, it computes from a schedule as well."""
+    chainer = {"beta1": 0.8, "eps": 1e-2, "eta": 0.5}
+    ftrl = {"learning_rate": 0.3, "l1_regularization_strength": 0.1}
+    adam = {"learning_rate": 0.02, "eps": 1e-2}
+    for make, fixed, names in (
+        (presets.chainer.Adam, chainer, {"alpha": 0.04, "weight_decay_rate": 0.02}),
+        (presets.keras.Ftrl, ftrl, {"l2_regularization_strength": 0.2}),
+        (presets.optax.adam, adam, {"eps_root": 1e-2}),
+    ):
+        schedules = {name: (lambda step, v=value: v) for name, value in names.items()}
+        assert np.array_equal(ours(make, **fixed, **schedules), ours(make, **fixed, **names))
+        zeros = dict.fromkeys(names, 0.0) | {"alpha": 0.04} if "alpha" in names else {}
+        assert not np.array_equal(ours(make, **fixed, **zeros), ours(make, **fixed, **names))
 
 
 TENSORFLOW = {

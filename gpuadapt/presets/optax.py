@@ -13,6 +13,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.rule import Rule
 
 from .. import optimizers as ga
+from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
 from .forms import decoupled
@@ -78,9 +79,16 @@ def adadelta(
     weight_decay: Hyperparameter = 0.0,
     **more: Any,
 ) -> ga.Adadelta:
-    """`optax.adadelta`: weight decay goes into the gradient."""
-    lr = 1.0 if learning_rate is None else learning_rate
-    return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **more)
+    """`optax.adadelta`: weight decay goes into the gradient.
+
+    Raises
+    ------
+    HyperparameterError
+        Without a learning rate: what optax makes then does not turn the sign of its steps.
+    """
+    if learning_rate is None:
+        raise HyperparameterError("learning_rate: None steps uphill in optax; pass 1.0")
+    return ga.Adadelta(params, learning_rate, rho=rho, eps=eps, weight_decay=weight_decay, **more)
 
 
 def adam(

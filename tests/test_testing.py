@@ -1,0 +1,116 @@
+"""`check_rule` passes what is right and finds what is wrong, wherever it is."""
+
+import copy
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import KINDS
+from gpuadapt.kernels.cuda import host
+
+import gpuadapt as ga
+from gpuadapt import testing
+
+
+@ga.rule
+def drift(p, g, s, h):
+    """s <- s + g ;  p <- p - lr s"""
+    s = s + g
+    return p - h.lr * s, s
+
+
+def check(rule=drift):
+    return testing.check_rule(rule, lr=0.5)
+
+
+def test_what_is_right_passes():
+    checked = check()
+    assert checked["python"] == "agrees" and checked["bits"].startswith("equal")
+    assert checked["cuda"].startswith("equal") and checked["rate"].startswith("no: ")
+    assert check(copy.deepcopy(drift)) == checked and copy.deepcopy(drift) is drift
+
+
+def test_a_rule_from_a_pickle_passes():
+    """Which has no function of an author's."""
+    assert check(pickle.loads(pickle.dumps(drift)))["python"].startswith("no function")
+
+
+@pytest.mark.parametrize("case", KINDS[-4:], ids=lambda case: case.name)
+def test_rules_of_every_kind_pass(case):
+    assert testing.check_rule(case.optimizer(np.zeros(1)).rule)["python"] == "agrees"
+
+
+def test_a_value_that_nothing_reads():
+    with pytest.raises(ga.RuleError, match=r"'drift' reads no h\.rate"):
+        testing.check_rule(drift, lr=1.0, rate=1.0)
+
+
+def other(p, g, s, h):
+    s = s + g
+    return p - 2 * h.lr * s, s
+
+
+def test_another_function_is_found():
+    with pytest.raises(ga.RuleError, match="drift: the parameter is not what its Python gives at"):
+        check(replace(drift, function=other))
+
+
+def last_bit(results):
+    """One number of one state, off by the last bit."""
+    flat = results[-1].reshape(-1)
+    flat[7] = np.nextafter(np.nan_to_num(flat[7]), np.inf)
+    return results
+
+
+def test_a_bit_is_found(monkeypatch):
+    whole = testing.evaluate
+    monkeypatch.setattr(testing, "evaluate", lambda *given: last_bit(whole(*given)))
+    with pytest.raises(ga.RuleError, match=r"drift, cpu, all threads, float32: s differs at elem"):
+        check()
+
+
+def test_a_bit_of_the_cuda_text_is_found(monkeypatch):
+    build = host.build
+
+    def wrong(rule, dtype):
+        kernel = build(rule, dtype)
+
+        def run(arrays, numbers):
+            kernel(arrays, numbers)
+            last_bit(arrays)
+
+        return run
+
+    monkeypatch.setattr(host, "build", wrong)
+    monkeypatch.setattr(testing, "check_device", no_device)
+    with pytest.raises(ga.RuleError, match="drift, cuda, float32: s differs at element 7: got"):
+        check()
+
+
+def no_device():
+    raise ga.BackendError("no CUDA device here")
+
+
+def test_what_cannot_be_checked_is_said(monkeypatch):
+    monkeypatch.setattr(testing, "check_device", no_device)
+    monkeypatch.setattr(host, "available", lambda: False)
+    assert check()["cuda"] == "not checked: neither a GPU nor g++"
+
+
+def test_rows_that_differ_are_found(monkeypatch):
+    def doubled(rows, values):
+        return ga.RowGrad(rows, 2 * values)
+
+    monkeypatch.setattr(testing, "RowGrad", doubled)
+    with pytest.raises(ga.RuleError, match="drift, rows, float32: p differs"):
+        check()
+
+
+def test_benchmark():
+    measured = testing.benchmark(drift, size=1000, dtype="float64")
+    assert set(measured) == {"seconds", "gigabytes_per_second", "limit"}
+    moved = 1000 * 8 * 5
+    assert measured["gigabytes_per_second"] == pytest.approx(moved / measured["seconds"] / 1e9)
+    assert 0 < measured["limit"] < 10
+    assert testing.additions(2).results == ("(p + g)", "(s0 + g)", "(s1 + g)")
