@@ -128,6 +128,8 @@ class Group:
         self.most = math.inf
         """The largest norm of a row's gradient at the step."""
         self.dtypes: set[np.dtype] = set()
+        self.largest = math.inf
+        """The largest number of any of its element types."""
         self._names: tuple[str, ...] = ()
         self._seen: tuple[Any, ...] = ()
         self._scheduled = False
@@ -188,7 +190,7 @@ class Group:
         self.resolve(self.settings, step)
         rule = self.base.rate
         values = self._evaluate(rule, self.settings, step)
-        return rule, coefficients(rule, values, max(updates, 1))
+        return rule, coefficients(rule, values, max(updates, 1), self.largest)
 
     def _evaluate(self, rule: Rule, settings: Mapping[str, Any], step: int) -> tuple[float, ...]:
         values = tuple(
@@ -196,9 +198,7 @@ class Group:
         )
         for name, value in zip(rule.hyperparameters, values, strict=True):
             for dtype in self.dtypes:
-                largest = float(np.finfo(dtype).max)
-                if largest < abs(value) < math.inf or (name == "eps" and dtype.type(value) == 0):
-                    raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
+                hyperparameters.check_fits(name, value, dtype)
         return values
 
 
@@ -206,19 +206,23 @@ def _most(settings: Mapping[str, Any], step: int) -> float:
     return hyperparameters.at_step("max_row_norm", settings["max_row_norm"], step)
 
 
-def coefficients(rule: Rule, values: Iterable[float], updates: int) -> tuple[float, ...]:
+def coefficients(
+    rule: Rule, values: Iterable[float], updates: int, largest: float
+) -> tuple[float, ...]:
     """What a kernel needs at a parameter's n-th update (from 1), in float64.
 
     Raises
     ------
     HyperparameterError
-        A coefficient is not a finite number.
+        A coefficient is not a finite number, or larger than the largest there is.
     """
     try:
         result = tuple(map(float, rule.evaluate(*values, updates)))
-        if math.isfinite(sum(result)):
+        if not result or (
+            max(result) <= largest and -largest <= min(result) and math.isfinite(sum(result))
+        ):
             return result
-        reason = f"a coefficient is not finite: {result}"
+        reason = f"a coefficient is not finite, or too large: {result}"
     except (ArithmeticError, TypeError, ValueError) as error:
         reason = str(error)
     given = dict(zip((*rule.hyperparameters, "t"), (*values, updates), strict=True))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from gpuadapt.kernels.rule import Rule
 
 from .errors import HyperparameterError
@@ -84,7 +86,7 @@ def check_rule(rule: Rule) -> None:
         )
 
 
-def check_initial(rule: Rule, initial: Mapping[str, Any]) -> dict[str, float]:
+def check_initial(rule: Rule, initial: Any) -> dict[str, float]:
     """Values of states before the first step.
 
     Raises
@@ -92,6 +94,8 @@ def check_initial(rule: Rule, initial: Mapping[str, Any]) -> dict[str, float]:
     HyperparameterError
         The rule has no such state, or the value is not a finite number.
     """
+    if not isinstance(initial, Mapping):
+        raise HyperparameterError(f"initial: got {initial!r}, expected numbers by state")
     for state in initial:
         if state not in rule.states:
             raise HyperparameterError(
@@ -142,6 +146,13 @@ def at_step(name: str, value: Hyperparameter, step: int) -> float:
         return number(name, result)
     except HyperparameterError as error:
         raise HyperparameterError(f"{error} (from the schedule, at step {step})") from None
+
+
+def check_fits(name: str, value: float, dtype: np.dtype) -> None:
+    """Raise `HyperparameterError` for a number that becomes another in an element type."""
+    largest = float(np.finfo(dtype).max)
+    if largest < abs(value) < math.inf or (name == "eps" and dtype.type(value) == 0):
+        raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
 
 
 def check_choice(settings: Mapping[str, Any], name: str, known: tuple[Any, ...]) -> None:

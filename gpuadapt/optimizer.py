@@ -8,12 +8,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import check_disjoint, check_parameter, describe, meets, merged, owner
 from .errors import ParameterError, RuleError
 from .group import Group, Slot, coefficients, prepare_rows
-from .hyperparameters import SETTINGS, Hyperparameter, check_initial, check_rule, expand
+from .hyperparameters import SETTINGS, Hyperparameter, check_fits, check_initial, check_rule, expand
 from .rowgrad import RowGrad
 from .state import check, restore, snapshot
 from .structure import are_groups, check_apart, match
@@ -55,7 +57,7 @@ class Optimizer:
         where "raise" waits for the GPU in every step.
     initial : mapping of str to float, optional
         What every element of a state is before the first step, by the rule's letter; 0 for
-        those left out.
+        those left out. Numbers, and the same in every group.
     **hyperparameters : float or schedule
         Those of the rule. A schedule is a function of the step, counted from 0, that
         returns the value for that step; ``betas=(b1, b2)`` is short for ``beta1=b1,
@@ -142,10 +144,13 @@ class Optimizer:
         if name in self._slots:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         backend = check_parameter(name, array)
+        for state, value in self._initial.items():
+            check_fits(f"initial {state}", value, array.dtype)
         number = len(self._groups) - 1
         slot = Slot(name, array, backend, number, self.rule, group.rowwise, self._initial)
         self._slots[name] = slot
         group.dtypes.add(slot.dtype)
+        group.largest = min(group.largest, float(np.finfo(slot.dtype).max))
         group.settings["params"] += (name,)
         return slot
 
@@ -199,7 +204,9 @@ class Optimizer:
             group = self._groups[slot.group]
             key = (slot.group, slot.updates)
             if key not in computed:
-                computed[key] = coefficients(group.rule, values[slot.group], slot.updates + 1)
+                computed[key] = coefficients(
+                    group.rule, values[slot.group], slot.updates + 1, group.largest
+                )
             if group.by_rows or isinstance(grad, RowGrad):
                 work.append((slot, *prepare_rows(slot, group, grad), computed[key]))
             else:

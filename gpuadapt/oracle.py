@@ -14,12 +14,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "sq": lambda x: x * x,
     "abs": np.abs,
-    "sign": lambda x: np.where(x > 0, x.dtype.type(1), np.where(x < 0, x.dtype.type(-1), x)),
+    "sign": lambda x: np.where(x > 0, np.ones_like(x), np.where(x < 0, -np.ones_like(x), x)),
     "maximum": lambda a, b: np.where((a > b) | (a != a), a, b),
     "minimum": lambda a, b: np.where((a < b) | (a != a), a, b),
     "where": np.where,
 }
-"""What rules may call, on whole NumPy arrays."""
+"""What rules may call, on whole NumPy arrays: written again, so that a slip shows."""
 
 
 def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[Any]:
@@ -57,5 +57,14 @@ def author(rule: Rule) -> Callable[..., Any]:
 
 def _rebound(function: Any, names: Mapping[str, Any]) -> Callable[..., Any]:
     """A function that finds what rules may call, besides its own globals."""
-    known = {**function.__globals__, **FUNCTIONS, **names}
-    return types.FunctionType(function.__code__, known, closure=function.__closure__)
+    known = {**FUNCTIONS, **names}
+    # A name of the function's own surroundings may be one of these: they come first.
+    cells = tuple(
+        types.CellType(known[name]) if name in known else cell
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        )
+    )
+    return types.FunctionType(
+        function.__code__, {**function.__globals__, **known}, closure=cells or None
+    )

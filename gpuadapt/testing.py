@@ -21,7 +21,7 @@ from gpuadapt.kernels.rule import Rule, from_program
 
 from .arrays import check_device, namespace
 from .errors import BackendError, RuleError
-from .hyperparameters import RANGES
+from .hyperparameters import RANGES, SETTINGS
 from .launch import bind
 from .optimizer import Optimizer
 from .oracle import any_bits, author, evaluate
@@ -71,6 +71,7 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     >>> checked["rows"]
     'the bits of the dense step'
     """
+    _checkable(rule)
     values: Values = {
         name: hyperparameters.pop(name, _value(name)) for name in rule.hyperparameters
     }
@@ -96,7 +97,11 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
 
 
 def benchmark(
-    rule: Rule, size: int = 10_000_000, dtype: str = "float32", backend: str = "cpu"
+    rule: Rule,
+    size: int = 10_000_000,
+    dtype: str = "float32",
+    backend: str = "cpu",
+    **hyperparameters: float,
 ) -> dict[str, float]:
     """Time a dense step of a rule beside the machine's limit, in turns.
 
@@ -109,6 +114,12 @@ def benchmark(
         Elements.
     dtype : {"float32", "float64"}
     backend : {"cpu", "cuda"}
+    **hyperparameters : float
+        Values, as of `check_rule`.
+
+    Raises
+    ------
+    RuleError, BackendError
 
     Returns
     -------
@@ -116,8 +127,11 @@ def benchmark(
         "seconds" of a step (median), "gigabytes_per_second", "limit" (the limit's time over
         the step's).
     """
+    _checkable(rule)
+    if backend != "cpu":
+        check_device()
     xp = namespace(backend)
-    values: Values = {name: _value(name) for name in rule.hyperparameters}
+    values: Values = {name: _value(name) for name in rule.hyperparameters} | hyperparameters
     gradient, steps = xp.ones(size, dtype), []
     for one, given in ((rule, values), (additions(len(rule.states)), Values())):
         optimizer = Optimizer(one, xp.ones(size, dtype), **given)
@@ -145,6 +159,14 @@ def additions(states: int) -> Rule:
     return from_program(
         Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
     )
+
+
+def _checkable(rule: Rule) -> None:
+    """Raise `RuleError` unless an optimizer can be made of a rule as it is."""
+    if not isinstance(rule, Rule):
+        raise RuleError(f"got {rule!r}, expected a function decorated with @rule")
+    if rule.squared is not None or set(SETTINGS) & set(rule.hyperparameters):
+        raise RuleError(f"{rule.name!r} is made of another rule: check that one")
 
 
 def _value(name: str) -> float:
@@ -183,8 +205,11 @@ def _check_function(rule: Rule, values: Values) -> None:
         (expected, *states),
         strict=True,
     ):
-        if not np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True):
-            raise RuleError(f"{rule.name}: {name} is not what its Python gives{_first(a, b)}")
+        right = np.isclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+        if not right.all():
+            raise RuleError(
+                f"{rule.name}: {name} is not what its Python gives{_first(a, b, right)}"
+            )
 
 
 Spelling = tuple[str, Callable[[np.dtype], Callable[..., list[np.ndarray]]]]
@@ -273,11 +298,12 @@ def _same(rule: Rule, where: str, dtype: np.dtype, got: Sequence[Any], want: Seq
     unsigned = f"u{dtype.itemsize}"
     for name, a, b in zip((rule.parameter, *rule.states), got, want, strict=True):
         bits = np.ascontiguousarray(a).view(unsigned) == np.ascontiguousarray(b).view(unsigned)
-        if not (bits | (np.isnan(a) & np.isnan(b))).all():
-            raise RuleError(f"{rule.name}, {where}, {dtype}: {name} differs{_first(a, b)}")
+        right = bits | (np.isnan(a) & np.isnan(b))
+        if not right.all():
+            raise RuleError(f"{rule.name}, {where}, {dtype}: {name} differs{_first(a, b, right)}")
 
 
-def _first(a: np.ndarray, b: np.ndarray) -> str:
-    """The first place at which two arrays differ, NaN apart."""
-    index = int(np.flatnonzero((a != b) & ~(np.isnan(a) & np.isnan(b)))[:1].sum())
+def _first(a: np.ndarray, b: np.ndarray, right: np.ndarray) -> str:
+    """The first place at which an array is not right."""
+    index = int(np.argmin(right))
     return f" at element {index}: got {a.flat[index]!r}, expected {b.flat[index]!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 
 from .errors import RuleError
@@ -40,7 +41,7 @@ class Calls(ast.NodeTransformer):
         self.source, self.h, self.prepare = source, h, prepare
         for name in (*pieces, *prepare):
             new = name.isidentifier() and name.isascii() and name not in ARITY
-            if not (new and callable({**pieces, **prepare}[name])):
+            if not new or (name in pieces and name in prepare):
                 raise RuleError(f"{source.file}: {name!r} is not a new function's name")
         self.pieces = {name: _expression(function) for name, function in pieces.items()}
 
@@ -57,9 +58,19 @@ class Calls(ast.NodeTransformer):
                 result: ast.expr = Substitute(given).visit(copy.deepcopy(expression))
                 return result
             case ast.Name(id=name) if name in self.prepare and not node.keywords:
-                function = ast.Attribute(ast.Name(self.h), name)
-                return ast.copy_location(ast.Call(function, node.args, []), node)
+                self._check_arguments(node, self.prepare[name])
+                call = ast.Call(ast.Attribute(ast.Name(self.h), name), node.args, [])
+                call.prepared = True  # type: ignore[attr-defined]  # unlike what a user writes
+                return ast.copy_location(call, node)
         return node
+
+    def _check_arguments(self, node: ast.Call, function: Callable[..., float]) -> None:
+        try:
+            inspect.signature(function).bind(*node.args)
+        except TypeError as error:
+            self.source.refuse(node, f"{function.__name__}(): {error}")
+        except ValueError:
+            pass  # a builtin that does not say
 
 
 def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.expr]:

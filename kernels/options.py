@@ -87,7 +87,7 @@ def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
 
 
 def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
-    """The option's assignments, in the names of the program it is put before."""
+    """The option's assignments, in the names of the program it is put around."""
     written = read(OPTIONS[option], returns=2)
     rename = Rename(
         dict(zip((*written.arguments, written.h), (*program.arguments[:2], program.h), strict=True))

@@ -1,6 +1,6 @@
 """From a Python function to a checked list of assignments: what a rule may contain.
 
-Nothing here knows a backend. A `Program` holds syntax trees; `gpuadapt.kernels.rule` turns
+Nothing here knows a backend. A `Program` holds syntax trees; `gpuadapt.kernels.writer` turns
 them into the text that both backends share.
 """
 
@@ -83,6 +83,9 @@ def read(
     *arguments, h = given
     expected = len(arguments) - 1 if returns is None else returns
     calls = Calls(source, h, pieces or {}, prepare or {})
+    for argument in arguments:
+        if argument in {*calls.pieces, *calls.prepare}:
+            source.refuse(definition, f"{argument!r} is also a function that it calls")
 
     elementwise = set(arguments)
     host: dict[str, ast.expr] = {}
@@ -100,6 +103,8 @@ def read(
             source.refuse(node, "assign to one plain name at a time")
         target = node.targets[0].id
         check_name(source, node.targets[0], target)
+        if target in {*calls.pieces, *calls.prepare}:
+            source.refuse(node, f"{target!r} is also a function that it calls")
         if target == h:
             source.refuse(node, f"{h} holds the hyperparameters and cannot be assigned")
         expression = checked(node.value)
@@ -178,7 +183,7 @@ def _check(source: Source, node: ast.expr, known: set[str], h: str) -> None:
                     _check_condition(source, argument, known, h)
                 else:
                     _check(source, argument, known, h)
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=base), attr=name)) if base == h:
+        case ast.Call(func=ast.Attribute(attr=name)) if hasattr(node, "prepared"):
             for argument in node.args:
                 _check(source, argument, known, h)
                 if not host_only(argument, h):

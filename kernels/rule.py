@@ -66,9 +66,11 @@ class Rule:
     results: tuple[str, ...]
     functions: tuple[str, ...]
     function: Callable[..., object] | None = None
-    """What the author wrote; None for a rule made from another one, or from a pickle."""
+    """What the author wrote; None with options around it, row-wise, or from a pickle."""
     pieces: dict[str, Callable[..., object]] = field(default_factory=dict)
     """Functions of its author's that it calls; see `variant`."""
+    original: Rule | None = None
+    """Of a variant, the rule as its author made it."""
 
     @property
     def name(self) -> str:
@@ -153,7 +155,7 @@ class Rule:
         """Itself: a rule does not change, and kernels are kept for the object."""
         return self
 
-    def variant(self, **pieces: Callable[..., object]) -> Rule:
+    def variant(self, /, **pieces: Callable[..., object]) -> Rule:
         """The rule with other functions in the place of those it was made with.
 
         Equal calls give the same rule, so they share kernels.
@@ -169,13 +171,17 @@ class Rule:
         >>> rules.adam.variant(root=pieces.inside)
         <rule adam_inside(p, g, m, v, h); h: beta1, beta2, lr, eps>
         """
-        return _variant(self, tuple(sorted(pieces.items())))
+        for name, piece in pieces.items():
+            if name not in self.pieces or not callable(piece):
+                known = ", ".join(self.pieces) or "nothing"
+                raise RuleError(f"{self.name}: {name}={piece!r}, but it calls {known}")
+        return _variant(self.original or self, tuple(sorted((self.pieces | pieces).items())))
 
     def __getstate__(self) -> dict[str, Any]:
         # What has been computed on demand can be again, and `evaluate` cannot be pickled;
         # nor can the author's function, whose name is now the rule's.
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
-        return kept | {"function": None, "pieces": {}}
+        return kept | {"function": None, "pieces": {}, "original": None}
 
     def source(self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.
@@ -252,7 +258,15 @@ def rule(
     ... def descent(p, g, h):
     ...     return p - h.lr * warmup(h.t, h.steps) * g
     """
-    prepared = {f.__name__: f for f in ([prepare] if callable(prepare) else prepare)}
+    prepared: dict[str, Callable[..., float]] = {}
+    for given in prepare if isinstance(prepare, (list, tuple)) else [prepare]:
+        name = getattr(given, "__name__", "")
+        if not callable(given) or not name.isidentifier() or name in prepared:
+            raise RuleError(f"prepare: got {given!r}, expected functions with names of their own")
+        prepared[name] = given
+    for name, piece in pieces.items():
+        if not callable(piece):
+            raise RuleError(f"{name}: got {piece!r}, expected a function of one line")
 
     def make(function: Author) -> Rule:
         made = from_program(read(function, pieces=pieces, prepare=prepared))
@@ -263,21 +277,21 @@ def rule(
 
 @cache
 def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
-    changed = {name: piece for name, piece in pieces if rule.pieces.get(name) is not piece}
-    if rule.function is None or not set(changed) <= set(rule.pieces):
-        raise RuleError(f"{rule.name!r} calls {list(rule.pieces)}, not all of {list(changed)}")
-    if not changed:
+    changed = {name: piece for name, piece in pieces if rule.pieces[name] is not piece}
+    if not changed or rule.function is None:
         return rule
     given = rule.pieces | changed
     program = read(rule.function, pieces=given, prepare=rule.program.prepare)
     names = (piece.__name__ for piece in changed.values())
-    formulas = (f"{name}: {inspect.getdoc(piece)}" for name, piece in changed.items())
+    formulas = (
+        f"{name}: {inspect.getdoc(piece) or piece.__name__}" for name, piece in changed.items()
+    )
     program = replace(
         program,
         name="_".join((program.name, *names)),
         doc="\n\n".join((program.doc, "With " + "; ".join(formulas))),
     )
-    return replace(from_program(program), function=rule.function, pieces=given)
+    return replace(from_program(program), function=rule.function, pieces=given, original=rule)
 
 
 def from_program(program: Program) -> Rule:

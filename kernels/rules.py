@@ -277,7 +277,7 @@ def ftrl(p, g, z, n, h):
     total = n + sq(g)
     z = z + g - 1 / h.lr * (sqrt(total) - sqrt(n)) * p
     rate = h.lr / (h.beta + sqrt(total) + h.lr * h.l2)
-    return where(abs(z) > h.l1, rate * (h.l1 * sign(z) - z), 0), z, total
+    return where(abs(z) <= h.l1, 0, rate * (h.l1 * sign(z) - z)), z, total
 
 
 @rule

@@ -48,9 +48,9 @@ class Source:
         line = getattr(node, "lineno", 1)
         column = getattr(node, "col_offset", 0)
         shown = at.text.splitlines()[line - 1]
+        below = "".join("\t" if char == "\t" else " " for char in shown[:column])
         raise RuleError(
-            f"{at.file}:{at.first_line + line - 1}: {reason}\n"
-            f"    {shown}\n    {' ' * column}^\n{ALLOWED}"
+            f"{at.file}:{at.first_line + line - 1}: {reason}\n    {shown}\n    {below}^\n{ALLOWED}"
         )
 
 
@@ -68,6 +68,8 @@ def parse(
         ends with a return.
     """
     source, definition = _definition(function)
+    if definition.name != getattr(function, "__name__", definition.name):
+        source.refuse(definition, "a rule, or what it calls, is a function written with def")
     spec = definition.args
     if spec.vararg or spec.kwarg or spec.kwonlyargs or spec.defaults or spec.posonlyargs:
         source.refuse(definition, "a rule takes plain positional arguments only")

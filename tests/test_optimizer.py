@@ -248,6 +248,34 @@ def test_repr():
     )
 
 
+def test_a_nan_is_not_a_weight_of_zero(backend):
+    """FTRL's zeros are for what is small, not for what is no number."""
+    w = backend.array(np.ones(3))
+    ga.FTRL(w).step(backend.array(np.array([np.nan, 0.0, 1.0])))
+    assert np.isnan(backend.numpy(w)[0]) and np.isfinite(backend.numpy(w)[1:]).all()
+
+
+def test_a_coefficient_that_does_not_fit():
+    """1 / lr fits in float64 and not in float32; one float32 parameter of a group is enough."""
+    w, v = np.ones(3, np.float32), np.ones(3)
+    for params in ({"w": w}, {"w": w, "v": v}):
+        with pytest.raises(ga.HyperparameterError, match=r"ftrl: a coefficient is .* too large"):
+            ga.FTRL(params, lr=1e-39).step({"w": np.ones(3, np.float32)})
+    ga.FTRL({"v": v}, lr=1e-39).step({"v": np.ones(3)})
+    assert (w == 1).all() and np.isfinite(v).all()
+
+
+def test_a_start_of_ones_own_beside_that_of_an_option():
+    optimizer = ga.RMSprop(np.zeros(2), momentum=0.5, initial_square=1.0, initial={"b": 2.0})
+    assert {k: a[0] for k, a in optimizer.state["0"].items()} == {"G": 1.0, "b": 2.0}
+    assert ga.Adagrad(np.zeros(2), initial={"G": 3.0}).state["0"]["G"][0] == 3.0
+
+
+def test_rates_before_any_gradient():
+    optimizer = ga.Adagrad({"w": np.zeros(2)}, lr=0.5, eps_mode="none")
+    assert (optimizer.effective_lr("w") == 0.5).all()
+
+
 def test_states_begin_as_they_are_told(backend, dtype):
     table = backend.array(np.zeros((3, 4), dtype))
     first = {"m": 0.0, "v": 2.0}

@@ -6,6 +6,7 @@ papers' methods in the form that is written for Chainer below.
 
 import inspect
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -228,6 +229,51 @@ def test_adadelta_of_optax_without_a_rate():
     assert np.sum((theirs - start) * gradients.sum(axis=0)) > 0
     with pytest.raises(HyperparameterError, match="learning_rate: None steps uphill in optax"):
         presets.optax.adadelta(start)
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (lambda w: presets.keras.SGD(w, nesterov=True), "sgd"),
+        (lambda w: presets.optax.sgd(w, 0.1, 0.0, nesterov=True), "sgd"),
+        (lambda w: presets.tensorflow.MomentumOptimizer(w, 0.1, 0.0, True), "sgd"),
+        (lambda w: presets.torch.SGD(w, 0.1, dampening=0.5), "sgd"),
+        (lambda w: presets.keras.SGD(group(w), nesterov=True), "nesterov_velocity"),
+        (lambda w: presets.optax.sgd(group(w), 0.1, nesterov=True), "nesterov"),
+        (lambda w: presets.tensorflow.MomentumOptimizer(group(w), 0.1, 0.0, True), "nesterov"),
+        (lambda w: presets.torch.SGD(group(w), 0.1, dampening=0.5), "momentum"),
+    ],
+)
+def test_momentum_that_is_not_there(make, rule):
+    """What goes with it is ignored, as there; and used where a group has it."""
+    assert make(np.zeros(3)).rule.name == rule
+
+
+def group(w):
+    return [{"params": w, "momentum": 0.9}]
+
+
+def falling_rate(step):
+    return 0.1 / (1 + step)
+
+
+def test_presets_with_schedules_can_be_pickled():
+    optimizer = presets.chainer.Adam({"w": np.zeros(3)}, falling_rate, eta=0.5)
+    copy = pickle.loads(pickle.dumps(optimizer))
+    for one in (optimizer, copy):
+        one.step({"w": np.ones(3)})
+    assert copy.param_groups[0]["lr"](1) == 0.025
+
+
+@pytest.mark.parametrize("value", ["0.1", None, np.ones(2)])
+def test_what_a_preset_cannot_scale(value):
+    for make in (
+        lambda: presets.chainer.Adam(np.zeros(3), value),
+        lambda: presets.chainer.Adam(np.zeros(3), eta=value),
+        lambda: presets.keras.Ftrl(np.zeros(3), l2_regularization_strength=value),
+    ):
+        with pytest.raises(HyperparameterError, match=r"got .*, expected a number"):
+            make()
 
 
 def test_schedules_of_presets():

@@ -41,6 +41,34 @@ def test_rules_of_every_kind_pass(case):
     assert testing.check_rule(case.optimizer(np.zeros(1)).rule)["python"] == "agrees"
 
 
+def test_names_of_an_authors_own_surroundings():
+    """A closure's, an array's size, a loop's i: none of them is the rule's."""
+    root, where = ga.pieces.inside, None
+
+    @ga.rule(root=root)
+    def local(p, g, size, i, h):
+        size = size + sq(g)  # noqa: F821
+        i = i + where(g > 0, 1, sign(h.lr))  # noqa: F821
+        return p - h.lr * i / root(size, h), size, i
+
+    for rule in (local, local.variant(root=ga.pieces.outside)):
+        checked = testing.check_rule(rule)
+        assert checked["python"] == "agrees" and checked["cuda"].startswith("equal")
+
+
+@pytest.mark.parametrize("run", [testing.check_rule, testing.benchmark])
+def test_what_is_no_rule_of_its_own(run):
+    for wrong in (3, ga.rules.adam.rowwise, KINDS[-1].rule):
+        with pytest.raises(ga.RuleError, match=r"expected a function|is made of another rule"):
+            run(wrong)
+
+
+def test_benchmark_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(testing, "check_device", no_device)
+    with pytest.raises(ga.BackendError, match="no CUDA device here"):
+        testing.benchmark(drift, backend="cuda")
+
+
 def test_a_value_that_nothing_reads():
     with pytest.raises(ga.RuleError, match=r"'drift' reads no h\.rate"):
         testing.check_rule(drift, lr=1.0, rate=1.0)
@@ -108,7 +136,7 @@ def test_rows_that_differ_are_found(monkeypatch):
 
 
 def test_benchmark():
-    measured = testing.benchmark(drift, size=1000, dtype="float64")
+    measured = testing.benchmark(drift, size=1000, dtype="float64", lr=0.5)
     assert set(measured) == {"seconds", "gigabytes_per_second", "limit"}
     moved = 1000 * 8 * 5
     assert measured["gigabytes_per_second"] == pytest.approx(moved / measured["seconds"] / 1e9)

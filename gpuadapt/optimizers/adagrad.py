@@ -8,7 +8,7 @@ from gpuadapt.kernels import rules
 
 from ..hyperparameters import Hyperparameter, number
 from ..optimizer import Optimizer
-from .forms import ROOTS, choose, read_by
+from .forms import ROOTS, choose, read_by, started
 
 
 class Adagrad(Optimizer):
@@ -31,7 +31,7 @@ class Adagrad(Optimizer):
         :math:`\sqrt{G + \epsilon}`, :math:`\sqrt{G} + \epsilon` or :math:`\sqrt{G}`, where an
         element that has had no gradient stays as it is.
     initial_accumulator : float, >= 0
-        Every element of :math:`G` before the first step.
+        Every element of :math:`G` before the first step, in every group.
     lr_decay : float or schedule, >= 0
         Decay of the learning rate over the updates of a parameter.
 
@@ -62,7 +62,7 @@ class Adagrad(Optimizer):
     ) -> None:
         rule = rules.adagrad.variant(root=choose("eps_mode", eps_mode, ROOTS))
         hyperparameters = {"lr": lr, "lr_decay": lr_decay, "eps": eps}
-        initial = {"G": number("initial_accumulator", initial_accumulator)}
+        initial = started(more, G=number("initial_accumulator", initial_accumulator))
         super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
 
 
@@ -114,7 +114,7 @@ class FTRL(Optimizer):
         initial_accumulator: float = 0.0,
         **more: Any,
     ) -> None:
-        initial = {"n": number("initial_accumulator", initial_accumulator)}
+        initial = started(more, n=number("initial_accumulator", initial_accumulator))
         super().__init__(
             rules.ftrl, params, initial=initial, lr=lr, l1=l1, l2=l2, beta=beta, **more
         )

@@ -75,8 +75,8 @@ class NAdam(Optimizer):
     params, lr, betas, eps, eps_mode, bias_correction
         See `Adam`.
     momentum_decay : float or schedule, >= 0
-        :math:`\psi`: 0.004 in torch, 1 in Keras and the paper. (A schedule counts as if it had
-        always had its present value.)
+        :math:`\psi`: 0.004 in torch, 1 in Keras. A schedule, here or of beta1, counts as if it
+        had always had its present value.
     schedule : bool
         False leaves :math:`\mu_t = \beta_1` (as optax does); the same as an infinite
         momentum_decay.

@@ -49,6 +49,12 @@ def corrected(rule: Rule, eps_mode: str, bias_correction: bool) -> Rule:
     return rule.variant(root=root, debias=debias)
 
 
+def started(more: dict[str, Any], **states: float) -> Any:
+    """``initial`` of an optimizer: these states, unless the user's own says otherwise."""
+    initial = more.pop("initial", {})
+    return {**states, **initial} if isinstance(initial, Mapping) else initial
+
+
 def is_zero(name: str, value: Hyperparameter, params: Any) -> bool:
     """Whether a hyperparameter is zero and will stay so, in every group."""
     plain = not callable(value) and number(name, value) == 0

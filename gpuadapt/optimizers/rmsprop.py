@@ -8,7 +8,7 @@ from gpuadapt.kernels import rules
 
 from ..hyperparameters import Hyperparameter, number
 from ..optimizer import Optimizer
-from .forms import ROOTS, choose, is_zero, read_by
+from .forms import ROOTS, choose, is_zero, read_by, started
 
 
 class RMSprop(Optimizer):
@@ -78,17 +78,17 @@ class RMSprop(Optimizer):
         initial_square: float = 0.0,
         **more: Any,
     ) -> None:
-        forms = {
-            "heavy_ball": rules.centered_momentum if centered else rules.rmsprop_momentum,
-            "velocity": rules.centered_velocity if centered else rules.rmsprop_velocity,
-        }
-        rule = choose("momentum_form", momentum_form, forms)
+        plain = {False: rules.rmsprop, True: rules.centered}
+        heavy = {False: rules.rmsprop_momentum, True: rules.centered_momentum}
+        velocity = {False: rules.rmsprop_velocity, True: rules.centered_velocity}
+        forms = choose("momentum_form", momentum_form, {"heavy_ball": heavy, "velocity": velocity})
         if is_zero("momentum", momentum, params):
-            rule = rules.centered if centered else rules.rmsprop
+            forms = plain
+        rule = choose("centered", centered, forms)
         roots = {name: ROOTS[name] for name in ("inside", "outside")}
         rule = rule.variant(root=choose("eps_mode", eps_mode, roots))
         hyperparameters = {"lr": lr, "rho": rho, "eps": eps, "momentum": momentum}
-        initial = {"G": number("initial_square", initial_square)}
+        initial = started(more, G=number("initial_square", initial_square))
         super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
 
 

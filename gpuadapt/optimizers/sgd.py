@@ -18,7 +18,7 @@ class SGD(Optimizer):
     .. math::
         b &\leftarrow \mu b + (1 - \tau) g \\
         p &\leftarrow p - lr \cdot b
-        \quad\text{or, with nesterov,}\quad p - lr \cdot (g + \mu b)
+        \quad\text{or, with nesterov and without } \tau,\quad p - lr \cdot (g + \mu b)
 
     With lr inside the buffer (``momentum_form="velocity"``):
 
@@ -36,8 +36,8 @@ class SGD(Optimizer):
     momentum : float or schedule, in [0, 1)
         :math:`\mu`; 0 for plain descent, which keeps no state.
     dampening : float or schedule
-        :math:`\tau`; the first gradient enters whole, as in torch. For the heavy ball
-        without nesterov.
+        :math:`\tau`; at the first step gradients enter whole, as in torch. For the heavy
+        ball without nesterov.
     nesterov : bool
         Look ahead along the buffer; needs momentum.
     momentum_form : {"heavy_ball", "velocity"}
@@ -69,11 +69,10 @@ class SGD(Optimizer):
         momentum_form: str = "heavy_ball",
         **more: Any,
     ) -> None:
-        forms = {
-            "heavy_ball": rules.nesterov if nesterov else rules.momentum,
-            "velocity": rules.nesterov_velocity if nesterov else rules.velocity,
-        }
-        rule = choose("momentum_form", momentum_form, forms)
+        heavy = {False: rules.momentum, True: rules.nesterov}
+        velocity = {False: rules.velocity, True: rules.nesterov_velocity}
+        forms = choose("momentum_form", momentum_form, {"heavy_ball": heavy, "velocity": velocity})
+        rule = choose("nesterov", nesterov, forms)
         hyperparameters = {"lr": lr, "momentum": momentum, "dampening": dampening}
         if is_zero("momentum", momentum, params):
             if nesterov:

@@ -4,8 +4,9 @@
 >>> optimizer = ga.presets.keras.RMSprop(np.zeros(3), learning_rate=1e-3, momentum=0.9)
 
 The first argument is what is to be updated, as everywhere in gpuadapt; the others are the
-framework's own. What has no influence on the formula (``foreach``, ``name``, ...) is left
-out, and so is what is not an update (clipping, averaging). Keywords of `Optimizer`, such as
+framework's own. Left out are what has no influence on the formula (``foreach``, ``name``, ...),
+what is not an update (clipping, averaging, masks), and forms that there are no rules for, such as
+powers other than -1/2 in FTRL: to give them is a TypeError. Keywords of `Optimizer`, such as
 ``rowwise``, may follow; hyperparameters in groups and `param_groups` have gpuadapt's names.
 Results agree to rounding: frameworks round differently.
 """

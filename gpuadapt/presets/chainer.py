@@ -1,6 +1,7 @@
 """Chainer's optimizers (`chainer.optimizers`).
 
-Weight decay beyond Adam's own is a hook there, `WeightDecay(rate)`: `weight_decay=rate`.
+Weight decay is a hook there, `WeightDecay(rate)`: `weight_decay=rate` here, but for Adam, which
+has its own.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import optimizers as ga
-from ..hyperparameters import Hyperparameter
+from ..hyperparameters import Hyperparameter, number
 from .forms import scaled
 
 
@@ -93,12 +94,12 @@ def Adam(
     """`chainer.optimizers.Adam`: eta times all of it; weight decay is not times alpha."""
     return ga.Adam(
         params,
-        scaled(alpha, eta),
+        scaled("alpha", alpha, number("eta", eta)),
         betas=(beta1, beta2),
         eps=eps,
         eps_mode="uncorrected",
         amsgrad=amsgrad,
-        weight_decay=scaled(weight_decay_rate, eta),
+        weight_decay=scaled("weight_decay_rate", weight_decay_rate, eta),
         decay="absolute",
         **more,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from ..hyperparameters import Hyperparameter
+from ..hyperparameters import Hyperparameter, Schedule, number
 
 Decay = Hyperparameter | None
 """Weight decay, or None for none."""
@@ -15,13 +16,22 @@ def decoupled(weight_decay: Decay) -> dict[str, Any]:
     return {"weight_decay": 0.0 if weight_decay is None else weight_decay, "decay": "decoupled"}
 
 
-def scaled(value: Hyperparameter, factor: float) -> Hyperparameter:
+def scaled(name: str, value: Hyperparameter, factor: float) -> Hyperparameter:
     """A multiple of a number or a schedule."""
-    if callable(value):
-        return lambda step: factor * value(step)
-    return factor * value
+    return Scaled(value, factor) if callable(value) else factor * number(name, value)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A schedule, times a number; can be pickled if the schedule can."""
+
+    schedule: Schedule
+    factor: float
+
+    def __call__(self, step: int) -> float:
+        return self.factor * self.schedule(step)
 
 
 def doubled(l2: Hyperparameter) -> Hyperparameter:
     """The strength of a penalty l2 w^2 as that of l2 w^2 / 2."""
-    return scaled(l2, 2)
+    return scaled("l2_regularization_strength", l2, 2)

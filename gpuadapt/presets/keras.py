@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
+from ..optimizers.forms import is_zero
 from .forms import Decay, decoupled, doubled
 
 
@@ -21,13 +22,11 @@ def SGD(
     **more: Any,
 ) -> ga.SGD:
     """`keras.optimizers.SGD`: lr inside the buffer."""
-    if momentum == 0.0:
-        nesterov = False  # Keras ignores it then
     return ga.SGD(
         params,
         learning_rate,
         momentum=momentum,
-        nesterov=nesterov,
+        nesterov=nesterov and not is_zero("momentum", momentum, params),
         momentum_form="velocity",
         **decoupled(weight_decay),
         **more,

@@ -1,7 +1,7 @@
 """optax's optimizers, with their schedules as they are.
 
-Weight decay is added to the step and so is times lr: `decay="decoupled"`. Second moments
-have eps outside their root, and eps_root inside.
+Where a name ends in w, weight decay is added to the step and so is times lr. Adam and its kin
+have eps outside the root of their second moment, and eps_root inside.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .. import optimizers as ga
 from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
+from ..optimizers.forms import is_zero
 from .forms import decoupled
 
 
@@ -27,8 +28,8 @@ def sgd(
     **more: Any,
 ) -> ga.SGD:
     """`optax.sgd`: lr outside the buffer."""
-    if momentum is None:
-        return ga.SGD(params, learning_rate, **more)
+    momentum = 0.0 if momentum is None else momentum
+    nesterov = nesterov and not is_zero("momentum", momentum, params)
     return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
 
 
@@ -231,7 +232,7 @@ def _adam(
     eps_root: Hyperparameter,
     **more: Any,
 ) -> Optimizer:
-    if callable(eps_root) or eps_root != 0:
+    if not is_zero("eps_root", eps_root, params):
         rule = rule.variant(root=pieces.both)
         more["eps_root"] = eps_root
     return Optimizer(rule, params, lr=learning_rate, betas=betas, eps=eps, **more)

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
+from ..optimizers.forms import is_zero
 from .forms import doubled
 
 
@@ -22,7 +23,8 @@ def MomentumOptimizer(
     **more: Any,
 ) -> ga.SGD:
     """`tf.compat.v1.train.MomentumOptimizer`: lr outside the buffer."""
-    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=use_nesterov, **more)
+    nesterov = use_nesterov and not is_zero("momentum", momentum, params)
+    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
 
 
 def AdagradOptimizer(

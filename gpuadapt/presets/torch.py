@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Betas, Hyperparameter
+from ..optimizers.forms import is_zero
 
 DECAY = {False: "l2", True: "decoupled"}
 
@@ -20,6 +21,8 @@ def SGD(
     **more: Any,
 ) -> ga.SGD:
     """`torch.optim.SGD`: lr outside the buffer, which takes the first gradient whole."""
+    if is_zero("momentum", momentum, params):
+        dampening = 0  # of what is not there
     return ga.SGD(
         params,
         lr,
@@ -108,7 +111,7 @@ def Adam(
         eps=eps,
         amsgrad=amsgrad,
         weight_decay=weight_decay,
-        decay=DECAY[decoupled_weight_decay],
+        decay=DECAY[bool(decoupled_weight_decay)],
         **more,
     )
 
@@ -169,7 +172,7 @@ def NAdam(
         eps=eps,
         momentum_decay=momentum_decay,
         weight_decay=weight_decay,
-        decay=DECAY[decoupled_weight_decay],
+        decay=DECAY[bool(decoupled_weight_decay)],
         **more,
     )
 
@@ -191,6 +194,6 @@ def RAdam(
         eps=eps,
         eps_mode="uncorrected",
         weight_decay=weight_decay,
-        decay=DECAY[decoupled_weight_decay],
+        decay=DECAY[bool(decoupled_weight_decay)],
         **more,
     )

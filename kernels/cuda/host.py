@@ -44,14 +44,15 @@ def source(rule: Rule, dtype: np.dtype) -> str:
     loop = _LOOP.format(
         ctype=ctype,
         rule=rule.symbol,
-        pointers=", ".join(f"{ctype} *{name}" for name in names),
+        # Rules have no names that begin or end like these.
+        pointers=", ".join(f"{ctype} *_{name}" for name in names),
         scalars="\n".join(
             f"    const {ctype} {name} = ({ctype})scalars[{k}];"
             for k, name in enumerate(coefficients)
         ),
-        numbers="\n".join(f"        number {name}_ = {name}[i];" for name in names),
+        numbers="\n".join(f"        number {name}_ = _{name}[i];" for name in names),
         arguments=", ".join([f"{name}_" for name in names] + coefficients),
-        write="\n".join(f"        {name}[i] = {name}_.value;" for name in updated),
+        write="\n".join(f"        _{name}[i] = {name}_.value;" for name in updated),
     )
     head = "#include <cmath>\n#include <cstddef>\nusing std::ptrdiff_t;\n#define __device__\n"
     return head + text.PREAMBLE + text.function(rule) + loop
