@@ -14,7 +14,8 @@ import pytest
 from gpuadapt.kernels.cuda import dense as cuda_dense
 from gpuadapt.kernels.cuda import rows as cuda_rows
 
-from gpuadapt import arrays
+from gpuadapt import arrays, group, launch
+from gpuadapt.oracle import evaluate
 
 
 def _gpu() -> Any:
@@ -127,6 +128,27 @@ def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.Mark
     return pytest.mark.parametrize(("item", "backend", "dtype"), triples, indirect=[
         "backend", "dtype",
     ])  # fmt: skip
+
+
+@pytest.fixture
+def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense updates on the CPU by NumPy, which compiles nothing: for what asks for a formula.
+
+    That kernels have these bits is what test_bits and test_testing say.
+    """
+
+    def bind(rule: Any, where: str, parameter: Any, states: Any) -> Any:
+        if where != "cpu":
+            return launch.bind(rule, where, parameter, states)
+
+        def update(gradient: Any, numbers: Any) -> None:
+            new = evaluate(rule, [parameter, gradient, *states], numbers)
+            for array, values in zip((parameter, *states), new, strict=True):
+                array[...] = values
+
+        return update
+
+    monkeypatch.setattr(group, "bind", bind)
 
 
 @pytest.fixture

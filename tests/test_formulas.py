@@ -8,6 +8,7 @@ import reference
 
 import gpuadapt as ga
 
+pytestmark = pytest.mark.usefixtures("by_numpy")
 PAGE = Path(__file__).parent.parent / "docs" / "formulas.md"
 LINES = {
     line.split("|")[1].strip(): line.split("`")[1]

@@ -84,7 +84,7 @@ def is_sparse(case):
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not is_sparse(case)])
-def test_reproduces(name, backend, dtype):
+def test_reproduces(name, backend, dtype, by_numpy):
     reproduce(CASES[name], backend, dtype)
 
 

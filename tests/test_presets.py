@@ -18,6 +18,7 @@ from gpuadapt import HyperparameterError, presets
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+pytestmark = pytest.mark.usefixtures("by_numpy")
 CPU = Backend("cpu", np)
 STEPS = 8
 ULPS = 8
