@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import BACKENDS
 
 import gpuadapt as ga
 
@@ -88,11 +89,11 @@ def test_reproduces(name, backend, dtype, by_numpy):
     reproduce(CASES[name], backend, dtype)
 
 
+@pytest.mark.parametrize("backend", BACKENDS[1:], indirect=True)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if is_sparse(case)])
 def test_reproduces_by_rows(name, backend):
-    """In float64, the sharper of the two, where kernels of rows are compiled quickly."""
-    dtype = np.float32 if backend.name == "cpu" else np.float64
-    reproduce(CASES[name], backend, np.dtype(dtype))
+    """In float64, the sharper of the two, and where kernels of rows are compiled quickly."""
+    reproduce(CASES[name], backend, np.dtype(np.float64))
 
 
 def reproduce(case, backend, dtype, make=make):
