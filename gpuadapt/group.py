@@ -218,9 +218,8 @@ def coefficients(
     """
     try:
         result = tuple(map(float, rule.evaluate(*values, updates)))
-        if not result or (
-            max(result) <= largest and -largest <= min(result) and math.isfinite(sum(result))
-        ):
+        # The sum first: it is quick, and says so of nearly all that fit.
+        if sum(map(abs, result)) <= largest or all(abs(x) <= largest for x in result):
             return result
         reason = f"a coefficient is not finite, or too large: {result}"
     except (ArithmeticError, TypeError, ValueError) as error:
