@@ -1,17 +1,16 @@
-"""Bytes that an update must move: the one place where they are counted."""
+"""Bytes that an update must move: dense ones are counted in `gpuadapt.testing`."""
 
 from __future__ import annotations
 
 import numpy as np
 from gpuadapt.kernels.rule import Rule
 
+from gpuadapt.testing import traffic as element
+
+__all__ = ["INDEX", "element", "rows"]
+
 INDEX = 8
 """Bytes of a row's number."""
-
-
-def element(rule: Rule, dtype: np.dtype) -> int:
-    """For one element: parameter and states read and written, gradient read."""
-    return dtype.itemsize * (2 * (1 + len(rule.states)) + 1)
 
 
 def rows(rule: Rule, dtype: np.dtype, width: int, batch: int, touched: int) -> int:

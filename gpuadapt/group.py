@@ -135,6 +135,12 @@ class Group:
         self._scheduled = False
         self._values: tuple[float, ...] = ()
 
+    def add(self, slot: Slot) -> None:
+        """Take a parameter in."""
+        self.dtypes.add(slot.dtype)
+        self.largest = min(self.largest, float(np.finfo(slot.dtype).max))
+        self.settings["params"] += (slot.name,)
+
     def prepare(self, step: int) -> tuple[float, ...]:
         """Values of the rule's hyperparameters at a step (from 0), all of them checked.
 

@@ -8,8 +8,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import check_disjoint, check_parameter, describe, meets, merged, owner
@@ -149,9 +147,7 @@ class Optimizer:
         number = len(self._groups) - 1
         slot = Slot(name, array, backend, number, self.rule, group.rowwise, self._initial)
         self._slots[name] = slot
-        group.dtypes.add(slot.dtype)
-        group.largest = min(group.largest, float(np.finfo(slot.dtype).max))
-        group.settings["params"] += (name,)
+        group.add(slot)
         return slot
 
     @cached_property

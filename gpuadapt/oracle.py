@@ -49,6 +49,14 @@ def any_bits(random: np.random.Generator, size: int, dtype: np.dtype) -> np.ndar
     return values
 
 
+def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where two arrays of one type have the same bits, or both are NaN."""
+    unsigned = f"u{a.dtype.itemsize}"
+    x, y = (np.ascontiguousarray(array).view(unsigned) for array in (a, b))
+    same: np.ndarray = (x == y) | (np.isnan(a) & np.isnan(b))
+    return same
+
+
 def author(rule: Rule) -> Callable[..., Any]:
     """The author's function, as Python that runs on arrays: (parameter, gradient, *states, h)."""
     pieces = {name: _rebound(piece, {}) for name, piece in rule.pieces.items()}

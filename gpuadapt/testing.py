@@ -24,7 +24,7 @@ from .errors import BackendError, RuleError
 from .hyperparameters import RANGES, SETTINGS
 from .launch import bind
 from .optimizer import Optimizer
-from .oracle import any_bits, author, evaluate
+from .oracle import any_bits, author, evaluate, same_bits
 from .rowgrad import RowGrad
 
 Values = dict[str, Any]
@@ -143,12 +143,17 @@ def benchmark(
             if turn > 1:  # before that, kernels are compiled and memory is found
                 kept.append(seconds)
     median, limit = map(statistics.median, times)
-    moved = size * np.dtype(dtype).itemsize * (2 * (1 + len(rule.states)) + 1)
+    moved = size * traffic(rule, np.dtype(dtype))
     return {
         "seconds": median,
         "gigabytes_per_second": moved / median / 1e9,
         "limit": limit / median,
     }
+
+
+def traffic(rule: Rule, dtype: np.dtype) -> int:
+    """Bytes for one element: parameter and states read and written, gradient read."""
+    return dtype.itemsize * (2 * (1 + len(rule.states)) + 1)
 
 
 @cache
@@ -295,10 +300,8 @@ def _check_rows(rule: Rule, values: Values) -> None:
 
 
 def _same(rule: Rule, where: str, dtype: np.dtype, got: Sequence[Any], want: Sequence[Any]) -> None:
-    unsigned = f"u{dtype.itemsize}"
     for name, a, b in zip((rule.parameter, *rule.states), got, want, strict=True):
-        bits = np.ascontiguousarray(a).view(unsigned) == np.ascontiguousarray(b).view(unsigned)
-        right = bits | (np.isnan(a) & np.isnan(b))
+        right = same_bits(a, b)
         if not right.all():
             raise RuleError(f"{rule.name}, {where}, {dtype}: {name} differs{_first(a, b, right)}")
 

@@ -6,6 +6,7 @@ import ast
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from .errors import RuleError
 from .functions import ARITY
@@ -19,7 +20,7 @@ class Substitute(ast.NodeTransformer):
         self.values = values
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return copy.deepcopy(self.values.get(node.id, node))
+        return copy.deepcopy(self.values[node.id]) if node.id in self.values else node
 
 
 class Calls(ast.NodeTransformer):
@@ -73,8 +74,9 @@ class Calls(ast.NodeTransformer):
             pass  # a builtin that does not say
 
 
+@cache
 def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.expr]:
-    """The arguments of a piece, and what it returns."""
+    """The arguments of a piece, and what it returns; read once for all rules that call it."""
     source, _, arguments, body, result = parse(function)
     if body:
         source.refuse(body[0], "a function that a rule calls has one line: its return")

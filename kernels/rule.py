@@ -278,8 +278,9 @@ def rule(
 @cache
 def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
     changed = {name: piece for name, piece in pieces if rule.pieces[name] is not piece}
-    if not changed or rule.function is None:
+    if not changed:
         return rule
+    assert rule.function is not None  # as long as there are pieces
     given = rule.pieces | changed
     program = read(rule.function, pieces=given, prepare=rule.program.prepare)
     names = (piece.__name__ for piece in changed.values())

@@ -41,6 +41,10 @@ class Source:
     first_line: int
     text: str
 
+    def __deepcopy__(self, memo: object) -> Source:
+        """Itself: every node of a piece's tree holds it, and trees are copied often."""
+        return self
+
     def refuse(self, node: ast.AST, reason: str) -> NoReturn:
         """Raise `RuleError` with file, line, the line itself, a caret and the reason."""
         # What was written into a rule from another function is refused where it stands.

@@ -7,17 +7,12 @@ that code which would fail on a real CuPy array fails here too.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import re
-import subprocess
-import tempfile
 import types
 from functools import cache
-from pathlib import Path
 
 import numpy as np
-from gpuadapt.kernels.cuda.host import FLAGS
+from gpuadapt.kernels.cuda import host
 
 SCALARS = {"float32": "float", "float64": "double"}
 
@@ -344,19 +339,8 @@ class RawKernel:
 
 
 @cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="gpuadapt-host-"))
-
-
-@cache
 def _compile(text):
-    name = hashlib.sha256(text.encode()).hexdigest()[:20]
-    source, library = _folder() / f"{name}.cpp", _folder() / f"{name}.so"
-    source.write_text(text)
-    command = [os.environ.get("CXX", "g++"), *FLAGS, str(source), "-o", str(library)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return ctypes.CDLL(str(library)).run
+    return host.library(text).run
 
 
 def module():

@@ -14,7 +14,7 @@ from conftest import crossed
 from gpuadapt.kernels.cpu import dense
 
 import gpuadapt as ga
-from gpuadapt.oracle import any_bits, evaluate
+from gpuadapt.oracle import any_bits, evaluate, same_bits
 
 LARGE = dense.ALONE + dense.SPAN + 37
 """Elements enough for several threads, and a remainder."""
@@ -22,8 +22,7 @@ LARGE = dense.ALONE + dense.SPAN + 37
 
 def assert_same_bits(a, b, **where):
     assert a.dtype == b.dtype and a.shape == b.shape
-    unsigned = {4: np.uint32, 8: np.uint64}[a.dtype.itemsize]
-    same = (a.view(unsigned) == b.view(unsigned)) | (np.isnan(a) & np.isnan(b))
+    same = same_bits(a, b)
     assert same.all(), (where, a[~same][:5], b[~same][:5])
 
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from gpuadapt.kernels import pieces
 from gpuadapt.kernels.rule import Rule
 
-from ..errors import HyperparameterError
-from ..hyperparameters import Hyperparameter, number
+from ..hyperparameters import Hyperparameter, check_choice, number
 from ..structure import are_groups
 
 T = TypeVar("T")
@@ -34,9 +33,7 @@ def choose(option: str, given: object, forms: Mapping[Any, T]) -> T:
     HyperparameterError
         Names those that there are.
     """
-    if not isinstance(given, (str, bool)) or given not in forms:
-        names = ", ".join(map(repr, forms))
-        raise HyperparameterError(f"{option}: got {given!r}, expected one of {names}")
+    check_choice({option: given}, option, tuple(forms))
     return forms[given]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..hyperparameters import Hyperparameter, Schedule, number
+from ..optimizers.forms import is_zero
 
 Decay = Hyperparameter | None
 """Weight decay, or None for none."""
@@ -14,6 +15,11 @@ Decay = Hyperparameter | None
 def decoupled(weight_decay: Decay) -> dict[str, Any]:
     """Weight decay times lr, before the update."""
     return {"weight_decay": 0.0 if weight_decay is None else weight_decay, "decay": "decoupled"}
+
+
+def looking_ahead(nesterov: bool, momentum: Hyperparameter, params: Any) -> bool:
+    """Whether Nesterov's form is meant: frameworks ignore it where there is no momentum."""
+    return nesterov and not is_zero("momentum", momentum, params)
 
 
 def scaled(name: str, value: Hyperparameter, factor: float) -> Hyperparameter:

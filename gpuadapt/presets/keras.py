@@ -9,8 +9,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from ..optimizers.forms import is_zero
-from .forms import Decay, decoupled, doubled
+from .forms import Decay, decoupled, doubled, looking_ahead
 
 
 def SGD(
@@ -26,7 +25,7 @@ def SGD(
         params,
         learning_rate,
         momentum=momentum,
-        nesterov=nesterov and not is_zero("momentum", momentum, params),
+        nesterov=looking_ahead(nesterov, momentum, params),
         momentum_form="velocity",
         **decoupled(weight_decay),
         **more,

@@ -17,7 +17,7 @@ from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
 from ..optimizers.forms import is_zero
-from .forms import decoupled
+from .forms import decoupled, looking_ahead
 
 
 def sgd(
@@ -29,7 +29,7 @@ def sgd(
 ) -> ga.SGD:
     """`optax.sgd`: lr outside the buffer."""
     momentum = 0.0 if momentum is None else momentum
-    nesterov = nesterov and not is_zero("momentum", momentum, params)
+    nesterov = looking_ahead(nesterov, momentum, params)
     return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
 
 

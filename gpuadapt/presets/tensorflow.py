@@ -6,8 +6,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from ..optimizers.forms import is_zero
-from .forms import doubled
+from .forms import doubled, looking_ahead
 
 
 def GradientDescentOptimizer(params: Any, learning_rate: Hyperparameter, **more: Any) -> ga.SGD:
@@ -23,7 +22,7 @@ def MomentumOptimizer(
     **more: Any,
 ) -> ga.SGD:
     """`tf.compat.v1.train.MomentumOptimizer`: lr outside the buffer."""
-    nesterov = use_nesterov and not is_zero("momentum", momentum, params)
+    nesterov = looking_ahead(use_nesterov, momentum, params)
     return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
 
 

@@ -58,13 +58,18 @@ def source(rule: Rule, dtype: np.dtype) -> str:
     return head + text.PREAMBLE + text.function(rule) + loop
 
 
+def library(content: str) -> ctypes.CDLL:
+    """C++ text, compiled and loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, made = Path(folder) / "text.cpp", Path(folder) / "text.so"
+        file.write_text(content, encoding="utf-8")
+        subprocess.run(["g++", *FLAGS, file, "-o", made], check=True)
+        return ctypes.CDLL(str(made))
+
+
 def build(rule: Rule, dtype: np.dtype) -> Callable[[Sequence[np.ndarray], Sequence[float]], None]:
     """A function of (contiguous arrays, coefficients) that updates parameter and states."""
-    with tempfile.TemporaryDirectory() as folder:
-        file, library = Path(folder) / "rule.cpp", Path(folder) / "rule.so"
-        file.write_text(source(rule, dtype), encoding="utf-8")
-        subprocess.run(["g++", *FLAGS, file, "-o", library], check=True)
-        function = ctypes.CDLL(str(library)).run
+    function = library(source(rule, dtype)).run
 
     def run(arrays: Sequence[np.ndarray], coefficients: Sequence[float]) -> None:
         scalars = (ctypes.c_double * max(len(coefficients), 1))(*coefficients)
