@@ -12,6 +12,7 @@ from gpuadapt.kernels.rule import Rule, rule
 from . import optimizers, presets, testing
 from .errors import (
     BackendError,
+    CaptureError,
     Error,
     GradientError,
     HyperparameterError,
@@ -20,6 +21,7 @@ from .errors import (
     RuleError,
     StateError,
 )
+from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .optimizers import *  # noqa: F403  (its __all__)
 from .rowgrad import RowGrad
@@ -29,9 +31,11 @@ __version__ = "0.1.0"
 __all__ = [
     *optimizers.__all__,
     "BackendError",
+    "CaptureError",
     "Error",
     "GradientError",
     "HyperparameterError",
+    "LossScale",
     "Optimizer",
     "ParameterError",
     "RowGrad",

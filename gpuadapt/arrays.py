@@ -60,6 +60,18 @@ def owner(array: Any) -> int | None:
     return id(array) if base is None else None
 
 
+def contiguous(array: Any, order: str) -> bool:
+    """Whether an array lies in memory without gaps, in C or in Fortran ("F") order."""
+    flags = array.flags
+    whole = flags.c_contiguous if order == "C" else flags.f_contiguous
+    return bool(whole and (not isinstance(array, np.ndarray) or flags.aligned))
+
+
+def address(array: Any) -> int:
+    """Where the first element of a CuPy array is."""
+    return int(array.data.ptr)
+
+
 def check_parameter(name: str, array: Any) -> str:
     """The backend of an array that can be updated in place.
 

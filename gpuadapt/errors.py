@@ -15,12 +15,17 @@ class HyperparameterError(Error, ValueError):
     """A hyperparameter that is unknown, missing or out of range."""
 
 
+class CaptureError(Error, RuntimeError):
+    """A step that cannot be captured in a CUDA graph."""
+
+
 class StateError(Error, ValueError):
     """A saved state that does not fit the optimizer."""
 
 
 __all__ = [
     "BackendError",
+    "CaptureError",
     "Error",
     "GradientError",
     "HyperparameterError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from gpuadapt.kernels.rule import Rule
 from . import hyperparameters
 from .arrays import copied, namespace, on_device, plain, row_zeros, zeros_like
 from .errors import HyperparameterError, RowIndexError
-from .launch import RowUpdate, Update, bind, bind_rows
+from .launch import RowUpdate, Update, bind, bind_rows, update_once
 from .rowgrad import RowGrad
 
 
 class Slot:
-    """One parameter: its array, its states and the kernels bound to both."""
+    """One parameter: its array, its states and the updates bound to both."""
 
     def __init__(
         self,
@@ -50,23 +50,28 @@ class Slot:
                 with on_device(self.array):
                     self.states[state].fill(value)
         self.updates = 0
-        # None until the first step: nothing is compiled before it is needed.
+        """How many there were, up to where `Counts` has last settled."""
+        # None until they are needed: nothing is compiled before.
         self._dense: tuple[Rule, Update] | None = None
         self._rows: tuple[Rule, RowUpdate] | None = None
         self._skipped = 0
         self._numbers: Any = None
 
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """The parameter and the states."""
+        return (self.array, *self.states.values())
+
     def bound(self, rule: Rule) -> Update:
-        """The update by a rule of this slot's states; compiled when it changes."""
+        """The update by a rule of this slot's arrays, from a gradient of any strides."""
         if self._dense is None or self._dense[0] is not rule:
-            update = bind(rule, self.backend, self.array, tuple(self.states.values()))
-            self._dense = rule, update
+            self._dense = rule, bind(rule, self.backend, *self.arrays)
         return self._dense[1]
 
     def bound_rows(self, rule: Rule) -> RowUpdate:
         """As `bound`, of rows."""
         if self._rows is None or self._rows[0] is not rule:
-            update = bind_rows(rule, self.backend, self.array, tuple(self.states.values()))
+            update = bind_rows(rule, self.backend, *self.arrays)
             self._skipped = self.skipped
             self._rows = rule, update
         return self._rows[1]
@@ -93,7 +98,7 @@ class Slot:
             state if state.shape == self.shape else self._spread(state)
             for state in self.states.values()
         ]
-        bind(rule, self.backend, result, states)(result, coefficients)
+        update_once(rule, self.backend, result, result, states, coefficients)
         return result
 
     def _spread(self, state: Any) -> Any:
@@ -132,8 +137,11 @@ class Group:
         """The largest number of any of its element types."""
         self._names: tuple[str, ...] = ()
         self._seen: tuple[Any, ...] = ()
+        self._options: frozenset[str] = frozenset()
+        self.version = 0
+        """Rises whenever settings or options are others."""
         self._scheduled = False
-        self._values: tuple[float, ...] = ()
+        self._values: dict[str, float] = {}
 
     def add(self, slot: Slot) -> None:
         """Take a parameter in."""
@@ -141,8 +149,10 @@ class Group:
         self.largest = min(self.largest, float(np.finfo(slot.dtype).max))
         self.settings["params"] += (slot.name,)
 
-    def prepare(self, step: int) -> tuple[float, ...]:
+    def prepare(self, step: int, options: frozenset[str] = frozenset()) -> dict[str, float]:
         """Values of the rule's hyperparameters at a step (from 0), all of them checked.
+
+        ``options`` are those of the step; `rule` then has them, and the group's.
 
         Raises
         ------
@@ -151,12 +161,17 @@ class Group:
         """
         names, given = tuple(self.settings), tuple(self.settings.values())
         # The same objects, not equal ones: an array that was put there cannot be compared.
-        if names != self._names or not all(map(operator.is_, given, self._seen)):
-            rule, values, most = self.resolve(self.settings, step)
-            scheduled = (*rule.hyperparameters, "max_row_norm")
+        if (
+            names != self._names
+            or options != self._options
+            or not all(map(operator.is_, given, self._seen))
+        ):
+            rule, values, most = self.resolve(self.settings, step, options)
+            scheduled = ({*rule.hyperparameters} | {"max_row_norm"}) - {*hyperparameters.STEP_VALUES}
             self._scheduled = any(callable(self.settings[name]) for name in scheduled)
             self.rule, self._values, self.most = rule, values, most
-            self._names, self._seen = names, given
+            self.version += 1
+            self._names, self._seen, self._options = names, given, options
         elif self._scheduled:
             values = self._evaluate(self.rule, self.settings, step)
             self.most = _most(self.settings, step)
@@ -173,8 +188,8 @@ class Group:
         return (self.settings["check"] or ("raise" if backend == "cpu" else "skip")) == "skip"
 
     def resolve(
-        self, settings: Mapping[str, Any], step: int
-    ) -> tuple[Rule, tuple[float, ...], float]:
+        self, settings: Mapping[str, Any], step: int, options: frozenset[str] = frozenset()
+    ) -> tuple[Rule, dict[str, float], float]:
         """The rule that settings ask for, options included; its values at a step; `most`."""
         always = ("params", *hyperparameters.SETTINGS)
         hyperparameters.check_present(settings, always)
@@ -183,9 +198,10 @@ class Group:
             raise HyperparameterError(
                 f"rowwise: got {settings['rowwise']!r}, but the states are made for {self.rowwise}"
             )
-        rule = compose(self.base, hyperparameters.options(settings))
+        rule = compose(self.base, hyperparameters.options(settings) | options)
         rule = rule.rowwise if self.rowwise else rule
-        needed = (*always, *self.base.hyperparameters, *rule.hyperparameters)
+        own = [name for name in rule.hyperparameters if name not in hyperparameters.STEP_VALUES]
+        needed = (*always, *self.base.hyperparameters, *own)
         hyperparameters.check_present(settings, needed)
         # Names of before may be those of an option that has been switched off.
         hyperparameters.check_known(settings, (*needed, *self._names))
@@ -198,13 +214,19 @@ class Group:
         values = self._evaluate(rule, self.settings, step)
         return rule, coefficients(rule, values, max(updates, 1), self.largest)
 
-    def _evaluate(self, rule: Rule, settings: Mapping[str, Any], step: int) -> tuple[float, ...]:
-        values = tuple(
-            hyperparameters.at_step(name, settings[name], step) for name in rule.hyperparameters
-        )
-        for name, value in zip(rule.hyperparameters, values, strict=True):
+    def check_values(self, values: Mapping[str, float]) -> None:
+        """Raise `HyperparameterError` for values of a step that do not fit the parameters."""
+        for name, value in values.items():
             for dtype in self.dtypes:
                 hyperparameters.check_fits(name, value, dtype)
+
+    def _evaluate(self, rule: Rule, settings: Mapping[str, Any], step: int) -> dict[str, float]:
+        values = {
+            name: hyperparameters.at_step(name, settings[name], step)
+            for name in rule.hyperparameters
+            if name not in hyperparameters.STEP_VALUES
+        }
+        self.check_values(values)
         return values
 
 
@@ -213,7 +235,7 @@ def _most(settings: Mapping[str, Any], step: int) -> float:
 
 
 def coefficients(
-    rule: Rule, values: Iterable[float], updates: int, largest: float
+    rule: Rule, values: Mapping[str, float], updates: int, largest: float
 ) -> tuple[float, ...]:
     """What a kernel needs at a parameter's n-th update (from 1), in float64.
 
@@ -222,16 +244,17 @@ def coefficients(
     HyperparameterError
         A coefficient is not a finite number, or larger than the largest there is.
     """
+    given = [values[name] for name in rule.hyperparameters]
     try:
-        result = tuple(map(float, rule.evaluate(*values, updates)))
+        result = tuple(map(float, rule.evaluate(*given, updates)))
         # The sum first: it is quick, and says so of nearly all that fit.
         if sum(map(abs, result)) <= largest or all(abs(x) <= largest for x in result):
             return result
         reason = f"a coefficient is not finite, or too large: {result}"
     except (ArithmeticError, TypeError, ValueError) as error:
         reason = str(error)
-    given = dict(zip((*rule.hyperparameters, "t"), (*values, updates), strict=True))
-    raise HyperparameterError(f"{rule.name}: {reason}, with {given}")
+    named = dict(zip((*rule.hyperparameters, "t"), (*given, updates), strict=True))
+    raise HyperparameterError(f"{rule.name}: {reason}, with {named}")
 
 
 def prepare_rows(slot: Slot, group: Group, grad: Any) -> tuple[RowUpdate, Any]:
@@ -245,7 +268,12 @@ def prepare_rows(slot: Slot, group: Group, grad: Any) -> tuple[RowUpdate, Any]:
     update, rows = slot.bound_rows(group.rule), slot.rows_of(grad)
     try:
         plan = update.prepare(
-            rows.rows, rows.values, rows.duplicates, group.skips(slot.backend), group.most
+            rows.rows,
+            rows.values,
+            rows.duplicates,
+            rows.count,
+            group.skips(slot.backend),
+            group.most,
         )
     except RowIndexError as error:
         raise RowIndexError(f"gradient of {slot.name!r}: {error}") from None

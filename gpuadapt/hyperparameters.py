@@ -37,6 +37,9 @@ SETTINGS: dict[str, Any] = {
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
 
 
+STEP_VALUES = ("grad_scale", "clip_factor", "clip_value")
+"""What a step gives to its rules besides a group's settings."""
+
 NOT_NEGATIVE = (
     "lr",
     "lr_decay",
@@ -50,12 +53,13 @@ NOT_NEGATIVE = (
     "initial_square",
 )
 
-UNBOUNDED = ("max_row_norm", "momentum_decay")
+UNBOUNDED = ("max_row_norm", "max_norm", "momentum_decay")
 """Those that may be infinite: their limit is a case of its own."""
 
+POSITIVE = ("eps", "max_row_norm", "max_norm", "grad_scale", "clip_value")
+
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "eps": (lambda value: value > 0, "> 0"),
-    "max_row_norm": (lambda value: value > 0, "> 0"),
+    **dict.fromkeys(POSITIVE, (lambda value: value > 0, "> 0")),
     # With rho = 1 a mean stays as it began.
     "rho": (lambda value: 0 <= value <= 1, "in [0, 1]"),
     **dict.fromkeys(("beta1", "beta2", "momentum"), (lambda value: 0 <= value < 1, "in [0, 1)")),
@@ -78,7 +82,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_rule(rule: Rule) -> None:
     """Raise `HyperparameterError` if a rule reads a name that means something else here."""
-    taken = {*SETTINGS, "params", "betas", "rule", "self", "initial"} & set(rule.hyperparameters)
+    taken = {*SETTINGS, *STEP_VALUES, "params", "betas", "rule", "self", "initial"} & set(rule.hyperparameters)
     if taken:
         raise HyperparameterError(
             f"the rule {rule.name!r} reads h.{min(taken)}, a setting of every optimizer: "
@@ -151,7 +155,7 @@ def at_step(name: str, value: Hyperparameter, step: int) -> float:
 def check_fits(name: str, value: float, dtype: np.dtype) -> None:
     """Raise `HyperparameterError` for a number that becomes another in an element type."""
     largest = float(np.finfo(dtype).max)
-    if largest < abs(value) < math.inf or (name == "eps" and dtype.type(value) == 0):
+    if largest < abs(value) < math.inf or (name in POSITIVE and dtype.type(value) == 0):
         raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
 
 

@@ -1,45 +1,143 @@
-"""From (rule, traversal, backend) to a bound kernel: the only dispatch of updates."""
+"""From (rule, traversal, backend) to a bound update: the only dispatch of updates."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
+from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import Rule
 
-Update = Callable[[Any, Sequence[float]], None]
-"""Updates the arrays it is bound to, from a gradient and the coefficients of the step."""
+from .errors import CaptureError
 
 
-class RowUpdate(Protocol):
-    """Updates rows of the table it is bound to, in two steps."""
+class Update(Protocol):
+    """Updates the arrays that it is bound to, in place."""
+
+    def __call__(self, gradient: Any, first: Any, numbers: Any) -> None:
+        """Update, by coefficients that begin at ``numbers[first]``; see `kernels.numbers`.
+
+        Of many arrays, ``gradient`` has addresses (0: no gradient), and ``first`` is an array.
+        """
+
+    def partials(self, gradient: Any) -> int:
+        """How many numbers `squares` writes."""
+
+    def squares(self, gradient: Any, numbers: Any, partial: Any) -> None:
+        """Write sums of squares of the gradient, divided by the scale in ``numbers``."""
+
+
+class RowUpdate(Update, Protocol):
+    """Updates rows of the table it is bound to; its gradient is what `prepare` returns."""
 
     skipped: int
     """Rows that were out of range and left out."""
 
-    def prepare(self, rows: Any, values: Any, duplicates: str, skip: bool, most: float) -> Any:
-        """Check and sort row numbers; what it returns is for the next call."""
+    def prepare(
+        self, rows: Any, values: Any, duplicates: str, count: Any, skip: bool, most: float
+    ) -> Any:
+        """Check and sort row numbers, of which ``count`` are in use; nothing is written yet."""
 
-    def __call__(self, plan: Any, coefficients: Sequence[float]) -> None:
-        """Write."""
+
+class Control(Protocol):
+    """The numbers of a step on one device, and what becomes of it."""
+
+    numbers: Any
+    """See `kernels.numbers`."""
+
+    def restart(self, step: int) -> None:
+        """Go on from so many steps."""
+
+    def capturing(self) -> bool:
+        """Whether the current stream is being captured in a CUDA graph."""
+
+    def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
+        """Take the numbers of steps from ``step`` on, a row for each."""
+
+    def begin(self, scale: Any, places: Sequence[int]) -> None:
+        """Make the numbers those of the step at hand, with ``scale`` in these places.
+
+        None if the scale is among the rows already.
+        """
+
+    def partial(self, count: int) -> Any:
+        """Memory for so many sums of squares."""
+
+    def fetch(self, partial: Any) -> Any:
+        """As a NumPy array; waits for a GPU."""
+
+    def judge(
+        self, partial: Any, norm: float | None, most: float, skip: bool, places: Sequence[int],
+        adapted: Any,
+    ) -> bool | None:  # fmt: skip
+        """From sums of squares (or the norm, if known) to the factor, in these places.
+
+        Returns
+        -------
+        bool or None
+            Whether to skip the step; None if only the GPU knows.
+        """
+
+    def steps(self) -> int:
+        """Steps taken, if this is a GPU's; waits for it."""
+
+    def report(self) -> tuple[float, float, bool]:
+        """Norm, factor and whether it was skipped, of the last step; waits for a GPU."""
 
 
-def bind(rule: Rule, backend: str, parameter: Any, states: Sequence[Any]) -> Update:
-    """Compile (or fetch) the dense kernel for these arrays and bind it to them.
-
-    Nothing is written until the returned function is called.
-    """
-    update: Update = _traversal(backend, "dense").bind(rule, parameter, states)
+def bind(rule: Rule, backend: str, parameter: Any, *states: Any) -> Update:
+    """The update of one array, from gradients of any strides; compiles what it needs."""
+    update: Update = _module(backend, "dense").Dense(rule, parameter, states)
     return update
 
 
-def bind_rows(rule: Rule, backend: str, parameter: Any, states: Sequence[Any]) -> RowUpdate:
-    """As `bind`, for rows of these arrays."""
-    update: RowUpdate = _traversal(backend, "rows").bind(rule, parameter, states)
+def bind_many(rule: Rule, backend: str, arrays: Sequence[Sequence[Any]]) -> Update:
+    """The update of many contiguous arrays of one element type, given as (parameter, *states)."""
+    update: Update = _module(backend, "many").Many(rule, arrays)
     return update
 
 
-def _traversal(backend: str, name: str) -> Any:
+def bind_rows(rule: Rule, backend: str, parameter: Any, *states: Any) -> RowUpdate:
+    """The update of rows of a table."""
+    update: RowUpdate = _module(backend, "rows").Rows(rule, parameter, states)
+    return update
+
+
+def control(backend: str) -> Control:
+    """A control for arrays of a backend, on the current device."""
+    made: Control = _module(backend, "control").Control()
+    return made
+
+
+def check_sort() -> None:
+    """Raise `CaptureError` if sorting row numbers on a GPU waits for it."""
+    import cupy
+
+    if int(cupy.__version__.split(".")[0]) < 14:
+        raise CaptureError(
+            f"CuPy {cupy.__version__} waits for the GPU when it sorts: rows need CuPy 14 here"
+        )
+
+
+def update_once(
+    rule: Rule,
+    backend: str,
+    parameter: Any,
+    gradient: Any,
+    states: Sequence[Any],
+    coefficients: Sequence[float],
+) -> None:
+    """One update of one array."""
+    update = bind(rule, backend, parameter, *states)
+    update(gradient, FIRST, numbers(backend, coefficients, parameter))
+
+
+def numbers(backend: str, coefficients: Sequence[float], like: Any) -> Any:
+    """Numbers of an update that nobody skips or scales, where an array is."""
+    return _module(backend, "control").numbers(coefficients, like)
+
+
+def _module(backend: str, name: str) -> Any:
     return importlib.import_module(f"gpuadapt.kernels.{backend}.{name}")

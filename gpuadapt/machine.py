@@ -17,9 +17,9 @@ def describe_machine() -> dict[str, Any]:
     import numpy as np
 
     from gpuadapt.kernels import rules
-    from gpuadapt.kernels.cpu import dense, module, threads
+    from gpuadapt.kernels.cpu import many, module, threads
 
-    dense.kernel(rules.sgd, np.dtype(np.float32))
+    many.kernel(rules.sgd, np.dtype(np.float32))
     return {
         "gpuadapt": importlib.metadata.version("gpuadapt"),
         "python": platform.python_version(),

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import check_disjoint, check_parameter, describe, meets, merged, owner
+from .arrays import check_disjoint, check_parameter, describe
 from .errors import ParameterError, RuleError
-from .group import Group, Slot, coefficients, prepare_rows
+from .group import Group, Slot
 from .hyperparameters import SETTINGS, Hyperparameter, check_fits, check_initial, check_rule, expand
-from .rowgrad import RowGrad
+from .request import Last, request
 from .state import check, restore, snapshot
-from .structure import are_groups, check_apart, match
+from .steps import Steps
+from .structure import are_groups, flatten
 
 
 class Optimizer:
-    """Updates arrays in place with a rule, one fused kernel for each array.
+    """Updates arrays in place with a rule, all of them in one fused kernel.
 
     Parameters
     ----------
@@ -66,8 +67,6 @@ class Optimizer:
     param_groups : tuple of dict
         Hyperparameters by name, and "params", the names of the group's parameters. May be
         changed between steps.
-    step_count : int
-        Steps taken.
 
     Raises
     ------
@@ -107,7 +106,6 @@ class Optimizer:
         check_rule(rule)
         self.rule = rule
         self._initial = check_initial(rule, initial or {})
-        self.step_count = 0
         self._groups: list[Group] = []
         self._slots: dict[str, Slot] = {}
         self._template = self._build(params, common)
@@ -116,6 +114,7 @@ class Optimizer:
         check_disjoint((slot.name, slot.backend, slot.array) for slot in self._slots.values())
         for group in self._groups:
             group.prepare(0)
+        self._steps = Steps(list(self._slots.values()), self._groups)
 
     def _build(self, params: Any, common: dict[str, Any]) -> Any:
         """Make groups and slots; returns the structure of ``params`` with slots for arrays."""
@@ -150,21 +149,25 @@ class Optimizer:
         group.add(slot)
         return slot
 
-    @cached_property
-    def _memory(self) -> tuple[set[int | None], list[tuple[int, int, int]]]:
-        """Where gradients may not be: by owner, and by address for those without one."""
-        slots = self._slots.values()
-        arrays = [array for slot in slots for array in (slot.array, *slot.states.values())]
-        return {owner(array) for array in arrays}, merged(arrays)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_memory"}
+        self._steps.settle()  # before the slots are copied
+        return self.__dict__
 
-    def step(self, grads: Any) -> None:
+    def step(
+        self,
+        grads: Any,
+        *,
+        grad_scale: Any = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        skip_nonfinite: bool = False,
+        stream: Any = None,
+    ) -> None:
         """Update every parameter that has a gradient, in place.
 
         Everything is checked before anything is written: a step that raises has changed
-        nothing.
+        nothing. Gradients are divided by ``grad_scale``, checked, measured, clipped by norm
+        and then by value; weight decay and the rule see what comes of that.
 
         Parameters
         ----------
@@ -174,6 +177,19 @@ class Optimizer:
             gradient; or a `RowGrad`, where only some rows have one. A dict of name to
             gradient always works. With groups: a list, with the structure of each group's
             params. A gradient shares no memory with a parameter or a state.
+        grad_scale : float > 0, or LossScale, or CuPy array of one float32, optional
+            What the loss was multiplied by: gradients are divided by it.
+        max_norm : float > 0, optional
+            Largest Euclidean norm of all gradients together, with the duplicates of rows
+            merged: gradients of a larger one are multiplied by ``max_norm / norm`` (Pascanu et
+            al. 2013, algorithm 1). Infinity for the norm alone; see `last`.
+        clip_value : float > 0, optional
+            Each element of a gradient is brought between -clip_value and clip_value.
+        skip_nonfinite : bool
+            Change nothing, parameters, states and counts, if a gradient is not finite (or
+            its square not, in float64). Always so with a `LossScale`.
+        stream : cupy.cuda.Stream, optional
+            Where to launch; the current one by default.
 
         Raises
         ------
@@ -181,39 +197,71 @@ class Optimizer:
         RowIndexError
             Names the first row that is not in its table, and its position.
         """
-        pairs: list[tuple[Slot, Any]] = []
-        if isinstance(grads, Mapping) and not isinstance(self._template, dict):
-            match(self._slots, grads, pairs)
-        else:
-            match(self._template, grads, pairs)
-        owners, places = self._memory
-        for slot, grad in pairs:
-            for array in (grad.rows, grad.values) if isinstance(grad, RowGrad) else (grad,):
-                held = owner(array)
-                elsewhere = held is not None and held not in owners and None not in owners
-                if not elsewhere and meets(array, places):
-                    check_apart(slot.name, array, self._slots.values())
-        values = [group.prepare(self.step_count) for group in self._groups]
-        computed: dict[tuple[int, int], tuple[float, ...]] = {}
-        work: list[tuple[Slot, Any, Any, tuple[float, ...]]] = []
-        for slot, grad in pairs:
-            group = self._groups[slot.group]
-            key = (slot.group, slot.updates)
-            if key not in computed:
-                computed[key] = coefficients(
-                    group.rule, values[slot.group], slot.updates + 1, group.largest
-                )
-            if group.by_rows or isinstance(grad, RowGrad):
-                work.append((slot, *prepare_rows(slot, group, grad), computed[key]))
-            else:
-                work.append((slot, slot.bound(group.rule), grad, computed[key]))
-        # Nothing above has written to an array. Below only a launch can fail, by CuPy's
-        # compilation or a lack of memory: CUDA goes first, before the CPU's arrays are touched.
-        work.sort(key=lambda item: item[0].backend == "cpu")
-        for slot, update, grad, numbers in work:
-            update(grad, numbers)
-            slot.updates += 1
-        self.step_count += 1
+        by_name = isinstance(grads, Mapping) and not isinstance(self._template, dict)
+        given = flatten(self._slots if by_name else self._template, grads)
+        asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
+        with nullcontext() if stream is None else stream:
+            self._steps.take(given, asked)
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken, without those that were skipped; may wait for a GPU that skips some."""
+        return self._steps.count
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step may be captured in a CUDA graph (``stream.begin_capture()``).
+
+        Set it before the step that is taken before capturing. From then on a step neither
+        waits for the GPU nor needs new memory, if it is like the step before: gradients are
+        the same arrays, written anew, and options are the same. Call `prepare_replay` before a
+        captured step is replayed. Once a step has been captured, other steps are refused;
+        setting ``capturable`` again gives the captured step up.
+
+        Raises
+        ------
+        CaptureError
+            When set, if the parameters are not all on one CUDA device; by `step`, if it
+            cannot be captured: nothing has been launched then.
+        """
+        return self._steps.capturable
+
+    @capturable.setter
+    def capturable(self, value: bool) -> None:
+        self._steps.capturable = value
+
+    def prepare_replay(self, count: int = 1) -> None:
+        """Make the coefficients of the next steps, for a captured step that will be replayed.
+
+        They are those of the hyperparameters as they are now, and of the schedules; ``max_norm``
+        and ``max_row_norm`` stay as they were captured. A replay without coefficients writes
+        nothing, and `last` says that it was skipped.
+
+        Parameters
+        ----------
+        count : int, 1 to 512
+            How many replays will follow. It does not wait for the GPU, unless more than 512
+            replays may be under way.
+
+        Raises
+        ------
+        CaptureError, HyperparameterError
+        """
+        self._steps.prepare_replay(count)
+
+    @property
+    def last(self) -> Last | None:
+        """What became of the last step; waits for a GPU. None before the first.
+
+        Returns
+        -------
+        Last or None
+            (grad_norm, clip_factor, skipped): the norm of all gradients, unscaled, as a
+            float64 number that does not depend on threads, backend or the parameters' order,
+            or None if the step had no use for it; what ``max_norm`` made the gradients be
+            multiplied by, 1 for nothing; whether ``skip_nonfinite`` left everything as it was.
+        """
+        return self._steps.last
 
     @property
     def skipped_rows(self) -> int:
@@ -262,7 +310,8 @@ class Optimizer:
             raise ParameterError(f"no parameter {name!r}; there are {', '.join(self._slots)}")
         slot = self._slots[name]
         group = self._groups[slot.group]
-        return slot.rate(*group.rate(slot.updates, max(self.step_count - 1, 0)))
+        count = self._steps.settle()
+        return slot.rate(*group.rate(slot.updates, max(count - 1, 0)))
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot from which training resumes exactly, bit for bit.
@@ -274,7 +323,7 @@ class Optimizer:
             are code) and "state": for each parameter its "updates" and copies of its
             state arrays, where they live.
         """
-        return snapshot(self.rule, self.step_count, self._groups, self._slots)
+        return snapshot(self.rule, self._steps.settle(), self._groups, self._slots)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a snapshot of `state_dict`, made on either backend.
@@ -289,8 +338,9 @@ class Optimizer:
             With settings that this optimizer cannot have, such as another ``rowwise``.
         """
         check(state, self.rule, self._groups, self._slots)
+        self._steps.settle()
         restore(state, self._groups, self._slots)
-        self.step_count = state["step_count"]
+        self._steps.restart(state["step_count"])
 
     def __repr__(self) -> str:
         def shown(value: Any) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import rule
 
 from .arrays import DTYPES, backend_of, describe, namespace, on_device, plain
 from .errors import GradientError
-from .launch import bind_rows
+from .launch import bind_rows, numbers
 
 DUPLICATES = ("sum", "mean")
 """What rows that occur more than once are made into."""
@@ -37,6 +38,9 @@ class RowGrad:
     duplicates : {"sum", "mean"}
         Rows that occur more than once are summed first, in order of occurrence, or averaged
         (that sum divided by their number).
+    count : int, or array of int64 with one element, optional
+        Only so many rows, the first, are in use; all of them by default. As an array on a GPU
+        it may change when a step that has been captured is replayed.
 
     Raises
     ------
@@ -54,9 +58,11 @@ class RowGrad:
            [-1. , -1. ]], dtype=float32)
     """
 
-    __slots__ = ("_duplicates", "_rows", "_values")
+    __slots__ = ("_count", "_duplicates", "_rows", "_values")
 
-    def __init__(self, rows: Any, values: Any, *, duplicates: str = "sum") -> None:
+    def __init__(
+        self, rows: Any, values: Any, *, duplicates: str = "sum", count: Any = None
+    ) -> None:
         backend = _backend_of(rows)
         if backend is None or rows.ndim != 1 or rows.dtype not in (np.int32, np.int64):
             raise GradientError(
@@ -74,6 +80,7 @@ class RowGrad:
         self._rows = plain(rows)
         self._values = plain(values)
         self._duplicates = duplicates
+        self._count = None if count is None else _counted(count, self._rows, backend)
 
     @property
     def rows(self) -> Any:
@@ -89,6 +96,17 @@ class RowGrad:
     def duplicates(self) -> str:
         """What is done about rows that occur more than once."""
         return self._duplicates
+
+    @property
+    def count(self) -> Any:
+        """How many of the rows are in use, an int or an array on the GPU; None for all."""
+        return self._count
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """All arrays that it consists of."""
+        on_gpu = self._count is not None and not isinstance(self._count, int)
+        return (self._rows, self._values, *[self._count] * on_gpu)
 
     @classmethod
     def from_dense(cls, gradient: Any) -> RowGrad:
@@ -167,6 +185,29 @@ class RowGrad:
         return f"RowGrad({len(self.rows):,} rows, values {describe(self.values)})"
 
 
+def _counted(count: Any, rows: Any, backend: str) -> Any:
+    """How many rows are in use, where the backend wants it.
+
+    Raises
+    ------
+    GradientError
+    """
+    if backend == "cuda" and backend_of(count) == "cuda":
+        if count.size == 1 and count.dtype == np.int64:
+            return count.reshape(1)
+    else:
+        try:
+            number = operator.index(count.item() if getattr(count, "ndim", None) == 0 else count)
+        except TypeError:
+            number = -1
+        if 0 <= number <= len(rows):
+            with on_device(rows):
+                return number if backend == "cpu" else namespace(backend).full(1, number, np.int64)
+    raise GradientError(
+        f"count: got {count!r}, expected 0 to {len(rows)}, or one int64 where rows are"
+    )
+
+
 def _backend_of(array: Any) -> str | None:
     """As `backend_of`, without masked arrays: what is masked would be taken for numbers."""
     return None if isinstance(array, np.ma.MaskedArray) else backend_of(array)
@@ -180,5 +221,7 @@ def overwrite(p: Any, g: Any, h: Any) -> Any:
 
 def _overwrite(table: Any, gradient: RowGrad) -> None:
     """Write the merged rows over those of a table."""
-    update = bind_rows(overwrite, backend_of(table) or "cpu", table, ())
-    update(update.prepare(gradient.rows, gradient.values, gradient.duplicates, False, math.inf), ())
+    backend = backend_of(table) or "cpu"
+    update = bind_rows(overwrite, backend, table)
+    given = gradient.rows, gradient.values, gradient.duplicates
+    update(update.prepare(*given, None, False, math.inf), FIRST, numbers(backend, (), table))

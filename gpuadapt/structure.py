@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend_of, describe, namespace, plain
+from .arrays import backend_of, describe, namespace
 from .errors import GradientError
 from .group import Slot
 from .rowgrad import RowGrad
@@ -22,33 +22,34 @@ def are_groups(params: Any) -> bool:
     )
 
 
-def match(template: Any, grads: Any, pairs: list[tuple[Slot, Any]]) -> None:
-    """Append (slot, gradient) for every gradient that is not None, all of them checked.
+def flatten(template: Any, grads: Any) -> list[Any]:
+    """Gradients in the order of the slots, which ``template`` has in place of arrays.
 
-    ``template`` is the structure of the parameters with slots in place of arrays.
+    Raises
+    ------
+    GradientError
+        They have another structure.
     """
     if isinstance(template, Slot):
-        if grads is not None:
-            check_gradient(template, grads)
-            pairs.append((template, grads if type(grads) is template.kind else plain(grads)))
-    elif isinstance(template, dict):
+        return [grads]
+    if isinstance(template, dict):
         if not isinstance(grads, Mapping):
             raise GradientError(f"gradients: got {describe(grads)}, expected a dict by name")
         if grads.keys() != template.keys():
             problems = [f"unknown {name!r}" for name in grads if name not in template]
             problems += [f"missing {name!r}" for name in template if name not in grads]
             raise GradientError(f"gradients: {', '.join(problems)} (None stands for no gradient)")
-        for name, slot in template.items():
-            match(slot, grads[name], pairs)
-    else:
-        if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
-            got = len(grads) if isinstance(grads, (list, tuple)) else describe(grads)
-            raise GradientError(
-                f"gradients: got {got}, expected a list of {len(template)} "
-                "(None stands for no gradient)"
-            )
-        for part, grad in zip(template, grads, strict=True):
-            match(part, grad, pairs)
+        return [grads[name] for name in template]
+    if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
+        got = len(grads) if isinstance(grads, (list, tuple)) else describe(grads)
+        raise GradientError(
+            f"gradients: got {got}, expected a list of {len(template)} "
+            "(None stands for no gradient)"
+        )
+    if all(type(part) is Slot for part in template):
+        return list(grads)
+    parts = zip(template, grads, strict=True)
+    return [grad for part, given in parts for grad in flatten(part, given)]
 
 
 def check_gradient(slot: Slot, grad: Any) -> None:

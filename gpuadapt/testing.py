@@ -22,7 +22,7 @@ from gpuadapt.kernels.rule import Rule, from_program
 from .arrays import check_device, namespace
 from .errors import BackendError, RuleError
 from .hyperparameters import RANGES, SETTINGS
-from .launch import bind
+from .launch import update_once
 from .optimizer import Optimizer
 from .oracle import any_bits, author, evaluate, same_bits
 from .rowgrad import RowGrad
@@ -248,7 +248,7 @@ def _run(
 ) -> list[np.ndarray]:
     xp = namespace(backend)
     parameter, gradient, *states = [xp.array(array) for array in arrays]
-    bind(rule, backend, parameter, states)(gradient, numbers)
+    update_once(rule, backend, parameter, gradient, states, numbers)
     new = (parameter, *states)
     return [np.array(array) if backend == "cpu" else array.get() for array in new]
 
@@ -274,7 +274,7 @@ def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling |
         _same(rule, "cpu", dtype, _run(rule, "cpu", small, numbers), wanted)
         wide = [np.repeat(a, 2)[::2] for a in small]
         parameter, gradient, *states = wide
-        bind(rule, "cpu", parameter, states)(gradient, numbers)
+        update_once(rule, "cpu", parameter, gradient, states, numbers)
         _same(rule, "cpu, strided", dtype, [parameter, *states], wanted)
         if cuda:
             _same(rule, "cuda", dtype, cuda(small, numbers), wanted)

@@ -18,6 +18,25 @@ from .rule import Rule, from_program
 Option = Callable[..., object]
 
 
+def unscale(p, g, h):
+    """g <- g / grad_scale"""
+    return p, g / h.grad_scale
+
+
+def clip_norm(p, g, h):
+    """g <- clip_factor g
+
+    Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural networks, 2013,
+    algorithm 1, with threshold / norm, or 1 for smaller norms, as clip_factor.
+    """
+    return p, h.clip_factor * g
+
+
+def clip_value(p, g, h):
+    """g <- min(max(g, -clip_value), clip_value)"""
+    return p, minimum(maximum(g, -h.clip_value), h.clip_value)  # noqa: F821
+
+
 def maximize(p, g, h):
     """g <- -g"""
     return p, -g
@@ -51,7 +70,10 @@ def after(p, g, h):
     return p - h.lr * h.weight_decay * p, g
 
 
-BEFORE: dict[str, Option] = {f.__name__: f for f in (maximize, l2, decoupled, absolute)}
+STEP: dict[str, Option] = {f.__name__: f for f in (unscale, clip_norm, clip_value)}
+"""Options that `Optimizer.step` asks for, not a group's settings."""
+
+BEFORE: dict[str, Option] = STEP | {f.__name__: f for f in (maximize, l2, decoupled, absolute)}
 """Options in the order in which they are applied, before the rule's first line."""
 
 AFTER: dict[str, Option] = {f.__name__: f for f in (after,)}

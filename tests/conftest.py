@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,9 @@ from typing import Any
 import hostcupy
 import numpy as np
 import pytest
-from gpuadapt.kernels.cuda import dense as cuda_dense
-from gpuadapt.kernels.cuda import rows as cuda_rows
+from gpuadapt.kernels.cuda import control, dense, many, rows, squares
 
-from gpuadapt import arrays, group, launch
+from gpuadapt import arrays, launch
 from gpuadapt.oracle import evaluate
 
 
@@ -90,8 +90,10 @@ def install(library: Any) -> None:
     else:
         sys.modules["cupy"] = library
     arrays.check_device.cache_clear()
-    for kept in (cuda_dense.kernels, *cuda_rows.KERNELS):
-        kept.cache_clear()
+    for module in (control, dense, many, rows, squares):
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
 
 
 @contextmanager
@@ -130,25 +132,38 @@ def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.Mark
     ])  # fmt: skip
 
 
+class ByNumpy:
+    """As `gpuadapt.kernels.cpu.many.Many`, compiling nothing."""
+
+    def __init__(self, rule: Any, arrays: Any) -> None:
+        self.rule, self.arrays = rule, arrays
+
+    def __call__(self, gradients: Any, firsts: Any, numbers: Any) -> None:
+        for of, address, first in zip(self.arrays, gradients.tolist(), firsts, strict=True):
+            if address:
+                parameter, *states = of
+                kind = ctypes.c_byte * parameter.nbytes
+                gradient = np.frombuffer(kind.from_address(address), parameter.dtype)
+                coefficients = numbers[first : first + len(self.rule.coefficients)]
+                given = [parameter, gradient.reshape(parameter.shape), *states]
+                for array, values in zip(
+                    of, evaluate(self.rule, given, coefficients), strict=True
+                ):
+                    array[...] = values
+
+
 @pytest.fixture
 def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense updates on the CPU by NumPy, which compiles nothing: for what asks for a formula.
 
     That kernels have these bits is what test_bits and test_testing say.
     """
+    bind_many = launch.bind_many
 
-    def bind(rule: Any, where: str, parameter: Any, states: Any) -> Any:
-        if where != "cpu":
-            return launch.bind(rule, where, parameter, states)
+    def bind(rule: Any, where: str, arrays: Any) -> Any:
+        return ByNumpy(rule, arrays) if where == "cpu" else bind_many(rule, where, arrays)
 
-        def update(gradient: Any, numbers: Any) -> None:
-            new = evaluate(rule, [parameter, gradient, *states], numbers)
-            for array, values in zip((parameter, *states), new, strict=True):
-                array[...] = values
-
-        return update
-
-    monkeypatch.setattr(group, "bind", bind)
+    monkeypatch.setattr(launch, "bind_many", bind)
 
 
 @pytest.fixture

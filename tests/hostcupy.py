@@ -6,6 +6,7 @@ that code which would fail on a real CuPy array fails here too.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import types
@@ -53,13 +54,15 @@ class ndarray:
     ndim = property(lambda self: self.host.ndim)
     itemsize = property(lambda self: self.host.itemsize)
     flags = property(lambda self: self.host.flags)
-    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data, mem=self.memory))
+    data = property(lambda self: MemoryPointer(self))
     memory = property(lambda self: _root(self.host))
 
     def get(self):
+        not_captured("waiting")
         return self.host.copy()
 
     def copy(self):
+        not_captured("memory")
         return ndarray(self.host.copy(), Device.current[-1])
 
     def reshape(self, *shape):
@@ -80,12 +83,93 @@ class ndarray:
         return int(self.host)
 
     def fill(self, value):
-        self.host.fill(value)
+        run(lambda: self.host.fill(value))
 
     def sort(self):
         assert self.ndim == 1 and self.flags.c_contiguous
         assert self.device.id == Device.current[-1]
-        self.host.sort()
+        assert Pool.current, "what sorting needs would come from a pool that others use"
+        run(self.host.sort)
+
+
+class MemoryPointer:
+    """Where an array is."""
+
+    def __init__(self, array):
+        self.array, self.ptr, self.mem = array, array.host.ctypes.data, array.memory
+
+    def copy_from_host_async(self, address, size):
+        not_captured("a copy from the host")
+        assert self.array.flags.c_contiguous and size == self.array.host.nbytes
+        ctypes.memmove(self.ptr, address, size)
+
+
+class Stream:
+    """A CUDA stream: what it is given is done at once, or captured."""
+
+    current: list[Stream] = []
+    captured: list | None = None
+
+    def __enter__(self):
+        self.current.append(self)
+        return self
+
+    def __exit__(self, *_):
+        self.current.pop()
+
+    def begin_capture(self):
+        assert self.current[-1] is self
+        Stream.captured = []
+
+    def end_capture(self):
+        captured, Stream.captured = Stream.captured, None
+        return Graph(captured)
+
+    def is_capturing(self):
+        return Stream.captured is not None
+
+
+Stream.current.append(Stream())
+
+
+class Graph:
+    """What a stream has captured."""
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+
+    def launch(self, stream=None):
+        for node in self.nodes:
+            node()
+
+
+def run(action):
+    """Do something on the current stream."""
+    if Stream.captured is None:
+        action()
+    else:
+        Stream.captured.append(action)
+
+
+def not_captured(what):
+    """A captured step neither waits nor finds memory."""
+    assert Stream.captured is None, what
+
+
+class Pool:
+    """`cupy.cuda.MemoryPool`."""
+
+    current: list[object] = []
+
+    def malloc(self, size):
+        raise AssertionError
+
+
+@contextlib.contextmanager
+def using_allocator(allocator):
+    Pool.current.append(allocator)
+    yield
+    Pool.current.pop()
 
 
 def _root(array):
@@ -94,28 +178,34 @@ def _root(array):
     return array
 
 
+def made(host):
+    """A new array."""
+    not_captured("memory")
+    return ndarray(host, Device.current[-1])
+
+
 def asarray(array):
-    return array if isinstance(array, ndarray) else ndarray(np.array(array))
+    return array if isinstance(array, ndarray) else made(np.array(array))
 
 
 def ascontiguousarray(array):
-    return array if array.flags.c_contiguous else ndarray(array.host.copy(), Device.current[-1])
+    return array if array.flags.c_contiguous else made(array.host.copy())
 
 
 def zeros_like(array):
-    return ndarray(np.zeros_like(array.host), Device.current[-1])
+    return made(np.zeros_like(array.host))
 
 
 def made_by(function):
     """A function of NumPy's that makes an array, for ours."""
-    return lambda *arguments: ndarray(function(*arguments), Device.current[-1])
+    return lambda *arguments: made(function(*arguments))
 
 
 def empty(*arguments):
     """Memory that somebody has used before."""
-    made = np.empty(*arguments)
-    made.view(np.uint8).fill(0xA5)
-    return ndarray(made, Device.current[-1])
+    used = np.empty(*arguments)
+    used.view(np.uint8).fill(0xA5)
+    return made(used)
 
 
 def broadcast_to(array, shape):
@@ -137,39 +227,39 @@ class ElementwiseKernel:
         assert "--fmad=false" in options
         assert re.fullmatch(r"[a-zA-Z_]\w*", name, re.ASCII)
 
-    def __call__(self, *arguments, size=None):
+    def __call__(self, *arguments):
         assert len(arguments) == len(self.params), (self.name, len(arguments), self.params)
+        raw = [p[0] == "raw" for p in self.params]
         arrays = [a.host for a in arguments if isinstance(a, ndarray)]
-        scalars = [float(a) for a in arguments if not isinstance(a, ndarray)]
-        dtype, shape = arrays[0].dtype, arrays[0].shape
-        assert all(a.dtype == dtype and a.shape == shape for a in arrays)
-        if size is None:
-            size = arrays[0].size
-        else:
-            assert all(a.flags.c_contiguous and a.ctypes.data % 16 == 0 for a in arrays)
+        whole = [a.host for a, r in zip(arguments, raw, strict=True)
+                 if isinstance(a, ndarray) and not r]  # fmt: skip
+        scalars = [a for a in arguments if not isinstance(a, ndarray)]
+        assert all(type(a) is np.int64 for a in scalars)
+        dtype, shape = whole[0].dtype, whole[0].shape
+        assert all(a.dtype == dtype and a.shape == shape for a in whole)
         assert all(a.device.id == Device.current[-1] for a in arguments if isinstance(a, ndarray))
         self.launches.append(self.name)
-        strides = [s for a in arrays for s in a.strides]
-        _compile(self._text(dtype))(
-            ctypes.c_ssize_t(size),
+        strides = [s for a in arrays for s in (a.strides + (0,) * len(shape))[: len(shape)]]
+        function = _compile(self._text(dtype))
+        run(lambda: function(
+            ctypes.c_ssize_t(whole[0].size),
             ctypes.c_ssize_t(len(shape)),
             (ctypes.c_ssize_t * max(len(shape), 1))(*shape),
             (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)),
             (ctypes.c_ssize_t * max(len(strides), 1))(*strides),
             (ctypes.c_double * max(len(scalars), 1))(*scalars),
-        )
+        ))  # fmt: skip
 
     def _text(self, dtype):
         before, inside = [], []
         arrays = scalars = 0
         for *kind, name in self.params:
-            if kind == ["int64"] or (kind == ["T"] and name.startswith("h_")):
-                ctype = "long long" if kind == ["int64"] else "T"
-                before.append(f"const {ctype} {name} = ({ctype})scalars[{scalars}];")
+            if kind == ["int64"]:
+                before.append(f"const long long {name} = (long long)scalars[{scalars}];")
                 scalars += 1
                 continue
-            if kind == ["raw", "T"]:
-                before.append(f"T *{name} = (T *)pointers[{arrays}];")
+            if kind == ["raw", "float64"]:
+                before.append(f"const double *{name} = (const double *)pointers[{arrays}];")
             else:
                 at = f"offset(i, ndim, shape, strides + {arrays} * ndim)"
                 inside.append(f"T &{name} = *(T *)((char *)pointers[{arrays}] + {at});")
@@ -209,6 +299,7 @@ RAW = r"""
 using std::ptrdiff_t;
 #define __device__
 #define __global__
+#define __shared__ static
 struct coordinates { int x; };
 static coordinates threadIdx, blockIdx, blockDim;
 
@@ -234,6 +325,7 @@ static void __syncwarp() {
     swapcontext(&fibers[x], &host);
     threadIdx.x = x;
 }
+static void __syncthreads() { __syncwarp(); }
 static double exchange(double value, int from) {
     exchanged[threadIdx.x] = value;
     __syncwarp();
@@ -289,7 +381,7 @@ TYPES = {"int": np.int32, "long long": np.int64, "float": np.float32,
 
 
 class RawKernel:
-    """`cupy.RawKernel`: compiled when it is first run."""
+    """`cupy.RawKernel`."""
 
     launches: list[str] = []
 
@@ -301,6 +393,9 @@ class RawKernel:
         self.arguments = [
             re.fullmatch(r"\s*([a-z ]+?) (\*?)\w+\s*", a) for a in arguments.split(",")
         ]
+
+    def compile(self):
+        self.function = _compile(self._text())
 
     def __call__(self, grid, block, given):
         assert len(given) == len(self.arguments)
@@ -315,15 +410,15 @@ class RawKernel:
                 assert type(value) is kind, (argument[0], type(value))
                 values.append(np.array(value))
         self.launches.append(self.name)
-        _compile(self._text())(
+        run(lambda: self.function(
             ctypes.c_longlong(*grid),
             ctypes.c_int(*block),
             (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values)),
-        )
+        ))  # fmt: skip
 
     def _text(self):
         given = ", ".join(f"*({a[1]} {a[2]}*)given[{k}]" for k, a in enumerate(self.arguments))
-        waits = "true" if re.search("__syncwarp|__shfl", self.code) else "false"
+        waits = "true" if re.search("__sync|__shfl", self.code) else "false"
         return (
             RAW
             + self.code
@@ -348,7 +443,9 @@ def module():
     cupy = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
     names = {
+        "__version__": "14.0.0",
         "ndarray": ndarray,
+        "full": made_by(np.full),
         "asarray": asarray,
         "arange": made_by(np.arange),
         "ascontiguousarray": ascontiguousarray,
@@ -359,7 +456,13 @@ def module():
         "shares_memory": shares_memory,
         "ElementwiseKernel": ElementwiseKernel,
         "RawKernel": RawKernel,
-        "cuda": types.SimpleNamespace(runtime=runtime),
+        "cuda": types.SimpleNamespace(
+            runtime=runtime,
+            MemoryPool=Pool,
+            Stream=Stream,
+            get_current_stream=lambda: Stream.current[-1],
+            using_allocator=using_allocator,
+        ),
     }
     vars(cupy).update(names)
     return cupy

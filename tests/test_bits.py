@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from cases import CASES, KINDS, RULES
 from conftest import crossed
-from gpuadapt.kernels.cpu import dense
+from gpuadapt.kernels.cpu import many, threads
 
 import gpuadapt as ga
 from gpuadapt.oracle import any_bits, evaluate, same_bits
 
-LARGE = dense.ALONE + dense.SPAN + 37
+LARGE = threads.ALONE + many.SPAN + 37
 """Elements enough for several threads, and a remainder."""
 
 
@@ -35,12 +35,11 @@ def some_coefficients(rule):
 
 def run(backend, rule, arrays, coefficients):
     """One update of (parameter, gradient, *states) on a backend; the new parameter and states."""
-    from gpuadapt.launch import bind
+    from gpuadapt.launch import update_once
 
     parameter, gradient, *states = map(backend.array, arrays)
-    bind(rule, "cpu" if backend.name == "cpu" else "cuda", parameter, states)(
-        gradient, coefficients
-    )
+    where = "cpu" if backend.name == "cpu" else "cuda"
+    update_once(rule, where, parameter, gradient, states, coefficients)
     return [backend.numpy(array) for array in (parameter, *states)]
 
 
@@ -130,7 +129,7 @@ def test_cuts_do_not_matter(case, backend, dtype):
     start = random.normal(size=LARGE).astype(dtype)
     gradients = random.normal(size=(2, LARGE)).astype(dtype)
     whole = train(case, backend, [start], [gradients], steps=2)
-    cuts = [0, 1, 6, 1000, dense.SPAN + 3, LARGE]
+    cuts = [0, 1, 6, 1000, many.SPAN + 3, LARGE]
     parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
     cut = train(case, backend, [start[s] for s in parts], [gradients[:, s] for s in parts], steps=2)
     count = len(parts)
@@ -174,10 +173,10 @@ def test_threads_do_not_matter():
 @pytest.mark.parametrize("prefetched", [False, True])
 def test_prefetching_does_not_matter(dtype, prefetched, monkeypatch):
     """Beyond the size from which it is used, against the same array in pieces."""
-    monkeypatch.setattr(dense, "PREFETCHED", prefetched)
-    monkeypatch.setattr(dense, "kernel", dense.kernel.__wrapped__)
+    monkeypatch.setattr(many, "PREFETCHED", prefetched)
+    monkeypatch.setattr(many, "kernel", many.kernel.__wrapped__)
     assert ("streamed" in ga.Adam(np.ones(1)).rule.source("cpu", "dense", dtype)) == prefetched
-    size = dense.CACHED // dtype.itemsize + dense.SPAN + 37
+    size = many.CACHED // dtype.itemsize + many.SPAN + 37
     random = np.random.default_rng(6)
     start, gradient = random.normal(size=(2, size)).astype(dtype)
     whole, pieces = start.copy(), start.copy()
@@ -193,8 +192,8 @@ def test_where_a_cache_line_begins_does_not_matter(dtype):
     start, gradient = random.normal(size=(2, LARGE)).astype(dtype)
     expected = start.copy()
     ga.Adam(expected, lr=0.1).step(gradient)
-    for offset in range(dense.LINE // dtype.itemsize + 1):
-        for size in (LARGE, dense.ALONE + 1, dense.ALONE + dense.SPAN - offset):
+    for offset in range(many.LINE // dtype.itemsize + 1):
+        for size in (LARGE, threads.ALONE + 1, threads.ALONE + many.SPAN - offset):
             w = np.empty(offset + size, dtype)[offset:]
             w[:] = start[:size]
             ga.Adam(w, lr=0.1).step(gradient[:size])

@@ -19,7 +19,7 @@ def test_a_launch_that_fails_comes_before_the_cpu(host, monkeypatch):
     def fail(*arguments, **settings):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(hostcupy.ElementwiseKernel, "__call__", fail)
+    monkeypatch.setattr(hostcupy.RawKernel, "__call__", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         optimizer.step({"w": np.ones(3), "v": host.array(np.ones(3))})
     assert np.array_equal(w, np.ones(3))

@@ -1,10 +1,12 @@
-"""What Numba lacks: `prefetch` a line, `claim` shared work, a `part` of a row."""
+"""What Numba lacks: `prefetch` a line, `claim` shared work, a `part` of a row, memory by address."""
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -68,6 +70,27 @@ def _part(typing_context: Any, matrix: Any, row: Any, first: Any, last: Any) -> 
     return view(matrix, types.intp, types.intp, types.intp), generate
 
 
+def _memory(typing_context: Any, kind: Any, address: Any, size: Any) -> Any:
+    """``size`` elements of a kind (such as ``np.float32``) at an address, as an array."""
+    view = types.Array(kind.instance_type, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, address, size = arguments
+        itemsize = context.get_constant(types.intp, view.dtype.bitwidth // 8)
+        result = context.make_array(view)(context, builder)
+        populate_array(
+            result,
+            data=builder.inttoptr(address, context.get_data_type(view.dtype).as_pointer()),
+            shape=cgutils.pack_array(builder, [size]),
+            strides=cgutils.pack_array(builder, [itemsize]),
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return result._getvalue()
+
+    return view(kind, types.int64, types.intp), generate
+
+
 def _nothing(array: Any, index: Any) -> None:
     """In plain Python there are no cache lines to speak of."""
 
@@ -84,7 +107,14 @@ def _slice(matrix: Any, row: int, first: int, last: int) -> Any:
     return matrix[row, first:last]
 
 
+def _numpy(kind: Any, address: int, size: int) -> Any:
+    """In plain Python NumPy has such views too."""
+    bytes_ = ctypes.c_byte * (int(size) * np.dtype(kind).itemsize)
+    return np.frombuffer(bytes_.from_address(int(address)), kind)
+
+
 _disabled: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
 claim: Any = _add if _disabled else intrinsic(_claim)
 part: Any = _slice if _disabled else intrinsic(_part)
+memory: Any = _numpy if _disabled else intrinsic(_memory)

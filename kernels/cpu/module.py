@@ -34,7 +34,7 @@ def imports(title: str) -> str:
             "import numpy as np",
             "from numba import njit, prange, types",
             # The text is what kernels are kept by: this line stands for what it imports.
-            f"from {__package__}.intrinsics import claim, part, prefetch  # {_imported()}\n",
+            f"from {__package__}.intrinsics import claim, memory, part, prefetch  # {_imported()}\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
         ]
     )

@@ -63,6 +63,13 @@ def {name}({arguments}, partial):
     return partial[0]
 """
 
+SPAN = """
+
+@njit(**OPTIONS)
+def span({inside}):
+{span}
+"""
+
 ROWS = """
 
 @njit(**OPTIONS)
@@ -78,11 +85,6 @@ def clip(x, most, partial):
         factor = T(most / norm)
         for i in range(x.size):
             x[i] *= factor
-
-
-@njit(**OPTIONS)
-def span({inside}):
-{span}
 
 
 # Arrays are not handed from function to function here: Numba would count references to them,

@@ -10,16 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
+from ..numbers import SCALE
 from ..rule import Rule
 from ..summation import SUMS
+from ..summation import SPAN as SUMMED
 from . import module, threads
 from .batch import Batch
-from .row_text import ADDITIONS, FREQUENT, ROWS, SQUARES, TYPES
+from .headers import address
+from .row_text import ADDITIONS, FREQUENT, ROWS, SPAN, SQUARES, TYPES
+from .squares import Squares
 
 ALONE = 16384
 """Elements of a batch up to which one thread is faster."""
@@ -44,38 +48,71 @@ LINE = 64
 def source(rule: Rule, dtype: np.dtype) -> str:
     """The generated Python module, as Numba compiles it."""
     coefficients = list(rule.coefficients)
-    parameter, gradient = f"{rule.parameter}_", f"{rule.gradient}_"
-    states = [f"{name}_" for name in rule.states]
+    gradient, states = f"{rule.gradient}_", [f"{name}_" for name in rule.states]
     by_row = [f"{name}_" for name in rule.row_states]
-    arrays, written = [parameter, gradient, *states], [parameter, *states]
-    matrices = [name for name in written if name not in by_row]
+    arrays, written = [f"{rule.parameter}_", gradient, *states], [f"{rule.parameter}_", *states]
     mean = ["mean_square"] * (rule.squared is not None)
+    span = SPAN.format(
+        inside=", ".join([*arrays, *mean, *coefficients]), span=_span(rule, by_row, mean)
+    )
     return (
         module.header(rule, dtype, "rows")
         + ADDITIONS
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
         + _row_squares(rule)
-        + ROWS.format(
-            dtype=dtype,
-            arguments=", ".join([*arrays, *coefficients]),
-            inside=", ".join([*arrays, *mean, *coefficients]),
-            gradient=gradient,
-            span=_span(rule, by_row, mean),
-            update=_indented(_update(rule), 12),
-            asked_last=_indented([f"prefetch({name}, begin + width - 1)" for name in matrices], 20),
-            asked=_indented([f"prefetch({name}, begin + j)" for name in matrices], 24),
-            followed=FOLLOWED // dtype.itemsize,
-            line=LINE // dtype.itemsize,
-            ahead=AHEAD,
-            sums=SUMS,
-            rounded=_indented([f"{name} = T({name})" for name in coefficients], 4),
-            types=", ".join(
-                [TYPES, "MATRIX", "READONLY"]
-                + ["COLUMN" if name in by_row else "MATRIX" for name in states]
-                + ["types.float64"] * len(coefficients)
-                + ["types.boolean"]
-            ),
+        + span
+        + _rows(
+            dtype,
+            [*arrays, *coefficients],
+            ["MATRIX", "READONLY", *("COLUMN" if name in by_row else "MATRIX" for name in states)]
+            + ["types.float64"] * len(coefficients),
+            gradient,
+            _update(rule),
+            coefficients,
+            [name for name in written if name not in by_row],
         )
+    )
+
+
+def squares_source(dtype: np.dtype) -> str:
+    """As `source`, of the kernel that writes the sum of squares of each row's gradient."""
+    text = module.imports(f"squares of rows, {dtype}") + f"\nT = np.{dtype}\n" + ADDITIONS
+    for name, arguments, value in (("squares", "x", "x[i]"), ("scaled", "x, scale", "x[i] / scale")):
+        text += SQUARES.format(name=name, arguments=arguments, first="x", value=value, sums=SUMS)
+    return text + _rows(
+        dtype,
+        ["g_", "scale", "squared"],
+        ["READONLY", "types.float64", "types.Array(types.float64, 1, 'C')"],
+        "g_",
+        [f"squared[i] = scaled(total, scale, part(partial, k, 0, {SUMS}))"],
+        ["scale"],
+        [],
+    )
+
+
+def _rows(
+    dtype: np.dtype,
+    arguments: Sequence[str],
+    kinds: Sequence[str],
+    gradient: str,
+    update: Sequence[str],
+    rounded: Sequence[str],
+    asked: Sequence[str],
+) -> str:
+    """The kernel: arguments and their types, what it does to a row, what is asked for ahead."""
+    return ROWS.format(
+        dtype=dtype,
+        arguments=", ".join(arguments),
+        gradient=gradient,
+        update=_indented(update, 12),
+        asked_last=_indented([f"prefetch({name}, begin + width - 1)" for name in asked], 20),
+        asked=_indented([f"prefetch({name}, begin + j)" for name in asked] or ["pass"], 24),
+        followed=FOLLOWED // dtype.itemsize,
+        line=LINE // dtype.itemsize,
+        ahead=AHEAD,
+        sums=SUMS,
+        rounded=_indented([f"{name} = T({name})" for name in rounded], 4),
+        types=", ".join([TYPES, *kinds, "types.boolean"]),
     )
 
 
@@ -138,6 +175,13 @@ def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
 
 
 @cache
+def squares_kernel(dtype: np.dtype) -> Callable[..., None]:
+    """The compiled kernel of `squares_source`."""
+    compiled: Callable[..., None] = module.load("row_squares", squares_source(dtype)).rows
+    return compiled
+
+
+@cache
 def _sum_frequent(dtype: np.dtype) -> Callable[..., None]:
     text = module.imports(f"sums of frequent rows, {dtype}") + ADDITIONS
     text += FREQUENT.format(dtype=dtype)
@@ -146,7 +190,7 @@ def _sum_frequent(dtype: np.dtype) -> Callable[..., None]:
 
 
 class Plan(NamedTuple):
-    """What `Update.prepare` leaves for one call of the update."""
+    """What `Rows.prepare` leaves for one call of the update."""
 
     keys: np.ndarray
     arrays: Sequence[np.ndarray]
@@ -159,7 +203,7 @@ class Plan(NamedTuple):
     parts: int
 
 
-class Update:
+class Rows:
     """Updates rows of one table, in place; keeps between steps what it needs for one."""
 
     def __init__(self, rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]) -> None:
@@ -171,13 +215,20 @@ class Update:
         ]
         self._whole = all(array.flags.carray for array in arrays)
         self._kernel = kernel(rule, parameter.dtype)
+        self._coefficients = len(rule.coefficients)
         self._batch = Batch()
         self.skipped = 0
         """Rows that were out of range and left out, so far."""
         self._work = _workspace(0, 0, 0, parameter.dtype)
 
     def prepare(
-        self, rows: np.ndarray, values: np.ndarray, duplicates: str, skip: bool, most: float
+        self,
+        rows: np.ndarray,
+        values: np.ndarray,
+        duplicates: str,
+        count: int | None,
+        skip: bool,
+        most: float,
     ) -> Plan:
         """Check and sort the row numbers of a step; nothing is written yet.
 
@@ -186,6 +237,8 @@ class Update:
         rows : ndarray of int32 or int64, shape (n,)
         values : ndarray of the parameter's type, shape (n, *row shape)
         duplicates : {"sum", "mean"}
+        count : int or None
+            Of the rows, only so many are in use; None for all.
         skip : bool
             Leave out rows that are out of range.
         most : float
@@ -196,6 +249,7 @@ class Update:
         RowIndexError
             A row is out of range, and they are not to be skipped.
         """
+        rows, values = rows[:count], values[:count]
         parts = 1 if values.size <= ALONE else numba.get_num_threads()
         self._batch.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), *self._widths[0])
@@ -228,33 +282,53 @@ class Update:
         """Of the position in a key."""
         return np.uint64((1 << self._batch.shift) - 1)
 
-    def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
-        batch, work, values, keys = self._batch, self._work, plan.values, plan.keys
-        if values.shape[1] == 0:
-            return
-        if keys.size:
-            totals = work.totals[: len(batch.frequent)]
-            if len(totals):
-                block = LINE // values.itemsize
-                threads.call(
-                    _sum_frequent(values.dtype),
-                    keys, self._mask, batch.frequent, values, totals, block,
-                )  # fmt: skip
-            parameter, *states = (
-                array.reshape(len(array), *width)
-                for array, width in zip(plan.arrays, self._widths, strict=True)
+    def partials(self, plan: Plan) -> int:
+        """How many numbers `squares` writes."""
+        return -(-len(plan.values) // SUMMED)
+
+    def squares(self, plan: Plan, numbers: np.ndarray, partial: np.ndarray) -> None:
+        """Write sums of squares of the gradient, duplicates merged, divided by the scale."""
+        n = len(plan.values)
+        squared = np.zeros(n)
+        self._run(
+            squares_kernel(plan.values.dtype), plan, math.inf, plan.values, numbers[SCALE], squared
+        )
+        if n:
+            Squares(squared.dtype, [n], squared=False)(
+                np.array([address(squared)]), 1.0, partial
             )
+
+    def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
+        """Update; ``numbers[first]`` is the first coefficient."""
+        parameter, *states = (
+            array.reshape(len(array), *width)
+            for array, width in zip(plan.arrays, self._widths, strict=True)
+        )
+        coefficients = numbers[first : first + self._coefficients].tolist()
+        most = plan.most * numbers[SCALE]
+        self._run(self._kernel, plan, most, parameter, plan.values, *states, *coefficients)
+        if plan.touched is not None:
+            for array, part in zip(self._arrays, plan.arrays, strict=True):
+                array[plan.touched] = part
+        self.skipped += self._batch.wrong
+
+    def _run(self, kernel: Callable[..., None], plan: Plan, most: float, *arguments: Any) -> None:
+        batch, work, values, keys = self._batch, self._work, plan.values, plan.keys
+        if values.shape[1] == 0 or keys.size == 0:
+            return
+        totals = work.totals[: len(batch.frequent)]
+        if len(totals):
+            block = LINE // values.itemsize
             threads.call(
-                self._kernel,
-                work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
-                np.uint64(batch.shift), batch.frequent, totals, batch.often, plan.mean, plan.most,
-                work.buffers[: plan.parts], work.merged[: plan.parts], work.partial,
-                parameter, values, *states, *coefficients,
+                _sum_frequent(values.dtype),
+                keys, self._mask, batch.frequent, values, totals, block,
             )  # fmt: skip
-            if plan.touched is not None:
-                for array, part in zip(self._arrays, plan.arrays, strict=True):
-                    array[plan.touched] = part
-        self.skipped += batch.wrong
+        threads.call(
+            kernel,
+            work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
+            np.uint64(batch.shift), batch.frequent, totals, batch.often, plan.mean, most,
+            work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, *arguments,
+        )  # fmt: skip
 
 
 class _Workspace(NamedTuple):
@@ -279,8 +353,3 @@ def _workspace(parts: int, frequent: int, width: int, dtype: np.dtype) -> _Works
         np.empty((frequent, width), dtype),
         np.empty((parts, SUMS)),
     )
-
-
-def bind(rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]) -> Update:
-    """An update of these arrays by rows."""
-    return Update(rule, parameter, states)

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+ALONE = 49152
+"""Elements up to which one thread is faster: waking the others takes TBB about 10 us."""
+
 _lock = threading.Lock()
 _concurrent = False
 """Whether the layer is known to allow concurrent calls."""
@@ -48,6 +51,15 @@ def layer() -> str | None:
         return str(numba.threading_layer()) if numba else None
     except ValueError:
         return None
+
+
+def share(elements: int) -> int:
+    """How many threads to share so many elements among."""
+    if elements <= ALONE:
+        return 1
+    import numba
+
+    return int(numba.get_num_threads())
 
 
 def call(kernel: Callable[..., Any], *arguments: Any) -> None:

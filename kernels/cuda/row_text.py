@@ -2,15 +2,16 @@
 
 KEYS = r"""
 extern "C" __global__ void gpuadapt_keys(
-    const %(index)s *rows, long long stride, long long n, long long count, int shift,
-    unsigned long long *keys, unsigned long long *wrong
+    const %(index)s *rows, long long stride, long long n, const long long *used, int counted,
+    long long count, int shift, unsigned long long *keys, unsigned long long *wrong
 ) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) {
         return;
     }
-    long long row = rows[i * stride];
-    if (row < 0 || row >= count) {
+    const bool unused = counted != 0 && i >= *used;
+    long long row = unused ? count + 1 : rows[i * stride];
+    if (!unused && (row < 0 || row >= count)) {
         row = count;
         atomicAdd(wrong, 1ULL);
         atomicMax(wrong + 1, (unsigned long long)(n - i));
@@ -19,24 +20,9 @@ extern "C" __global__ void gpuadapt_keys(
 }
 """
 """A key is a row's number above its position; ``wrong`` gets how many are out of range, and
-how far from the end the first of them is."""
+how far from the end the first of them is. Rows that are not in use have a larger number still."""
 
 HELPERS = r"""
-// Element j of a row, in an array of rows without gaps, by their width, or of any others, by
-// a layout: the number of dimensions of a row, the stride of rows, then the extent and the
-// stride of each dimension, the last one first.
-__device__ inline long long place(long long width, long long row, long long j) {
-    return row * width + j;
-}
-__device__ inline long long place(const long long *layout, long long row, long long j) {
-    long long at = row * layout[1];
-    for (long long d = 0; d < layout[0]; ++d) {
-        at += j %% layout[2 + 2 * d] * layout[3 + 2 * d];
-        j /= layout[2 + 2 * d];
-    }
-    return at;
-}
-
 // Where the keys of key i's row end; doubling steps, then halving.
 __device__ inline long long end_of(
     const unsigned long long *keys, long long i, long long n, int shift
@@ -162,6 +148,33 @@ __device__ inline number<double> squares(bool here, long long width, V value) {
 }  // namespace gpuadapt
 """
 
+ROW_SQUARES = r"""
+extern "C" __global__ void gpuadapt_row_squares(
+    const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
+    long long width, const %(type)s *__restrict__ totals, int mean,
+    const double *__restrict__ numbers, const %(type)s *__restrict__ values, double *squared
+) {
+    using namespace gpuadapt;
+    constexpr int N = %(elements)d, LANES = %(lanes)d;
+    const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
+    const long long row = i < n ? keys[i] >> shift : count;
+    const bool here = row < count && (i == 0 || keys[i - 1] >> shift != row);
+    const gradient<%(type)s> row_gradient = {
+        {values, width, keys, (1ULL << shift) - 1, i, here ? end_of(keys, i, n, shift) : i},
+        totals, mean != 0, %(type)s(1)
+    };
+    number<%(type)s> scale;
+    ieee::narrow(numbers[%(scale)d], scale.value);
+    const number<double> sum = squares<LANES, N>(here, width, [&](long long j) {
+        return row_gradient.at<1>(j).at[0] / scale;
+    });
+    if (i < n && threadIdx.x %% LANES == 0) {
+        squared[i] = here ? sum.value : 0;
+    }
+}
+"""
+"""The sum of squares of each row's gradient, where its first key is; 0 elsewhere."""
+
 FREQUENT = r"""
 extern "C" __global__ void gpuadapt_frequent(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
@@ -174,7 +187,7 @@ extern "C" __global__ void gpuadapt_frequent(
         return;
     }
     const long long row = keys[i] >> shift;
-    if (row == count || keys[i + OFTEN] >> shift != row
+    if (row >= count || keys[i + OFTEN] >> shift != row
         || (k > 0 && keys[i - OFTEN] >> shift == row)) {
         return;
     }
@@ -194,11 +207,15 @@ ROWS = r"""
 extern "C" __global__ void %(name)s(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
     long long width, const %(type)s *__restrict__ totals, int mean, int clipped, double most,
-    unsigned long long *skipped,
+    unsigned long long *skipped, long long first, const double *__restrict__ numbers,
     %(arguments)s
 ) {
     using namespace gpuadapt;
     constexpr int N = %(elements)d, LANES = %(lanes)d;
+    if (numbers[%(skip)d] != 0) {
+        return;
+    }
+%(coefficients)s
     const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     const int lane = threadIdx.x %% LANES;
     const long long row = i < n ? keys[i] >> shift : count;
@@ -216,8 +233,10 @@ extern "C" __global__ void %(name)s(
         const number<double> norm = ieee::root(squares<LANES, N>(here, width, [&](long long j) {
             return row_gradient.at<1>(j).at[0];
         }).value);
-        if (norm > number<double>(most)) {
-            ieee::narrow((number<double>(most) / norm).value, row_gradient.factor.value);
+        // The gradients are still to be divided by their scale.
+        const number<double> largest = number<double>(most) * number<double>(numbers[%(scale)d]);
+        if (norm > largest) {
+            ieee::narrow((largest / norm).value, row_gradient.factor.value);
         }
     }
 %(mean_square)s

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import RowIndexError, check_key
+from ..numbers import SCALE, SKIP
 from ..rule import Rule
-from ..summation import SUMS
+from ..summation import SPAN, SUMS
 from . import text
-from .dense import ACCESS
-from .row_text import FREQUENT, HELPERS, KEYS, MEAN_SQUARE, ROW_STATES, ROWS
-
-TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long"}
+from .many import ACCESS
+from .memory import layouts
+from .row_text import FREQUENT, HELPERS, KEYS, MEAN_SQUARE, ROW_SQUARES, ROW_STATES, ROWS
+from .squares import Squares
+from .text import TYPES
 
 BLOCK = 128
 """Threads of a block."""
@@ -61,7 +63,13 @@ def frequent_source(dtype: np.dtype) -> str:
 
 def helpers() -> str:
     """What it shares with the kernels of rules."""
-    return HELPERS % {"sums": SUMS, "often": OFTEN}
+    return text.PLACE + HELPERS % {"sums": SUMS, "often": OFTEN}
+
+
+def squares_source(dtype: np.dtype, of: Form) -> str:
+    """The kernel that sums the squares of each row's gradient."""
+    kinds = {"type": TYPES[str(dtype)], "elements": of.elements, "lanes": of.lanes, "scale": SCALE}
+    return text.PREAMBLE + helpers() + ROW_SQUARES % kinds
 
 
 def source(rule: Rule, dtype: np.dtype, of: Form | None = None) -> str:
@@ -84,7 +92,7 @@ def source(rule: Rule, dtype: np.dtype, of: Form | None = None) -> str:
     numbers = {name: f"{name}p.at[e]" for name in wide} | {name: f"{name}n" for name in by_row}
     called = [numbers[updated[0]], "gradients.at[e]", *(numbers[name] for name in updated[1:])]
     arguments = [f"const {ctype} *__restrict__ {gradient}"]
-    arguments += [f"{ctype} *{name}" for name in updated] + [f"{ctype} {c}" for c in coefficients]
+    arguments += [f"{ctype} *{name}" for name in updated]
     return (
         text.PREAMBLE
         + text.function(rule)
@@ -98,6 +106,9 @@ def source(rule: Rule, dtype: np.dtype, of: Form | None = None) -> str:
             "rule": rule.symbol,
             "elements": elements,
             "lanes": lanes,
+            "skip": SKIP,
+            "scale": SCALE,
+            "coefficients": text.coefficients(rule, "first", ctype),
             "gradient": gradient,
             "arguments": ", ".join(["const long long *layout"] * strided + arguments),
             "mean_square": _mean_square(rule, ctype, place[updated[0]]),
@@ -139,34 +150,29 @@ def _lines(indent: int, lines: Iterable[str]) -> str:
 @cache
 def kernel(rule: Rule, dtype: np.dtype, of: Form) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return _built(source(rule, dtype, of), f"gpuadapt_{rule.name}_rows")
+    return text.built(source(rule, dtype, of), f"gpuadapt_{rule.name}_rows")
 
 
 @cache
 def keys_kernel(index: np.dtype) -> Callable[..., None]:
     """As `kernel`, of `keys_source`."""
-    return _built(keys_source(index), "gpuadapt_keys")
+    return text.built(keys_source(index), "gpuadapt_keys")
 
 
 @cache
 def frequent_kernel(dtype: np.dtype) -> Callable[..., None]:
     """As `kernel`, of `frequent_source`."""
-    return _built(frequent_source(dtype), "gpuadapt_frequent")
+    return text.built(frequent_source(dtype), "gpuadapt_frequent")
 
 
-def _built(source: str, name: str) -> Callable[..., None]:
-    import cupy
-
-    built: Callable[..., None] = cupy.RawKernel(source, name, options=text.OPTIONS)
-    return built
-
-
-KERNELS = (kernel, keys_kernel, frequent_kernel)
-"""What is kept for the process."""
+@cache
+def squares_kernel(dtype: np.dtype, of: Form) -> Callable[..., None]:
+    """As `kernel`, of `squares_source`."""
+    return text.built(squares_source(dtype, of), "gpuadapt_row_squares")
 
 
 class Plan(NamedTuple):
-    """What `Update.prepare` leaves for one call of the update."""
+    """What `Rows.prepare` leaves for one call of the update."""
 
     keys: Any
     shift: int
@@ -177,7 +183,7 @@ class Plan(NamedTuple):
     most: float
 
 
-class Update:
+class Rows:
     """Updates rows of one table, in place; keeps between steps what it needs for one."""
 
     def __init__(self, rule: Rule, parameter: Any, states: Sequence[Any]) -> None:
@@ -188,23 +194,29 @@ class Update:
         self._arrays = arrays
         self._count, self._width = len(arrays[0]), math.prod(arrays[0].shape[1:])
         self._strided = not all(array.flags.c_contiguous for array in arrays)
-        with parameter.device:
-            self._keys = cupy.empty(0, np.uint64)
-            self._totals = cupy.empty(0, parameter.dtype)
-            self._wrong = cupy.zeros(2, np.uint64)
-            self._skipped = cupy.zeros(1, np.uint64)
-            self._layout = [cupy.asarray(_layouts(arrays))] * self._strided
+        self._keys = cupy.empty(0, np.uint64)
+        self._totals = cupy.empty(0, parameter.dtype)
+        self._wrong = cupy.zeros(2, np.uint64)
+        self._skipped = cupy.zeros(1, np.uint64)
+        self._unused = cupy.zeros(1, np.int64)
+        self._layout = [cupy.asarray(layouts(arrays))] * self._strided
+        self._squared = cupy.empty(0, np.float64)
+        self._one = cupy.asarray(np.ones(SCALE + 1))
+        """Numbers that scale nothing."""
+        self._pool = cupy.cuda.MemoryPool()
 
     @property
     def skipped(self) -> int:
         """Rows that were out of range and left out, so far; waits for the GPU."""
         return int(self._skipped.get()[0])
 
-    def prepare(self, rows: Any, values: Any, duplicates: str, skip: bool, most: float) -> Plan:
+    def prepare(
+        self, rows: Any, values: Any, duplicates: str, count: Any, skip: bool, most: float
+    ) -> Plan:
         """Check and sort the row numbers of a step; nothing of the table is written yet.
 
-        Parameters are those of the CPU's. It waits for the GPU only if wrong rows are not to
-        be skipped.
+        Parameters are those of the CPU's, ``count`` an int64 on the device. It waits for the GPU
+        only if wrong rows are not to be skipped.
 
         Raises
         ------
@@ -214,30 +226,32 @@ class Update:
         import cupy
 
         n = rows.size
-        check_key(n, self._count)
+        check_key(n, self._count + 1)
         shift = n.bit_length()
-        with self._arrays[0].device:
-            if n > self._keys.size:
-                self._keys = cupy.empty(n + n // 4, np.uint64)
-            keys = self._keys[:n]
-            if n:
-                if not skip:
-                    self._wrong.fill(0)
-                keys_kernel(rows.dtype)(
-                    (-(-n // BLOCK),),
-                    (BLOCK,),
-                    (rows, np.int64(rows.strides[0] // rows.itemsize), np.int64(n),
-                     np.int64(self._count), np.int32(shift), keys, self._wrong),
-                )  # fmt: skip
-                if not skip:
-                    self._check(rows)
+        if n > self._keys.size:
+            self._keys = cupy.empty(n + n // 4, np.uint64)
+        keys = self._keys[:n]
+        if n:
+            if not skip:
+                self._wrong.fill(0)
+            keys_kernel(rows.dtype)(
+                (-(-n // BLOCK),),
+                (BLOCK,),
+                (rows, np.int64(rows.strides[0] // rows.itemsize), np.int64(n),
+                 self._unused if count is None else count, np.int32(count is not None),
+                 np.int64(self._count), np.int32(shift), keys, self._wrong),
+            )  # fmt: skip
+            if not skip:
+                self._check(rows)
+            # What sorting needs for itself comes from a pool that nobody else uses: a captured
+            # step goes on using that memory.
+            with cupy.cuda.using_allocator(self._pool.malloc):
                 keys.sort()
-            values = cupy.ascontiguousarray(values).reshape(n, self._width)
-            sums = n // OFTEN * self._width
-            if sums > self._totals.size:
-                self._totals = cupy.empty(sums + sums // 4, values.dtype)
-            totals = self._totals[:sums]
-        return Plan(keys, shift, totals, values, duplicates == "mean", most)
+        values = cupy.ascontiguousarray(values).reshape(n, self._width)
+        sums = n // OFTEN * self._width
+        if sums > self._totals.size:
+            self._totals = cupy.empty(sums + sums // 4, values.dtype)
+        return Plan(keys, shift, self._totals[:sums], values, duplicates == "mean", most)
 
     def _check(self, rows: Any) -> None:
         count, from_end = map(int, self._wrong.get())
@@ -245,28 +259,59 @@ class Update:
             at = rows.size - from_end
             raise RowIndexError.of(int(rows[at]), at, self._count)
 
-    def __call__(self, plan: Plan, coefficients: Sequence[float]) -> None:
+    def partials(self, plan: Plan) -> int:
+        """How many numbers `squares` writes."""
+        return -(-len(plan.values) // SPAN)
+
+    def squares(self, plan: Plan, numbers: Any, partial: Any) -> None:
+        """Write sums of squares of the gradient, duplicates merged, divided by the scale."""
+        import cupy
+
         n, width = plan.values.shape
-        if n == 0 or width == 0:
+        if n == 0:
             return
-        dtype = plan.values.dtype
-        of = form(width, self._elements(plan.values), self._strided)
-        parameter, *states = self._arrays
-        with parameter.device:
-            if plan.totals.size:
-                frequent_kernel(dtype)(
-                    (-(-plan.totals.size // BLOCK),),
-                    (BLOCK,),
-                    (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                     np.int64(width), plan.values, plan.totals),
-                )  # fmt: skip
-            kernel(self._rule, dtype, of)(
+        if self._squared.size != n:
+            self._squared = cupy.zeros(n, np.float64)
+            self._squared_at = cupy.asarray(np.array([self._squared.data.ptr], np.uint64))
+            self._sums = Squares(self._squared.dtype, [n], squared=False)
+        if width:
+            dtype = plan.values.dtype
+            of = form(width, self._elements(plan.values), False)
+            self._sum_frequent(plan)
+            squares_kernel(dtype, of)(
                 (-(-n * of.lanes // BLOCK),),
                 (BLOCK,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
-                 np.float64(plan.most), self._skipped, *self._layout,
-                 plan.values, parameter, *states, *map(dtype.type, coefficients)),
+                 np.int64(width), plan.totals, np.int32(plan.mean), numbers, plan.values,
+                 self._squared),
+            )  # fmt: skip
+        self._sums(self._squared_at, self._one, partial)
+
+    def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
+        """Update; ``numbers[first]`` is the first coefficient."""
+        n, width = plan.values.shape
+        if n == 0 or width == 0:
+            return
+        of = form(width, self._elements(plan.values), self._strided)
+        parameter, *states = self._arrays
+        self._sum_frequent(plan)
+        kernel(self._rule, plan.values.dtype, of)(
+            (-(-n * of.lanes // BLOCK),),
+            (BLOCK,),
+            (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
+             np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
+             np.float64(plan.most), self._skipped, np.int64(first), numbers, *self._layout,
+             plan.values, parameter, *states),
+        )  # fmt: skip
+
+    def _sum_frequent(self, plan: Plan) -> None:
+        if plan.totals.size:
+            n, width = plan.values.shape
+            frequent_kernel(plan.values.dtype)(
+                (-(-plan.totals.size // BLOCK),),
+                (BLOCK,),
+                (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
+                 np.int64(width), plan.values, plan.totals),
             )  # fmt: skip
 
     def _elements(self, values: Any) -> int:
@@ -276,20 +321,3 @@ class Update:
         whole = not self._strided and row % ACCESS == 0
         legal = whole and all(array.data.ptr % ACCESS == 0 for array in (values, *wide))
         return ACCESS // values.itemsize if legal else 1
-
-
-def _layouts(arrays: Sequence[Any]) -> np.ndarray:
-    """For each array what `place` reads, after their common length."""
-    length = 2 + 2 * max(array.ndim - 1 for array in arrays)
-    rows = []
-    for array in arrays:
-        stride, *strides = (stride // array.itemsize for stride in array.strides)
-        pairs = zip(array.shape[:0:-1], strides[::-1], strict=True)
-        layout = [array.ndim - 1, stride, *(number for pair in pairs for number in pair)]
-        rows += layout + [0] * (length - len(layout))
-    return np.array([length, *rows], np.int64)
-
-
-def bind(rule: Rule, parameter: Any, states: Sequence[Any]) -> Update:
-    """An update of these CuPy arrays by rows, on the current stream."""
-    return Update(rule, parameter, states)

@@ -9,7 +9,11 @@ tests do) the operators are the language's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..rule import Rule
+
+TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long"}
 
 OPTIONS = ("--fmad=false",)
 """For what stands outside `number`: nothing may be contracted anywhere."""
@@ -122,6 +126,24 @@ template <typename T> __device__ inline T sign(T x) {
 }
 """
 
+PLACE = r"""
+// Element j of a row, in an array of rows without gaps, by their width, or of any others, by
+// a layout: the number of dimensions of a row, the stride of rows, then the extent and the
+// stride of each dimension, the last one first.
+__device__ inline long long place(long long width, long long row, long long j) {
+    return row * width + j;
+}
+__device__ inline long long place(const long long *layout, long long row, long long j) {
+    long long at = row * layout[1];
+    for (long long d = 0; d < layout[0]; ++d) {
+        at += j % layout[2 + 2 * d] * layout[3 + 2 * d];
+        j /= layout[2 + 2 * d];
+    }
+    return at;
+}
+"""
+"""Where an element is; for within the namespace."""
+
 
 def function(rule: Rule) -> str:
     """The rule as a device function that replaces the parameter and the states by new ones."""
@@ -151,3 +173,22 @@ def function(rule: Rule) -> str:
             "}",
         ]
     )
+
+
+def coefficients(rule: Rule, first: str, ctype: str) -> str:
+    """Lines that read a rule's coefficients from `gpuadapt.kernels.numbers`, rounded."""
+    lines = []
+    for k, name in enumerate(rule.coefficients):
+        lines.append(f"    gpuadapt::number<{ctype}> {name};")
+        lines.append(f"    gpuadapt::ieee::narrow(numbers[{first} + {k}], {name}.value);")
+    return "\n".join(lines)
+
+
+def built(source: str, name: str) -> Callable[..., None]:
+    """The kernel of this name, compiled for the current device."""
+    import cupy
+
+    made = cupy.RawKernel(source, name, options=OPTIONS)
+    made.compile()  # not at its first launch: then other arrays may have been written already
+    result: Callable[..., None] = made
+    return result

@@ -1,0 +1,275 @@
+"""A place: the parameters of one device, and the tables that its kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuadapt.kernels.numbers import FIRST, SCALE
+from gpuadapt.kernels.rule import Rule
+
+from . import launch
+from .arrays import address, contiguous, meets, merged, on_device, owner, plain
+from .errors import CaptureError
+from .group import Group, Slot, coefficients, prepare_rows
+from .rowgrad import RowGrad
+from .structure import check_apart, check_gradient
+
+Rules = tuple[Rule, ...]
+
+
+class Gathered(NamedTuple):
+    """The gradients of a step, checked."""
+
+    addresses: np.ndarray
+    """Of those that tables work on; 0 for others and those that are missing."""
+    others: dict[int, Any]
+    """The others, by the positions of their slots."""
+    complete: bool
+    """Whether all have an address."""
+
+
+class Table(NamedTuple):
+    """Parameters that one launch updates."""
+
+    rule: Rule
+    members: np.ndarray
+    """The positions of their slots."""
+    whole: bool
+    """Whether these are all there are."""
+    firsts: np.ndarray
+    """Where in the numbers their coefficients begin."""
+
+
+class Work(NamedTuple):
+    """One launch of a step."""
+
+    update: launch.Update
+    gradient: Any
+    first: Any
+
+
+class Layout(NamedTuple):
+    """Where in a place's numbers the coefficients of its parameters are.
+
+    Parameters of one group that have missed as many steps share them.
+    """
+
+    classes: tuple[tuple[int, int, int], ...]
+    """A group's number, how many steps it has missed, the place of its first coefficient."""
+    width: int
+    scales: tuple[int, ...]
+    factors: tuple[int, ...]
+    """The places of gradients' scales and clip factors."""
+
+
+class Place:
+    """The parameters of one device."""
+
+    def __init__(self, backend: str, slots: Sequence[Slot], every: Sequence[Slot]) -> None:
+        self.backend = backend
+        self.slots = slots
+        self.every = every
+        """The parameters of all devices: gradients share no memory with any."""
+        self.device = on_device(slots[0].array)
+        with self.device:
+            self.control = launch.control(backend)
+        arrays = [array for slot in slots for array in slot.arrays]
+        self._owners = {owner(array) for array in arrays}
+        self._places = merged(arrays)
+        self._orders = [_order(slot) for slot in slots]
+        self._headers = self._made_headers() if backend == "cpu" else None
+        self._rules: Rules = ()
+        self._tables: list[Table] = []
+        self._updates: list[launch.Update | None] = []
+        """Those of the tables, or None before they are needed."""
+        self.layout = Layout((), FIRST, (), ())
+        self.firsts = np.zeros(0, np.int64)
+        """For each slot, the place of its first coefficient."""
+
+    def _made_headers(self) -> Any:
+        from gpuadapt.kernels.cpu.headers import Headers
+
+        slots = zip(self.slots, self._orders, strict=True)
+        wanted = [(slot.array, order) if order else None for slot, order in slots]
+        return Headers(wanted, [place[1:] for place in self._places])
+
+    def gather(self, given: Sequence[Any], groups: Sequence[Group]) -> Gathered:
+        """Look at gradients.
+
+        Raises
+        ------
+        GradientError
+        """
+        if self._headers is not None:
+            found, missing = self._headers.addresses(given)
+        else:
+            found, missing = np.zeros(len(given), np.int64), len(given)
+        others: dict[int, Any] = {}
+        for k in np.flatnonzero(found == 0).tolist() if missing else ():
+            slot, grad = self.slots[k], given[k]
+            if grad is None:
+                continue
+            check_gradient(slot, grad)
+            grad = grad if type(grad) in (slot.kind, RowGrad) else plain(grad)
+            for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
+                self._check_apart(slot.name, array)
+            order = "" if self.backend == "cpu" or isinstance(grad, RowGrad) else self._orders[k]
+            if order and contiguous(grad, order):
+                found[k] = address(grad)
+                missing -= 1
+            else:
+                others[k] = grad
+        if any(group.by_rows for group in groups):
+            for k in np.flatnonzero(found).tolist():
+                if groups[self.slots[k].group].by_rows:
+                    found[k], others[k] = 0, plain(given[k])
+                    missing += 1
+        return Gathered(found, others, missing == 0)
+
+    def _check_apart(self, name: str, array: Any) -> None:
+        held = owner(array)
+        elsewhere = held is not None and held not in self._owners and None not in self._owners
+        if not elsewhere and meets(array, self._places):
+            check_apart(name, array, self.every)
+
+    def arrange(self, groups: Sequence[Group], active: np.ndarray, missed: np.ndarray) -> None:
+        """Make tables and layout for parameters that have gradients, by the groups' rules.
+
+        Parameters
+        ----------
+        active : ndarray of bool
+            Which of the slots have gradients.
+        missed : ndarray of int64
+            In how many steps each had none.
+        """
+        rules = tuple(group.rule for group in groups)
+        classes: dict[tuple[int, int], int] = {}
+        width = FIRST
+        firsts, scales, factors = np.zeros(len(self.slots), np.int64), [SCALE], []
+        for k in np.flatnonzero(active).tolist():
+            key = self.slots[k].group, int(missed[k])
+            if key not in classes:
+                classes[key] = width
+                names = list(rules[key[0]].coefficients)
+                scales += [width + n for n, name in enumerate(names) if name == "h_grad_scale"]
+                factors += [width + n for n, name in enumerate(names) if name == "h_clip_factor"]
+                width += len(names)
+            firsts[k] = classes[key]
+        listed = tuple((*key, first) for key, first in classes.items())
+        self.layout = Layout(listed, width, tuple(scales), tuple(factors))
+        self.firsts = firsts
+        members: dict[tuple[Rule, np.dtype], list[int]] = {}
+        for k, slot in enumerate(self.slots):
+            if self._orders[k]:
+                members.setdefault((rules[slot.group], slot.dtype), []).append(k)
+        every = len(self.slots)
+        self._tables = [
+            Table(rule, np.array(found), len(found) == every, firsts[found])
+            for (rule, _), found in members.items()
+        ]
+        if rules != self._rules:
+            self._rules, self._updates = rules, [None] * len(members)
+
+    def described(self, gathered: Gathered, groups: Sequence[Group]) -> list[Any]:
+        """What launches depend on besides addresses; for steps that are captured.
+
+        Raises
+        ------
+        CaptureError
+            The step waits for the GPU.
+        """
+        found: list[Any] = [self.layout, self.firsts.tolist()]
+        for k, grad in gathered.others.items():
+            group = groups[self.slots[k].group]
+            if isinstance(grad, RowGrad) or group.by_rows:
+                if not group.skips(self.backend):
+                    raise CaptureError('check="raise" waits for the GPU: it cannot be captured')
+                launch.check_sort()
+            arrays = grad.arrays if isinstance(grad, RowGrad) else (grad,)
+            found.append([(a.data.ptr, a.shape, a.strides) for a in arrays])
+        return found
+
+    def works(self, gathered: Gathered, groups: Sequence[Group]) -> list[Work]:
+        """The launches of a step; kernels are compiled, and rows checked, but nothing is written.
+
+        Raises
+        ------
+        RowIndexError
+        """
+        works = []
+        with self.device:
+            for n, table in enumerate(self._tables):
+                addresses = gathered.addresses
+                addresses = addresses if table.whole else addresses[table.members]
+                if gathered.complete or addresses.any():
+                    update = self._updates[n]
+                    if update is None:
+                        arrays = [self.slots[k].arrays for k in table.members]
+                        update = launch.bind_many(table.rule, self.backend, arrays)
+                        self._updates[n] = update
+                    works.append(Work(update, addresses, table.firsts))
+            for k, grad in gathered.others.items():
+                slot, first = self.slots[k], int(self.firsts[k])
+                group = groups[slot.group]
+                if group.by_rows or isinstance(grad, RowGrad):
+                    works.append(Work(*prepare_rows(slot, group, grad), first))
+                else:
+                    works.append(Work(slot.bound(group.rule), grad, first))
+        return works
+
+    def row(
+        self, step: int, groups: Sequence[Group], values: Sequence[Mapping[str, float]]
+    ) -> list[float]:
+        """The numbers of a step (from 0), by the groups' values.
+
+        Raises
+        ------
+        HyperparameterError
+        """
+        numbers = [0.0, values[0].get("grad_scale", 1.0)]
+        for group, missed, _ in self.layout.classes:
+            of = groups[group]
+            numbers += coefficients(of.rule, values[group], step + 1 - missed, of.largest)
+        return numbers
+
+    def measure(self, works: Sequence[Work]) -> Any:
+        """Sums of squares of all gradients, divided by their scale."""
+        with self.device:
+            counts = [work.update.partials(work.gradient) for work in works]
+            partial, start = self.control.partial(sum(counts)), 0
+            for work, count in zip(works, counts, strict=True):
+                part = partial[start : start + count]
+                work.update.squares(work.gradient, self.control.numbers, part)
+                start += count
+        return partial
+
+    def update(self, works: Sequence[Work]) -> None:
+        """Write."""
+        with self.device:
+            for work in works:
+                work.update(work.gradient, work.first, self.control.numbers)
+
+
+def _order(slot: Slot) -> str:
+    """In which order of memory ("C" or "F") all arrays of a slot lie without gaps, or ""."""
+    whole = [order for order in "CF" if all(contiguous(array, order) for array in slot.arrays)]
+    return whole[0] if whole and slot.array.size else ""
+
+
+def places(slots: Sequence[Slot]) -> list[tuple[Place, np.ndarray]]:
+    """The places of parameters and the positions of their slots, GPUs first.
+
+    Below what is checked only a launch can fail, by CuPy's compilation or a lack of memory,
+    and then nothing of the CPU's has been touched.
+    """
+    found: dict[tuple[bool, int], list[int]] = {}
+    for k, slot in enumerate(slots):
+        cpu = slot.backend == "cpu"
+        found.setdefault((cpu, 0 if cpu else slot.array.device.id), []).append(k)
+    return [
+        (Place("cpu" if cpu else "cuda", [slots[k] for k in members], slots), np.array(members))
+        for (cpu, _), members in sorted(found.items())
+    ]

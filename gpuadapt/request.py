@@ -1,0 +1,89 @@
+"""What `Optimizer.step` is asked for besides gradients, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .arrays import backend_of, describe
+from .errors import HyperparameterError
+from .hyperparameters import check_choice, number
+from .loss_scale import LossScale
+
+
+class Last(NamedTuple):
+    """What became of the last step."""
+
+    grad_norm: float | None
+    """Of all gradients, unscaled; None if the step had no use for it."""
+    clip_factor: float
+    """What the gradients were multiplied by, 1 for nothing."""
+    skipped: bool
+    """Whether a gradient was not finite, and nothing has changed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Loss scale, clipping and skipping of one step."""
+
+    scale: Any = 1.0
+    """A number, a `LossScale`, or one float32 element on a GPU."""
+    max_norm: float | None = None
+    clip_value: float | None = None
+    skip: bool = False
+    options: frozenset[str] = field(default=frozenset())
+    """Those of `gpuadapt.kernels.options` that it asks for."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether the norm of the gradients is needed."""
+        return self.skip or self.max_norm is not None
+
+    @property
+    def most(self) -> float:
+        """The largest norm."""
+        return math.inf if self.max_norm is None else self.max_norm
+
+    def values(self, on_gpu: bool) -> dict[str, float]:
+        """Numbers that rules may read; 1 for what only the GPU knows, or nobody yet."""
+        scale = 1.0 if on_gpu else float(self.scale)
+        return {"grad_scale": scale, "clip_factor": 1.0, "clip_value": self.clip_value or 1.0}
+
+
+NOTHING = Request()
+
+
+def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any) -> Request:
+    """Check what a step is asked for.
+
+    Raises
+    ------
+    HyperparameterError
+    """
+    if grad_scale is None and max_norm is None and clip_value is None and not skip_nonfinite:
+        return NOTHING
+    check_choice({"skip_nonfinite": skip_nonfinite}, "skip_nonfinite", (False, True))
+    scale: Any = 1.0 if grad_scale is None else _scale(grad_scale)
+    most = None if max_norm is None else number("max_norm", max_norm)
+    limit = None if clip_value is None else number("clip_value", clip_value)
+    wanted = {
+        "unscale": grad_scale is not None,
+        "clip_norm": most is not None and most < math.inf,
+        "clip_value": limit is not None,
+    }
+    skip = bool(skip_nonfinite) or isinstance(scale, LossScale)
+    options = frozenset(name for name, asked in wanted.items() if asked)
+    return Request(scale, most, limit, skip, options)
+
+
+def _scale(given: Any) -> Any:
+    if isinstance(given, LossScale):
+        return given
+    if backend_of(given) == "cuda":
+        if given.size != 1 or given.dtype != "float32":
+            raise HyperparameterError(
+                f"grad_scale: got {describe(given)}, expected one element of float32"
+            )
+        return given.reshape(1)
+    return number("grad_scale", given.item() if getattr(given, "ndim", None) == 0 else given)

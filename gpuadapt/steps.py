@@ -1,0 +1,286 @@
+"""Taking steps: what is counted, measured and launched, in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.summation import total
+
+from .errors import CaptureError
+from .group import Group, Slot
+from .loss_scale import LossScale
+from .place import Gathered, Place, Work, places
+from .request import NOTHING, Last, Request
+
+UNSURE = 64
+"""Steps after which the GPU is asked how many of them it has skipped."""
+
+MOST_REPLAYS = 512
+"""Steps whose numbers are computed ahead; a GPU has room for more."""
+
+UNMEASURED = Last(None, 1.0, False)
+
+
+class Steps:
+    """The steps of an optimizer's slots and groups.
+
+    A GPU may skip a step, or replay one, without the host's knowledge. So the number of steps
+    is the GPU's where it has one; the host's may be too large until it asks.
+    """
+
+    def __init__(self, slots: Sequence[Slot], groups: Sequence[Group]) -> None:
+        self._slots, self._groups = slots, groups
+        self._count = self._settled = 0
+        """Steps so far, and up to when the slots' updates have been counted."""
+        self._unsure = 0
+        """How many of the last steps the GPU may not have taken."""
+        self._active = np.zeros(len(slots), bool)
+        """Which slots have had gradients since."""
+        self._complete = False
+        """Whether all of them have, and tables work on them."""
+        self._rules: list[Rule] = []
+        self._request = NOTHING
+        self._report: Place | Last | None = None
+        self._places: list[tuple[Place, np.ndarray]] = []
+        self._loaded: Any = None
+        """What the numbers of steps that the GPU may not have taken were computed from."""
+        self._capturable = False
+        self._alike: Any = None
+        """What the last step was like, if steps are to be captured."""
+        self._captured: Any = None
+        """What was captured: with it, the arrays that a replay uses."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has arrays of its own: tables and GPU counts are not for them.
+        self.settle()
+        report = self.last
+        fresh = Steps(self._slots, self._groups)
+        kept = {"_count": self._count, "_settled": self._count, "_report": report}
+        return fresh.__dict__ | kept
+
+    @property
+    def count(self) -> int:
+        """Steps taken; waits for the GPU if only that knows."""
+        if self._unsure:
+            ((place, _),) = self._places
+            self._count = place.control.steps()
+            self._unsure = 0
+        return self._count
+
+    @property
+    def last(self) -> Last | None:
+        """What became of the last step; waits for the GPU."""
+        if isinstance(self._report, Place):
+            norm, factor, skipped = self._report.control.report()
+            return Last(norm if self._request.measured else None, factor, skipped)
+        return self._report
+
+    def settle(self) -> int:
+        """Count the slots' updates; the steps so far."""
+        taken = self.count - self._settled
+        for k in np.flatnonzero(self._active).tolist() if taken else ():
+            self._slots[k].updates += taken
+        self._settled = self._count
+        return self._count
+
+    def restart(self, count: int) -> None:
+        """Go on from so many steps, and from the updates that the slots say."""
+        self._count = self._settled = count
+        self._unsure, self._rules, self._report = 0, [], None
+        self._restart_controls()
+
+    def _place_all(self) -> None:
+        if not self._places:
+            self._places = places(self._slots)
+            self._restart_controls()
+
+    @property
+    def capturable(self) -> bool:
+        """Whether steps may be captured."""
+        return self._capturable
+
+    @capturable.setter
+    def capturable(self, value: bool) -> None:
+        self._place_all()
+        if value and [place.backend for place, _ in self._places] != ["cuda"]:
+            raise CaptureError("capturable: the parameters are not all on one CUDA device")
+        self._capturable, self._alike, self._captured = bool(value), None, None
+
+    def take(self, given: Sequence[Any], request: Request) -> None:
+        """Take a step with a gradient (or None) for each slot."""
+        self._place_all()
+        if self._unsure > UNSURE:
+            self.settle()
+        alone = len(self._places) == 1
+        scale = _on_gpu(request.scale, self._places[0][0]) if alone else None
+        values = self._values(self._count, request, scale is not None)
+        gathered = [
+            place.gather(given if alone else [given[k] for k in members], self._groups)
+            for place, members in self._places
+        ]
+        capturing = self._check_capture(gathered, request)
+        self._arrange(gathered)
+        work = [
+            place.works(found, self._groups)
+            for (place, _), found in zip(self._places, gathered, strict=True)
+        ]
+        self._request = request
+        if not capturing:
+            self._load(1, scale is not None, values)
+        # Nothing above has written to an array. Below only a launch can fail.
+        try:
+            skipped = self._judge(work, request, scale)
+            if not skipped:
+                for (place, _), launches in zip(self._places, work, strict=True):
+                    place.update(launches)
+        except BaseException:
+            if not self._unsure:
+                self._restart_controls()
+            raise
+        if capturing:
+            self._captured = self._alike, given, scale
+            return
+        self._count += not skipped
+        self._unsure += skipped is None
+        if isinstance(request.scale, LossScale) and scale is None:
+            request.scale.update(bool(skipped))
+
+    def prepare_replay(self, count: int) -> None:
+        """Compute the numbers of steps to come, of a captured step that will be replayed."""
+        if self._captured is None:
+            raise CaptureError("prepare_replay: no step has been captured")
+        if not 1 <= count <= MOST_REPLAYS:
+            raise CaptureError(f"prepare_replay: got {count}, expected 1 to {MOST_REPLAYS}")
+        if self._unsure + count > MOST_REPLAYS:
+            self.settle()
+        scaled = self._captured[2] is not None
+        values = self._values(self._count, self._request, scaled)
+        if self._rules != [group.rule for group in self._groups]:
+            raise CaptureError("prepare_replay: the captured step had other options")
+        self._load(count, scaled, values)
+        self._count += count
+        self._unsure += count
+
+    def _values(self, step: int, request: Request, on_gpu: bool) -> list[dict[str, float]]:
+        """What the rules of the groups read at a step, all of it checked."""
+        values = [group.prepare(step, request.options) for group in self._groups]
+        if request.options:
+            asked = request.values(on_gpu)
+            for group in self._groups:
+                group.check_values(asked)
+            values = [of | asked for of in values]
+        return values
+
+    def _load(self, count: int, on_gpu: bool, values: list[dict[str, float]]) -> None:
+        """Give the places the numbers of so many steps from now on.
+
+        And those of steps that the GPU may not have taken, if settings are others since.
+        """
+        settings = [group.version for group in self._groups], self._request
+        again = self._unsure if settings != self._loaded else 0
+        self._loaded = settings
+        steps = range(self._count - again, self._count + count)
+        every = [
+            values if step == self._count else self._values(step, self._request, on_gpu)
+            for step in steps
+        ]
+        for place, _ in self._places:
+            rows = [
+                place.row(step, self._groups, of) for step, of in zip(steps, every, strict=True)
+            ]
+            with place.device:
+                place.control.load(steps[0], rows)
+
+    def _check_capture(self, gathered: Sequence[Gathered], request: Request) -> bool:
+        """Whether the step is being captured; raises `CaptureError` if it cannot be."""
+        capturing = any(place.control.capturing() for place, _ in self._places)
+        if not self._capturable:
+            if capturing:
+                raise CaptureError("set `capturable` and take a step before capturing one")
+            return False
+        ((place, _),), (found,) = self._places, gathered
+        rules = [group.rule for group in self._groups]
+        alike = (request, rules, found.addresses.tolist(), place.described(found, self._groups))
+        if self._captured is not None and alike != self._captured[0]:
+            raise CaptureError(
+                "the step is unlike the captured one, in its gradients' arrays or its options; "
+                "set `capturable` again to give that one up"
+            )
+        if capturing and alike != self._alike:
+            raise CaptureError(
+                "a captured step is like the step before it: the same arrays as gradients, the "
+                "same options; take one such step first"
+            )
+        self._alike = alike
+        return capturing
+
+    def _restart_controls(self) -> None:
+        for place, _ in self._places:
+            with place.device:
+                place.control.restart(self._count)
+
+    def _arrange(self, gathered: Sequence[Gathered]) -> None:
+        """Bring tables and layouts up to date with which slots have gradients, and the rules."""
+        rules = [group.rule for group in self._groups]
+        complete = all(found.complete for found in gathered)
+        if complete and self._complete and rules == self._rules:
+            return
+        active = np.zeros(len(self._slots), bool)
+        for (_, members), found in zip(self._places, gathered, strict=True):
+            active[members] = found.addresses != 0
+            active[members[list(found.others)]] = True
+        if rules == self._rules and np.array_equal(active, self._active):
+            return
+        self.settle()
+        self._active, self._complete, self._rules = active, complete, rules
+        missed = np.array([self._count - slot.updates for slot in self._slots])
+        for place, members in self._places:
+            place.arrange(self._groups, active[members], missed[members])
+
+    def _judge(
+        self, work: Sequence[Sequence[Work]], request: Request, scale: Any
+    ) -> bool | None:
+        """Make the numbers final; whether to skip the step, None if only the GPU knows."""
+        for place, _ in self._places:
+            with place.device:
+                place.control.begin(scale, place.layout.scales)
+        if not request.measured:
+            self._report = UNMEASURED
+            return False
+        partial = [
+            place.measure(launches)
+            for (place, _), launches in zip(self._places, work, strict=True)
+        ]
+        norm = None
+        if len(self._places) > 1:
+            sums = [
+                place.control.fetch(part)
+                for (place, _), part in zip(self._places, partial, strict=True)
+            ]
+            norm = math.sqrt(total(np.concatenate(sums)))
+        adapted = None
+        if isinstance(request.scale, LossScale) and scale is not None:
+            adapted = request.scale.on_gpu(scale.device), *request.scale.rates
+        verdicts = []
+        for (place, _), part in zip(self._places, partial, strict=True):
+            with place.device:
+                factors = place.layout.factors
+                verdicts.append(
+                    place.control.judge(part, norm, request.most, request.skip, factors, adapted)
+                )
+        self._report = self._places[0][0]
+        return (request.skip and not math.isfinite(norm)) if norm is not None else verdicts[0]
+
+
+def _on_gpu(scale: Any, place: Place) -> Any:
+    """The scale where the GPU can read it, if it is one that changes there."""
+    if place.backend == "cpu" or isinstance(scale, float):
+        return None
+    if isinstance(scale, LossScale):
+        return scale.on_gpu(place.slots[0].array.device)[:1]
+    return scale

@@ -1,0 +1,71 @@
+"""The numbers of a step on the CPU, and what becomes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..numbers import FIRST
+from ..summation import factor, total
+
+
+def numbers(coefficients: Sequence[float], like: np.ndarray) -> np.ndarray:
+    """Numbers of an update that nobody skips or scales."""
+    return np.array([0.0, 1.0, *coefficients])
+
+
+class Control:
+    """Where the host keeps a step's numbers; every decision is made at once."""
+
+    def __init__(self) -> None:
+        self.numbers = np.zeros(FIRST)
+        self._partial = np.empty(0)
+        self._report = (math.nan, 1.0, False)
+
+    def restart(self, step: int) -> None:
+        """The host counts steps."""
+
+    def capturing(self) -> bool:
+        """There is no graph."""
+        return False
+
+    def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
+        """Take the numbers of the step at hand."""
+        self.numbers = np.array(rows[0])
+
+    def begin(self, scale: Any, places: Sequence[int]) -> None:
+        """The scale is among the numbers."""
+
+    def partial(self, count: int) -> np.ndarray:
+        """Memory for so many sums of squares, kept."""
+        if count > self._partial.size:
+            self._partial = np.empty(count)
+        return self._partial[:count]
+
+    def fetch(self, partial: np.ndarray) -> np.ndarray:
+        """They are here."""
+        return partial
+
+    def judge(
+        self,
+        partial: np.ndarray,
+        norm: float | None,
+        most: float,
+        skip: bool,
+        places: Sequence[int],
+        adapted: Any,
+    ) -> bool:
+        """From sums of squares (or the norm) to the factor, in these places; whether to skip."""
+        norm = math.sqrt(total(partial)) if norm is None else norm
+        skipped = skip and not math.isfinite(norm)
+        self._report = (norm, factor(norm, most), skipped)
+        for place in places:
+            self.numbers[place] = self._report[1]
+        return skipped
+
+    def report(self) -> tuple[float, float, bool]:
+        """Norm, factor and whether it was skipped, of the last step that was judged."""
+        return self._report

@@ -1,0 +1,129 @@
+"""Many NumPy arrays looked at in one call: where they are, if they are what they should be.
+
+Asking a thousand arrays for their type, shape, flags and address takes Python a millisecond
+and a half; reading the same from memory takes microseconds. The fields of an array are part of
+NumPy's public C interface (``PyArrayObject_fields``), the same in NumPy 1 and 2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from . import module
+
+HEAD = object.__basicsize__
+"""Bytes before an object's own fields; the last 8 of them say what type it is."""
+
+DATA, DIMENSIONS, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
+
+ALIGNED = 0x100
+ORDERS = {"C": 0x1, "F": 0x2}
+
+_TEXT = """
+
+@njit(**OPTIONS)
+def read(address):
+    return memory(np.int64, address, 1)[0]
+
+
+@njit(**OPTIONS)
+def read_short(address):
+    return np.int64(memory(np.int32, address, 1)[0])
+
+
+@njit(**OPTIONS)
+def alike(given, wanted):
+    if read(given + {kind}) != read(wanted + {kind}):
+        return False
+    if read(given + {dtype}) != read(wanted + {dtype}):
+        return False
+    dimensions = read_short(wanted + {dimensions})
+    if read_short(given + {dimensions}) != dimensions:
+        return False
+    for d in range(dimensions):
+        if read(read(given + {shape}) + 8 * d) != read(read(wanted + {shape}) + 8 * d):
+            return False
+    return True
+
+
+LIST = types.Array(types.int64, 1, "C")
+
+
+@njit([types.intp(LIST, LIST, LIST, LIST, LIST, LIST, LIST)], cache=True, **OPTIONS)
+def addresses(given, wanted, flags, nbytes, begins, ends, found):
+    missing = 0
+    for k in range(given.size):
+        missing += 1
+        found[k] = 0
+        if wanted[k] == 0 or not alike(given[k], wanted[k]):
+            continue
+        if read_short(given[k] + {flags}) & flags[k] != flags[k]:
+            continue
+        low = read(given[k] + {data})
+        first, last = np.intp(0), begins.size
+        while first < last:  # how many of the places begin before this one ends
+            middle = (first + last) // 2
+            if begins[middle] < low + nbytes[k]:
+                first = middle + 1
+            else:
+                last = middle
+        if first == 0 or ends[first - 1] <= low:
+            found[k] = low
+            missing -= 1
+    return missing
+"""
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array's data begins: ``array.ctypes.data``, nine times as fast."""
+    return ctypes.c_int64.from_address(id(array) + DATA).value
+
+
+@cache
+def _kernel() -> Callable[..., int]:
+    fields = {"data": DATA, "dimensions": DIMENSIONS, "shape": SHAPE, "dtype": DTYPE}
+    text = _TEXT.format(kind=HEAD - 8, flags=FLAGS, **fields)
+    compiled: Callable[..., int] = module.load(
+        "headers", module.imports("headers") + text
+    ).addresses
+    return compiled
+
+
+class Headers:
+    """What gradients should be: arrays like these, without gaps, aligned, apart from places.
+
+    Parameters
+    ----------
+    wanted : sequence of (ndarray, {"C", "F"}) or None
+        An array, and the order of memory; None for what has no address here.
+    places : sequence of (int, int)
+        Where memory begins and ends that they may not share, ascending.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[tuple[np.ndarray, str] | None],
+        places: Sequence[tuple[int, int]],
+    ) -> None:
+        self._kernel = _kernel()
+        # Views, so that nobody else can change their shapes.
+        self._arrays = [(of[0].view(), ORDERS[of[1]]) if of else None for of in wanted]
+        self._wanted, self._flags, self._nbytes = np.array(
+            [(id(of[0]), of[1] | ALIGNED, of[0].nbytes) if of else (0, 0, 0) for of in self._arrays],
+            np.int64,
+        ).T.copy()
+        self._begins, self._ends = np.array(places, np.int64).reshape(-1, 2).T.copy()
+
+    def addresses(self, given: Sequence[Any]) -> tuple[np.ndarray, int]:
+        """Where the given arrays are, 0 for what is not such an array; how many are not."""
+        found = np.empty(len(given), np.int64)
+        missing = self._kernel(
+            np.fromiter(map(id, given), np.int64, len(given)),
+            self._wanted, self._flags, self._nbytes, self._begins, self._ends, found,
+        )  # fmt: skip
+        return found, missing

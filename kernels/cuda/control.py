@@ -1,0 +1,283 @@
+"""The numbers of a step on a GPU, and what becomes of it: nobody waits for either.
+
+The host writes the coefficients of steps to come into a ring; two kernels of one block each
+choose those of the step at hand, by a count that the GPU keeps, and decide by the norm of the
+gradients what clips them and whether anything is written at all. So a step that was captured in
+a CUDA graph is right however often it is replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..loss_scale import LARGEST as LARGEST_SCALE
+from ..loss_scale import SMALLEST as SMALLEST_SCALE
+from ..numbers import FIRST, SKIP
+from ..summation import EXPONENT, LARGEST, MOST
+from . import text
+from .memory import Mirror, upload
+
+ROWS = 1024
+"""Steps that the ring has room for."""
+
+BLOCK = 256
+
+_BEGIN = r"""
+extern "C" __global__ void gpuadapt_begin(
+    const double *__restrict__ ring, const long long *__restrict__ belongs, long long width,
+    const float *__restrict__ scale, const long long *__restrict__ scales, long long scaled,
+    long long *steps, double *numbers, double *report
+) {
+    // What a replay that nobody has prepared finds belongs to another step: it is skipped.
+    const long long step = *steps, row = step %% %(rows)d;
+    const bool known = belongs[row] == step;
+    for (long long k = threadIdx.x; k < width; k += %(block)d) {
+        numbers[k] = k == %(skip)d ? !known : ring[row * width + k];
+    }
+    __syncthreads();
+    for (long long k = threadIdx.x; k < scaled; k += %(block)d) {
+        numbers[scales[k]] = *scale;
+    }
+    if (threadIdx.x == 0) {
+        *steps = step + known;
+        report[0] = 0;
+        report[1] = 1;
+        report[2] = !known;
+    }
+}
+"""
+
+_JUDGE = r"""
+}  // namespace gpuadapt
+
+// One number of each thread becomes one for all of them.
+template <typename F>
+__device__ inline double together(double *lanes, double own, F combine) {
+    lanes[threadIdx.x] = own;
+    for (int half = %(block)d / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            lanes[threadIdx.x] = combine(lanes[threadIdx.x], lanes[threadIdx.x + half]).value;
+        }
+    }
+    __syncthreads();
+    const double result = lanes[0];
+    __syncthreads();
+    return result;
+}
+
+extern "C" __global__ void gpuadapt_judge(
+    const double *__restrict__ partial, long long count, double norm, double most, int skips,
+    const long long *__restrict__ factors, long long clipped,
+    float *loss_scale, int adapts, float growth, float backoff, float interval,
+    long long *steps, double *numbers, double *report
+) {
+    using namespace gpuadapt;
+    typedef number<double> D;
+    __shared__ double lanes[%(block)d];
+    if (norm < 0) {  // not known yet; `gpuadapt.kernels.summation.total` has the same lines
+        D own = 0.0;
+        for (long long k = threadIdx.x; k < count; k += %(block)d) {
+            own = maximum(own, D(partial[k]));
+        }
+        D top = together(lanes, own.value, [](D a, D b) { return maximum(a, b); });
+        union { double number; long long bits; } power;
+        power.number = top.value;
+        power.bits &= %(exponent)dLL;
+        const D coarse = D(3 * %(most)s) * D(power.number);
+        const D fine = coarse * D(%(shrink)s) * D(2 * %(most)s);
+        D upper = 0.0, lower = 0.0;
+        for (long long k = threadIdx.x; k < count; k += %(block)d) {
+            const D x = partial[k], cut = (x + coarse) - coarse;
+            upper = upper + cut;
+            lower = lower + (((x - cut) + fine) - fine);
+        }
+        D sum = together(lanes, upper.value, [](D a, D b) { return a + b; });
+        sum = sum + D(together(lanes, lower.value, [](D a, D b) { return a + b; }));
+        if (!(top < D(%(largest)s))) {
+            sum = where(top != top, top, D(top.value * %(largest)s));
+        }
+        norm = ieee::root(sum.value);
+    }
+    const double factor = norm <= most ? 1.0 : ieee::divide(most, norm);
+    const bool finite = norm - norm == 0, skip = skips != 0 && !finite;
+    if (numbers[%(skip)d] != 0) {
+        return;
+    }
+    for (long long k = threadIdx.x; k < clipped; k += %(block)d) {
+        numbers[factors[k]] = factor;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *steps -= skip;
+        numbers[%(skip)d] = skip;
+        report[0] = norm;
+        report[1] = factor;
+        report[2] = skip;
+        if (adapts != 0) {  // as LossScale.update
+            typedef number<float> S;
+            S scale = loss_scale[0], since = loss_scale[1];
+            since = skip ? S(0) : since + S(1);
+            if (skip) {
+                scale = maximum(scale * S(backoff), S(%(smallest_scale)s));
+            } else if (since >= S(interval)) {
+                scale = minimum(scale * S(growth), S(%(largest_scale)s));
+                since = 0;
+            }
+            loss_scale[0] = scale.value;
+            loss_scale[1] = since.value;
+        }
+    }
+}
+"""
+
+
+def begin_source() -> str:
+    """The kernel that chooses a step's numbers, as CuPy receives it."""
+    return _BEGIN % {"rows": ROWS, "block": BLOCK, "skip": SKIP}
+
+
+def judge_source() -> str:
+    """The kernel that decides, as CuPy receives it."""
+    return text.PREAMBLE + _JUDGE % {
+        "block": BLOCK,
+        "skip": SKIP,
+        "exponent": EXPONENT,
+        "most": float(MOST),
+        "shrink": repr(2.0**-53),
+        "largest": repr(LARGEST),
+        "smallest_scale": repr(SMALLEST_SCALE),
+        "largest_scale": repr(LARGEST_SCALE),
+    }
+
+
+@cache
+def begin_kernel() -> Callable[..., None]:
+    """The compiled kernel of `begin_source`."""
+    return text.built(begin_source(), "gpuadapt_begin")
+
+
+@cache
+def judge_kernel() -> Callable[..., None]:
+    """As `begin_kernel`, of `judge_source`."""
+    return text.built(judge_source(), "gpuadapt_judge")
+
+
+def numbers(coefficients: Sequence[float], like: Any) -> Any:
+    """Numbers of an update that nobody skips or scales, on the current device."""
+    import cupy
+
+    return cupy.asarray(np.array([0.0, 1.0, *coefficients]))
+
+
+class Control:
+    """Where a GPU keeps a step's numbers; made and used on the device it is for."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._steps = cupy.zeros(1, np.int64)
+        self._report = cupy.zeros(3, np.float64)
+        self._partial = cupy.zeros(1, np.float64)
+        self._unused = cupy.zeros(2, np.float32)
+        self._scales, self._factors = Mirror(np.int64), Mirror(np.int64)
+        self._resize(FIRST)
+
+    def _resize(self, width: int) -> None:
+        import cupy
+
+        self.numbers = cupy.zeros(width, np.float64)
+        self._ring = cupy.zeros((ROWS, width), np.float64)
+        self._belongs = cupy.zeros(ROWS, np.int64)
+        self._belongs.fill(-1)
+
+    def restart(self, step: int) -> None:
+        """Count on from so many steps."""
+        self._steps.fill(step)
+
+    def capturing(self) -> bool:
+        """Whether the current stream is being captured."""
+        import cupy
+
+        return bool(cupy.cuda.get_current_stream().is_capturing())
+
+    def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
+        """Write the numbers of steps from ``step`` on into the ring."""
+        made = np.array(rows)
+        if made.shape[1] != self.numbers.size:
+            self._resize(made.shape[1])
+        start = 0
+        while start < len(made):
+            row = (step + start) % ROWS
+            count = min(len(made) - start, ROWS - row)
+            upload(self._ring[row : row + count], made[start : start + count])
+            upload(
+                self._belongs[row : row + count],
+                np.arange(step + start, step + start + count, dtype=np.int64),
+            )
+            start += count
+
+    def begin(self, scale: Any, places: Sequence[int]) -> None:
+        """Choose the numbers of the step at hand, with ``scale`` in these places.
+
+        A float32 number on the device; None if the scale is among the rows already.
+        """
+        scales = () if scale is None else places
+        begin_kernel()(
+            (1,),
+            (BLOCK,),
+            (self._ring, self._belongs, np.int64(self.numbers.size),
+             self._unused if scale is None else scale,
+             self._scales.of(np.array(scales, np.int64)), np.int64(len(scales)),
+             self._steps, self.numbers, self._report),
+        )  # fmt: skip
+
+    def partial(self, count: int) -> Any:
+        """Memory for so many sums of squares, kept."""
+        import cupy
+
+        if count > self._partial.size:
+            self._partial = cupy.empty(count, np.float64)
+        return self._partial[:count]
+
+    def fetch(self, partial: Any) -> np.ndarray:
+        """As a NumPy array; waits."""
+        result: np.ndarray = partial.get()
+        return result
+
+    def judge(
+        self,
+        partial: Any,
+        norm: float | None,
+        most: float,
+        skip: bool,
+        places: Sequence[int],
+        adapted: Any,
+    ) -> None:
+        """From sums of squares (or the norm) to the factor, in these places, and the verdict.
+
+        ``adapted`` is None or (numbers of a loss scale, growth, backoff, interval).
+        """
+        scale, *rates = adapted or (self._unused, 1, 1, 1)
+        judge_kernel()(
+            (1,),
+            (BLOCK,),
+            (partial, np.int64(partial.size), np.float64(-1 if norm is None else norm),
+             np.float64(most), np.int32(skip),
+             self._factors.of(np.array(places, np.int64)), np.int64(len(places)),
+             scale, np.int32(adapted is not None), *map(np.float32, rates),
+             self._steps, self.numbers, self._report),
+        )  # fmt: skip
+
+    def steps(self) -> int:
+        """Steps taken; waits."""
+        return int(self._steps.get()[0])
+
+    def report(self) -> tuple[float, float, bool]:
+        """Norm, factor and whether it was skipped, of the last step; waits."""
+        norm, factor, skipped = self._report.get().tolist()
+        return norm, factor, bool(skipped)

@@ -1,0 +1,105 @@
+"""Sums of squares of many arrays on the GPU, a number and a block for each of their spans.
+
+The order of a sum is that of `gpuadapt.kernels.summation`; nothing here knows a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..numbers import SCALE
+from ..spans import Spans
+from ..summation import LANES, SPAN
+from . import text
+from .text import PLACE, TYPES
+
+_SQUARES = r"""
+}  // namespace gpuadapt
+
+extern "C" __global__ void %(name)s(
+    const long long *__restrict__ spans, const unsigned long long *__restrict__ addresses,
+    const long long *__restrict__ layout, const double *__restrict__ numbers, double *partial
+) {
+    using namespace gpuadapt;
+    __shared__ double lanes[%(lanes)d];
+    const long long a = spans[3 * (long long)blockIdx.x];
+    const long long start = spans[3 * (long long)blockIdx.x + 1];
+    const long long end = start + spans[3 * (long long)blockIdx.x + 2];
+    const %(type)s *x = reinterpret_cast<const %(type)s *>(addresses[a]);
+    number<%(type)s> scale;
+    ieee::narrow(numbers[%(scale)d], scale.value);
+    number<double> own = 0.0;
+    if (x != nullptr) {
+#pragma unroll 4
+        for (long long j = start + threadIdx.x; j < end; j += %(lanes)d) {
+            const number<double> value = ieee::widen((number<%(type)s>(x[%(at)s]) / scale).value);
+            own = own + %(term)s;
+        }
+    }
+    lanes[threadIdx.x] = own.value;
+    for (int half = %(lanes)d / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            lanes[threadIdx.x] = ieee::add(lanes[threadIdx.x], lanes[threadIdx.x + half]);
+        }
+    }
+    if (threadIdx.x == 0) {
+        partial[blockIdx.x] = lanes[0];
+    }
+}
+"""
+"""Without a layout an array has no gaps."""
+
+
+def source(dtype: np.dtype, strided: bool = False, squared: bool = True) -> str:
+    """The kernel as CuPy receives it."""
+    return text.PREAMBLE + PLACE + _SQUARES % {
+        "name": _name(squared),
+        "type": TYPES[str(dtype)],
+        "lanes": LANES,
+        "scale": SCALE,
+        "at": "place(layout, 0, j)" if strided else "j",
+        "term": "value * value" if squared else "value",
+    }  # fmt: skip
+
+
+def _name(squared: bool) -> str:
+    return "gpuadapt_squares" if squared else "gpuadapt_sums"
+
+
+@cache
+def kernel(dtype: np.dtype, strided: bool = False, squared: bool = True) -> Callable[..., None]:
+    """The compiled kernel; see the text for its arguments."""
+    return text.built(source(dtype, strided, squared), _name(squared))
+
+
+class Squares:
+    """Sums of squares (or sums) of arrays of one element type, given their sizes.
+
+    ``layout`` is for one array with gaps; see `text.PLACE`.
+    """
+
+    def __init__(
+        self, dtype: np.dtype, sizes: Sequence[int], layout: Any = None, squared: bool = True
+    ) -> None:
+        import cupy
+
+        self._kernel = kernel(dtype, layout is not None, squared)
+        table = Spans(sizes, SPAN).table
+        self._spans = cupy.asarray(table)
+        self._layout = self._spans if layout is None else layout
+        self.partials = len(table)
+        """How many sums there are."""
+
+    def __call__(self, addresses: Any, numbers: Any, partial: Any) -> None:
+        """Write the sums of arrays at these addresses (0: of zeros), divided by the scale first."""
+        if self.partials:
+            self._kernel(
+                (self.partials,),
+                (LANES,),
+                (self._spans, addresses, self._layout, numbers, partial),
+            )
