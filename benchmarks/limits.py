@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from gpuadapt.kernels.cpu import dense as cpu
-from gpuadapt.kernels.cpu import module
+from gpuadapt.kernels.cpu import many, module
+from gpuadapt.kernels.cpu import threads as cpu_threads
 from gpuadapt.kernels.rule import Rule
 
 import gpuadapt as ga
@@ -42,17 +42,15 @@ def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
     What is left of a step's time where memory costs nothing: mostly division and square
     roots, which are rounded correctly.
     """
-    import numba
-
     names = [f"{name}_" for name in rule.program.arguments]
     arguments = ", ".join([*names, *rule.coefficients])
     pieces = ", ".join([*(f"{name}[at:at + {BLOCK}]" for name in names), *rule.coefficients])
-    found: dict[str, Any] = {"span": module.load(rule.name, cpu.source(rule, dtype)).span}
+    found: dict[str, Any] = {"span": module.load(rule.name, many.source(rule, dtype)).span}
     exec(_ARITHMETIC.format(arguments=arguments, pieces=pieces, block=BLOCK), found)  # noqa: S102
-    repeat, threads = found["repeat"], numba.get_num_threads() if size > cpu.ALONE else 1
+    repeat, threads = found["repeat"], cpu_threads.share(size)
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.
     # From the beginning of a cache line, and not all at the same place in a page.
-    line, each = cpu.LINE // dtype.itemsize, threads * BLOCK
+    line, each = module.LINE // dtype.itemsize, threads * BLOCK
     memory = np.ones(len(names) * (each + 5 * line) + line, dtype)
     memory = memory[-(memory.ctypes.data // dtype.itemsize) % line :]
     arrays = [memory[k * (each + 5 * line) :][:each] for k in range(len(names))]

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 from gpuadapt.kernels import rules
+from gpuadapt.kernels.numbers import FIRST
+
+from gpuadapt import launch
 
 from . import peers
 from .timing import interleaved, ratio
@@ -138,12 +141,13 @@ def _pool_growth(make: Make, size: int) -> int:
 def _exactness(size: int, backend: str, rounds: int) -> Iterator[Entry]:
     """The time of the exact kernels over that of the same text without exactness."""
     xp = library(backend)
-    build = _cuda_kernels if backend == "cuda" else _cpu_kernels
     coefficients = [0.9, 0.1, 0.999, 0.001, 1.0, 1.0, 1e-3, 1e-8]
-    steps = {}
-    for name, kernel in build().items():
-        arrays = [xp.ones(size, xp.float32) for _ in range(4)]
-        steps[name] = lambda kernel=kernel, arrays=arrays: kernel(*arrays, *coefficients)
+    steps = {
+        name: with_kernel(
+            kernel, backend, [xp.ones(size, xp.float32) for _ in range(4)], coefficients
+        )
+        for name, kernel in kernels(backend).items()
+    }
     times = interleaved(steps, backend, rounds)
     for name in list(times)[1:]:
         slower = ratio(times, "exact", name)
@@ -151,47 +155,47 @@ def _exactness(size: int, backend: str, rounds: int) -> Iterator[Entry]:
         yield {"name": label, "value": slower, "unit": "x"}
 
 
-def _cpu_kernels() -> dict[str, Callable[..., Any]]:
-    """Functions of (p, g, m, v, *coefficients): as compiled, and with fastmath."""
-    from gpuadapt.kernels.cpu import dense, threads
-
+def kernels(backend: str) -> dict[str, Callable[..., Any]]:
+    """Adam's kernel as it is, and compiled with what would change its bits."""
     dtype = np.dtype(np.float32)
-    exact = dense.kernel(rules.adam, dtype)
-    text = dense.source(rules.adam, dtype)
-    loose: dict[str, Any] = {}
+    if backend == "cuda":
+        import cupy
+        from gpuadapt.kernels.cuda import many as cuda
+
+        text, name = cuda.source(rules.adam, dtype), "gpuadapt_adam_many"
+        return {
+            "exact": cuda.kernel(rules.adam, dtype),
+            "fmad": cupy.RawKernel(loose(text), name, options=()),
+        }
+    from gpuadapt.kernels.cpu import many
+
+    text = many.source(rules.adam, dtype)
+    made: dict[str, Any] = {}
     for old, new in (('"nogil": True', '"nogil": True, "fastmath": True'), ("cache=True, ", "")):
         assert old in text
         text = text.replace(old, new)
-    exec(text, loose)  # noqa: S102
-    return {
-        "exact": lambda *arguments: threads.call(exact, *arguments),
-        "fastmath": lambda *arguments: threads.call(loose["dense"], *arguments),
-    }
+    exec(text, made)  # noqa: S102
+    return {"exact": many.kernel(rules.adam, dtype), "fastmath": made["many"]}
 
 
-def _cuda_kernels() -> dict[str, Callable[..., Any]]:
-    """As `_cpu_kernels`, the second with plain operators and contraction."""
-    from gpuadapt.kernels.cuda import dense
-
-    kernel = dense.packed(rules.adam)
-    plain = loose(kernel.preamble)
-
-    def run(built: Any, p: Any, g: Any, m: Any, v: Any, *coefficients: float) -> None:
-        packs = -(-p.nbytes // dense.ACCESS)
-        built(g, p.size, *coefficients, p, m, v, size=packs)
-
-    exact, contracted = kernel.build(), kernel._replace(preamble=plain).build(options=())
-    return {
-        "exact": lambda *arguments: run(exact, *arguments),
-        "fmad": lambda *arguments: run(contracted, *arguments),
-    }
+def with_kernel(
+    kernel: Callable[..., Any], backend: str, arrays: list[Any], coefficients: list[float]
+) -> Callable[[], None]:
+    """An update of (p, g, m, v) by a kernel that takes what Adam's takes."""
+    p, g, m, v = arrays
+    update: Any = launch.bind_many(rules.adam, backend, [(p, m, v)])
+    update._kernel = kernel
+    address = g.ctypes.data if backend == "cpu" else g.data.ptr
+    given = np.array([address], np.int64), np.array([FIRST], np.int64)
+    numbers = launch.numbers(backend, coefficients, p)
+    return lambda: update(*given, numbers)
 
 
-def loose(preamble: str) -> str:
+def loose(text: str) -> str:
     """CUDA text with the language's operators, which the compiler may contract."""
     guard = "#ifdef __CUDACC_RTC__"
-    assert guard in preamble
-    return preamble.replace(guard, "#if 0").replace("std::", "::")
+    assert guard in text
+    return text.replace(guard, "#if 0").replace("std::", "::")
 
 
 def _seconds(name: str, values: list[float]) -> Entry:

@@ -102,7 +102,7 @@ def _reason(
     settings = {**given, option: value} | ({"weight_decay": 0.1} if option == "decay" else {})
     try:
         optimizer = method(np.zeros((2, 2)), **settings)
-        for traversal in ("dense", "rows"):
+        for traversal in ("rows",) if option == "rowwise" else ("many", "dense", "rows"):
             for backend in ("cpu", "cuda"):
                 optimizer._groups[0].rule.source(backend, traversal)
     except (ga.HyperparameterError, ga.RuleError) as error:

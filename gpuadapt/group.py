@@ -167,7 +167,9 @@ class Group:
             or not all(map(operator.is_, given, self._seen))
         ):
             rule, values, most = self.resolve(self.settings, step, options)
-            scheduled = ({*rule.hyperparameters} | {"max_row_norm"}) - {*hyperparameters.STEP_VALUES}
+            scheduled = ({*rule.hyperparameters} | {"max_row_norm"}) - {
+                *hyperparameters.STEP_VALUES
+            }
             self._scheduled = any(callable(self.settings[name]) for name in scheduled)
             self.rule, self._values, self.most = rule, values, most
             self.version += 1

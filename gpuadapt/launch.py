@@ -105,6 +105,11 @@ def bind_rows(rule: Rule, backend: str, parameter: Any, *states: Any) -> RowUpda
     return update
 
 
+def headers(wanted: Sequence[tuple[Any, str] | None], places: Sequence[tuple[int, int]]) -> Any:
+    """What looks at many NumPy arrays at once; see `kernels.cpu.headers.Headers`."""
+    return _module("cpu", "headers").Headers(wanted, places)
+
+
 def control(backend: str) -> Control:
     """A control for arrays of a backend, on the current device."""
     made: Control = _module(backend, "control").Control()

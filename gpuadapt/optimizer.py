@@ -10,14 +10,13 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import check_disjoint, check_parameter, describe
+from .building import build
 from .errors import ParameterError, RuleError
-from .group import Group, Slot
-from .hyperparameters import SETTINGS, Hyperparameter, check_fits, check_initial, check_rule, expand
+from .hyperparameters import SETTINGS, Hyperparameter, check_initial, check_rule, expand
 from .request import Last, request
 from .state import check, restore, snapshot
 from .steps import Steps
-from .structure import are_groups, flatten
+from .structure import flatten
 
 
 class Optimizer:
@@ -105,49 +104,12 @@ class Optimizer:
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
-        self._initial = check_initial(rule, initial or {})
-        self._groups: list[Group] = []
-        self._slots: dict[str, Slot] = {}
-        self._template = self._build(params, common)
-        if not self._slots:
-            raise ParameterError(f"params: got {describe(params)} without any array")
-        check_disjoint((slot.name, slot.backend, slot.array) for slot in self._slots.values())
+        self._template, self._groups, self._slots = build(
+            rule, params, common, check_initial(rule, initial or {})
+        )
         for group in self._groups:
             group.prepare(0)
         self._steps = Steps(list(self._slots.values()), self._groups)
-
-    def _build(self, params: Any, common: dict[str, Any]) -> Any:
-        """Make groups and slots; returns the structure of ``params`` with slots for arrays."""
-        if are_groups(params):
-            template = []
-            for given in params:
-                settings = common | expand(given)
-                template.append(self._build_group(settings.pop("params"), settings))
-            return template
-        return self._build_group(params, common)
-
-    def _build_group(self, params: Any, settings: dict[str, Any]) -> Any:
-        group = Group(self.rule, {"params": (), **settings})
-        self._groups.append(group)
-        if isinstance(params, Mapping):
-            return {name: self._add(group, name, array) for name, array in params.items()}
-        if isinstance(params, (list, tuple)):
-            return [self._add(group, str(len(self._slots)), array) for array in params]
-        return self._add(group, str(len(self._slots)), params)
-
-    def _add(self, group: Group, name: Any, array: Any) -> Slot:
-        if not isinstance(name, str):
-            raise ParameterError(f"parameter {name!r}: names are strings")
-        if name in self._slots:
-            raise ParameterError(f"parameter {name!r}: two parameters have this name")
-        backend = check_parameter(name, array)
-        for state, value in self._initial.items():
-            check_fits(f"initial {state}", value, array.dtype)
-        number = len(self._groups) - 1
-        slot = Slot(name, array, backend, number, self.rule, group.rowwise, self._initial)
-        self._slots[name] = slot
-        group.add(slot)
-        return slot
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied

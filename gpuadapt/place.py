@@ -59,6 +59,8 @@ class Layout(NamedTuple):
 
     classes: tuple[tuple[int, int, int], ...]
     """A group's number, how many steps it has missed, the place of its first coefficient."""
+    firsts: tuple[int, ...]
+    """For each slot, the place of its first coefficient."""
     width: int
     scales: tuple[int, ...]
     factors: tuple[int, ...]
@@ -80,21 +82,18 @@ class Place:
         self._owners = {owner(array) for array in arrays}
         self._places = merged(arrays)
         self._orders = [_order(slot) for slot in slots]
-        self._headers = self._made_headers() if backend == "cpu" else None
+        self._headers: Any = None
+        if backend == "cpu":
+            wanted = [
+                (slot.array, order) if order else None
+                for slot, order in zip(slots, self._orders, strict=True)
+            ]
+            self._headers = launch.headers(wanted, [place[1:] for place in self._places])
         self._rules: Rules = ()
         self._tables: list[Table] = []
         self._updates: list[launch.Update | None] = []
         """Those of the tables, or None before they are needed."""
-        self.layout = Layout((), FIRST, (), ())
-        self.firsts = np.zeros(0, np.int64)
-        """For each slot, the place of its first coefficient."""
-
-    def _made_headers(self) -> Any:
-        from gpuadapt.kernels.cpu.headers import Headers
-
-        slots = zip(self.slots, self._orders, strict=True)
-        wanted = [(slot.array, order) if order else None for slot, order in slots]
-        return Headers(wanted, [place[1:] for place in self._places])
+        self.layout = Layout((), (), FIRST, (), ())
 
     def gather(self, given: Sequence[Any], groups: Sequence[Group]) -> Gathered:
         """Look at gradients.
@@ -159,8 +158,7 @@ class Place:
                 width += len(names)
             firsts[k] = classes[key]
         listed = tuple((*key, first) for key, first in classes.items())
-        self.layout = Layout(listed, width, tuple(scales), tuple(factors))
-        self.firsts = firsts
+        self.layout = Layout(listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors))
         members: dict[tuple[Rule, np.dtype], list[int]] = {}
         for k, slot in enumerate(self.slots):
             if self._orders[k]:
@@ -181,7 +179,7 @@ class Place:
         CaptureError
             The step waits for the GPU.
         """
-        found: list[Any] = [self.layout, self.firsts.tolist()]
+        found: list[Any] = [self.layout]
         for k, grad in gathered.others.items():
             group = groups[self.slots[k].group]
             if isinstance(grad, RowGrad) or group.by_rows:
@@ -212,7 +210,7 @@ class Place:
                         self._updates[n] = update
                     works.append(Work(update, addresses, table.firsts))
             for k, grad in gathered.others.items():
-                slot, first = self.slots[k], int(self.firsts[k])
+                slot, first = self.slots[k], self.layout.firsts[k]
                 group = groups[slot.group]
                 if group.by_rows or isinstance(grad, RowGrad):
                     works.append(Work(*prepare_rows(slot, group, grad), first))

@@ -60,17 +60,21 @@ class Steps:
         self.settle()
         report = self.last
         fresh = Steps(self._slots, self._groups)
-        kept = {"_count": self._count, "_settled": self._count, "_report": report}
+        kept = {"_count": self._settled, "_settled": self._settled, "_report": report}
         return fresh.__dict__ | kept
 
     @property
     def count(self) -> int:
         """Steps taken; waits for the GPU if only that knows."""
-        if self._unsure:
-            ((place, _),) = self._places
-            self._count = place.control.steps()
-            self._unsure = 0
-        return self._count
+        if not self._unsure:
+            return self._count
+        ((place, _),) = self._places
+        taken = place.control.steps()
+        if self._captured is None:
+            self._count = taken
+        # Otherwise replays that have been prepared may still be to come.
+        self._unsure = self._count - taken
+        return taken
 
     @property
     def last(self) -> Last | None:
@@ -82,17 +86,22 @@ class Steps:
 
     def settle(self) -> int:
         """Count the slots' updates; the steps so far."""
-        taken = self.count - self._settled
-        for k in np.flatnonzero(self._active).tolist() if taken else ():
-            self._slots[k].updates += taken
-        self._settled = self._count
-        return self._count
+        count = self.count
+        for k in np.flatnonzero(self._active).tolist() if count > self._settled else ():
+            self._slots[k].updates += count - self._settled
+        self._settled = count
+        return count
 
     def restart(self, count: int) -> None:
         """Go on from so many steps, and from the updates that the slots say."""
         self._count = self._settled = count
-        self._unsure, self._rules, self._report = 0, [], None
+        self._unsure, self._report = 0, None
         self._restart_controls()
+        if self._rules:
+            before = [place.layout for place, _ in self._places]
+            self._lay_out()
+            if before != [place.layout for place, _ in self._places]:
+                self._captured = self._alike = None
 
     def _place_all(self) -> None:
         if not self._places:
@@ -156,8 +165,9 @@ class Steps:
             raise CaptureError("prepare_replay: no step has been captured")
         if not 1 <= count <= MOST_REPLAYS:
             raise CaptureError(f"prepare_replay: got {count}, expected 1 to {MOST_REPLAYS}")
-        if self._unsure + count > MOST_REPLAYS:
-            self.settle()
+        if self._unsure + count > MOST_REPLAYS and self._count - self.count + count > MOST_REPLAYS:
+            # So many are not under way: they were skipped.
+            self._count, self._unsure = self._count - self._unsure, 0
         scaled = self._captured[2] is not None
         values = self._values(self._count, self._request, scaled)
         if self._rules != [group.rule for group in self._groups]:
@@ -238,13 +248,14 @@ class Steps:
             return
         self.settle()
         self._active, self._complete, self._rules = active, complete, rules
+        self._lay_out()
+
+    def _lay_out(self) -> None:
         missed = np.array([self._count - slot.updates for slot in self._slots])
         for place, members in self._places:
-            place.arrange(self._groups, active[members], missed[members])
+            place.arrange(self._groups, self._active[members], missed[members])
 
-    def _judge(
-        self, work: Sequence[Sequence[Work]], request: Request, scale: Any
-    ) -> bool | None:
+    def _judge(self, work: Sequence[Sequence[Work]], request: Request, scale: Any) -> bool | None:
         """Make the numbers final; whether to skip the step, None if only the GPU knows."""
         for place, _ in self._places:
             with place.device:
@@ -253,8 +264,7 @@ class Steps:
             self._report = UNMEASURED
             return False
         partial = [
-            place.measure(launches)
-            for (place, _), launches in zip(self._places, work, strict=True)
+            place.measure(launches) for (place, _), launches in zip(self._places, work, strict=True)
         ]
         norm = None
         if len(self._places) > 1:

@@ -1,4 +1,4 @@
-"""Arrays, lists, dicts, groups: gradients come in the structure of the parameters."""
+"""Gradients come in the structure of the parameters; what each must be."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ from .arrays import backend_of, describe, namespace
 from .errors import GradientError
 from .group import Slot
 from .rowgrad import RowGrad
-
-
-def are_groups(params: Any) -> bool:
-    """Whether ``params`` is a list of groups."""
-    return (
-        isinstance(params, (list, tuple))
-        and len(params) > 0
-        and all(isinstance(given, Mapping) and "params" in given for given in params)
-    )
 
 
 def flatten(template: Any, grads: Any) -> list[Any]:

@@ -183,15 +183,18 @@ class Rule:
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
         return kept | {"function": None, "pieces": {}, "original": None}
 
-    def source(self, backend: str = "cpu", traversal: str = "dense", dtype: str = "float32") -> str:
+    def source(self, backend: str = "cpu", traversal: str = "many", dtype: str = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.
 
         Parameters
         ----------
         backend : {"cpu", "cuda"}
-        traversal : {"dense", "rows"}
+        traversal : {"many", "dense", "rows"}
+            Many arrays; one with any strides (on the CPU by the same kernel); rows of a table.
         dtype : {"float32", "float64"}
         """
+        if self.row_states and traversal != "rows":
+            raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
         try:
             write = importlib.import_module(f"{__package__}.{backend}.{traversal}").source
         except (ModuleNotFoundError, AttributeError) as error:

@@ -146,9 +146,7 @@ class ByNumpy:
                 gradient = np.frombuffer(kind.from_address(address), parameter.dtype)
                 coefficients = numbers[first : first + len(self.rule.coefficients)]
                 given = [parameter, gradient.reshape(parameter.shape), *states]
-                for array, values in zip(
-                    of, evaluate(self.rule, given, coefficients), strict=True
-                ):
+                for array, values in zip(of, evaluate(self.rule, given, coefficients), strict=True):
                     array[...] = values
 
 

@@ -24,17 +24,16 @@ def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
     built = cupy.ElementwiseKernel(
         kernel.in_params, kernel.out_params, kernel.operation, kernel.name, preamble=kernel.preamble
     )
-    contiguous = "raw " in kernel.in_params or ndim == 0
     arguments = []
     for parameter in f"{kernel.in_params}, {kernel.out_params}".split(","):
-        *kind, name = parameter.split()
+        kind = parameter.split()[:-1]
         if kind == ["int64"]:
             arguments.append(_kernel._ArgInfo(SCALAR, int, np.int64, 0, True, False))
-        elif name.startswith("h_"):
-            arguments.append(_kernel._ArgInfo(SCALAR, float, dtype.type, 0, True, False))
+        elif kind[0] == "raw":
+            arguments.append(_kernel._ArgInfo(NDARRAY, cupy.ndarray, np.float64, 1, True, False))
         else:
             arguments.append(
-                _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, ndim, contiguous, False)
+                _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, ndim, ndim == 0, False)
             )
     inputs = len(kernel.in_params.split(","))
     arguments.append(_kernel._ArgInfo(INDEXER, _carray.Indexer, dtype.type, ndim, True, False))

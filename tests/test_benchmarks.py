@@ -130,7 +130,7 @@ def test_the_arithmetic_roof_updates_every_block():
     """Its threads work on all of their own arrays, whatever the number of threads."""
     import numba
 
-    size = limits.cpu.ALONE + 5 * limits.BLOCK
+    size = limits.cpu_threads.ALONE + 5 * limits.BLOCK
     run = limits.arithmetic(rules.sgd, np.dtype(np.float32), size)
     p = inspect.getclosurevars(run).nonlocals["arrays"][0]
     assert p.size == numba.get_num_threads() * limits.BLOCK
@@ -262,10 +262,10 @@ def test_the_limit_of_rows_touches_what_it_should(backend, states, monkeypatch):
 def test_the_kernels_without_exactness_do_nearly_the_same():
     coefficients = [0.9, 0.1, 0.999, 0.001, 1.0, 1.0, 1e-3, 1e-8]
     results = {}
-    for name, kernel in overhead._cpu_kernels().items():
+    for name, kernel in overhead.kernels("cpu").items():
         random = np.random.default_rng(3)
         results[name] = [random.random(1_000, np.float32) for _ in range(4)]
-        kernel(*results[name], *coefficients)
+        overhead.with_kernel(kernel, "cpu", results[name], coefficients)()
     assert set(results) == {"exact", "fastmath"}
     assert any((a != b).any() for a, b in zip(*results.values(), strict=True))
     for a, b in zip(*results.values(), strict=True):
@@ -273,15 +273,17 @@ def test_the_kernels_without_exactness_do_nearly_the_same():
 
 
 def test_the_cuda_kernel_without_exactness_is_contracted():
-    from cuda_source import architectures, assemble, compile_ptx
-    from gpuadapt.kernels.cuda import dense, text
+    from cuda_source import architectures, compile_ptx
+    from gpuadapt.kernels.cuda import many, text
 
     if 90 not in architectures():
         pytest.skip("there is no NVRTC here")
-    exact = dense.packed(rules.adam)
-    plain = exact._replace(preamble=overhead.loose(exact.preamble))
-    for kernel, options, contracted in ((exact, text.OPTIONS, False), (plain, (), True)):
-        ptx = compile_ptx(assemble(kernel, np.dtype(np.float32), 1), 90, options)
+    exact = many.source(rules.adam, np.dtype(np.float32))
+    for source, options, contracted in (
+        (exact, text.OPTIONS, False),
+        (overhead.loose(exact), (), True),
+    ):
+        ptx = compile_ptx(source, 90, options)
         assert ("fma.rn" in ptx) == contracted
 
 

@@ -10,35 +10,55 @@ import ptx
 import pytest
 from cases import KINDS, RULES
 from cuda_source import architectures, assemble, compile_ptx
-from gpuadapt.kernels.cuda import dense, rows, text
+from gpuadapt.kernels.cuda import control, dense, many, rows, squares, text
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
 from gpuadapt.oracle import any_bits, evaluate
 
-KERNELS = {
-    "packed": [(dense.packed, 1)],  # arrays are flattened for it
-    "strided": [(dense.strided, 0), (dense.strided, 1), (dense.strided, 3)],
-}
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_kernels_of_many_arrays_compile(architecture, dtype):
+    """Every rule and its rate once; on every architecture some of each kind."""
+    rules = [*(case.rule for case in KINDS[::3]), every_function]
+    if architecture == 90:
+        rules = [*RULES, *(rule.rate for rule in RULES), every_function]
+    for rule in rules:
+        compiled = compile_ptx(many.source(rule, dtype), architecture, text.OPTIONS)
+        exact(compiled, rule)
+        if not rule.name.endswith("_rate"):
+            # As 4-byte words whatever the element type: NVRTC's choice.
+            arrays = len(rule.program.arguments)
+            packed = [
+                len(re.findall(rf"{kind}\.global\.(?:nc\.)?v[24]\.\w+", compiled))
+                for kind in ("ld", "st")
+            ]
+            # The compiler may write the loop more than once.
+            assert packed[0] % arrays == 0 < packed[0], rule
+            assert packed[1] * arrays == packed[0] * (arrays - 1), rule
 
 
 @pytest.mark.parametrize("architecture", architectures())
-@pytest.mark.parametrize("kind", KERNELS)
-def test_compiles(kind, architecture, dtype):
-    """Every rule and its rate once; on every architecture and for every kind one of each kind."""
-    rules = [*(case.rule for case in KINDS[:: 1 if architecture == 90 else 3]), every_function]
-    if (kind, architecture) == ("packed", 90):
-        rules = [*RULES, *(rule.rate for rule in RULES), every_function]
-    for rule in rules:
-        for make, ndim in KERNELS[kind]:
-            source = assemble(make(rule), dtype, ndim)
-            compiled = compile_ptx(source, architecture, text.OPTIONS)
-            exact(compiled, rule)
-            if kind == "packed" and not rule.name.endswith("_rate"):
-                # As 4-byte words whatever the element type: NVRTC's choice.
-                arrays = len(rule.program.arguments)
-                assert len(re.findall(r"ld\.global\.v[24]\.\w+", compiled)) == arrays, rule
-                assert len(re.findall(r"st\.global\.v[24]\.\w+", compiled)) == arrays - 1, rule
+def test_kernels_of_any_strides_compile(architecture, dtype):
+    for rule in [*(case.rule for case in KINDS[:: 1 if architecture == 90 else 3]), every_function]:
+        for ndim in (0, 1, 3):
+            source = assemble(dense.strided(rule), dtype, ndim)
+            exact(compile_ptx(source, architecture, text.OPTIONS), rule)
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_kernels_without_a_rule_compile(architecture, dtype):
+    sources = [control.begin_source(), control.judge_source(), rows.frequent_source(dtype)]
+    sources += [rows.keys_source(np.dtype(index)) for index in (np.int32, np.int64)]
+    sources += [squares.source(dtype, strided) for strided in (False, True)]
+    sources.append(squares.source(np.dtype(np.float64), squared=False))
+    sources += [rows.squares_source(dtype, of) for of in ROW_FORMS if fits(of, dtype)]
+    for source in sources:
+        exact(compile_ptx(source, architecture, text.OPTIONS), RULES[0])
+
+
+def fits(of, dtype):
+    return of.elements in (1, many.ACCESS // dtype.itemsize)
 
 
 ROW_FORMS = [rows.form(64, 4, False), rows.form(4096, 2, False), rows.form(3, 1, True)]
@@ -53,7 +73,7 @@ def test_kernels_of_rows_compile(architecture):
         for rule in (ga.rules.adagrad.rowwise, ga.rules.adam.rowwise)
         for dtype in dtypes
         for of in ROW_FORMS
-        if of.elements in (1, dense.ACCESS // dtype.itemsize)
+        if fits(of, dtype)
     ]
     for rule, dtype, of in sources:
         compiled = compile_ptx(rows.source(rule, dtype, of), architecture, text.OPTIONS)
@@ -70,10 +90,6 @@ def test_kernels_of_rows_compile(architecture):
             assert packed[1] >= wide and packed[1] % wide == 0, (rule, of)
             assert packed[0] >= wide + 3, (rule, of)
             assert ("st.global.f" in compiled) == bool(rule.row_states), (rule, of)
-    for index in (np.int32, np.int64):
-        compile_ptx(rows.keys_source(np.dtype(index)), architecture, text.OPTIONS)
-    for dtype in dtypes:
-        exact(compile_ptx(rows.frequent_source(dtype), architecture, text.OPTIONS), RULES[0])
 
 
 def exact(compiled, rule):
@@ -98,36 +114,39 @@ def test_there_is_a_compiler():
 
 @pytest.fixture
 def launches(host):
+    """Of kernels without strides, in order; begin() is the first of every step."""
+    hostcupy.RawKernel.launches.clear()
     hostcupy.ElementwiseKernel.launches.clear()
-    return hostcupy.ElementwiseKernel.launches
+    return hostcupy.RawKernel.launches
 
 
 @pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
-def test_one_launch_per_array(case, host, launches, dtype):
-    arrays = [host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0)]
+def test_one_launch_for_all_arrays(case, host, launches, dtype):
+    arrays = [host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0, 5000)]
     optimizer = case.optimizer(arrays)
     launches.clear()
-    optimizer.step([host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0)])
-    assert launches == [f"gpuadapt_{case.rule.name}_packed"] * 3
+    optimizer.step([host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0, 5000)])
+    assert launches == ["gpuadapt_begin", f"gpuadapt_{case.rule.name}_many"]
+    assert not hostcupy.ElementwiseKernel.launches
 
 
 @pytest.mark.parametrize(
-    ("parameter", "gradient", "kind"),
+    ("parameter", "gradient", "strided"),
     [
-        (np.s_[:8], np.s_[:8], "packed"),
-        (np.s_[4:12], np.s_[8:16], "packed"),
-        (np.s_[1:9], np.s_[:8], "strided"),
-        (np.s_[:8], np.s_[1:9], "strided"),
-        (np.s_[:16:2], np.s_[:8], "strided"),
-        (np.s_[:8], np.s_[8:0:-1], "strided"),
+        (np.s_[:8], np.s_[:8], False),
+        (np.s_[1:9], np.s_[2:10], False),
+        (np.s_[:16:2], np.s_[:8], True),
+        (np.s_[:8], np.s_[8:0:-1], True),
     ],
 )
-def test_16_byte_accesses_only_where_they_are_legal(parameter, gradient, kind, launches):
+def test_strided_arrays_have_a_kernel_of_their_own(parameter, gradient, strided, launches):
     w = np.zeros(32, np.float32)
     g = np.zeros(32, np.float32)
     w, g = (hostcupy.ndarray(aligned(a)[s]) for a, s in ((w, parameter), (g, gradient)))
     ga.SGD(w).step(g)
-    assert launches == [f"gpuadapt_sgd_{kind}"]
+    own = ["gpuadapt_sgd_strided"] * strided
+    assert hostcupy.ElementwiseKernel.launches == own
+    assert launches == ["gpuadapt_begin", *["gpuadapt_sgd_many"] * (not strided)]
 
 
 def aligned(array):
@@ -137,32 +156,15 @@ def aligned(array):
     return result
 
 
-def test_arrays_are_flattened_for_16_byte_accesses(host, launches, monkeypatch):
-    """CuPy's 0-d raw arrays have no elements that could be pointed at."""
-    seen = []
-    call = hostcupy.ElementwiseKernel.__call__
-
-    def spy(self, *arguments, **settings):
-        seen.extend(a.shape for a in arguments if isinstance(a, hostcupy.ndarray))
-        call(self, *arguments, **settings)
-
-    monkeypatch.setattr(hostcupy.ElementwiseKernel, "__call__", spy)
-    for shape in ((), (2, 3), (1, 2, 1)):
-        w = host.array(np.ones(shape))
-        ga.SGD(w).step(host.array(np.ones(shape)))
-    assert launches == ["gpuadapt_sgd_packed"] * 3
-    assert seen == [(1,), (1,), (6,), (6,), (2,), (2,)]
-
-
 @pytest.mark.parametrize(("n", "frequent"), [(100, 0), (1000, 1)])
-def test_three_launches_for_rows_of_an_array(n, frequent, host):
+def test_launches_for_rows_of_an_array(n, frequent, host):
     launches = hostcupy.RawKernel.launches
     optimizer = ga.Adam({"table": host.array(np.ones((9, 4), np.float32))})
     gradient = ga.RowGrad(host.array(np.arange(n) % 9), host.array(np.ones((n, 4), np.float32)))
     launches.clear()
     optimizer.step({"table": gradient})
-    names = ["gpuadapt_keys", *["gpuadapt_frequent"] * frequent, "gpuadapt_adam_rows"]
-    assert launches == names
+    names = [*["gpuadapt_frequent"] * frequent, "gpuadapt_adam_rows"]
+    assert launches == ["gpuadapt_keys", "gpuadapt_begin", *names]
 
 
 @pytest.mark.parametrize(
@@ -201,11 +203,11 @@ def _nothing(grid, block, arguments):
 
 
 def test_source_is_what_is_compiled():
-    source = ga.rules.adam.source("cuda")
-    for kernel in (dense.packed(ga.rules.adam), dense.strided(ga.rules.adam)):
-        assert kernel.in_params in source and kernel.out_params in source
-        assert kernel.name in source
-    assert dense.packed(ga.rules.adam).preamble in source
+    source = ga.rules.adam.source("cuda", "dense")
+    kernel = dense.strided(ga.rules.adam)
+    assert all(part in source for part in (kernel.in_params, kernel.out_params, kernel.name))
+    assert kernel.preamble in source
+    assert ga.rules.adam.source("cuda") == many.source(ga.rules.adam, np.dtype(np.float32))
 
 
 def element_kernel(rule, dtype):

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from gpuadapt.kernels.cpu import dense
+from gpuadapt.kernels.cpu import many
 
 LAYERS = ["tbb", "omp", "workqueue"]
 
@@ -170,10 +170,10 @@ STEP = """
     sys.path.insert(0, sys.argv[1])
     import own
     import gpuadapt as ga
-    from gpuadapt.kernels.cpu import dense
+    from gpuadapt.kernels.cpu import many
     w = np.ones(5, np.float32)
     ga.Optimizer(own.own, w, lr=0.5).step(np.ones(5, np.float32))
-    stats = dense.kernel(own.own, np.dtype(np.float32)).stats
+    stats = many.kernel(own.own, np.dtype(np.float32)).stats
     print(w[0], sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 OWN = "import gpuadapt as ga\n\n\n@ga.rule\ndef own(p, g, h):\n    return p - {} * h.lr * g\n"
@@ -299,11 +299,11 @@ def test_machine_code_is_vectorised(tmp_path):
         import numpy as np
         sys.path.insert(0, sys.argv[1])
         from cases import CASES, KINDS
-        from gpuadapt.kernels.cpu import dense, rows
+        from gpuadapt.kernels.cpu import many, rows
         from gpuadapt.kernels import rules
         named = [case for case in CASES if case.name in ("lion", "nadam", "velocity")]
-        kernels = [(dense, case.rule, "float32") for case in KINDS + named]
-        kernels += [(dense, rules.adam, "float64"), (dense, rules.adadelta, "float64")]
+        kernels = [(many, case.rule, "float32") for case in KINDS + named]
+        kernels += [(many, rules.adam, "float64"), (many, rules.adadelta, "float64")]
         kernels += [(rows, rules.adagrad, "float32"), (rows, rules.adam, "float64")]
         for traversal, rule, dtype in kernels:
             (text,) = traversal.kernel(rule, np.dtype(dtype)).inspect_asm().values()
@@ -325,6 +325,6 @@ def test_machine_code_is_vectorised(tmp_path):
         for operation in (key for key, symbol in operations.items() if symbol in rule):
             packed = re.findall(rf"\bv?{operation}{kind}\b.*%{wide}", code)
             assert packed, (name, dtype, operation)
-        assert ("prefetch" in code) == (dense.PREFETCHED or traversal.endswith("rows")), name
+        assert ("prefetch" in code) == (many.PREFETCHED or traversal.endswith("rows")), name
         contracted = re.findall(r"\bvfn?m(?:add|sub)\w+", code)
         assert not contracted, (name, contracted)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from gpuadapt.kernels import pieces
 from gpuadapt.kernels.rule import Rule
 
+from ..building import are_groups
 from ..hyperparameters import Hyperparameter, check_choice, number
-from ..structure import are_groups
 
 T = TypeVar("T")
 

@@ -114,7 +114,10 @@ class Headers:
         # Views, so that nobody else can change their shapes.
         self._arrays = [(of[0].view(), ORDERS[of[1]]) if of else None for of in wanted]
         self._wanted, self._flags, self._nbytes = np.array(
-            [(id(of[0]), of[1] | ALIGNED, of[0].nbytes) if of else (0, 0, 0) for of in self._arrays],
+            [
+                (id(of[0]), of[1] | ALIGNED, of[0].nbytes) if of else (0, 0, 0)
+                for of in self._arrays
+            ],
             np.int64,
         ).T.copy()
         self._begins, self._ends = np.array(places, np.int64).reshape(-1, 2).T.copy()

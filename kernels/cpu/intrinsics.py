@@ -1,4 +1,4 @@
-"""What Numba lacks: `prefetch` a line, `claim` shared work, a `part` of a row, memory by address."""
+"""What Numba lacks: `prefetch` and `claim`, the `part` of a row, `memory` by its address."""
 
 from __future__ import annotations
 

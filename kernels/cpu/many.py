@@ -45,9 +45,6 @@ BLOCK = 64
 AHEAD = 4096
 """Bytes from what is worked on to what is prefetched; 2 kB to 8 kB are much the same."""
 
-LINE = 64
-"""Bytes of a cache line."""
-
 _SPAN = """
 
 @njit(**OPTIONS)
@@ -129,7 +126,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
         blocks=", ".join([f"{name}[start:stop]" for name in names] + coefficients),
         block=BLOCK,
         ahead=AHEAD // dtype.itemsize,
-        line=LINE // dtype.itemsize,
+        line=module.LINE // dtype.itemsize,
         itemsize=dtype.itemsize,
         prefetched="\n".join(f"            prefetch({name}, ahead)" for name in names),
         views="\n".join(f"        {n} = memory(T, {where[n]} + offset, size)" for n in names),
@@ -165,7 +162,7 @@ class Many:
         sizes = [array.size for array in parameters]
         # Spans of the first array begin on cache lines, and of others that lie as it does:
         # a vector that crosses lines costs two accesses.
-        before = [place % LINE // dtype.itemsize for place in self._addresses[:, 0].tolist()]
+        before = [place % module.LINE // dtype.itemsize for place in self._addresses[:, 0].tolist()]
         self._spans = Spans(sizes, SPAN, before)
         self._long = sum(sizes) * dtype.itemsize > CACHED
         self._counter = np.zeros(1, np.int64)

@@ -25,6 +25,9 @@ from .. import functions
 from ..rule import Rule
 from . import intrinsics, threads
 
+LINE = 64
+"""Bytes of a cache line."""
+
 
 def imports(title: str) -> str:
     """The first lines of a module."""
@@ -34,7 +37,8 @@ def imports(title: str) -> str:
             "import numpy as np",
             "from numba import njit, prange, types",
             # The text is what kernels are kept by: this line stands for what it imports.
-            f"from {__package__}.intrinsics import claim, memory, part, prefetch  # {_imported()}\n",
+            f"# With intrinsics {_imported()}.",
+            f"from {__package__}.intrinsics import claim, memory, part, prefetch\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
         ]
     )

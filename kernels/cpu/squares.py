@@ -10,8 +10,8 @@ from functools import cache
 
 import numpy as np
 
-from ..summation import LANES, SPAN
 from ..spans import Spans
+from ..summation import LANES, SPAN
 from . import module, threads
 
 FOLD = """

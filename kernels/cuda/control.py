@@ -27,6 +27,8 @@ ROWS = 1024
 BLOCK = 256
 
 _BEGIN = r"""
+}  // namespace gpuadapt
+
 extern "C" __global__ void gpuadapt_begin(
     const double *__restrict__ ring, const long long *__restrict__ belongs, long long width,
     const float *__restrict__ scale, const long long *__restrict__ scales, long long scaled,
@@ -40,7 +42,7 @@ extern "C" __global__ void gpuadapt_begin(
     }
     __syncthreads();
     for (long long k = threadIdx.x; k < scaled; k += %(block)d) {
-        numbers[scales[k]] = *scale;
+        numbers[scales[k]] = gpuadapt::ieee::widen(*scale);
     }
     if (threadIdx.x == 0) {
         *steps = step + known;
@@ -138,7 +140,7 @@ extern "C" __global__ void gpuadapt_judge(
 
 def begin_source() -> str:
     """The kernel that chooses a step's numbers, as CuPy receives it."""
-    return _BEGIN % {"rows": ROWS, "block": BLOCK, "skip": SKIP}
+    return text.PREAMBLE + _BEGIN % {"rows": ROWS, "block": BLOCK, "skip": SKIP}
 
 
 def judge_source() -> str:

@@ -61,6 +61,7 @@ extern "C" __global__ void %(name)s(
 %(store)s
         }
     }
+#pragma unroll 1
     for (j += threadIdx.x; j < size; j += %(block)d) {
 %(numbers)s
         %(rule)s<number<F>>(%(names)s);
@@ -87,13 +88,13 @@ def source(rule: Rule, dtype: np.dtype) -> str:
         "block": BLOCK,
         "rule": rule.symbol,
         "pointers": "\n".join(
-            f"    {kinds[n]}{n} = reinterpret_cast<{kinds[n]}>({where[n]}) + start;" for n in every
+            f"    {kinds[n]}{n} = in_global(reinterpret_cast<{kinds[n]}>({where[n]})) + start;"
+            for n in every
         ),
         "coefficients": text.coefficients(rule, "firsts[a]", "F"),
         "together": " | ".join(f"reinterpret_cast<size_t>({n})" for n in every),
         "load": "\n".join(
-            f"            pack<F, width> {n}p = "
-            f"*reinterpret_cast<const pack<F, width> *>({n} + i);"
+            f"            pack<F, width> {n}p = *reinterpret_cast<const pack<F, width> *>({n} + i);"
             for n in every
         ),
         "at": ", ".join([f"{n}p.at[k]" for n in every] + coefficients),

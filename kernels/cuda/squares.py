@@ -29,7 +29,8 @@ extern "C" __global__ void %(name)s(
     const long long a = spans[3 * (long long)blockIdx.x];
     const long long start = spans[3 * (long long)blockIdx.x + 1];
     const long long end = start + spans[3 * (long long)blockIdx.x + 2];
-    const %(type)s *x = reinterpret_cast<const %(type)s *>(addresses[a]);
+    const %(type)s *x =
+        in_global(reinterpret_cast<const %(type)s *>(addresses[a]));
     number<%(type)s> scale;
     ieee::narrow(numbers[%(scale)d], scale.value);
     number<double> own = 0.0;

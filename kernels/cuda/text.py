@@ -111,6 +111,16 @@ struct alignas(N * sizeof(F)) pack {
     number<F> at[N];
 };
 
+// A pointer that has come from a table: the compiler knows only then that it is to global memory.
+#ifdef __CUDACC_RTC__
+template <typename T> __device__ inline T *in_global(T *p) {
+    __builtin_assume(__isGlobal(p));
+    return p;
+}
+#else
+template <typename T> inline T *in_global(T *p) { return p; }
+#endif
+
 template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
 template <typename T> __device__ inline T abs(T x) { return ieee::magnitude(x.value); }
 template <typename T> __device__ inline T sq(T x) { return x * x; }

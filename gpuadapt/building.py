@@ -1,0 +1,78 @@
+"""From what the user calls parameters to groups and slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpuadapt.kernels.rule import Rule
+
+from .arrays import check_disjoint, check_parameter, describe
+from .errors import ParameterError
+from .group import Group, Slot
+from .hyperparameters import check_fits, expand
+
+
+def build(
+    rule: Rule, params: Any, common: Mapping[str, Any], initial: Mapping[str, float]
+) -> tuple[Any, list[Group], dict[str, Slot]]:
+    """The structure of ``params`` with slots for arrays; the groups; the slots by name.
+
+    Parameters
+    ----------
+    rule : Rule
+    params : array, list, dict or list of groups
+    common : mapping
+        Settings that groups do not have of their own.
+    initial : mapping
+        What states are filled with.
+
+    Raises
+    ------
+    ParameterError, BackendError, HyperparameterError
+    """
+    groups: list[Group] = []
+    slots: dict[str, Slot] = {}
+
+    def add(group: Group, name: Any, array: Any) -> Slot:
+        if not isinstance(name, str):
+            raise ParameterError(f"parameter {name!r}: names are strings")
+        if name in slots:
+            raise ParameterError(f"parameter {name!r}: two parameters have this name")
+        backend = check_parameter(name, array)
+        for state, value in initial.items():
+            check_fits(f"initial {state}", value, array.dtype)
+        slot = Slot(name, array, backend, len(groups) - 1, rule, group.rowwise, initial)
+        slots[name] = slot
+        group.add(slot)
+        return slot
+
+    def add_group(given: Any, settings: Mapping[str, Any]) -> Any:
+        group = Group(rule, {"params": (), **settings})
+        groups.append(group)
+        if isinstance(given, Mapping):
+            return {name: add(group, name, array) for name, array in given.items()}
+        if isinstance(given, (list, tuple)):
+            return [add(group, str(len(slots)), array) for array in given]
+        return add(group, str(len(slots)), given)
+
+    template: Any = []
+    if are_groups(params):
+        for given in params:
+            settings = {**common, **expand(given)}
+            template.append(add_group(settings.pop("params"), settings))
+    else:
+        template = add_group(params, common)
+    if not slots:
+        raise ParameterError(f"params: got {describe(params)} without any array")
+    check_disjoint((slot.name, slot.backend, slot.array) for slot in slots.values())
+    return template, groups, slots
+
+
+def are_groups(params: Any) -> bool:
+    """Whether ``params`` is a list of groups."""
+    return (
+        isinstance(params, (list, tuple))
+        and len(params) > 0
+        and all(isinstance(given, Mapping) and "params" in given for given in params)
+    )
