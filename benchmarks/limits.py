@@ -36,6 +36,32 @@ def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Ca
     return found
 
 
+def read(backend: str, size: int) -> Callable[[], Any]:
+    """One read of float32 elements: on the CPU as integers, whose sum needs no order."""
+    xp = library(backend)
+    if backend == "cuda":
+        ones = xp.ones(size, xp.float32)
+        return lambda: ones.max()
+    found: dict[str, Any] = {}
+    exec(_READ, found)  # noqa: S102
+    numbers, sums = np.ones(size, np.int32), np.zeros(-(-size // 2**16), np.int32)
+    return lambda: found["read"](numbers, sums)
+
+
+_READ = """
+from numba import njit, prange
+
+@njit(parallel=True)
+def read(numbers, sums):
+    for k in prange(sums.size):
+        part = numbers[k * 65536:k * 65536 + 65536]
+        total = sums[k] * 0
+        for i in range(part.size):
+            total ^= part[i]
+        sums[k] = total
+"""
+
+
 def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
     """The CPU kernel's span loop for as many elements, over arrays that stay in the first cache.
 

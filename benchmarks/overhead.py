@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -15,9 +16,10 @@ import numpy as np
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.numbers import FIRST
 
+import gpuadapt as ga
 from gpuadapt import launch
 
-from . import peers
+from . import limits, peers
 from .timing import interleaved, ratio
 from .training import HYPER, Make, library
 
@@ -72,6 +74,8 @@ def entries(backend: str, quick: bool) -> Iterator[Entry]:
     yield from _startup(repeats)
     for count in (1, 10, 1_000):
         yield from _python(count, backend, repeats)
+    for size in (1_000_000,) if quick else (10_000_000, 50_000_000):
+        yield from _clipping(size, backend, repeats)
     yield from _memory(backend, 10_000_000)
     for size in (10_000, 1_000_000) if quick else (10_000, 1_000_000, 10_000_000):
         yield from _exactness(size, backend, repeats)
@@ -98,12 +102,40 @@ def _python(count: int, backend: str, rounds: int) -> Iterator[Entry]:
         trainer.load([np.ones(1, np.float32) for _ in range(count)])
         trainer.step()
         candidates[name] = trainer.step
+    xp = library(backend)
+    names = [str(k) for k in range(count)]
+    optimizer = ga.Adam({name: xp.ones(1, xp.float32) for name in names})
+    same = {name: xp.ones(1, xp.float32) for name in names}
+    # Drawn beforehand, as a backward pass would leave them.
+    new = itertools.cycle([{k: g.copy() for k, g in same.items()} for _ in range(16)])
+    candidates["gpuadapt, a dict"] = lambda: optimizer.step(same)
+    candidates["gpuadapt, a dict of new gradients"] = lambda: optimizer.step(next(new))
     for name, times in interleaved(candidates, backend, rounds).items():
         yield {
             "name": f"step of {count:,} parameters with one element, {name}",
             "value": times["median"],
             "unit": "s",
         }
+
+
+def _clipping(size: int, backend: str, rounds: int) -> Iterator[Entry]:
+    """What clipping by the norm adds to a step, as a multiple of one read of the gradients."""
+    xp = library(backend)
+    gradient = xp.ones(size, xp.float32)
+    plain, clipped = (ga.Adam(xp.ones(size, xp.float32)) for _ in range(2))
+    times = interleaved(
+        {
+            "plain": lambda: plain.step(gradient),
+            "clipped": lambda: clipped.step(gradient, max_norm=1.0),
+            "read": limits.read(backend, size),
+        },
+        backend,
+        rounds,
+    )
+    median = {name: of["median"] for name, of in times.items()}
+    added = (median["clipped"] - median["plain"]) / median["read"]
+    label = f"clipping by norm, {size:,} elements, over one read of them"
+    yield {"name": label, "value": added, "unit": "x"}
 
 
 def _memory(backend: str, size: int) -> Iterator[Entry]:

@@ -18,6 +18,8 @@ def build(
 ) -> tuple[Any, list[Group], dict[str, Slot]]:
     """The structure of ``params`` with slots for arrays; the groups; the slots by name.
 
+    A tuple stands for a list of arrays, a list for groups.
+
     Parameters
     ----------
     rule : Rule
@@ -53,7 +55,7 @@ def build(
         if isinstance(given, Mapping):
             return {name: add(group, name, array) for name, array in given.items()}
         if isinstance(given, (list, tuple)):
-            return [add(group, str(len(slots)), array) for array in given]
+            return tuple(add(group, str(len(slots)), array) for array in given)
         return add(group, str(len(slots)), given)
 
     template: Any = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -162,8 +161,11 @@ class Optimizer:
         by_name = isinstance(grads, Mapping) and not isinstance(self._template, dict)
         given = flatten(self._slots if by_name else self._template, grads)
         asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
-        with nullcontext() if stream is None else stream:
+        if stream is None:
             self._steps.take(given, asked)
+        else:
+            with stream:
+                self._steps.take(given, asked)
 
     @property
     def step_count(self) -> int:

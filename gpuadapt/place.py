@@ -186,6 +186,8 @@ class Place:
                 if not group.skips(self.backend):
                     raise CaptureError('check="raise" waits for the GPU: it cannot be captured')
                 launch.check_sort()
+                if not (grad.values if isinstance(grad, RowGrad) else grad).flags.c_contiguous:
+                    raise CaptureError("rows of gradients with gaps are copied: write them without")
             arrays = grad.arrays if isinstance(grad, RowGrad) else (grad,)
             found.append([(a.data.ptr, a.shape, a.strides) for a in arrays])
         return found

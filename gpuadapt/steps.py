@@ -122,18 +122,22 @@ class Steps:
 
     def take(self, given: Sequence[Any], request: Request) -> None:
         """Take a step with a gradient (or None) for each slot."""
-        self._place_all()
+        if not self._places:
+            self._place_all()
         if self._unsure > UNSURE:
             self.settle()
-        alone = len(self._places) == 1
-        scale = _on_gpu(request.scale, self._places[0][0]) if alone else None
+        first, alone = self._places[0][0], len(self._places) == 1
+        on_gpu = alone and first.backend == "cuda"
+        scale = _on_gpu(request.scale, first) if on_gpu else None
         values = self._values(self._count, request, scale is not None)
         gathered = [
             place.gather(given if alone else [given[k] for k in members], self._groups)
             for place, members in self._places
         ]
-        capturing = self._check_capture(gathered, request)
-        self._arrange(gathered)
+        capturing = self._check_capture(gathered, request) if first.backend == "cuda" else False
+        if self._arrange(gathered):
+            # Asked how many steps there were, the GPU may have said another number.
+            values = self._values(self._count, request, scale is not None)
         work = [
             place.works(found, self._groups)
             for (place, _), found in zip(self._places, gathered, strict=True)
@@ -191,20 +195,17 @@ class Steps:
 
         And those of steps that the GPU may not have taken, if settings are others since.
         """
-        settings = [group.version for group in self._groups], self._request
-        again = self._unsure if settings != self._loaded else 0
-        self._loaded = settings
-        steps = range(self._count - again, self._count + count)
-        every = [
-            values if step == self._count else self._values(step, self._request, on_gpu)
-            for step in steps
-        ]
+        first, every = self._count, [values]
+        if self._unsure or count > 1:
+            settings = [group.version for group in self._groups], self._request
+            if settings != self._loaded:
+                first, self._loaded = self._count - self._unsure, settings
+            steps = range(first, self._count + count)
+            every = [self._values(step, self._request, on_gpu) for step in steps]
         for place, _ in self._places:
-            rows = [
-                place.row(step, self._groups, of) for step, of in zip(steps, every, strict=True)
-            ]
+            rows = [place.row(step, self._groups, of) for step, of in enumerate(every, first)]
             with place.device:
-                place.control.load(steps[0], rows)
+                place.control.load(first, rows)
 
     def _check_capture(self, gathered: Sequence[Gathered], request: Request) -> bool:
         """Whether the step is being captured; raises `CaptureError` if it cannot be."""
@@ -234,21 +235,28 @@ class Steps:
             with place.device:
                 place.control.restart(self._count)
 
-    def _arrange(self, gathered: Sequence[Gathered]) -> None:
-        """Bring tables and layouts up to date with which slots have gradients, and the rules."""
+    def _arrange(self, gathered: Sequence[Gathered]) -> bool:
+        """Bring tables and layouts up to date with the rules, and which slots have gradients.
+
+        Returns
+        -------
+        bool
+            Whether anything had changed.
+        """
         rules = [group.rule for group in self._groups]
         complete = all(found.complete for found in gathered)
         if complete and self._complete and rules == self._rules:
-            return
+            return False
         active = np.zeros(len(self._slots), bool)
         for (_, members), found in zip(self._places, gathered, strict=True):
             active[members] = found.addresses != 0
             active[members[list(found.others)]] = True
         if rules == self._rules and np.array_equal(active, self._active):
-            return
+            return False
         self.settle()
         self._active, self._complete, self._rules = active, complete, rules
         self._lay_out()
+        return True
 
     def _lay_out(self) -> None:
         missed = np.array([self._count - slot.updates for slot in self._slots])
@@ -261,7 +269,7 @@ class Steps:
             with place.device:
                 place.control.begin(scale, place.layout.scales)
         if not request.measured:
-            self._report = UNMEASURED
+            self._report = self._places[0][0] if self._capturable else UNMEASURED
             return False
         partial = [
             place.measure(launches) for (place, _), launches in zip(self._places, work, strict=True)
@@ -289,7 +297,7 @@ class Steps:
 
 def _on_gpu(scale: Any, place: Place) -> Any:
     """The scale where the GPU can read it, if it is one that changes there."""
-    if place.backend == "cpu" or isinstance(scale, float):
+    if isinstance(scale, float):
         return None
     if isinstance(scale, LossScale):
         return scale.on_gpu(place.slots[0].array.device)[:1]

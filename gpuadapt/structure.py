@@ -14,7 +14,10 @@ from .rowgrad import RowGrad
 
 
 def flatten(template: Any, grads: Any) -> list[Any]:
-    """Gradients in the order of the slots, which ``template`` has in place of arrays.
+    """Gradients in the order of the slots.
+
+    ``template`` is the structure of the parameters with slots for arrays: one, a dict, a tuple,
+    or a list of these for groups.
 
     Raises
     ------
@@ -30,14 +33,14 @@ def flatten(template: Any, grads: Any) -> list[Any]:
             problems = [f"unknown {name!r}" for name in grads if name not in template]
             problems += [f"missing {name!r}" for name in template if name not in grads]
             raise GradientError(f"gradients: {', '.join(problems)} (None stands for no gradient)")
-        return [grads[name] for name in template]
+        return list(map(grads.__getitem__, template))
     if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
         got = len(grads) if isinstance(grads, (list, tuple)) else describe(grads)
         raise GradientError(
             f"gradients: got {got}, expected a list of {len(template)} "
             "(None stands for no gradient)"
         )
-    if all(type(part) is Slot for part in template):
+    if isinstance(template, tuple):
         return list(grads)
     parts = zip(template, grads, strict=True)
     return [grad for part, given in parts for grad in flatten(part, given)]

@@ -85,6 +85,8 @@ class Dense:
         self._arrays, self._rule = arrays, rule
         whole = parameter.size and all(array.flags.c_contiguous for array in arrays)
         self._many = many.Many(rule, [arrays]) if whole else None
+        self._measured: Any = (None,)
+        """A gradient's place and strides, and what sums its squares."""
 
     def __call__(self, gradient: Any, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
@@ -103,7 +105,12 @@ class Dense:
         """Write sums of squares of the gradient, divided by the scale, in C order."""
         import cupy
 
-        if gradient.size:
+        if gradient.size == 0:
+            return
+        key = gradient.data.ptr, gradient.strides
+        if key != self._measured[0]:
             row = cupy.asarray(layouts([gradient.reshape(1, *gradient.shape)])[1:])
             address = cupy.asarray(np.array([gradient.data.ptr], np.uint64))
-            Squares(gradient.dtype, [gradient.size], row)(address, numbers, partial)
+            self._measured = key, address, Squares(gradient.dtype, [gradient.size], row)
+        _, address, squares = self._measured
+        squares(address, numbers, partial)
