@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import check_disjoint, check_parameter, describe
+from .arrays import Memory, check_disjoint, check_parameter, describe
 from .errors import ParameterError
 from .group import Group, Slot
 from .hyperparameters import check_fits, expand
@@ -35,6 +35,7 @@ def build(
     """
     groups: list[Group] = []
     slots: dict[str, Slot] = {}
+    memory = Memory()
 
     def add(group: Group, name: Any, array: Any) -> Slot:
         if not isinstance(name, str):
@@ -44,7 +45,7 @@ def build(
         backend = check_parameter(name, array)
         for state, value in initial.items():
             check_fits(f"initial {state}", value, array.dtype)
-        slot = Slot(name, array, backend, len(groups) - 1, rule, group.rowwise, initial)
+        slot = Slot(name, array, backend, len(groups) - 1, rule, group.rowwise, initial, memory)
         slots[name] = slot
         group.add(slot)
         return slot

@@ -13,7 +13,7 @@ from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
-from .arrays import copied, namespace, on_device, plain, row_zeros, zeros_like
+from .arrays import Memory, copied, namespace, on_device, plain, row_zeros, zeros_like
 from .errors import HyperparameterError, RowIndexError
 from .launch import RowUpdate, Update, bind, bind_rows, update_once
 from .rowgrad import RowGrad
@@ -31,6 +31,7 @@ class Slot:
         rule: Rule,
         rowwise: bool,
         initial: Mapping[str, float],
+        memory: Memory,
     ) -> None:
         self.name = name
         self.array = plain(array)
@@ -42,7 +43,9 @@ class Slot:
         self.shape = self.array.shape
         by_row = rule.rowwise.row_states if rowwise else ()
         self.states = {
-            state: (row_zeros if state in by_row else zeros_like)(self.array, backend)
+            state: row_zeros(self.array, backend)
+            if state in by_row
+            else zeros_like(self.array, backend, memory)
             for state in rule.states
         }
         for state, value in initial.items():

@@ -50,9 +50,6 @@ class Control(Protocol):
     def restart(self, step: int) -> None:
         """Go on from so many steps."""
 
-    def capturing(self) -> bool:
-        """Whether the current stream is being captured in a CUDA graph."""
-
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Take the numbers of steps from ``step`` on, a row for each."""
 
@@ -114,6 +111,12 @@ def control(backend: str) -> Control:
     """A control for arrays of a backend, on the current device."""
     made: Control = _module(backend, "control").Control()
     return made
+
+
+def capturing() -> bool:
+    """Whether CuPy's current stream is being captured in a CUDA graph."""
+    captured: bool = _module("cuda", "control").capturing()
+    return captured
 
 
 def check_sort() -> None:

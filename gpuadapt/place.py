@@ -179,7 +179,7 @@ class Place:
         CaptureError
             The step waits for the GPU.
         """
-        found: list[Any] = [self.layout]
+        found: list[Any] = []
         for k, grad in gathered.others.items():
             group = groups[self.slots[k].group]
             if isinstance(grad, RowGrad) or group.by_rows:

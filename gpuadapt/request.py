@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .arrays import backend_of, describe
+from .arrays import address, backend_of, describe
 from .errors import HyperparameterError
 from .hyperparameters import check_choice, number
 from .loss_scale import LossScale
@@ -23,7 +23,7 @@ class Last(NamedTuple):
     """Whether a gradient was not finite, and nothing has changed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """Loss scale, clipping and skipping of one step."""
 
@@ -44,6 +44,12 @@ class Request:
     def most(self) -> float:
         """The largest norm."""
         return math.inf if self.max_norm is None else self.max_norm
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is equal for requests for the same; of a scale on a GPU it has the address."""
+        scale = address(self.scale) if backend_of(self.scale) == "cuda" else self.scale
+        return scale, self.max_norm, self.clip_value, self.skip, self.options
 
     def values(self, on_gpu: bool) -> dict[str, float]:
         """Numbers that rules may read; 1 for what only the GPU knows, or nobody yet."""

@@ -11,6 +11,7 @@ import numpy as np
 from gpuadapt.kernels.rule import Rule
 from gpuadapt.kernels.summation import total
 
+from . import launch
 from .errors import CaptureError
 from .group import Group, Slot
 from .loss_scale import LossScale
@@ -35,6 +36,7 @@ class Steps:
 
     def __init__(self, slots: Sequence[Slot], groups: Sequence[Group]) -> None:
         self._slots, self._groups = slots, groups
+        self._on_gpu = any(slot.backend == "cuda" for slot in slots)
         self._count = self._settled = 0
         """Steps so far, and up to when the slots' updates have been counted."""
         self._unsure = 0
@@ -122,21 +124,25 @@ class Steps:
 
     def take(self, given: Sequence[Any], request: Request) -> None:
         """Take a step with a gradient (or None) for each slot."""
+        capturing = self._on_gpu and launch.capturing()
+        if capturing and not self._capturable:
+            raise CaptureError("set `capturable`, and take a step, before one is captured")
         if not self._places:
             self._place_all()
-        if self._unsure > UNSURE:
+        if self._unsure > UNSURE and not capturing:
             self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
-        on_gpu = alone and first.backend == "cuda"
-        scale = _on_gpu(request.scale, first) if on_gpu else None
+        scale = _on_gpu(request.scale, first) if alone and self._on_gpu else None
         values = self._values(self._count, request, scale is not None)
         gathered = [
             place.gather(given if alone else [given[k] for k in members], self._groups)
             for place, members in self._places
         ]
-        capturing = self._check_capture(gathered, request) if first.backend == "cuda" else False
-        if self._arrange(gathered):
-            # Asked how many steps there were, the GPU may have said another number.
+        if self._capturable:
+            self._check_alike(gathered[0], request, capturing)
+        before = self._count
+        self._arrange(gathered)
+        if self._count != before:  # the GPU has been asked
             values = self._values(self._count, request, scale is not None)
         work = [
             place.works(found, self._groups)
@@ -197,7 +203,7 @@ class Steps:
         """
         first, every = self._count, [values]
         if self._unsure or count > 1:
-            settings = [group.version for group in self._groups], self._request
+            settings = [group.version for group in self._groups], self._request.key
             if settings != self._loaded:
                 first, self._loaded = self._count - self._unsure, settings
             steps = range(first, self._count + count)
@@ -207,16 +213,12 @@ class Steps:
             with place.device:
                 place.control.load(first, rows)
 
-    def _check_capture(self, gathered: Sequence[Gathered], request: Request) -> bool:
-        """Whether the step is being captured; raises `CaptureError` if it cannot be."""
-        capturing = any(place.control.capturing() for place, _ in self._places)
-        if not self._capturable:
-            if capturing:
-                raise CaptureError("set `capturable` and take a step before capturing one")
-            return False
-        ((place, _),), (found,) = self._places, gathered
+    def _check_alike(self, found: Gathered, request: Request, capturing: bool) -> None:
+        """Raise `CaptureError` if a step is not like the one that it has to be like."""
+        ((place, _),) = self._places
         rules = [group.rule for group in self._groups]
-        alike = (request, rules, found.addresses.tolist(), place.described(found, self._groups))
+        others = place.described(found, self._groups)
+        alike = (request.key, rules, found.addresses.tolist(), others)
         if self._captured is not None and alike != self._captured[0]:
             raise CaptureError(
                 "the step is unlike the captured one, in its gradients' arrays or its options; "
@@ -228,35 +230,27 @@ class Steps:
                 "same options; take one such step first"
             )
         self._alike = alike
-        return capturing
 
     def _restart_controls(self) -> None:
         for place, _ in self._places:
             with place.device:
                 place.control.restart(self._count)
 
-    def _arrange(self, gathered: Sequence[Gathered]) -> bool:
-        """Bring tables and layouts up to date with the rules, and which slots have gradients.
-
-        Returns
-        -------
-        bool
-            Whether anything had changed.
-        """
+    def _arrange(self, gathered: Sequence[Gathered]) -> None:
+        """Bring tables and layouts up to date with the rules, and which slots have gradients."""
         rules = [group.rule for group in self._groups]
         complete = all(found.complete for found in gathered)
         if complete and self._complete and rules == self._rules:
-            return False
+            return
         active = np.zeros(len(self._slots), bool)
         for (_, members), found in zip(self._places, gathered, strict=True):
             active[members] = found.addresses != 0
             active[members[list(found.others)]] = True
         if rules == self._rules and np.array_equal(active, self._active):
-            return False
+            return
         self.settle()
         self._active, self._complete, self._rules = active, complete, rules
         self._lay_out()
-        return True
 
     def _lay_out(self) -> None:
         missed = np.array([self._count - slot.updates for slot in self._slots])

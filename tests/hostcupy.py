@@ -125,6 +125,9 @@ class Stream:
         captured, Stream.captured = Stream.captured, None
         return Graph(captured)
 
+    def synchronize(self):
+        not_captured("waiting")
+
     def is_capturing(self):
         return Stream.captured is not None
 

@@ -28,10 +28,6 @@ class Control:
     def restart(self, step: int) -> None:
         """The host counts steps."""
 
-    def capturing(self) -> bool:
-        """There is no graph."""
-        return False
-
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Take the numbers of the step at hand."""
         self.numbers = np.array(rows[0])

@@ -44,8 +44,8 @@ class Dense:
         )
         part = many.Part(self._rule, parameter.dtype)
         with iterator:
-            for operands in iterator:
-                part(operands, firsts, numbers)
+            for parts in iterator:
+                part(parts, firsts, numbers)
 
     def partials(self, gradient: np.ndarray) -> int:
         """How many numbers `squares` writes."""

@@ -176,6 +176,13 @@ def numbers(coefficients: Sequence[float], like: Any) -> Any:
     return cupy.asarray(np.array([0.0, 1.0, *coefficients]))
 
 
+def capturing() -> bool:
+    """Whether the current stream is being captured in a graph."""
+    import cupy
+
+    return bool(cupy.cuda.get_current_stream().is_capturing())
+
+
 class Control:
     """Where a GPU keeps a step's numbers; made and used on the device it is for."""
 
@@ -200,12 +207,6 @@ class Control:
     def restart(self, step: int) -> None:
         """Count on from so many steps."""
         self._steps.fill(step)
-
-    def capturing(self) -> bool:
-        """Whether the current stream is being captured."""
-        import cupy
-
-        return bool(cupy.cuda.get_current_stream().is_capturing())
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Write the numbers of steps from ``step`` on into the ring."""

@@ -99,7 +99,7 @@ class Dense:
 
     def partials(self, gradient: Any) -> int:
         """How many numbers `squares` writes."""
-        return -(-gradient.size // SPAN)
+        return -(-int(gradient.size) // SPAN)
 
     def squares(self, gradient: Any, numbers: Any, partial: Any) -> None:
         """Write sums of squares of the gradient, divided by the scale, in C order."""

@@ -21,7 +21,7 @@ class Mirror:
     """A list on the GPU that is written only when it changes."""
 
     def __init__(self, dtype: type) -> None:
-        self._host = np.zeros(0, dtype)
+        self._host: np.ndarray = np.zeros(0, dtype)
         self._device: Any = None
 
     def of(self, values: np.ndarray) -> Any:
