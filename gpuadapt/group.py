@@ -135,6 +135,8 @@ class Group:
         """Whether states have one number for each row where the rule allows it."""
         self.most = math.inf
         """The largest norm of a row's gradient at the step."""
+        self.by_rows = self.rowwise
+        """Whether dense gradients too are updates of rows."""
         self.dtypes: set[np.dtype] = set()
         self.largest = math.inf
         """The largest number of any of its element types."""
@@ -175,6 +177,9 @@ class Group:
             }
             self._scheduled = any(callable(self.settings[name]) for name in scheduled)
             self.rule, self._values, self.most = rule, values, most
+            self.by_rows = (
+                self.rowwise or callable(self.settings["max_row_norm"]) or most < math.inf
+            )
             self.version += 1
             self._names, self._seen, self._options = names, given, options
         elif self._scheduled:
@@ -182,11 +187,6 @@ class Group:
             self.most = _most(self.settings, step)
             return values
         return self._values
-
-    @property
-    def by_rows(self) -> bool:
-        """Whether dense gradients too are updates of rows."""
-        return self.rowwise or self.most < math.inf
 
     def skips(self, backend: str) -> bool:
         """Whether rows that are out of range are left out."""

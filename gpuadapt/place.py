@@ -121,12 +121,24 @@ class Place:
                 missing -= 1
             else:
                 others[k] = grad
-        if any(group.by_rows for group in groups):
-            for k in np.flatnonzero(found).tolist():
-                if groups[self.slots[k].group].by_rows:
-                    found[k], others[k] = 0, plain(given[k])
-                    missing += 1
+        for number, group in enumerate(groups):
+            if group.by_rows:
+                for k in np.flatnonzero(found).tolist():
+                    if self.slots[k].group == number:
+                        found[k], others[k] = 0, plain(given[k])
+                        missing += 1
         return Gathered(found, others, missing == 0)
+
+    def addresses(self, given: Sequence[Any]) -> np.ndarray | None:
+        """Those of NumPy arrays that tables work on, all of them; None if one is something else."""
+        found, missing = self._headers.addresses(given)
+        return None if missing else found
+
+    def launch(self, addresses: np.ndarray) -> None:
+        """Update by gradients at these addresses, the tables of the last step."""
+        for update, table in zip(self._updates, self._tables, strict=True):
+            of = addresses if table.whole else addresses[table.members]
+            update(of, table.firsts, self.control.numbers)  # type: ignore[misc]
 
     def _check_apart(self, name: str, array: Any) -> None:
         held = owner(array)
@@ -230,9 +242,9 @@ class Place:
         HyperparameterError
         """
         numbers = [0.0, values[0].get("grad_scale", 1.0)]
-        for group, missed, _ in self.layout.classes:
-            of = groups[group]
-            numbers += coefficients(of.rule, values[group], step + 1 - missed, of.largest)
+        for number, missed, _ in self.layout.classes:
+            group = groups[number]
+            numbers += coefficients(group.rule, values[number], step + 1 - missed, group.largest)
         return numbers
 
     def measure(self, works: Sequence[Work]) -> Any:
