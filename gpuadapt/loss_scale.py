@@ -123,7 +123,7 @@ class LossScale:
 
     def update(self, skipped: bool) -> None:
         """Adapt the scale to what became of a step; a step on a GPU does that there."""
-        scale, since = self._numbers
+        scale, since = self._read()
         if skipped:
             scale, since = max(scale * np.float32(self.backoff), np.float32(SMALLEST)), 0
         else:
@@ -132,7 +132,7 @@ class LossScale:
                 with np.errstate(over="ignore"):
                     scale = min(scale * np.float32(self.growth), np.float32(LARGEST))
                 since = 0
-        self._numbers[:] = scale, since
+        self._numbers = np.array([scale, since], np.float32)
 
     def _read(self) -> np.ndarray:
         host = isinstance(self._numbers, np.ndarray)

@@ -131,8 +131,7 @@ class Steps:
         capturing = self._on_gpu and launch.capturing()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
-        if not self._places:
-            self._place_all()
+        self._place_all()
         if self._unsure > UNSURE and not capturing:
             self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
@@ -198,8 +197,8 @@ class Steps:
         """Compute the numbers of steps to come, of a captured step that will be replayed."""
         if self._captured is None:
             raise CaptureError("prepare_replay: no step has been captured")
-        if not 1 <= count <= MOST_REPLAYS:
-            raise CaptureError(f"prepare_replay: got {count}, expected 1 to {MOST_REPLAYS}")
+        if not isinstance(count, int) or not 1 <= count <= MOST_REPLAYS:
+            raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MOST_REPLAYS}")
         if self._unsure + count > MOST_REPLAYS and self._count - self.count + count > MOST_REPLAYS:
             # So many are not under way: they were skipped.
             self._count, self._unsure = self._count - self._unsure, 0
@@ -227,10 +226,11 @@ class Steps:
         And those of steps that the GPU may not have taken, if settings are others since.
         """
         first, every = self._count, [values]
-        if self._unsure or count > 1:  # only on a GPU
+        if self._on_gpu:
             settings = [group.version for group in self._groups], self._request.key
             if settings != self._loaded:
                 first, self._loaded = self._count - self._unsure, settings
+        if first < self._count or count > 1:
             steps = range(first, self._count + count)
             every = [self._values(step, self._request, on_gpu) for step in steps]
         for place, _ in self._places:
@@ -271,10 +271,11 @@ class Steps:
         for (_, members), found in zip(self._places, gathered, strict=True):
             active[members] = found.addresses != 0
             active[members[list(found.others)]] = True
+        self._complete = complete
         if rules == self._rules and np.array_equal(active, self._active):
             return
         self.settle()
-        self._active, self._complete, self._rules = active, complete, rules
+        self._active, self._rules = active, rules
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -311,7 +312,9 @@ class Steps:
                     place.control.judge(part, norm, request.most, request.skip, factors, adapted)
                 )
         self._report = self._places[0][0]
-        return (request.skip and not math.isfinite(norm)) if norm is not None else verdicts[0]
+        if not request.skip:
+            return False
+        return verdicts[0] if norm is None else not math.isfinite(norm)
 
 
 def _on_gpu(scale: Any, place: Place) -> Any:

@@ -110,6 +110,9 @@ class Stream:
     current: list[Stream] = []
     captured: list | None = None
 
+    def __init__(self, non_blocking=False):
+        pass
+
     def __enter__(self):
         self.current.append(self)
         return self

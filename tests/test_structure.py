@@ -4,9 +4,11 @@ import ast
 import inspect
 import re
 import runpy
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from conftest import installed
 from gpuadapt.kernels import options
 
 import gpuadapt as ga
@@ -95,9 +97,11 @@ def test_ci_runs_the_command_that_the_readme_prints():
     assert commands[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize(("page", "count"), [("README.md", 4), ("docs/own_rule.md", 6)])
+@pytest.mark.parametrize(
+    ("page", "count"), [("README.md", 4), ("docs/own_rule.md", 6), ("docs/step.md", 3)]
+)
 def test_examples_run(page, count, capsys):
-    """Every block of Python, as printed."""
+    """Every block of Python, as printed; what imports CuPy with the stand-in."""
     import linecache
 
     import numpy as np
@@ -109,11 +113,17 @@ def test_examples_run(page, count, capsys):
     for index, block in enumerate(blocks):
         file = f"<{page} {index}>"
         linecache.cache[file] = (len(block), None, block.splitlines(keepends=True), file)
-        exec(compile(block, file, "exec"), names)
+        with installed("host") if "import cupy" in block else nullcontext():
+            exec(compile(block, file, "exec"), names)
     if page == "README.md":
         start = names["params"].copy()
         names["optimizer"].step(np.array([1.0, -1.0, 0.0]))
         assert np.allclose(names["params"] - start, [-0.001, 0.001, 0.0])
+    elif page == "docs/step.md":
+        printed = capsys.readouterr().out
+        said = re.search(r"print\(optimizer.last\)  # (.*)", text)[1].split("...")
+        assert all(part in printed for part in said)
+        assert names["optimizer"].step_count == 11
     else:
         # What the page says that the check prints; where there is a GPU, it ran there.
         printed = capsys.readouterr().out.splitlines()
