@@ -68,8 +68,8 @@ def contiguous(array: Any, order: str) -> bool:
 
 
 def address(array: Any) -> int:
-    """Where the first element of a CuPy array is."""
-    return int(array.data.ptr)
+    """Where the first element of an array is."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def check_parameter(name: str, array: Any) -> str:

@@ -34,7 +34,8 @@ class Slot:
         memory: Memory,
     ) -> None:
         self.name = name
-        self.array = plain(array)
+        # Of NumPy's a view, so that nobody else can change its shape.
+        self.array = plain(array).view() if backend == "cpu" else array
         self.backend = backend
         self.group = group
         """Its number, not the group itself: a cycle would keep the arrays alive."""
@@ -53,7 +54,7 @@ class Slot:
                 with on_device(self.array):
                     self.states[state].fill(value)
         self.updates = 0
-        """How many there were, up to where `Counts` has last settled."""
+        """How many there were, up to where `Steps` has last settled."""
         # None until they are needed: nothing is compiled before.
         self._dense: tuple[Rule, Update] | None = None
         self._rows: tuple[Rule, RowUpdate] | None = None

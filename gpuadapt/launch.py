@@ -119,6 +119,14 @@ def capturing() -> bool:
     return captured
 
 
+def stream() -> int:
+    """The handle of CuPy's current stream."""
+    import cupy
+
+    handle: int = cupy.cuda.get_current_stream().ptr
+    return handle
+
+
 def check_sort() -> None:
     """Raise `CaptureError` if sorting row numbers on a GPU waits for it."""
     import cupy

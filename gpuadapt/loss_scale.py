@@ -64,26 +64,26 @@ class LossScale:
         initial = number("initial", initial)
         if not SMALLEST <= initial <= LARGEST:
             raise HyperparameterError(f"initial: got {initial!r}, expected 2**-126 to 2**127")
-        self.growth, self.backoff = number("growth", growth), number("backoff", backoff)
-        if not 1 <= self.growth <= LARGEST:
+        growth, backoff = number("growth", growth), number("backoff", backoff)
+        if not 1 <= growth <= LARGEST:
             raise HyperparameterError(f"growth: got {growth!r}, expected a number >= 1")
-        if not 0 < self.backoff < 1:
+        if not 0 < np.float32(backoff) < 1:
             raise HyperparameterError(f"backoff: got {backoff!r}, expected a number in (0, 1)")
         if isinstance(interval, bool) or not isinstance(interval, int) or not 1 <= interval < 2**24:
             raise HyperparameterError(f"interval: got {interval!r}, expected 1 to 2**24 - 1")
-        self.interval = interval
+        self._rates = growth, backoff, interval
         self._numbers: Any = np.array([initial, 0], np.float32)
 
     @property
     def value(self) -> Any:
-        """The scale: a float, or on a GPU a 0-d float32 CuPy array, which nobody waits for."""
+        """The scale: a float, or on a GPU a 0-d float32 CuPy array, which steps change."""
         host = isinstance(self._numbers, np.ndarray)
         return float(self._numbers[0]) if host else self._numbers[:1].reshape(())
 
     @property
     def rates(self) -> tuple[float, float, int]:
         """Growth, backoff and interval."""
-        return self.growth, self.backoff, self.interval
+        return self._rates
 
     def __float__(self) -> float:
         """The scale; waits for the GPU."""
@@ -103,7 +103,7 @@ class LossScale:
         """
         try:
             scale, since = float(state["scale"]), int(state["since"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise StateError(f"not a state_dict() of a loss scale: {error!r}") from None
         if not (SMALLEST <= scale <= LARGEST and 0 <= since < 2**24):
             raise StateError(f"not a state_dict() of a loss scale: {dict(state)}")
@@ -124,14 +124,13 @@ class LossScale:
     def update(self, skipped: bool) -> None:
         """Adapt the scale to what became of a step; a step on a GPU does that there."""
         scale, since = self._read()
-        if skipped:
-            scale, since = max(scale * np.float32(self.backoff), np.float32(SMALLEST)), 0
-        else:
-            since += 1
-            if since >= self.interval:
-                with np.errstate(over="ignore"):
-                    scale = min(scale * np.float32(self.growth), np.float32(LARGEST))
-                since = 0
+        growth, backoff, interval = self._rates
+        since = 0 if skipped else since + 1
+        with np.errstate(all="ignore"):
+            if skipped:
+                scale = max(scale * np.float32(backoff), np.float32(SMALLEST))
+            elif since >= interval:
+                scale, since = min(scale * np.float32(growth), np.float32(LARGEST)), 0
         self._numbers = np.array([scale, since], np.float32)
 
     def _read(self) -> np.ndarray:
@@ -141,7 +140,6 @@ class LossScale:
 
     def __repr__(self) -> str:
         where = "" if isinstance(self._numbers, np.ndarray) else " on a GPU"
-        return (
-            f"LossScale({float(self)}{where}, growth={self.growth}, backoff={self.backoff}, "
-            f"interval={self.interval})"
+        return "LossScale({}{}, growth={}, backoff={}, interval={})".format(
+            float(self), where, *self._rates
         )

@@ -9,8 +9,9 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
+from .arrays import describe
 from .building import build
-from .errors import ParameterError, RuleError
+from .errors import BackendError, ParameterError, RuleError
 from .hyperparameters import SETTINGS, Hyperparameter, check_initial, check_rule, expand
 from .request import Last, request
 from .state import check, restore, snapshot
@@ -147,8 +148,8 @@ class Optimizer:
         clip_value : float > 0, optional
             Each element of a gradient is brought between -clip_value and clip_value.
         skip_nonfinite : bool
-            Change nothing, parameters, states and counts, if a gradient is not finite (or
-            its square not, in float64). Always so with a `LossScale`.
+            Change nothing, parameters, states and counts, if a gradient is not finite (or, in
+            float64, beyond 1e145). Always so with a `LossScale`.
         stream : cupy.cuda.Stream, optional
             Where to launch; the current one by default.
 
@@ -163,6 +164,8 @@ class Optimizer:
         asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
         if stream is None:
             self._steps.take(given, asked)
+        elif not hasattr(stream, "ptr"):
+            raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
         else:
             with stream:
                 self._steps.take(given, asked)

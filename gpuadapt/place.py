@@ -112,11 +112,11 @@ class Place:
             if grad is None:
                 continue
             check_gradient(slot, grad)
-            grad = grad if type(grad) in (slot.kind, RowGrad) else plain(grad)
+            by_table = not isinstance(grad, (RowGrad, np.generic))
+            grad = grad if isinstance(grad, RowGrad) else plain(grad)
             for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
                 self._check_apart(slot.name, array)
-            order = "" if self.backend == "cpu" or isinstance(grad, RowGrad) else self._orders[k]
-            if order and contiguous(grad, order):
+            if by_table and self._orders[k] and contiguous(grad, self._orders[k]):
                 found[k] = address(grad)
                 missing -= 1
             else:
@@ -201,7 +201,7 @@ class Place:
                 if not (grad.values if isinstance(grad, RowGrad) else grad).flags.c_contiguous:
                     raise CaptureError("rows of gradients with gaps are copied: write them without")
             arrays = grad.arrays if isinstance(grad, RowGrad) else (grad,)
-            found.append([(a.data.ptr, a.shape, a.strides) for a in arrays])
+            found.append((k, [(a.data.ptr, a.shape, a.strides) for a in arrays]))
         return found
 
     def works(self, gathered: Gathered, groups: Sequence[Group]) -> list[Work]:

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .arrays import address, backend_of, describe
 from .errors import HyperparameterError
-from .hyperparameters import check_choice, number
+from .hyperparameters import number
 from .loss_scale import LossScale
 
 
@@ -67,9 +69,10 @@ def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any
     ------
     HyperparameterError
     """
-    if grad_scale is None and max_norm is None and clip_value is None and not skip_nonfinite:
+    if skip_nonfinite is False and grad_scale is None and max_norm is None and clip_value is None:
         return NOTHING
-    check_choice({"skip_nonfinite": skip_nonfinite}, "skip_nonfinite", (False, True))
+    if not isinstance(skip_nonfinite, (bool, np.bool_)):
+        raise HyperparameterError(f"skip_nonfinite: got {skip_nonfinite!r}, expected a bool")
     scale: Any = 1.0 if grad_scale is None else _scale(grad_scale)
     most = None if max_norm is None else number("max_norm", max_norm)
     limit = None if clip_value is None else number("clip_value", clip_value)

@@ -150,9 +150,10 @@ class RowGrad:
         """
         with on_device(self.values):
             xp = namespace(backend_of(self.rows) or "cpu")
-            touched, places = xp.unique(self.rows, return_inverse=True)
+            used = None if self.count is None else int(self.count)
+            touched, places = xp.unique(self.rows[:used], return_inverse=True)
             values = xp.empty((len(touched), *self.values.shape[1:]), self.values.dtype)
-            _overwrite(values, RowGrad(places, self.values, duplicates=self.duplicates))
+            _overwrite(values, RowGrad(places, self.values[:used], duplicates=self.duplicates))
             return RowGrad(touched, values)
 
     def to_dense(self, shape: int | Sequence[int]) -> Any:
@@ -182,7 +183,8 @@ class RowGrad:
             return table
 
     def __repr__(self) -> str:
-        return f"RowGrad({len(self.rows):,} rows, values {describe(self.values)})"
+        used = "" if self.count is None else f", {self.count} of them in use"
+        return f"RowGrad({len(self.rows):,} rows{used}, values {describe(self.values)})"
 
 
 def _counted(count: Any, rows: Any, backend: str) -> Any:
@@ -197,7 +199,7 @@ def _counted(count: Any, rows: Any, backend: str) -> Any:
             return count.reshape(1)
     else:
         try:
-            number = operator.index(count.item() if getattr(count, "ndim", None) == 0 else count)
+            number = operator.index(count.item() if getattr(count, "size", 0) == 1 else count)
         except TypeError:
             number = -1
         if 0 <= number <= len(rows):
@@ -224,4 +226,5 @@ def _overwrite(table: Any, gradient: RowGrad) -> None:
     backend = backend_of(table) or "cpu"
     update = bind_rows(overwrite, backend, table)
     given = gradient.rows, gradient.values, gradient.duplicates
-    update(update.prepare(*given, None, False, math.inf), FIRST, numbers(backend, (), table))
+    plan = update.prepare(*given, gradient.count, False, math.inf)
+    update(plan, FIRST, numbers(backend, (), table))

@@ -12,7 +12,8 @@ from gpuadapt.kernels.rule import Rule
 from gpuadapt.kernels.summation import total
 
 from . import launch
-from .errors import CaptureError
+from .arrays import describe
+from .errors import CaptureError, HyperparameterError
 from .group import Group, Slot
 from .loss_scale import LossScale
 from .place import Gathered, Place, Work, places
@@ -54,8 +55,8 @@ class Steps:
         self._loaded: Any = None
         """What the numbers of steps that the GPU may not have taken were computed from."""
         self._capturable = False
-        self._alike: Any = None
-        """What the last step was like, if steps are to be captured."""
+        self._before: Any = None
+        """What the last step was like, and on which stream, if steps are to be captured."""
         self._captured: Any = None
         """What was captured: with it, the arrays that a replay uses."""
 
@@ -105,7 +106,7 @@ class Steps:
             before = [place.layout for place, _ in self._places]
             self._lay_out()
             if before != [place.layout for place, _ in self._places]:
-                self._captured = self._alike = None
+                self._captured = self._before = None
 
     def _place_all(self) -> None:
         if not self._places:
@@ -122,38 +123,42 @@ class Steps:
         self._place_all()
         if value and [place.backend for place, _ in self._places] != ["cuda"]:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
-        self._capturable, self._alike, self._captured = bool(value), None, None
+        self._capturable, self._before, self._captured = bool(value), None, None
 
     def take(self, given: Sequence[Any], request: Request) -> None:
         """Take a step with a gradient (or None) for each slot."""
         if request is NOTHING and self._repeated and self._take_again(given):
             return
+        self._repeated = None  # until this step has been taken
         capturing = self._on_gpu and launch.capturing()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
         self._place_all()
-        if self._unsure > UNSURE and not capturing:
+        # How long rows may be is not among the numbers of a step: the host has to know which.
+        scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
+        if self._unsure > (0 if scheduled else UNSURE) and not capturing:
             self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
-        scale = _on_gpu(request.scale, first) if alone and self._on_gpu else None
-        values = self._values(self._count, request, scale is not None)
+        on_gpu = alone and self._on_gpu and not isinstance(request.scale, float)
+        values = self._values(self._count, request, on_gpu)
         gathered = [
             place.gather(given if alone else [given[k] for k in members], self._groups)
             for place, members in self._places
         ]
         if self._capturable:
             self._check_alike(gathered[0], request, capturing)
+        scale = _scale_of(request, first) if on_gpu else None
         before = self._count
         self._arrange(gathered)
         if self._count != before:  # the GPU has been asked
-            values = self._values(self._count, request, scale is not None)
+            values = self._values(self._count, request, on_gpu)
         work = [
             place.works(found, self._groups)
             for (place, _), found in zip(self._places, gathered, strict=True)
         ]
         self._request = request
         if not capturing:
-            self._load(1, scale is not None, values)
+            self._load(1, on_gpu, values)
         # Nothing above has written to an array. Below only a launch can fail.
         try:
             skipped = self._judge(work, request, scale)
@@ -165,7 +170,7 @@ class Steps:
                 self._restart_controls()
             raise
         if capturing:
-            self._captured = self._alike, given, scale
+            self._captured = self._before, given, scale
             return
         self._count += not skipped
         self._unsure += skipped is None
@@ -202,11 +207,13 @@ class Steps:
         if self._unsure + count > MOST_REPLAYS and self._count - self.count + count > MOST_REPLAYS:
             # So many are not under way: they were skipped.
             self._count, self._unsure = self._count - self._unsure, 0
+            self._restart_controls()
         scaled = self._captured[2] is not None
         values = self._values(self._count, self._request, scaled)
         if self._rules != [group.rule for group in self._groups]:
             raise CaptureError("prepare_replay: the captured step had other options")
         self._load(count, scaled, values)
+        self._report = self._places[0][0]
         self._count += count
         self._unsure += count
 
@@ -244,17 +251,19 @@ class Steps:
         rules = [group.rule for group in self._groups]
         others = place.described(found, self._groups)
         alike = (request.key, rules, found.addresses.tolist(), others)
-        if self._captured is not None and alike != self._captured[0]:
+        if self._captured is not None and alike != self._captured[0][0]:
             raise CaptureError(
                 "the step is unlike the captured one, in its gradients' arrays or its options; "
                 "set `capturable` again to give that one up"
             )
-        if capturing and alike != self._alike:
+        # Memory that CuPy has kept for one stream is not there for another.
+        before, self._before = self._before, (alike, launch.stream())
+        if capturing and before != self._before:
+            self._before = before
             raise CaptureError(
                 "a captured step is like the step before it: the same arrays as gradients, the "
-                "same options; take one such step first"
+                "same options, the same stream; take one such step first"
             )
-        self._alike = alike
 
     def _restart_controls(self) -> None:
         for place, _ in self._places:
@@ -317,10 +326,19 @@ class Steps:
         return verdicts[0] if norm is None else not math.isfinite(norm)
 
 
-def _on_gpu(scale: Any, place: Place) -> Any:
-    """The scale where the GPU can read it, if it is one that changes there."""
-    if isinstance(scale, float):
-        return None
-    if isinstance(scale, LossScale):
-        return scale.on_gpu(place.slots[0].array.device)[:1]
-    return scale
+def _scale_of(request: Request, place: Place) -> Any:
+    """A scale that the GPU reads, on the device where it is wanted.
+
+    Raises
+    ------
+    HyperparameterError
+        It is on another.
+    """
+    device = place.slots[0].array.device
+    scale = request.scale
+    array = scale.on_gpu(device)[:1] if isinstance(scale, LossScale) else scale
+    if array.device != device:
+        raise HyperparameterError(
+            f"grad_scale: got {describe(array)}, but the parameters are on device {device.id}"
+        )
+    return array

@@ -26,6 +26,9 @@ MOST = 2.0**24
 EXPONENT = 0x7FF0000000000000
 """The bits of a float64 that hold its power of two."""
 
+NORMAL = 2.0**-1022
+"""The smallest normal number."""
+
 LARGEST = 2.0**970
 """Sums of squares from here on are taken for infinite."""
 
@@ -42,7 +45,7 @@ def total(partial: np.ndarray) -> float:
         return top if math.isnan(top) else math.inf
     # The largest power of two in it; adding and subtracting one that is larger rounds.
     power = float((np.float64(top).view(np.int64) & np.int64(EXPONENT)).view(np.float64))
-    coarse = 3 * MOST * power
+    coarse = 3 * MOST * max(power, NORMAL)
     fine = coarse * 2.0**-53 * 2 * MOST
     upper = (partial + coarse) - coarse
     lower = ((partial - upper) + fine) - fine
@@ -51,4 +54,4 @@ def total(partial: np.ndarray) -> float:
 
 def factor(norm: float, most: float) -> float:
     """What gradients with a norm are multiplied by to have at most another."""
-    return 1.0 if norm <= most else most / norm
+    return 1.0 if norm <= most or most == math.inf else most / norm

@@ -21,8 +21,8 @@ SCALARS = {"float32": "float", "float64": "double"}
 class Device:
     """A CUDA device, by number."""
 
-    def __init__(self, number=0):
-        self.id = number
+    def __init__(self, number=None):
+        self.id = self.current[-1] if number is None else number
 
     def __eq__(self, other):
         return self.id == other.id
@@ -31,6 +31,9 @@ class Device:
 
     current = [0]
     """The stack of devices that are entered."""
+
+    def synchronize(self):
+        not_captured("waiting")
 
     def __enter__(self):
         self.current.append(self.id)
@@ -111,7 +114,7 @@ class Stream:
     captured: list | None = None
 
     def __init__(self, non_blocking=False):
-        pass
+        self.ptr = id(self)
 
     def __enter__(self):
         self.current.append(self)
@@ -452,6 +455,7 @@ def module():
         "__version__": "14.0.0",
         "ndarray": ndarray,
         "full": made_by(np.full),
+        "array": asarray,
         "asarray": asarray,
         "arange": made_by(np.arange),
         "ascontiguousarray": ascontiguousarray,
@@ -464,6 +468,7 @@ def module():
         "RawKernel": RawKernel,
         "cuda": types.SimpleNamespace(
             runtime=runtime,
+            Device=Device,
             MemoryPool=Pool,
             Stream=Stream,
             get_current_stream=lambda: Stream.current[-1],

@@ -126,6 +126,14 @@ def test_turns_are_interleaved_in_changing_order():
     assert len(set(rounds)) == 6
 
 
+def test_a_captured_step_is_checked_like_every_candidate(host):
+    case = update.Case("adam", (300, 7), "two arrays")
+    assert set(update.check(peers.ours.makers("adam", "cuda"), case, "cuda")) == {
+        "gpuadapt",
+        "gpuadapt captured",
+    }
+
+
 def test_the_arithmetic_roof_updates_every_block():
     """Its threads work on all of their own arrays, whatever the number of threads."""
     import numba

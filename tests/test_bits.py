@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases import CASES, KINDS, RULES
 from conftest import crossed
-from gpuadapt.kernels.cpu import many, threads
+from gpuadapt.kernels.cpu import many, module, threads
 
 import gpuadapt as ga
 from gpuadapt.oracle import any_bits, evaluate, same_bits
@@ -192,7 +192,7 @@ def test_where_a_cache_line_begins_does_not_matter(dtype):
     start, gradient = random.normal(size=(2, LARGE)).astype(dtype)
     expected = start.copy()
     ga.Adam(expected, lr=0.1).step(gradient)
-    for offset in range(many.LINE // dtype.itemsize + 1):
+    for offset in range(module.LINE // dtype.itemsize + 1):
         for size in (LARGE, threads.ALONE + 1, threads.ALONE + many.SPAN - offset):
             w = np.empty(offset + size, dtype)[offset:]
             w[:] = start[:size]

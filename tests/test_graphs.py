@@ -1,5 +1,6 @@
 """Steps captured in a CUDA graph: on a GPU, and with the stand-in, which forbids what one would."""
 
+import hostcupy
 import numpy as np
 import pytest
 from conftest import BACKENDS, installed
@@ -154,6 +155,8 @@ def test_a_state_is_loaded_between_replays(device):
         optimizer.prepare_replay()
         graph.launch(setup.stream)
         optimizer.load_state_dict(kept)
+        graph.launch(setup.stream)  # nobody has prepared it: the numbers of before are gone
+        assert optimizer.step_count == 1
         setup.twin.load_state_dict(twin)
         for name, w in setup.arrays.items():
             setup.twins[name][...] = device.numpy(w)
@@ -162,6 +165,31 @@ def test_a_state_is_loaded_between_replays(device):
             optimizer.prepare_replay()
             graph.launch(setup.stream)
             setup.check()
+            assert not optimizer.last.skipped
+
+
+def test_a_loss_scale_of_another_device_is_refused():
+    with installed("host"):
+        scale = ga.LossScale(2.0)
+        w, v = (hostcupy.ndarray(np.ones(3), device=k) for k in (0, 1))
+        ga.SGD(w).step(hostcupy.ndarray(np.ones(3)), grad_scale=scale)
+        with pytest.raises(ga.HyperparameterError, match="device 0"):
+            ga.SGD(v).step(hostcupy.ndarray(np.ones(3), device=1), grad_scale=scale)
+        assert (v.host == 1).all()
+
+
+def test_rows_of_one_table_are_not_those_of_another(device):
+    """Two tables of one shape that take turns."""
+    tables = [device.array(np.ones((5, 2))) for _ in range(2)]
+    rows = ga.RowGrad(device.array(np.arange(3)), device.array(np.ones((3, 2))))
+    optimizer, stream = ga.Adam(tables), device.library.cuda.Stream()
+    optimizer.capturable = True
+    with stream:
+        optimizer.step([rows, None])
+        stream.begin_capture()
+        with pytest.raises(ga.CaptureError, match="take one such step first"):
+            optimizer.step([None, rows])
+        stream.end_capture()
 
 
 def test_what_cannot_be_captured(device):

@@ -1,5 +1,6 @@
 """Many arrays in one launch: the bits of one array at a time, and nothing allocated."""
 
+import pickle
 import tracemalloc
 
 import hostcupy
@@ -221,3 +222,70 @@ def test_arrays_on_two_gpus():
         optimizer.step(grads, max_norm=np.sqrt(27.0))
         assert optimizer.last.grad_norm == np.sqrt(4 * 27.0)
         assert all(np.array_equal(w.host, np.zeros(9)) for w in arrays)
+
+
+def test_a_step_that_is_refused_changes_no_later_one(backend):
+    """The tables were laid out for it already."""
+    arrays, twins = ({"a": np.ones(3), "t": np.ones((4, 2))} for _ in range(2))
+    arrays = {name: backend.array(w) for name, w in arrays.items()}
+    ours, theirs = ga.Adam(arrays, lr=0.1, check="raise"), ga.Adam(twins, lr=0.1)
+    good = {"a": np.ones(3), "t": np.ones((4, 2))}
+    given = {name: backend.array(g) for name, g in good.items()}
+    bad = ga.RowGrad(backend.array(np.array([9])), backend.array(np.ones((1, 2))))
+    for step in range(4):
+        if step in (1, 2):
+            with pytest.raises(ga.RowIndexError):
+                ours.step({"a": None, "t": bad})
+        ours.step(given)
+        theirs.step(good)
+    for name, w in arrays.items():
+        assert np.array_equal(backend.numpy(w), twins[name])
+    counts = [e["updates"] for e in ours.state_dict()["state"].values()]
+    assert counts == [4, 4]
+
+
+def test_settings_that_change_between_steps_are_seen_by_every_step():
+    """A limit on rows that comes later, after steps that were all alike, and goes again."""
+    w = np.zeros((3, 4))
+    optimizer, g = ga.SGD(w, lr=1.0), np.full((3, 4), 10.0)
+    lengths = []
+    for most in (np.inf, np.inf, 1.0, 1.0, np.inf, np.inf):
+        optimizer.param_groups[0]["max_row_norm"] = most
+        before = w.copy()
+        optimizer.step(g)
+        lengths.append(round(float(np.linalg.norm(w - before, axis=1).max()), 6))
+    assert lengths == [20, 20, 1, 1, 20, 20]
+
+
+def test_arrays_that_were_pickled_are_as_fast():
+    """Their types are equal, not the same; the tables take them all the same."""
+    arrays = [np.ones((4, 3), np.float32) for _ in range(6)]
+    optimizer = pickle.loads(pickle.dumps(ga.Adam(arrays, lr=0.1)))
+    grads = pickle.loads(pickle.dumps([np.ones((4, 3), np.float32) for _ in range(6)]))
+    assert grads[0].dtype is not arrays[0].dtype
+    place, _ = _places(optimizer)[0]
+    for given in (grads, arrays):
+        assert place.gather(given, optimizer._groups).complete
+    optimizer.step(grads)
+    assert np.allclose(optimizer._slots["0"].array, 0.9)
+
+
+def _places(optimizer):
+    optimizer._steps._place_all()
+    return optimizer._steps._places
+
+
+def test_compilation_that_fails_comes_before_anything_is_written(monkeypatch):
+    w, gapped = np.ones(3, np.float32), np.ones((3, 2))[:, 0]
+    optimizer = ga.Adam([w, gapped])
+    compiled = many.kernel
+
+    def fail(rule, dtype):
+        if dtype == np.float64:
+            raise MemoryError
+        return compiled(rule, dtype)
+
+    monkeypatch.setattr(many, "kernel", fail)
+    with pytest.raises(MemoryError):
+        optimizer.step([np.ones(3, np.float32), np.ones(3)])
+    assert (w == 1).all() and optimizer.step_count == 0

@@ -427,3 +427,22 @@ def test_backends_agree_in_one_step(host):
             "v": ga.RowGrad(host.array(rows), host.array(values)),
         })  # fmt: skip
     assert np.array_equal(w, host.numpy(v)) and not (w == 1).all()
+
+
+def test_rows_in_use(backend):
+    """Only the first ``count`` count: in steps, in `coalesced`, in `to_dense`."""
+    rows, values = np.array([1, 0, -1, 7]), np.arange(8.0).reshape(4, 2)
+    for count in (2, np.array(2), np.array([2]), backend.array(np.array([2]))):
+        gradient = ga.RowGrad(backend.array(rows), backend.array(values), count=count)
+        expected = np.array([[2.0, 3.0], [0.0, 1.0], [0.0, 0.0]])
+        assert np.array_equal(backend.numpy(gradient.to_dense((3, 2))), expected)
+        w = backend.array(np.zeros((3, 2)))
+        ga.SGD(w, lr=1.0, check="raise").step(gradient)
+        assert np.array_equal(backend.numpy(w), -expected)
+        assert "in use" in repr(gradient)
+    empty = ga.RowGrad(backend.array(rows), backend.array(values), count=0)
+    ga.SGD(w, lr=1.0, check="raise").step(empty)
+    assert np.array_equal(backend.numpy(w), -expected)
+    for wrong in (-1, 5, 1.5, "2", np.array([1, 2])):
+        with pytest.raises(ga.GradientError, match="count"):
+            ga.RowGrad(backend.array(rows), backend.array(values), count=wrong)

@@ -287,6 +287,8 @@ def test_many_skipped_steps_in_a_row(backend):
         ({"max_norm": 0.0}, "max_norm: got 0.0"),
         ({"max_norm": math.nan}, "max_norm"),
         ({"skip_nonfinite": "yes"}, "skip_nonfinite: got 'yes'"),
+        ({"skip_nonfinite": 0}, "skip_nonfinite: got 0"),
+        ({"skip_nonfinite": np.zeros(2, bool)}, "skip_nonfinite"),
     ],
 )
 def test_bad_options_change_nothing(options, message):
@@ -350,6 +352,7 @@ def test_a_loss_scale_stays_a_number(backend):
         {"growth": math.inf},
         {"backoff": 1.0},
         {"backoff": 0.0},
+        {"backoff": 1 - 1e-9},
         {"interval": 0},
         {"interval": 2.5},
         {"interval": True},
@@ -360,9 +363,60 @@ def test_bad_loss_scales(settings):
         ga.LossScale(**settings)
 
 
-@pytest.mark.parametrize("state", [{}, {"scale": "x", "since": 0}, {"scale": 0.0, "since": 0}, 3])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"scale": "x", "since": 0},
+        {"scale": 0.0, "since": 0},
+        {"scale": 1, "since": math.inf},
+        3,
+    ],
+)
 def test_bad_states_of_loss_scales(state):
     scale = ga.LossScale(2.0)
     with pytest.raises(ga.StateError):
         scale.load_state_dict(state)
     assert scale.value == 2.0
+
+
+def test_a_schedule_of_the_longest_row_and_skipped_steps(backend):
+    """The host asks the GPU which step it is."""
+    w = backend.array(np.zeros((2, 2)))
+    optimizer = ga.SGD(w, lr=1.0, max_row_norm=lambda step: 1.0 + step)
+    for value in (np.nan, np.nan, 10.0):
+        optimizer.step(backend.array(np.full((2, 2), value)), skip_nonfinite=True)
+    assert np.allclose(np.linalg.norm(backend.numpy(w), axis=1), 1.0)
+
+
+def test_settings_of_skipped_steps_are_not_those_of_later_ones(backend):
+    w, good, bad = np.zeros(2), np.full(2, 10.0), np.full(2, np.nan)
+    w, good, bad = (backend.array(array) for array in (w, good, bad))
+    optimizer = ga.SGD(w, lr=1.0)
+    for limit in (0.5, 0.5):
+        optimizer.step(bad, skip_nonfinite=True, clip_value=limit)
+    assert optimizer.step_count == 0
+    optimizer.step(bad, skip_nonfinite=True, clip_value=0.1)
+    optimizer.step(good, skip_nonfinite=True, clip_value=0.5)
+    assert np.array_equal(backend.numpy(w), [-0.5, -0.5])
+
+
+def test_an_infinite_limit_is_none(backend):
+    w = backend.array(np.ones(2))
+    optimizer = ga.SGD(w)
+    optimizer.step(backend.array(np.array([np.nan, 1.0])), max_norm=math.inf)
+    assert math.isnan(optimizer.last.grad_norm) and optimizer.last.clip_factor == 1
+
+
+def test_totals_of_subnormal_numbers_do_not_depend_on_their_order():
+    random = np.random.default_rng(0)
+    numbers = random.random(64) * 2.0**-1023
+    assert len({total(random.permutation(numbers)) for _ in range(50)}) == 1
+
+
+@pytest.mark.parametrize("stream", [3, "default"])
+def test_what_is_not_a_stream(stream):
+    w = np.ones(2)
+    with pytest.raises(ga.BackendError, match="stream: got"):
+        ga.SGD(w).step(np.ones(2), stream=stream)
+    assert (w == 1).all()

@@ -17,7 +17,10 @@ FORMS = {"adagrad": "inside", "rmsprop": "inside", "adam": "outside"}
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:
-    return {"gpuadapt": partial(make, method, backend)}
+    found = {"gpuadapt": partial(make, method, backend)}
+    if backend == "cuda":
+        found["gpuadapt captured"] = partial(make_captured, method)
+    return found
 
 
 def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
@@ -35,6 +38,36 @@ def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -
         lambda: [w if xp is np else w.get() for w in parameters],
         {"eps_mode": FORMS[method]} if method in FORMS else {},
     )
+
+
+def make_captured(method: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
+    """A step that is captured in a CUDA graph, and replayed on the current stream."""
+    xp = library("cuda")
+    parameters, gradients = [[xp.asarray(w) for w in start] for _ in range(2)]
+    optimizer = optimizer_of(method, parameters, hyper)
+    optimizer.capturable = True
+    stream, graphs = xp.cuda.Stream(non_blocking=True), []
+
+    def load(given: Sequence[np.ndarray]) -> None:
+        for gradient, values in zip(gradients, given, strict=True):
+            gradient[...] = xp.asarray(values)
+
+    def step() -> None:
+        if not graphs:
+            xp.cuda.get_current_stream().synchronize()
+            with stream:
+                if optimizer.step_count == 0:
+                    optimizer.step(gradients)
+                    stream.synchronize()
+                    return
+                stream.begin_capture()
+                optimizer.step(gradients)
+                graphs.append(stream.end_capture())
+        optimizer.prepare_replay()
+        graphs[0].launch(xp.cuda.get_current_stream())
+
+    form = {"eps_mode": FORMS[method]} if method in FORMS else {}
+    return Trainer(load, step, lambda: [w.get() for w in parameters], form)
 
 
 def optimizer_of(

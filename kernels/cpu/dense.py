@@ -23,6 +23,7 @@ class Dense:
         self._arrays, self._rule = (parameter, *states), rule
         whole = parameter.size and all(array.flags.carray for array in self._arrays)
         self._many = many.Many(rule, [self._arrays]) if whole else None
+        many.kernel(rule, parameter.dtype)  # compiled before anything is written
 
     def __call__(self, gradient: np.ndarray, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""

@@ -111,8 +111,11 @@ class Headers:
         places: Sequence[tuple[int, int]],
     ) -> None:
         self._kernel = _kernel()
-        # Views, so that nobody else can change their shapes.
-        self._arrays = [(of[0].view(), ORDERS[of[1]]) if of else None for of in wanted]
+        # Views, so that nobody else can change their shapes; and of the type that arrays usually
+        # have: there is one object for each, but for arrays that were unpickled.
+        self._arrays = [
+            (of[0].view(of[0].dtype.type), ORDERS[of[1]]) if of else None for of in wanted
+        ]
         self._wanted, self._flags, self._nbytes = np.array(
             [
                 (id(of[0]), of[1] | ALIGNED, of[0].nbytes) if of else (0, 0, 0)

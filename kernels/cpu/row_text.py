@@ -1,4 +1,4 @@
-"""The text of CPU kernels for rows; `rows.source` fills it in."""
+"""The text of CPU kernels for rows; `row_source` fills it in."""
 
 ADDITIONS = """
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..loss_scale import LARGEST as LARGEST_SCALE
 from ..loss_scale import SMALLEST as SMALLEST_SCALE
 from ..numbers import FIRST, SKIP
-from ..summation import EXPONENT, LARGEST, MOST
+from ..summation import EXPONENT, LARGEST, MOST, NORMAL
 from . import text
 from .memory import Mirror, upload
 
@@ -90,7 +90,7 @@ extern "C" __global__ void gpuadapt_judge(
         union { double number; long long bits; } power;
         power.number = top.value;
         power.bits &= %(exponent)dLL;
-        const D coarse = D(3 * %(most)s) * D(power.number);
+        const D coarse = D(3 * %(most)s) * maximum(D(power.number), D(%(normal)s));
         const D fine = coarse * D(%(shrink)s) * D(2 * %(most)s);
         D upper = 0.0, lower = 0.0;
         for (long long k = threadIdx.x; k < count; k += %(block)d) {
@@ -105,7 +105,8 @@ extern "C" __global__ void gpuadapt_judge(
         }
         norm = ieee::root(sum.value);
     }
-    const double factor = norm <= most ? 1.0 : ieee::divide(most, norm);
+    const bool clips = !(norm <= most) && most - most == 0;  // an infinite limit is none
+    const double factor = clips ? ieee::divide(most, norm) : 1.0;
     const bool finite = norm - norm == 0, skip = skips != 0 && !finite;
     if (numbers[%(skip)d] != 0) {
         return;
@@ -152,6 +153,7 @@ def judge_source() -> str:
         "most": float(MOST),
         "shrink": repr(2.0**-53),
         "largest": repr(LARGEST),
+        "normal": repr(NORMAL),
         "smallest_scale": repr(SMALLEST_SCALE),
         "largest_scale": repr(LARGEST_SCALE),
     }
@@ -189,6 +191,7 @@ class Control:
     def __init__(self) -> None:
         import cupy
 
+        self._device = cupy.cuda.Device()
         self._steps = cupy.zeros(1, np.int64)
         self._report = cupy.zeros(3, np.float64)
         self._partial = cupy.zeros(1, np.float64)
@@ -205,8 +208,9 @@ class Control:
         self._belongs.fill(-1)
 
     def restart(self, step: int) -> None:
-        """Count on from so many steps."""
+        """Count on from so many steps, none of which has numbers yet."""
         self._steps.fill(step)
+        self._belongs.fill(-1)
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Write the numbers of steps from ``step`` on into the ring."""
@@ -277,10 +281,12 @@ class Control:
         )  # fmt: skip
 
     def steps(self) -> int:
-        """Steps taken; waits."""
+        """Steps taken; waits for whatever stream they are on."""
+        self._device.synchronize()
         return int(self._steps.get()[0])
 
     def report(self) -> tuple[float, float, bool]:
-        """Norm, factor and whether it was skipped, of the last step; waits."""
+        """Norm, factor and whether it was skipped, of the last step; waits as `steps`."""
+        self._device.synchronize()
         norm, factor, skipped = self._report.get().tolist()
         return norm, factor, bool(skipped)

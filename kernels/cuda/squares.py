@@ -29,12 +29,11 @@ extern "C" __global__ void %(name)s(
     const long long a = spans[3 * (long long)blockIdx.x];
     const long long start = spans[3 * (long long)blockIdx.x + 1];
     const long long end = start + spans[3 * (long long)blockIdx.x + 2];
-    const %(type)s *x =
-        in_global(reinterpret_cast<const %(type)s *>(addresses[a]));
     number<%(type)s> scale;
     ieee::narrow(numbers[%(scale)d], scale.value);
     number<double> own = 0.0;
-    if (x != nullptr) {
+    if (addresses[a] != 0) {
+        const %(type)s *x = in_global(reinterpret_cast<const %(type)s *>(addresses[a]));
 #pragma unroll 4
         for (long long j = start + threadIdx.x; j < end; j += %(lanes)d) {
             const number<double> value = ieee::widen((number<%(type)s>(x[%(at)s]) / scale).value);
