@@ -22,6 +22,7 @@ ROOFS = ("limit", "arithmetic")
 """What no kernel of the same bytes, and none of the same operations, gets below."""
 PRINTED = {
     "dense": ("torch fused", "torch foreach", "optax jit", "deepspeed", "thinc", "numpy", "cupy"),
+    "many": ("torch fused", "torch foreach", "optax jit", "deepspeed", "numpy", "cupy"),
     "rows": ("torch SparseAdam", "torch Adagrad", "fbgemm", "fbgemm row-wise", "numpy"),
 }
 """Peers in the README's tables, by suite, as far as they were there."""
