@@ -17,8 +17,6 @@ from .group import Group, Slot, coefficients, prepare_rows
 from .rowgrad import RowGrad
 from .structure import check_apart, check_gradient
 
-Rules = tuple[Rule, ...]
-
 
 class Gathered(NamedTuple):
     """The gradients of a step, checked."""
@@ -41,6 +39,11 @@ class Table(NamedTuple):
     """Whether these are all there are."""
     firsts: np.ndarray
     """Where in the numbers their coefficients begin."""
+
+    @property
+    def key(self) -> tuple[Rule, bytes]:
+        """What its launch depends on, for as long as the arrays are the same."""
+        return self.rule, self.members.tobytes()
 
 
 class Work(NamedTuple):
@@ -89,10 +92,11 @@ class Place:
                 for slot, order in zip(slots, self._orders, strict=True)
             ]
             self._headers = launch.headers(wanted, [place[1:] for place in self._places])
-        self._rules: Rules = ()
         self._tables: list[Table] = []
-        self._updates: list[launch.Update | None] = []
-        """Those of the tables, or None before they are needed."""
+        self._updates: dict[tuple[Rule, bytes], launch.Update] = {}
+        """Those of tables so far: options of a step may come and go."""
+        self._launches: list[launch.Update] = []
+        """Those of the tables of the last step."""
         self.layout = Layout((), (), FIRST, (), ())
 
     def gather(self, given: Sequence[Any], groups: Sequence[Group]) -> Gathered:
@@ -134,11 +138,11 @@ class Place:
         found, missing = self._headers.addresses(given)
         return None if missing else found
 
-    def launch(self, addresses: np.ndarray) -> None:
+    def repeat(self, addresses: np.ndarray) -> None:
         """Update by gradients at these addresses, the tables of the last step."""
-        for update, table in zip(self._updates, self._tables, strict=True):
+        for table, update in zip(self._tables, self._launches, strict=True):
             of = addresses if table.whole else addresses[table.members]
-            update(of, table.firsts, self.control.numbers)  # type: ignore[misc]
+            update(of, table.firsts, self.control.numbers)
 
     def _check_apart(self, name: str, array: Any) -> None:
         held = owner(array)
@@ -180,8 +184,7 @@ class Place:
             Table(rule, np.array(found), len(found) == every, firsts[found])
             for (rule, _), found in members.items()
         ]
-        if rules != self._rules:
-            self._rules, self._updates = rules, [None] * len(members)
+        self._launches = []
 
     def described(self, gathered: Gathered, groups: Sequence[Group]) -> list[Any]:
         """What launches depend on besides addresses; for steps that are captured.
@@ -213,16 +216,13 @@ class Place:
         """
         works = []
         with self.device:
-            for n, table in enumerate(self._tables):
+            if gathered.complete and not self._launches:
+                self._launches = [self._update(table) for table in self._tables]
+            for table in self._tables:
                 addresses = gathered.addresses
                 addresses = addresses if table.whole else addresses[table.members]
                 if gathered.complete or addresses.any():
-                    update = self._updates[n]
-                    if update is None:
-                        arrays = [self.slots[k].arrays for k in table.members]
-                        update = launch.bind_many(table.rule, self.backend, arrays)
-                        self._updates[n] = update
-                    works.append(Work(update, addresses, table.firsts))
+                    works.append(Work(self._update(table), addresses, table.firsts))
             for k, grad in gathered.others.items():
                 slot, first = self.slots[k], self.layout.firsts[k]
                 group = groups[slot.group]
@@ -231,6 +231,13 @@ class Place:
                 else:
                     works.append(Work(slot.bound(group.rule), grad, first))
         return works
+
+    def _update(self, table: Table) -> launch.Update:
+        """The update of a table, made when it is first needed."""
+        if table.key not in self._updates:
+            arrays = [self.slots[k].arrays for k in table.members]
+            self._updates[table.key] = launch.bind_many(table.rule, self.backend, arrays)
+        return self._updates[table.key]
 
     def row(
         self, step: int, groups: Sequence[Group], values: Sequence[Mapping[str, float]]

@@ -193,7 +193,7 @@ class Steps:
         if [group.version for group in self._groups] != self._repeated:
             return False
         place.control.load(self._count, [place.row(self._count, self._groups, values)])
-        place.launch(addresses)
+        place.repeat(addresses)
         self._count += 1
         self._report = UNMEASURED
         return True

@@ -31,8 +31,9 @@ class Mirror:
         if self._device is None or values.size != self._host.size:
             self._device = cupy.zeros(max(values.size, 1), self._host.dtype)
             self._host = np.zeros(values.size, self._host.dtype)
+        values = values.astype(self._host.dtype)
         if not np.array_equal(values, self._host):
-            self._host = values.astype(self._host.dtype)
+            self._host = values
             upload(self._device, self._host)
         return self._device
 
