@@ -53,6 +53,22 @@ class Request:
         scale = address(self.scale) if backend_of(self.scale) == "cuda" else self.scale
         return scale, self.max_norm, self.clip_value, self.skip, self.options
 
+    def scale_on(self, device: Any) -> Any:
+        """A scale that a GPU reads, as an array on the device where it is wanted.
+
+        Raises
+        ------
+        HyperparameterError
+            It is on another.
+        """
+        scale = self.scale
+        array = scale.on_gpu(device)[:1] if isinstance(scale, LossScale) else scale
+        if array.device != device:
+            raise HyperparameterError(
+                f"grad_scale: got {describe(array)}, but the parameters are on device {device.id}"
+            )
+        return array
+
     def values(self, on_gpu: bool) -> dict[str, float]:
         """Numbers that rules may read; 1 for what only the GPU knows, or nobody yet."""
         scale = 1.0 if on_gpu else float(self.scale)

@@ -12,8 +12,7 @@ from gpuadapt.kernels.rule import Rule
 from gpuadapt.kernels.summation import total
 
 from . import launch
-from .arrays import describe
-from .errors import CaptureError, HyperparameterError
+from .errors import CaptureError
 from .group import Group, Slot
 from .loss_scale import LossScale
 from .place import Gathered, Place, Work, places
@@ -147,7 +146,7 @@ class Steps:
         ]
         if self._capturable:
             self._check_alike(gathered[0], request, capturing)
-        scale = _scale_of(request, first) if on_gpu else None
+        scale = request.scale_on(first.slots[0].array.device) if on_gpu else None
         before = self._count
         self._arrange(gathered)
         if self._count != before:  # the GPU has been asked
@@ -324,21 +323,3 @@ class Steps:
         if not request.skip:
             return False
         return verdicts[0] if norm is None else not math.isfinite(norm)
-
-
-def _scale_of(request: Request, place: Place) -> Any:
-    """A scale that the GPU reads, on the device where it is wanted.
-
-    Raises
-    ------
-    HyperparameterError
-        It is on another.
-    """
-    device = place.slots[0].array.device
-    scale = request.scale
-    array = scale.on_gpu(device)[:1] if isinstance(scale, LossScale) else scale
-    if array.device != device:
-        raise HyperparameterError(
-            f"grad_scale: got {describe(array)}, but the parameters are on device {device.id}"
-        )
-    return array
