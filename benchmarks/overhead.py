@@ -220,7 +220,7 @@ def with_kernel(
     update._kernel = kernel
     address = g.ctypes.data if backend == "cpu" else g.data.ptr
     given = np.array([address], np.int64), np.array([FIRST], np.int64)
-    numbers = launch.numbers(backend, coefficients, p)
+    numbers = launch.numbers(backend, coefficients)
     return lambda: update(*given, numbers)
 
 

@@ -173,9 +173,7 @@ class Group:
             or not all(map(operator.is_, given, self._seen))
         ):
             rule, values, most = self.resolve(self.settings, step, options)
-            scheduled = ({*rule.hyperparameters} | {"max_row_norm"}) - {
-                *hyperparameters.STEP_VALUES
-            }
+            scheduled = (*_own(rule), "max_row_norm")
             self._scheduled = any(callable(self.settings[name]) for name in scheduled)
             self.rule, self._values, self.most = rule, values, most
             self.by_rows = (
@@ -206,8 +204,7 @@ class Group:
             )
         rule = compose(self.base, hyperparameters.options(settings) | options)
         rule = rule.rowwise if self.rowwise else rule
-        own = [name for name in rule.hyperparameters if name not in hyperparameters.STEP_VALUES]
-        needed = (*always, *self.base.hyperparameters, *own)
+        needed = (*always, *self.base.hyperparameters, *_own(rule))
         hyperparameters.check_present(settings, needed)
         # Names of before may be those of an option that has been switched off.
         hyperparameters.check_known(settings, (*needed, *self._names))
@@ -227,13 +224,14 @@ class Group:
                 hyperparameters.check_fits(name, value, dtype)
 
     def _evaluate(self, rule: Rule, settings: Mapping[str, Any], step: int) -> dict[str, float]:
-        values = {
-            name: hyperparameters.at_step(name, settings[name], step)
-            for name in rule.hyperparameters
-            if name not in hyperparameters.STEP_VALUES
-        }
+        values = {name: hyperparameters.at_step(name, settings[name], step) for name in _own(rule)}
         self.check_values(values)
         return values
+
+
+def _own(rule: Rule) -> list[str]:
+    """The hyperparameters that settings have, and not a step."""
+    return [name for name in rule.hyperparameters if name not in hyperparameters.STEP_VALUES]
 
 
 def _most(settings: Mapping[str, Any], step: int) -> float:

@@ -10,6 +10,7 @@ from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be t
 from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import Rule
 
+from .arrays import on_device
 from .errors import CaptureError
 
 
@@ -145,14 +146,15 @@ def update_once(
     states: Sequence[Any],
     coefficients: Sequence[float],
 ) -> None:
-    """One update of one array."""
-    update = bind(rule, backend, parameter, *states)
-    update(gradient, FIRST, numbers(backend, coefficients, parameter))
+    """One update of one array, on its device."""
+    with on_device(parameter):
+        update = bind(rule, backend, parameter, *states)
+        update(gradient, FIRST, numbers(backend, coefficients))
 
 
-def numbers(backend: str, coefficients: Sequence[float], like: Any) -> Any:
-    """Numbers of an update that nobody skips or scales, where an array is."""
-    return _module(backend, "control").numbers(coefficients, like)
+def numbers(backend: str, coefficients: Sequence[float]) -> Any:
+    """Numbers of an update that nobody skips or scales, on the current device."""
+    return _module(backend, "control").numbers(coefficients)
 
 
 def _module(backend: str, name: str) -> Any:

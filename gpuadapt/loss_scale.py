@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.loss_scale import LARGEST, SMALLEST
+from gpuadapt.kernels.numbers import LARGEST_SCALE, SMALLEST_SCALE
 
 from .arrays import namespace, on_device
 from .errors import HyperparameterError, StateError
@@ -62,10 +62,10 @@ class LossScale:
         interval: int = 2000,
     ) -> None:
         initial = number("initial", initial)
-        if not SMALLEST <= initial <= LARGEST:
+        if not SMALLEST_SCALE <= initial <= LARGEST_SCALE:
             raise HyperparameterError(f"initial: got {initial!r}, expected 2**-126 to 2**127")
         growth, backoff = number("growth", growth), number("backoff", backoff)
-        if not 1 <= growth <= LARGEST:
+        if not 1 <= growth <= LARGEST_SCALE:
             raise HyperparameterError(f"growth: got {growth!r}, expected a number >= 1")
         if not 0 < np.float32(backoff) < 1:
             raise HyperparameterError(f"backoff: got {backoff!r}, expected a number in (0, 1)")
@@ -105,7 +105,7 @@ class LossScale:
             scale, since = float(state["scale"]), int(state["since"])
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise StateError(f"not a state_dict() of a loss scale: {error!r}") from None
-        if not (SMALLEST <= scale <= LARGEST and 0 <= since < 2**24):
+        if not (SMALLEST_SCALE <= scale <= LARGEST_SCALE and 0 <= since < 2**24):
             raise StateError(f"not a state_dict() of a loss scale: {dict(state)}")
         numbers = np.array([scale, since], np.float32)
         if isinstance(self._numbers, np.ndarray):
@@ -128,9 +128,9 @@ class LossScale:
         since = 0 if skipped else since + 1
         with np.errstate(all="ignore"):
             if skipped:
-                scale = max(scale * np.float32(backoff), np.float32(SMALLEST))
+                scale = max(scale * np.float32(backoff), np.float32(SMALLEST_SCALE))
             elif since >= interval:
-                scale, since = min(scale * np.float32(growth), np.float32(LARGEST)), 0
+                scale, since = min(scale * np.float32(growth), np.float32(LARGEST_SCALE)), 0
         self._numbers = np.array([scale, since], np.float32)
 
     def _read(self) -> np.ndarray:

@@ -40,11 +40,6 @@ class Table(NamedTuple):
     firsts: np.ndarray
     """Where in the numbers their coefficients begin."""
 
-    @property
-    def key(self) -> tuple[Rule, bytes]:
-        """What its launch depends on, for as long as the arrays are the same."""
-        return self.rule, self.members.tobytes()
-
 
 class Work(NamedTuple):
     """One launch of a step."""
@@ -94,7 +89,7 @@ class Place:
             self._headers = launch.headers(wanted, [place[1:] for place in self._places])
         self._tables: list[Table] = []
         self._updates: dict[tuple[Rule, bytes], launch.Update] = {}
-        """Those of tables so far: options of a step may come and go."""
+        """Those of tables so far, by rule and members: options of a step may come and go."""
         self._launches: list[launch.Update] = []
         """Those of the tables of the last step."""
         self.layout = Layout((), (), FIRST, (), ())
@@ -234,10 +229,11 @@ class Place:
 
     def _update(self, table: Table) -> launch.Update:
         """The update of a table, made when it is first needed."""
-        if table.key not in self._updates:
+        key = table.rule, table.members.tobytes()
+        if key not in self._updates:
             arrays = [self.slots[k].arrays for k in table.members]
-            self._updates[table.key] = launch.bind_many(table.rule, self.backend, arrays)
-        return self._updates[table.key]
+            self._updates[key] = launch.bind_many(table.rule, self.backend, arrays)
+        return self._updates[key]
 
     def row(
         self, step: int, groups: Sequence[Group], values: Sequence[Mapping[str, float]]
@@ -281,8 +277,8 @@ def _order(slot: Slot) -> str:
 def places(slots: Sequence[Slot]) -> list[tuple[Place, np.ndarray]]:
     """The places of parameters and the positions of their slots, GPUs first.
 
-    Below what is checked only a launch can fail, by CuPy's compilation or a lack of memory,
-    and then nothing of the CPU's has been touched.
+    After all checks only a launch can fail, such as one of arrays with gaps, which CuPy compiles
+    then: nothing of the CPU's has been touched by that time.
     """
     found: dict[tuple[bool, int], list[int]] = {}
     for k, slot in enumerate(slots):

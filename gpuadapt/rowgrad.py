@@ -227,4 +227,4 @@ def _overwrite(table: Any, gradient: RowGrad) -> None:
     update = bind_rows(overwrite, backend, table)
     given = gradient.rows, gradient.values, gradient.duplicates
     plan = update.prepare(*given, gradient.count, False, math.inf)
-    update(plan, FIRST, numbers(backend, (), table))
+    update(plan, FIRST, numbers(backend, ()))

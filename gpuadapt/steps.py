@@ -133,10 +133,11 @@ class Steps:
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
         self._place_all()
-        # How long rows may be is not among the numbers of a step: the host has to know which.
-        scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
-        if self._unsure > (0 if scheduled else UNSURE) and not capturing:
-            self.settle()
+        if self._unsure and not capturing:
+            # How long rows may be is not among a step's numbers: the host has to know which it is.
+            scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
+            if scheduled or self._unsure > UNSURE:
+                self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
         on_gpu = alone and self._on_gpu and not isinstance(request.scale, float)
         values = self._values(self._count, request, on_gpu)
@@ -203,10 +204,12 @@ class Steps:
             raise CaptureError("prepare_replay: no step has been captured")
         if not isinstance(count, int) or not 1 <= count <= MOST_REPLAYS:
             raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MOST_REPLAYS}")
-        if self._unsure + count > MOST_REPLAYS and self._count - self.count + count > MOST_REPLAYS:
-            # So many are not under way: they were skipped.
-            self._count, self._unsure = self._count - self._unsure, 0
-            self._restart_controls()
+        if self._unsure + count > MOST_REPLAYS:
+            taken = self.count
+            if self._unsure + count > MOST_REPLAYS:
+                # So many are not under way: they were skipped.
+                self._count, self._unsure = taken, 0
+                self._restart_controls()
         scaled = self._captured[2] is not None
         values = self._values(self._count, self._request, scaled)
         if self._rules != [group.rule for group in self._groups]:
@@ -272,7 +275,7 @@ class Steps:
     def _arrange(self, gathered: Sequence[Gathered]) -> None:
         """Bring tables and layouts up to date with the rules, and which slots have gradients."""
         rules = [group.rule for group in self._groups]
-        complete = sum([found.complete for found in gathered]) == len(gathered)
+        complete = all(found.complete for found in gathered)
         if complete and self._complete and rules == self._rules:
             return
         active = np.zeros(len(self._slots), bool)

@@ -7,3 +7,6 @@ decided there, by the norm of the gradients say, is written there.
 
 SKIP, SCALE, FIRST = 0, 1, 2
 """Places of the verdict (0: go on), of the gradients' scale and of the first coefficient."""
+
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-126, 2.0**127
+"""The range of a loss scale: normal float32 numbers."""

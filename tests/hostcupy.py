@@ -1,12 +1,10 @@
 """A stand-in for CuPy on a machine without a GPU: the same CUDA text, compiled by g++.
 
-It has what gpuadapt uses of CuPy and nothing more. Its arrays are not NumPy arrays, so
-that code which would fail on a real CuPy array fails here too.
+It has what gpuadapt uses of CuPy and nothing more: `hostarrays`, and here the kernels.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import re
 import types
@@ -14,215 +12,23 @@ from functools import cache
 
 import numpy as np
 from gpuadapt.kernels.cuda import host
+from hostarrays import (
+    Device,
+    Pool,
+    Stream,
+    asarray,
+    ascontiguousarray,
+    broadcast_to,
+    empty,
+    made_by,
+    ndarray,
+    run,
+    shares_memory,
+    using_allocator,
+    zeros_like,
+)
 
 SCALARS = {"float32": "float", "float64": "double"}
-
-
-class Device:
-    """A CUDA device, by number."""
-
-    def __init__(self, number=None):
-        self.id = self.current[-1] if number is None else number
-
-    def __eq__(self, other):
-        return self.id == other.id
-
-    __hash__ = None
-
-    current = [0]
-    """The stack of devices that are entered."""
-
-    def synchronize(self):
-        not_captured("waiting")
-
-    def __enter__(self):
-        self.current.append(self.id)
-        return self
-
-    def __exit__(self, *_):
-        self.current.pop()
-
-
-class ndarray:
-    """An array "on the GPU": NumPy memory behind CuPy's surface."""
-
-    def __init__(self, host, device=0):
-        self.host = host
-        self.device = Device(device)
-
-    dtype = property(lambda self: self.host.dtype)
-    shape = property(lambda self: self.host.shape)
-    strides = property(lambda self: self.host.strides)
-    size = property(lambda self: self.host.size)
-    ndim = property(lambda self: self.host.ndim)
-    itemsize = property(lambda self: self.host.itemsize)
-    flags = property(lambda self: self.host.flags)
-    data = property(lambda self: MemoryPointer(self))
-    memory = property(lambda self: _root(self.host))
-
-    def get(self):
-        not_captured("waiting")
-        return self.host.copy()
-
-    def copy(self):
-        not_captured("memory")
-        return ndarray(self.host.copy(), Device.current[-1])
-
-    def reshape(self, *shape):
-        view = self.host.reshape(*shape)
-        assert np.shares_memory(view, self.host) or not view.size
-        return ndarray(view, self.device.id)
-
-    def __len__(self):
-        return len(self.host)
-
-    def __getitem__(self, key):
-        return ndarray(self.host[key], self.device.id)
-
-    def __setitem__(self, key, value):
-        self.host[key] = value.host
-
-    def __int__(self):
-        return int(self.host)
-
-    def fill(self, value):
-        run(lambda: self.host.fill(value))
-
-    def sort(self):
-        assert self.ndim == 1 and self.flags.c_contiguous
-        assert self.device.id == Device.current[-1]
-        assert Pool.current, "what sorting needs would come from a pool that others use"
-        run(self.host.sort)
-
-
-class MemoryPointer:
-    """Where an array is."""
-
-    def __init__(self, array):
-        self.array, self.ptr, self.mem = array, array.host.ctypes.data, array.memory
-
-    def copy_from_host_async(self, address, size):
-        not_captured("a copy from the host")
-        assert self.array.flags.c_contiguous and size == self.array.host.nbytes
-        ctypes.memmove(self.ptr, address, size)
-
-
-class Stream:
-    """A CUDA stream: what it is given is done at once, or captured."""
-
-    current: list[Stream] = []
-    captured: list | None = None
-
-    def __init__(self, non_blocking=False):
-        self.ptr = id(self)
-
-    def __enter__(self):
-        self.current.append(self)
-        return self
-
-    def __exit__(self, *_):
-        self.current.pop()
-
-    def begin_capture(self):
-        assert self.current[-1] is self
-        Stream.captured = []
-
-    def end_capture(self):
-        captured, Stream.captured = Stream.captured, None
-        return Graph(captured)
-
-    def synchronize(self):
-        not_captured("waiting")
-
-    def is_capturing(self):
-        return Stream.captured is not None
-
-
-Stream.current.append(Stream())
-
-
-class Graph:
-    """What a stream has captured."""
-
-    def __init__(self, nodes):
-        self.nodes = nodes
-
-    def launch(self, stream=None):
-        for node in self.nodes:
-            node()
-
-
-def run(action):
-    """Do something on the current stream."""
-    if Stream.captured is None:
-        action()
-    else:
-        Stream.captured.append(action)
-
-
-def not_captured(what):
-    """A captured step neither waits nor finds memory."""
-    assert Stream.captured is None, what
-
-
-class Pool:
-    """`cupy.cuda.MemoryPool`."""
-
-    current: list[object] = []
-
-    def malloc(self, size):
-        raise AssertionError
-
-
-@contextlib.contextmanager
-def using_allocator(allocator):
-    Pool.current.append(allocator)
-    yield
-    Pool.current.pop()
-
-
-def _root(array):
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def made(host):
-    """A new array."""
-    not_captured("memory")
-    return ndarray(host, Device.current[-1])
-
-
-def asarray(array):
-    return array if isinstance(array, ndarray) else made(np.array(array))
-
-
-def ascontiguousarray(array):
-    return array if array.flags.c_contiguous else made(array.host.copy())
-
-
-def zeros_like(array):
-    return made(np.zeros_like(array.host))
-
-
-def made_by(function):
-    """A function of NumPy's that makes an array, for ours."""
-    return lambda *arguments: made(function(*arguments))
-
-
-def empty(*arguments):
-    """Memory that somebody has used before."""
-    used = np.empty(*arguments)
-    used.view(np.uint8).fill(0xA5)
-    return made(used)
-
-
-def broadcast_to(array, shape):
-    return ndarray(np.broadcast_to(array.host, shape), array.device.id)
-
-
-def shares_memory(a, b):
-    return np.shares_memory(a.host, b.host)
 
 
 class ElementwiseKernel:

@@ -246,7 +246,11 @@ def test_a_bad_coefficient_changes_nothing(rule, x, good_steps, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["weight_decay", "decay", "maximize", "params", "betas", "rule", "self", "initial"]
+    "name",
+    [
+        *("weight_decay", "decay", "maximize", "params", "betas", "rule", "self", "initial"),
+        *("grad_scale", "clip_factor", "clip_value"),
+    ],
 )
 def test_a_rule_that_reads_a_setting(name, tmp_path):
     file = tmp_path / "own.py"

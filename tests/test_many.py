@@ -284,3 +284,18 @@ def test_compilation_that_fails_comes_before_anything_is_written(monkeypatch):
     with pytest.raises(MemoryError):
         optimizer.step([np.ones(3, np.float32), np.ones(3)])
     assert (w == 1).all() and optimizer.step_count == 0
+
+
+def test_rates_are_computed_where_the_parameter_is(monkeypatch):
+    with installed("host"):
+        w, g = (hostcupy.ndarray(np.ones(3), device=1) for _ in range(2))
+        optimizer = ga.Adam({"w": w})
+        optimizer.step({"w": g})
+        used, call = [], hostcupy.RawKernel.__call__
+        monkeypatch.setattr(
+            hostcupy.RawKernel,
+            "__call__",
+            lambda *given: used.append(hostcupy.Device.current[-1]) or call(*given),
+        )
+        assert optimizer.effective_lr("w").device.id == 1
+        assert used == [1]

@@ -12,7 +12,7 @@ from ..numbers import FIRST
 from ..summation import factor, total
 
 
-def numbers(coefficients: Sequence[float], like: np.ndarray) -> np.ndarray:
+def numbers(coefficients: Sequence[float]) -> np.ndarray:
     """Numbers of an update that nobody skips or scales."""
     return np.array([0.0, 1.0, *coefficients])
 

@@ -18,6 +18,7 @@ from ..rule import Rule
 from ..spans import Spans
 from . import module, squares, threads
 from .headers import address
+from .shared import SHARED, Shared
 
 SPAN = 16384
 """Elements in a span: small enough to share evenly, large enough to cost nothing to list."""
@@ -48,7 +49,7 @@ AHEAD = 4096
 _SPAN = """
 
 @njit(**OPTIONS)
-def span({arguments}):
+def span({given}):
     for i in range({first}.size):
         {stored} = {rule}({loaded})
 """
@@ -56,7 +57,7 @@ def span({arguments}):
 _STREAMED = """
 
 @njit(**OPTIONS)
-def streamed({arguments}):
+def streamed({given}):
     for start in range(0, {first}.size, {block}):
         for ahead in range(start + {ahead}, start + {ahead} + {block}, {line}):
 {prefetched}
@@ -64,10 +65,10 @@ def streamed({arguments}):
         span({blocks})
 """
 
-_MANY = """
+_WORK = """
 
 @njit(**OPTIONS)
-def work(first, last, spans, addresses, gradients, firsts, numbers, long):
+def work(first, last, spans, {arguments}):
     for s in range(first, last):
         a, start, size = spans[s, 0], spans[s, 1], spans[s, 2]
         if gradients[a] == 0:
@@ -78,33 +79,12 @@ def work(first, last, spans, addresses, gradients, firsts, numbers, long):
 {coefficients}
         {inner}
 
-
-TABLE = types.Array(types.int64, 2, "C")
-LIST = types.Array(types.int64, 1, "C")
-NUMBERS = types.Array(types.float64, 1, "C")
-SIGNATURE = types.void(
-    LIST, types.int64, TABLE, LIST, TABLE, LIST, LIST, NUMBERS, types.boolean, types.boolean
-)
-
-
-@njit([SIGNATURE], parallel=True, cache=True, **OPTIONS)
-def many(counter, parts, spans, pieces, addresses, gradients, firsts, numbers, long, serial):
-    if serial or parts == 1:
-        work(np.intp(0), spans.shape[0], spans, addresses, gradients, firsts, numbers, long)
-    else:
-        counter[0] = 0
-        for _ in prange(parts):
-            while True:
-                k = claim(counter, np.int64(1))
-                if k >= pieces.size - 1:
-                    break
-                work(pieces[k], pieces[k + 1], spans, addresses, gradients, firsts, numbers, long)
 """
 
 _BEYOND_CACHE = """if long:
-            streamed({inside})
+            streamed({given})
         else:
-            span({inside})"""
+            span({given})"""
 
 
 def source(rule: Rule, dtype: np.dtype) -> str:
@@ -112,17 +92,19 @@ def source(rule: Rule, dtype: np.dtype) -> str:
     names = [f"{name}_" for name in rule.program.arguments]
     updated = [f"{rule.parameter}_", *(f"{name}_" for name in rule.states)]
     coefficients = list(rule.coefficients)
-    streamed, inner = (_STREAMED, _BEYOND_CACHE) if PREFETCHED else ("", "span({inside})")
-    text = _SPAN + streamed + _MANY.replace("{inner}", inner)
+    streamed, inner = (_STREAMED, _BEYOND_CACHE) if PREFETCHED else ("", "span({given})")
+    text = _SPAN + streamed + _WORK.replace("{inner}", inner) + SHARED
     where = {name: f"addresses[a, {k}]" for k, name in enumerate(updated)}
     where[f"{rule.gradient}_"] = "gradients[a]"
     return module.header(rule, dtype, "many") + text.format(
+        name="many",
+        types="TABLE, LIST, LIST, NUMBERS, types.boolean",
         rule=rule.symbol,
         first=names[0],
-        arguments=", ".join(names + coefficients),
+        given=", ".join(names + coefficients),
+        arguments="addresses, gradients, firsts, numbers, long",
         loaded=", ".join([f"{name}[i]" for name in names] + coefficients),
         stored=", ".join(f"{name}[i]" for name in updated),
-        inside=", ".join(names + coefficients),
         blocks=", ".join([f"{name}[start:stop]" for name in names] + coefficients),
         block=BLOCK,
         ahead=AHEAD // dtype.itemsize,
@@ -163,9 +145,9 @@ class Many:
         # Spans of the first array begin on cache lines, and of others that lie as it does:
         # a vector that crosses lines costs two accesses.
         before = [place % module.LINE // dtype.itemsize for place in self._addresses[:, 0].tolist()]
-        self._spans = Spans(sizes, SPAN, before)
-        self._long = sum(sizes) * dtype.itemsize > CACHED
-        self._counter = np.zeros(1, np.int64)
+        spans = Spans(sizes, SPAN, before)
+        self._run = Shared(spans)
+        self._long = spans.total * dtype.itemsize > CACHED
         self._squares = squares.Squares(dtype, sizes)
 
     def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: np.ndarray) -> None:
@@ -180,13 +162,7 @@ class Many:
         numbers : ndarray of float64
             See `gpuadapt.kernels.numbers`.
         """
-        spans = self._spans
-        parts = threads.share(spans.total)
-        threads.call(
-            self._kernel,
-            self._counter, parts, spans.table, spans.pieces, self._addresses,
-            gradients, firsts, numbers, self._long,
-        )  # fmt: skip
+        self._run(self._kernel, self._addresses, gradients, firsts, numbers, self._long)
 
     def partials(self, gradients: np.ndarray) -> int:
         """How many numbers `squares` writes."""

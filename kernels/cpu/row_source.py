@@ -10,6 +10,7 @@ from ..rule import Rule
 from ..summation import SUMS
 from . import module
 from .row_text import ADDITIONS, ROWS, SPAN, SQUARES, TYPES
+from .shared import FOLD
 
 AHEAD = 4
 """Occurrences between what is asked for and what is worked on.
@@ -35,6 +36,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
     return (
         module.header(rule, dtype, "rows")
         + ADDITIONS
+        + FOLD
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
         + _row_squares(rule)
         + span
@@ -53,7 +55,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
 
 def squares_source(dtype: np.dtype) -> str:
     """As `source`, of the kernel that writes the sum of squares of each row's gradient."""
-    text = module.imports(f"squares of rows, {dtype}") + f"\nT = np.{dtype}\n" + ADDITIONS
+    text = module.imports(f"squares of rows, {dtype}") + f"\nT = np.{dtype}\n" + ADDITIONS + FOLD
     for name, arguments, value in (
         ("squares", "x", "x[i]"),
         ("scaled", "x, scale", "x[i] / scale"),

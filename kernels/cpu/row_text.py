@@ -55,12 +55,7 @@ def {name}({arguments}, partial):
             i = start + k
             value = np.float64({value})
             partial[k] += value * value
-    half = {sums} // 2
-    while half > 0:
-        for k in range(half):
-            partial[k] += partial[k + half]
-        half //= 2
-    return partial[0]
+    return fold(partial)
 """
 
 SPAN = """

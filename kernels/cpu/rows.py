@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from ..numbers import SCALE
@@ -116,7 +115,7 @@ class Rows:
             A row is out of range, and they are not to be skipped.
         """
         rows, values = rows[:count], values[:count]
-        parts = 1 if values.size <= ALONE else numba.get_num_threads()
+        parts = threads.share(values.size, ALONE)
         self._batch.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), *self._widths[0])
         values.flags.writeable = False
@@ -125,12 +124,16 @@ class Rows:
             keys, arrays, touched = self._copied_rows()
         # Whatever may fail, such as memory or compilation, does so before anything is written.
         frequent = len(self._batch.frequent)
-        if frequent:
-            _sum_frequent(values.dtype)
         had = len(self._work.buffers), len(self._work.totals)
         if had[0] < parts or had[1] < frequent:
             room = max(had[0], parts), max(had[1], frequent)
             self._work = _workspace(*room, values.shape[1], values.dtype)
+        if frequent and values.shape[1]:
+            threads.call(
+                _sum_frequent(values.dtype),
+                self._batch.keys, self._mask, self._batch.frequent, values,
+                self._work.totals[:frequent], module.LINE // values.itemsize,
+            )  # fmt: skip
         return Plan(keys, arrays, touched, values, duplicates == "mean", most, parts)
 
     def _copied_rows(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
@@ -181,12 +184,6 @@ class Rows:
         if values.shape[1] == 0 or keys.size == 0:
             return
         totals = work.totals[: len(batch.frequent)]
-        if len(totals):
-            block = module.LINE // values.itemsize
-            threads.call(
-                _sum_frequent(values.dtype),
-                keys, self._mask, batch.frequent, values, totals, block,
-            )  # fmt: skip
         threads.call(
             kernel,
             work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,

@@ -12,20 +12,8 @@ import numpy as np
 
 from ..spans import Spans
 from ..summation import LANES, SPAN
-from . import module, threads
-
-FOLD = """
-
-@njit(**OPTIONS)
-def fold(lanes):
-    half = lanes.size // 2
-    while half > 0:
-        for k in range(half):
-            lanes[k] += lanes[k + half]
-        half //= 2
-    return lanes[0]
-"""
-"""Adds the upper half of lanes to the lower half, until one is left."""
+from . import module
+from .shared import FOLD, SHARED, Shared
 
 _ADD = """
 
@@ -36,10 +24,11 @@ def {name}(x, scale, lanes):
         lanes[k] += {term}
 """
 
-_SQUARES = """
+_WORK = """
 
 @njit(**OPTIONS)
 def work(first, last, spans, addresses, scale, partial):
+    rounded = T(scale)
     lanes = np.empty({lanes}, np.float64)
     for s in range(first, last):
         a, start, size = spans[s, 0], spans[s, 1], spans[s, 2]
@@ -50,31 +39,11 @@ def work(first, last, spans, addresses, scale, partial):
         for j in range(start, start + size, {lanes}):
             x = memory(T, addresses[a] + j * {itemsize}, min({lanes}, start + size - j))
             if scale == 1:
-                add(x, scale, lanes)
+                add(x, rounded, lanes)
             else:
-                add_scaled(x, scale, lanes)
+                add_scaled(x, rounded, lanes)
         partial[s] = fold(lanes)
 
-
-TABLE = types.Array(types.int64, 2, "C")
-LIST = types.Array(types.int64, 1, "C")
-NUMBERS = types.Array(types.float64, 1, "C")
-
-
-@njit([types.void(LIST, types.int64, TABLE, LIST, LIST, types.float64, NUMBERS, types.boolean)],
-      parallel=True, cache=True, **OPTIONS)
-def squares(counter, parts, spans, pieces, addresses, scale, partial, serial):
-    rounded = T(scale)
-    if serial or parts == 1:
-        work(np.intp(0), spans.shape[0], spans, addresses, rounded, partial)
-    else:
-        counter[0] = 0
-        for _ in prange(parts):
-            while True:
-                k = claim(counter, np.int64(1))
-                if k >= pieces.size - 1:
-                    break
-                work(pieces[k], pieces[k + 1], spans, addresses, rounded, partial)
 """
 
 
@@ -86,7 +55,10 @@ def kernel(dtype: np.dtype, squared: bool = True) -> Callable[..., None]:
     text = module.imports(f"{name}, {dtype}") + f"\nT = np.{dtype}\n" + FOLD
     text += _ADD.format(name="add", value="x[k]", term=term)
     text += _ADD.format(name="add_scaled", value="x[k] / scale", term=term)
-    text += _SQUARES.format(lanes=LANES, itemsize=dtype.itemsize)
+    text += _WORK.format(lanes=LANES, itemsize=dtype.itemsize)
+    text += SHARED.format(
+        name="squares", types="LIST, types.float64, NUMBERS", arguments="addresses, scale, partial"
+    )
     compiled: Callable[..., None] = module.load(name, text).squares
     return compiled
 
@@ -96,9 +68,9 @@ class Squares:
 
     def __init__(self, dtype: np.dtype, sizes: Sequence[int], squared: bool = True) -> None:
         self._dtype, self._squared = dtype, squared
-        self._spans = Spans(sizes, SPAN)
-        self._counter = np.zeros(1, np.int64)
-        self.partials = len(self._spans.table)
+        spans = Spans(sizes, SPAN)
+        self._run = Shared(spans)
+        self.partials = len(spans.table)
         """How many sums there are."""
 
     def __call__(self, addresses: np.ndarray, scale: float, partial: np.ndarray) -> None:
@@ -111,8 +83,4 @@ class Squares:
             Of the arrays' element type.
         partial : ndarray of float64, shape (partials,)
         """
-        parts = threads.share(self._spans.total)
-        threads.call(
-            kernel(self._dtype, self._squared),
-            self._counter, parts, self._spans.table, self._spans.pieces, addresses, scale, partial,
-        )  # fmt: skip
+        self._run(kernel(self._dtype, self._squared), addresses, scale, partial)

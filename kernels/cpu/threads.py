@@ -53,9 +53,9 @@ def layer() -> str | None:
         return None
 
 
-def share(elements: int) -> int:
-    """How many threads to share so many elements among."""
-    if elements <= ALONE:
+def share(elements: int, alone: int = ALONE) -> int:
+    """How many threads to share so many elements among; one does up to ``alone`` of them."""
+    if elements <= alone:
         return 1
     import numba
 

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..loss_scale import LARGEST as LARGEST_SCALE
-from ..loss_scale import SMALLEST as SMALLEST_SCALE
-from ..numbers import FIRST, SKIP
+from ..numbers import FIRST, LARGEST_SCALE, SKIP, SMALLEST_SCALE
 from ..summation import EXPONENT, LARGEST, MOST, NORMAL
 from . import text
 from .memory import Mirror, upload
@@ -171,7 +169,7 @@ def judge_kernel() -> Callable[..., None]:
     return text.built(judge_source(), "gpuadapt_judge")
 
 
-def numbers(coefficients: Sequence[float], like: Any) -> Any:
+def numbers(coefficients: Sequence[float]) -> Any:
     """Numbers of an update that nobody skips or scales, on the current device."""
     import cupy
 

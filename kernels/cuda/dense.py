@@ -25,7 +25,7 @@ class Kernel(NamedTuple):
     name: str
     preamble: str
 
-    def build(self, options: tuple[str, ...] = text.OPTIONS) -> Callable[..., Any]:
+    def build(self) -> Callable[..., Any]:
         import cupy
 
         built: Callable[..., Any] = cupy.ElementwiseKernel(
@@ -34,7 +34,7 @@ class Kernel(NamedTuple):
             self.operation,
             self.name,
             preamble=self.preamble,
-            options=options,
+            options=text.OPTIONS,
         )
         return built
 

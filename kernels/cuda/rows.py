@@ -177,10 +177,13 @@ class Plan(NamedTuple):
     keys: Any
     shift: int
     totals: Any
-    """Room for the sums of frequent rows."""
+    """The sums of frequent rows."""
     values: Any
     mean: bool
     most: float
+    of: Form
+    run: Callable[..., None] | None
+    """The kernel, compiled; None if there is nothing to do."""
 
 
 class Rows:
@@ -251,7 +254,17 @@ class Rows:
         sums = n // OFTEN * self._width
         if sums > self._totals.size:
             self._totals = cupy.empty(sums + sums // 4, values.dtype)
-        return Plan(keys, shift, self._totals[:sums], values, duplicates == "mean", most)
+        totals = self._totals[:sums]
+        if sums:
+            frequent_kernel(values.dtype)(
+                (-(-sums // BLOCK),),
+                (BLOCK,),
+                (keys, np.int64(n), np.int32(shift), np.int64(self._count),
+                 np.int64(self._width), values, totals),
+            )  # fmt: skip
+        of = form(self._width, self._elements(values), self._strided)
+        run = kernel(self._rule, values.dtype, of) if n and self._width else None
+        return Plan(keys, shift, totals, values, duplicates == "mean", most, of, run)
 
     def _check(self, rows: Any) -> None:
         count, from_end = map(int, self._wrong.get())
@@ -275,10 +288,8 @@ class Rows:
             self._squared_at = cupy.asarray(np.array([self._squared.data.ptr], np.uint64))
             self._sums = Squares(self._squared.dtype, [n], squared=False)
         if width:
-            dtype = plan.values.dtype
-            of = form(width, self._elements(plan.values), False)
-            self._sum_frequent(plan)
-            squares_kernel(dtype, of)(
+            of = plan.of._replace(strided=False)
+            squares_kernel(plan.values.dtype, of)(
                 (-(-n * of.lanes // BLOCK),),
                 (BLOCK,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
@@ -289,30 +300,18 @@ class Rows:
 
     def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
-        n, width = plan.values.shape
-        if n == 0 or width == 0:
+        if plan.run is None:
             return
-        of = form(width, self._elements(plan.values), self._strided)
+        n, width = plan.values.shape
         parameter, *states = self._arrays
-        self._sum_frequent(plan)
-        kernel(self._rule, plan.values.dtype, of)(
-            (-(-n * of.lanes // BLOCK),),
+        plan.run(
+            (-(-n * plan.of.lanes // BLOCK),),
             (BLOCK,),
             (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
              np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
              np.float64(plan.most), self._skipped, np.int64(first), numbers, *self._layout,
              plan.values, parameter, *states),
         )  # fmt: skip
-
-    def _sum_frequent(self, plan: Plan) -> None:
-        if plan.totals.size:
-            n, width = plan.values.shape
-            frequent_kernel(plan.values.dtype)(
-                (-(-plan.totals.size // BLOCK),),
-                (BLOCK,),
-                (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), plan.values, plan.totals),
-            )  # fmt: skip
 
     def _elements(self, values: Any) -> int:
         """Of one access: 16 bytes where that is legal for every row of every array."""
