@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gpuadapt.kernels.cpu import many, module
 from gpuadapt.kernels.cpu import threads as cpu_threads
+from gpuadapt.kernels.formats import uniform
 from gpuadapt.kernels.rule import Rule
 
 import gpuadapt as ga
@@ -71,7 +72,7 @@ def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
     names = [f"{name}_" for name in rule.program.arguments]
     arguments = ", ".join([*names, *rule.coefficients])
     pieces = ", ".join([*(f"{name}[at:at + {BLOCK}]" for name in names), *rule.coefficients])
-    found: dict[str, Any] = {"span": module.load(rule.name, many.source(rule, dtype)).span}
+    found: dict[str, Any] = {"span": module.load(rule.name, many.source(rule, uniform(rule, dtype))).span}
     exec(_ARITHMETIC.format(arguments=arguments, pieces=pieces, block=BLOCK), found)  # noqa: S102
     repeat, threads = found["repeat"], cpu_threads.share(size)
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.

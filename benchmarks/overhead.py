@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from gpuadapt.kernels import rules
+from gpuadapt.kernels.formats import Operand, uniform
 from gpuadapt.kernels.numbers import FIRST
 
 import gpuadapt as ga
@@ -190,25 +191,25 @@ def _exactness(size: int, backend: str, rounds: int) -> Iterator[Entry]:
 
 def kernels(backend: str) -> dict[str, Callable[..., Any]]:
     """Adam's kernel as it is, and compiled with what would change its bits."""
-    dtype = np.dtype(np.float32)
+    formats = uniform(rules.adam, np.dtype(np.float32))
     if backend == "cuda":
         import cupy
         from gpuadapt.kernels.cuda import many as cuda
 
-        text, name = cuda.source(rules.adam, dtype), "gpuadapt_adam_many"
+        text, name = cuda.source(rules.adam, formats), "gpuadapt_adam_many"
         return {
-            "exact": cuda.kernel(rules.adam, dtype),
+            "exact": cuda.kernel(rules.adam, formats),
             "fmad": cupy.RawKernel(loose(text), name, options=()),
         }
     from gpuadapt.kernels.cpu import many
 
-    text = many.source(rules.adam, dtype)
+    text = many.source(rules.adam, formats)
     made: dict[str, Any] = {}
     for old, new in (('"nogil": True', '"nogil": True, "fastmath": True'), ("cache=True, ", "")):
         assert old in text
         text = text.replace(old, new)
     exec(text, made)  # noqa: S102
-    return {"exact": many.kernel(rules.adam, dtype), "fastmath": made["many"]}
+    return {"exact": many.kernel(rules.adam, formats), "fastmath": made["many"]}
 
 
 def with_kernel(
@@ -216,7 +217,8 @@ def with_kernel(
 ) -> Callable[[], None]:
     """An update of (p, g, m, v) by a kernel that takes what Adam's takes."""
     p, g, m, v = arrays
-    update: Any = launch.bind_many(rules.adam, backend, [(p, m, v)])
+    formats = uniform(rules.adam, np.dtype(np.float32))
+    update: Any = launch.bind_many(rules.adam, backend, formats, [Operand((p, m, v))])
     update._kernel = kernel
     address = g.ctypes.data if backend == "cpu" else g.data.ptr
     given = np.array([address], np.int64), np.array([FIRST], np.int64)

@@ -9,8 +9,9 @@ from gpuadapt.kernels.rule import Rule
 
 from .arrays import Memory, check_disjoint, check_parameter, describe
 from .errors import ParameterError
-from .group import Group, Slot
-from .hyperparameters import check_fits, expand
+from .group import Group
+from .hyperparameters import expand
+from .slot import Slot
 
 
 def build(
@@ -43,9 +44,8 @@ def build(
         if name in slots:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         backend = check_parameter(name, array)
-        for state, value in initial.items():
-            check_fits(f"initial {state}", value, array.dtype)
-        slot = Slot(name, array, backend, len(groups) - 1, rule, group.rowwise, initial, memory)
+        number = len(groups) - 1
+        slot = Slot(name, array, backend, number, rule, group.settings, initial, memory)
         slots[name] = slot
         group.add(slot)
         return slot

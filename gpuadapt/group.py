@@ -1,4 +1,4 @@
-"""A group: parameters that share hyperparameters; a slot: one parameter and its states."""
+"""A group: parameters that share hyperparameters, and their values at a step."""
 
 from __future__ import annotations
 
@@ -13,111 +13,8 @@ from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
-from .arrays import Memory, copied, namespace, on_device, plain, row_zeros, zeros_like
-from .errors import HyperparameterError, RowIndexError
-from .launch import RowUpdate, Update, bind, bind_rows, update_once
-from .rowgrad import RowGrad
-
-
-class Slot:
-    """One parameter: its array, its states and the updates bound to both."""
-
-    def __init__(
-        self,
-        name: str,
-        array: Any,
-        backend: str,
-        group: int,
-        rule: Rule,
-        rowwise: bool,
-        initial: Mapping[str, float],
-        memory: Memory,
-    ) -> None:
-        self.name = name
-        # Of NumPy's a view, so that nobody else can change its shape.
-        self.array = plain(array).view() if backend == "cpu" else array
-        self.backend = backend
-        self.group = group
-        """Its number, not the group itself: a cycle would keep the arrays alive."""
-        self.kind = type(self.array)
-        self.dtype = self.array.dtype
-        self.shape = self.array.shape
-        by_row = rule.rowwise.row_states if rowwise else ()
-        self.states = {
-            state: row_zeros(self.array, backend)
-            if state in by_row
-            else zeros_like(self.array, backend, memory)
-            for state in rule.states
-        }
-        for state, value in initial.items():
-            if value != 0:  # zeros are memory that nobody has touched yet
-                with on_device(self.array):
-                    self.states[state].fill(value)
-        self.updates = 0
-        """How many there were, up to where `Steps` has last settled."""
-        # None until they are needed: nothing is compiled before.
-        self._dense: tuple[Rule, Update] | None = None
-        self._rows: tuple[Rule, RowUpdate] | None = None
-        self._skipped = 0
-        self._numbers: Any = None
-
-    @property
-    def arrays(self) -> tuple[Any, ...]:
-        """The parameter and the states."""
-        return (self.array, *self.states.values())
-
-    def bound(self, rule: Rule) -> Update:
-        """The update by a rule of this slot's arrays, from a gradient of any strides."""
-        if self._dense is None or self._dense[0] is not rule:
-            self._dense = rule, bind(rule, self.backend, *self.arrays)
-        return self._dense[1]
-
-    def bound_rows(self, rule: Rule) -> RowUpdate:
-        """As `bound`, of rows."""
-        if self._rows is None or self._rows[0] is not rule:
-            update = bind_rows(rule, self.backend, *self.arrays)
-            self._skipped = self.skipped
-            self._rows = rule, update
-        return self._rows[1]
-
-    @property
-    def skipped(self) -> int:
-        """Gradient rows that were out of range and left out."""
-        return self._skipped + (self._rows[1].skipped if self._rows else 0)
-
-    def rows_of(self, grad: Any) -> RowGrad:
-        """A gradient as rows; a dense one has every row once."""
-        if isinstance(grad, RowGrad):
-            return grad
-        grad = grad.reshape(self.shape or (1,))
-        if self._numbers is None:
-            with on_device(self.array):
-                self._numbers = namespace(self.backend).arange(len(grad))
-        return RowGrad(self._numbers, grad)
-
-    def rate(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
-        """A new array with the effective rates, by the rule that computes them."""
-        result = zeros_like(self.array, self.backend)
-        states = [
-            state if state.shape == self.shape else self._spread(state)
-            for state in self.states.values()
-        ]
-        update_once(rule, self.backend, result, result, states, coefficients)
-        return result
-
-    def _spread(self, state: Any) -> Any:
-        """A state that has one number for each row, as one that has them all."""
-        wide = state.reshape(self.shape[:1] + (1,) * (len(self.shape) - 1))
-        return copied(namespace(self.backend).broadcast_to(wide, self.shape))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: the bound kernels are not for them.
-        return self.__dict__ | {
-            "_dense": None,
-            "_rows": None,
-            "_numbers": None,
-            "_skipped": self.skipped,
-        }
+from .errors import HyperparameterError
+from .slot import Slot
 
 
 class Group:
@@ -131,7 +28,8 @@ class Group:
         self.base = rule
         self.rule = rule
         self.settings = settings
-        hyperparameters.check_choice(settings, "rowwise", (False, True))
+        hyperparameters.check_fixed(settings, rule.states)
+        self._fixed = {name: settings[name] for name in hyperparameters.FIXED}
         self.rowwise = settings["rowwise"]
         """Whether states have one number for each row where the rule allows it."""
         self.most = math.inf
@@ -198,10 +96,12 @@ class Group:
         always = ("params", *hyperparameters.SETTINGS)
         hyperparameters.check_present(settings, always)
         hyperparameters.check_choice(settings, "check", (None, *hyperparameters.CHECKS))
-        if settings["rowwise"] is not self.rowwise:
-            raise HyperparameterError(
-                f"rowwise: got {settings['rowwise']!r}, but the states are made for {self.rowwise}"
-            )
+        hyperparameters.check_fixed(settings, self.base.states)
+        for name, value in self._fixed.items():
+            if settings[name] != value:
+                raise HyperparameterError(
+                    f"{name}: got {settings[name]!r}, but the states are made for {value!r}"
+                )
         rule = compose(self.base, hyperparameters.options(settings) | options)
         rule = rule.rowwise if self.rowwise else rule
         needed = (*always, *self.base.hyperparameters, *_own(rule))
@@ -259,26 +159,3 @@ def coefficients(
         reason = str(error)
     named = dict(zip((*rule.hyperparameters, "t"), (*given, updates), strict=True))
     raise HyperparameterError(f"{rule.name}: {reason}, with {named}")
-
-
-def prepare_rows(slot: Slot, group: Group, grad: Any) -> tuple[RowUpdate, Any]:
-    """The update of a parameter by rows, and what it is to be called with.
-
-    Raises
-    ------
-    RowIndexError
-        Rows are out of range, and the group does not skip them.
-    """
-    update, rows = slot.bound_rows(group.rule), slot.rows_of(grad)
-    try:
-        plan = update.prepare(
-            rows.rows,
-            rows.values,
-            rows.duplicates,
-            rows.count,
-            group.skips(slot.backend),
-            group.most,
-        )
-    except RowIndexError as error:
-        raise RowIndexError(f"gradient of {slot.name!r}: {error}") from None
-    return update, plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -33,6 +33,10 @@ SETTINGS: dict[str, Any] = {
     "rowwise": False,
     "max_row_norm": math.inf,
     "check": None,
+    "state_dtype": None,
+    "master": None,
+    "rounding": "nearest",
+    "seed": 0,
 }
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
 
@@ -66,6 +70,39 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(NOT_NEGATIVE, (lambda value: value >= 0, ">= 0")),
 }
 """Ranges by name, for the user's own rules too; other names may be any finite number."""
+
+
+INTERVALS = {
+    **dict.fromkeys((*POSITIVE, *NOT_NEGATIVE), (0.0, math.inf)),
+    **dict.fromkeys(("rho", "beta1", "beta2", "momentum"), (0.0, 1.0)),
+}
+"""Between what numbers with these names are."""
+
+STATE_DTYPES = ("float64", "float32", "bfloat16", "float16", "8bit")
+MASTERS, ROUNDINGS = ("float32", "split"), ("nearest", "stochastic", "kahan")
+
+FIXED = ("rowwise", "state_dtype", "master", "rounding", "seed")
+"""Settings that cannot be changed: memory was laid out by them."""
+
+
+def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
+    """Raise `HyperparameterError` unless settings of `FIXED` are as they may be."""
+    check_choice(settings, "rowwise", (False, True))
+    check_choice(settings, "master", (None, *MASTERS))
+    check_choice(settings, "rounding", ROUNDINGS)
+    if settings["master"] is not None and settings["rounding"] != "nearest":
+        raise HyperparameterError(
+            f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which "
+            "loses nothing that could be rounded"
+        )
+    seed = settings["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise HyperparameterError(f"seed: got {seed!r}, expected a whole number from 0")
+    wanted = settings["state_dtype"]
+    for state, kind in wanted.items() if isinstance(wanted, Mapping) else [("", wanted)]:
+        if state and state not in states:
+            raise HyperparameterError(f"state_dtype: no state {state!r}, but {list(states)}")
+        check_choice({"state_dtype": kind}, "state_dtype", (None, *STATE_DTYPES))
 
 
 def expand(given: Mapping[str, Any]) -> dict[str, Any]:

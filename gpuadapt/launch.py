@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
+from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import Rule
 
@@ -85,21 +86,21 @@ class Control(Protocol):
         """Norm, factor and whether it was skipped, of the last step; waits for a GPU."""
 
 
-def bind(rule: Rule, backend: str, parameter: Any, *states: Any) -> Update:
+def bind(rule: Rule, backend: str, formats: Formats, operand: Operand) -> Update:
     """The update of one array, from gradients of any strides; compiles what it needs."""
-    update: Update = _module(backend, "dense").Dense(rule, parameter, states)
+    update: Update = _module(backend, "dense").Dense(rule, formats, operand)
     return update
 
 
-def bind_many(rule: Rule, backend: str, arrays: Sequence[Sequence[Any]]) -> Update:
-    """The update of many contiguous arrays of one element type, given as (parameter, *states)."""
-    update: Update = _module(backend, "many").Many(rule, arrays)
+def bind_many(rule: Rule, backend: str, formats: Formats, operands: Sequence[Operand]) -> Update:
+    """The update of many contiguous arrays of the same formats."""
+    update: Update = _module(backend, "many").Many(rule, formats, operands)
     return update
 
 
-def bind_rows(rule: Rule, backend: str, parameter: Any, *states: Any) -> RowUpdate:
+def bind_rows(rule: Rule, backend: str, formats: Formats, operand: Operand) -> RowUpdate:
     """The update of rows of a table."""
-    update: RowUpdate = _module(backend, "rows").Rows(rule, parameter, states)
+    update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand)
     return update
 
 
@@ -141,15 +142,15 @@ def check_sort() -> None:
 def update_once(
     rule: Rule,
     backend: str,
-    parameter: Any,
+    formats: Formats,
+    operand: Operand,
     gradient: Any,
-    states: Sequence[Any],
     coefficients: Sequence[float],
 ) -> None:
-    """One update of one array, on its device."""
-    with on_device(parameter):
-        update = bind(rule, backend, parameter, *states)
-        update(gradient, FIRST, numbers(backend, coefficients))
+    """One update of one array, on its device; as the first one, where bits are random."""
+    with on_device(operand.arrays[0]):
+        update = bind(rule, backend, formats, operand)
+        update(gradient, FIRST, numbers(backend, (*coefficients, 1.0)))
 
 
 def numbers(backend: str, coefficients: Sequence[float]) -> Any:

@@ -18,8 +18,9 @@ def describe_machine() -> dict[str, Any]:
 
     from gpuadapt.kernels import rules
     from gpuadapt.kernels.cpu import many, module, threads
+    from gpuadapt.kernels.formats import uniform
 
-    many.kernel(rules.sgd, np.dtype(np.float32))
+    many.kernel(rules.sgd, uniform(rules.sgd, np.dtype(np.float32)))
     return {
         "gpuadapt": importlib.metadata.version("gpuadapt"),
         "python": platform.python_version(),

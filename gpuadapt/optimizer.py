@@ -91,6 +91,10 @@ class Optimizer:
         max_row_norm: Hyperparameter = math.inf,
         check: str | None = None,
         initial: Mapping[str, float] | None = None,
+        state_dtype: str | Mapping[str, str] | None = None,
+        master: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(rule, Rule):
@@ -101,6 +105,8 @@ class Optimizer:
             "maximize": maximize,
         }
         common |= {"rowwise": rowwise, "max_row_norm": max_row_norm, "check": check}
+        common |= {"state_dtype": state_dtype, "master": master, "rounding": rounding}
+        common["seed"] = seed
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
@@ -246,7 +252,7 @@ class Optimizer:
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
         return MappingProxyType(
-            {name: MappingProxyType(slot.states) for name, slot in self._slots.items()}
+            {name: MappingProxyType(slot.kept) for name, slot in self._slots.items()}
         )
 
     def effective_lr(self, name: str) -> Any:

@@ -7,14 +7,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels.formats import Formats
 from gpuadapt.kernels.numbers import FIRST, SCALE
 from gpuadapt.kernels.rule import Rule
 
 from . import launch
-from .arrays import address, contiguous, meets, merged, on_device, owner, plain
+from .arrays import (
+    address,
+    bits_of,
+    contiguous,
+    kind_dtype,
+    kind_of,
+    meets,
+    merged,
+    on_device,
+    owner,
+    plain,
+)
 from .errors import CaptureError
-from .group import Group, Slot, coefficients, prepare_rows
+from .group import Group, coefficients
 from .rowgrad import RowGrad
+from .slot import Slot, prepare_rows
 from .structure import check_apart, check_gradient
 
 
@@ -33,6 +46,7 @@ class Table(NamedTuple):
     """Parameters that one launch updates."""
 
     rule: Rule
+    formats: Formats
     members: np.ndarray
     """The positions of their slots."""
     whole: bool
@@ -80,19 +94,29 @@ class Place:
         self._owners = {owner(array) for array in arrays}
         self._places = merged(arrays)
         self._orders = [_order(slot) for slot in slots]
-        self._headers: Any = None
-        if backend == "cpu":
-            wanted = [
-                (slot.array, order) if order else None
-                for slot, order in zip(slots, self._orders, strict=True)
-            ]
-            self._headers = launch.headers(wanted, [place[1:] for place in self._places])
+        self.elements = [slot.element for slot in slots]
+        """The element types of dense gradients."""
+        self.changed = False
+        """Whether some are others since tables were made."""
+        self._headers = self._expected()
         self._tables: list[Table] = []
-        self._updates: dict[tuple[Rule, bytes], launch.Update] = {}
-        """Those of tables so far, by rule and members: options of a step may come and go."""
+        self._updates: dict[tuple[Rule, Formats, bytes], launch.Update] = {}
+        """Those of tables so far, by what they update: options of a step may come and go."""
         self._launches: list[launch.Update] = []
         """Those of the tables of the last step."""
         self.layout = Layout((), (), FIRST, (), ())
+
+    def _expected(self) -> Any:
+        """What looks at NumPy's gradients; None for a GPU's."""
+        if self.backend != "cpu":
+            return None
+        wanted = [
+            (np.broadcast_to(np.zeros((), kind_dtype(element, "cpu")), slot.shape), order)
+            if order
+            else None
+            for slot, order, element in zip(self.slots, self._orders, self.elements, strict=True)
+        ]
+        return launch.headers(wanted, [place[1:] for place in self._places])
 
     def gather(self, given: Sequence[Any], groups: Sequence[Group]) -> Gathered:
         """Look at gradients.
@@ -116,10 +140,15 @@ class Place:
             for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
                 self._check_apart(slot.name, array)
             if by_table and self._orders[k] and contiguous(grad, self._orders[k]):
+                element = kind_of(grad) or ""
+                self.changed |= element != self.elements[k]
+                self.elements[k] = element
                 found[k] = address(grad)
                 missing -= 1
             else:
                 others[k] = grad
+        if self.changed:
+            self._headers = self._expected()
         for number, group in enumerate(groups):
             if group.by_rows:
                 for k in np.flatnonzero(found).tolist():
@@ -163,23 +192,24 @@ class Place:
             key = self.slots[k].group, int(missed[k])
             if key not in classes:
                 classes[key] = width
-                names = list(rules[key[0]].coefficients)
+                names = [*rules[key[0]].coefficients, "t"]
                 scales += [width + n for n, name in enumerate(names) if name == "h_grad_scale"]
                 factors += [width + n for n, name in enumerate(names) if name == "h_clip_factor"]
                 width += len(names)
             firsts[k] = classes[key]
         listed = tuple((*key, first) for key, first in classes.items())
         self.layout = Layout(listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors))
-        members: dict[tuple[Rule, np.dtype], list[int]] = {}
+        members: dict[tuple[Rule, Formats], list[int]] = {}
         for k, slot in enumerate(self.slots):
             if self._orders[k]:
-                members.setdefault((rules[slot.group], slot.dtype), []).append(k)
+                key_ = rules[slot.group], slot.formats_for(self.elements[k])
+                members.setdefault(key_, []).append(k)
         every = len(self.slots)
         self._tables = [
-            Table(rule, np.array(found), len(found) == every, firsts[found])
-            for (rule, _), found in members.items()
+            Table(*of, np.array(found), len(found) == every, firsts[found])
+            for of, found in members.items()
         ]
-        self._launches = []
+        self._launches, self.changed = [], False
 
     def described(self, gathered: Gathered, groups: Sequence[Group]) -> list[Any]:
         """What launches depend on besides addresses; for steps that are captured.
@@ -222,17 +252,21 @@ class Place:
                 slot, first = self.slots[k], self.layout.firsts[k]
                 group = groups[slot.group]
                 if group.by_rows or isinstance(grad, RowGrad):
-                    works.append(Work(*prepare_rows(slot, group, grad), first))
+                    given = group.rule, grad, group.skips(self.backend), group.most
+                    works.append(Work(*prepare_rows(slot, *given), first))
                 else:
-                    works.append(Work(slot.bound(group.rule), grad, first))
+                    update = slot.bound(group.rule, kind_of(grad) or "")
+                    works.append(Work(update, bits_of(grad), first))
         return works
 
     def _update(self, table: Table) -> launch.Update:
         """The update of a table, made when it is first needed."""
-        key = table.rule, table.members.tobytes()
+        key = table.rule, table.formats, table.members.tobytes()
         if key not in self._updates:
-            arrays = [self.slots[k].arrays for k in table.members]
-            self._updates[key] = launch.bind_many(table.rule, self.backend, arrays)
+            operands = [self.slots[k].operand for k in table.members]
+            self._updates[key] = launch.bind_many(
+                table.rule, self.backend, table.formats, operands
+            )
         return self._updates[key]
 
     def row(
@@ -247,7 +281,9 @@ class Place:
         numbers = [0.0, values[0].get("grad_scale", 1.0)]
         for number, missed, _ in self.layout.classes:
             group = groups[number]
-            numbers += coefficients(group.rule, values[number], step + 1 - missed, group.largest)
+            updates = step + 1 - missed
+            numbers += coefficients(group.rule, values[number], updates, group.largest)
+            numbers.append(float(updates))
         return numbers
 
     def measure(self, works: Sequence[Work]) -> Any:
@@ -270,7 +306,8 @@ class Place:
 
 def _order(slot: Slot) -> str:
     """In which order of memory ("C" or "F") all arrays of a slot lie without gaps, or ""."""
-    whole = [order for order in "CF" if all(contiguous(array, order) for array in slot.arrays)]
+    orders = "C" if slot.ordered else "CF"
+    whole = [order for order in orders if all(contiguous(array, order) for array in slot.arrays)]
     return whole[0] if whole and slot.array.size else ""
 
 

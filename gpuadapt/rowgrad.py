@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.formats import PLAIN, Operand, uniform
 from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import rule
 
-from .arrays import DTYPES, backend_of, describe, namespace, on_device, plain
+from .arrays import KINDS, backend_of, bits_of, describe, kind_of, namespace, on_device, plain
 from .errors import GradientError
 from .launch import bind_rows, numbers
 
@@ -33,8 +34,8 @@ class RowGrad:
     ----------
     rows : array of int32 or int64, shape (n,)
         Numbers of rows, from 0, in any order, as often as they occur.
-    values : array of float32 or float64, shape (n, \\*row shape)
-        Their gradients; of the table's element type and on its device.
+    values : array, shape (n, \\*row shape)
+        Their gradients, on the table's device; of any type that gradients have.
     duplicates : {"sum", "mean"}
         Rows that occur more than once are summed first, in order of occurrence, or averaged
         (that sum divided by their number).
@@ -68,10 +69,10 @@ class RowGrad:
             raise GradientError(
                 f"rows: got {describe(rows)}, expected a 1-D array of int32 or int64"
             )
-        fits = _backend_of(values) == backend and values.dtype in DTYPES
+        fits = _backend_of(values) == backend and kind_of(values) is not None
         if not (fits and values.shape[:1] == rows.shape):
             raise GradientError(
-                f"values: got {describe(values)}, expected float32 or float64 where rows are, "
+                f"values: got {describe(values)}, expected {', '.join(KINDS)} where rows are, "
                 f"of shape ({len(rows)}, ...)"
             )
         if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
@@ -117,9 +118,9 @@ class RowGrad:
         gradient : array, shape (rows, \\*row shape)
         """
         backend = _backend_of(gradient)
-        if backend is None or gradient.ndim == 0 or gradient.dtype not in DTYPES:
+        if backend is None or gradient.ndim == 0 or kind_of(gradient) is None:
             raise GradientError(
-                f"gradient: got {describe(gradient)}, expected an array of float32 or float64 "
+                f"gradient: got {describe(gradient)}, expected an array of {', '.join(KINDS)} "
                 "with rows"
             )
         with on_device(gradient):
@@ -146,13 +147,13 @@ class RowGrad:
     def coalesced(self) -> RowGrad:
         """The same gradient with every row once, in ascending order.
 
-        Sums (or means) have the bits that an update would use.
+        Sums (or means) have the bits that an update would use; those of 16 bits are in float32.
         """
         with on_device(self.values):
             xp = namespace(backend_of(self.rows) or "cpu")
             used = None if self.count is None else int(self.count)
             touched, places = xp.unique(self.rows[:used], return_inverse=True)
-            values = xp.empty((len(touched), *self.values.shape[1:]), self.values.dtype)
+            values = xp.empty((len(touched), *self.values.shape[1:]), _summed(self.values))
             _overwrite(values, RowGrad(places, self.values[:used], duplicates=self.duplicates))
             return RowGrad(touched, values)
 
@@ -178,7 +179,7 @@ class RowGrad:
         if not shape or min(shape) < 0 or shape[1:] != self.values.shape[1:]:
             raise GradientError(f"shape: got {shape}, expected (rows, *{self.values.shape[1:]})")
         with on_device(self.values):
-            table = namespace(backend_of(self.rows) or "cpu").zeros(shape, self.values.dtype)
+            table = namespace(backend_of(self.rows) or "cpu").zeros(shape, _summed(self.values))
             _overwrite(table, self)
             return table
 
@@ -215,6 +216,11 @@ def _backend_of(array: Any) -> str | None:
     return None if isinstance(array, np.ma.MaskedArray) else backend_of(array)
 
 
+def _summed(values: Any) -> np.dtype:
+    """The type of sums of values."""
+    return np.dtype("float64" if kind_of(values) == "float64" else "float32")
+
+
 @rule
 def overwrite(p: Any, g: Any, h: Any) -> Any:
     """p <- g"""
@@ -224,7 +230,9 @@ def overwrite(p: Any, g: Any, h: Any) -> Any:
 def _overwrite(table: Any, gradient: RowGrad) -> None:
     """Write the merged rows over those of a table."""
     backend = backend_of(table) or "cpu"
-    update = bind_rows(overwrite, backend, table)
-    given = gradient.rows, gradient.values, gradient.duplicates
+    kind = kind_of(gradient.values) or ""
+    formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[kind])
+    update = bind_rows(overwrite, backend, formats, Operand([table]))
+    given = gradient.rows, bits_of(gradient.values), gradient.duplicates
     plan = update.prepare(*given, gradient.count, False, math.inf)
     update(plan, FIRST, numbers(backend, ()))

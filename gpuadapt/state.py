@@ -7,10 +7,11 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import backend_of, copied, copy_into, describe
+from .arrays import backend_of, copied, copy_into, describe, kind_of
 from .errors import StateError
-from .group import Group, Slot
+from .group import Group
 from .hyperparameters import check_known
+from .slot import Slot
 
 VERSION = 1
 """Raised when the meaning of a snapshot changes."""
@@ -32,7 +33,7 @@ def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots)
         ],
         "state": {
             slot.name: {"updates": slot.updates}
-            | {letter: copied(array) for letter, array in slot.states.items()}
+            | {letter: copied(array) for letter, array in slot.kept_arrays.items()}
             for slot in slots.values()
         },
     }  # fmt: skip
@@ -63,12 +64,10 @@ def check(state: Mapping[str, Any], rule: Rule, groups: Sequence[Group], slots: 
         check_known(saved, group.settings)
         group.resolve(group.settings | saved, step_count)
         for slot in (slots[name] for name in group.settings["params"]):
-            for letter, array in slot.states.items():
+            for letter, array in slot.kept_arrays.items():
                 given: Any = entries[slot.name].get(letter)
-                if backend_of(given) is None or (given.shape, given.dtype) != (
-                    array.shape,
-                    array.dtype,
-                ):
+                fits = backend_of(given) is not None and given.shape == array.shape
+                if not fits or _type(given) != _type(array):
                     raise StateError(
                         f"parameter {slot.name!r}, state {letter!r}: got {describe(given)}, "
                         f"expected {array.dtype} of shape {array.shape}"
@@ -82,5 +81,10 @@ def restore(state: Mapping[str, Any], groups: Sequence[Group], slots: Slots) -> 
         for slot in (slots[name] for name in group.settings["params"]):
             entry = state["state"][slot.name]
             slot.updates = entry["updates"]
-            for letter, array in slot.states.items():
+            for letter, array in slot.kept_arrays.items():
                 copy_into(array, entry[letter])
+
+
+def _type(array: Any) -> str:
+    """The element type, whichever backend's name it has."""
+    return kind_of(array) or str(array.dtype)

@@ -13,10 +13,11 @@ from gpuadapt.kernels.summation import total
 
 from . import launch
 from .errors import CaptureError
-from .group import Group, Slot
+from .group import Group
 from .loss_scale import LossScale
 from .place import Gathered, Place, Work, places
 from .request import NOTHING, Last, Request
+from .slot import Slot
 
 UNSURE = 64
 """Steps after which the GPU is asked how many of them it has skipped."""
@@ -252,7 +253,7 @@ class Steps:
         ((place, _),) = self._places
         rules = [group.rule for group in self._groups]
         others = place.described(found, self._groups)
-        alike = (request.key, rules, found.addresses.tolist(), others)
+        alike = (request.key, rules, found.addresses.tolist(), place.elements[:], others)
         if self._captured is not None and alike != self._captured[0][0]:
             raise CaptureError(
                 "the step is unlike the captured one, in its gradients' arrays or its options; "
@@ -276,14 +277,15 @@ class Steps:
         """Bring tables and layouts up to date with the rules, and which slots have gradients."""
         rules = [group.rule for group in self._groups]
         complete = all(found.complete for found in gathered)
-        if complete and self._complete and rules == self._rules:
+        changed = any(place.changed for place, _ in self._places)
+        if complete and self._complete and rules == self._rules and not changed:
             return
         active = np.zeros(len(self._slots), bool)
         for (_, members), found in zip(self._places, gathered, strict=True):
             active[members] = found.addresses != 0
             active[members[list(found.others)]] = True
         self._complete = complete
-        if rules == self._rules and np.array_equal(active, self._active):
+        if rules == self._rules and np.array_equal(active, self._active) and not changed:
             return
         self.settle()
         self._active, self._rules = active, rules

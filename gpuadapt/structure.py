@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend_of, describe, namespace
+from .arrays import backend_of, describe, kind_of, namespace
 from .errors import GradientError
-from .group import Slot
+from .quantized import Quantized
 from .rowgrad import RowGrad
+from .slot import Slot
 
 
 def flatten(template: Any, grads: Any) -> list[Any]:
@@ -54,7 +55,7 @@ def check_gradient(slot: Slot, grad: Any) -> None:
     kind = type(grad)
     if (
         (kind is slot.kind or _is_kind(slot, grad))
-        and grad.dtype == slot.dtype
+        and kind_of(grad) is not None
         and grad.shape == slot.shape
         and (slot.backend == "cpu" or grad.device == slot.array.device)
     ):
@@ -67,7 +68,6 @@ def check_gradient(slot: Slot, grad: Any) -> None:
 def _check_rows(slot: Slot, grad: RowGrad) -> None:
     fits = (
         backend_of(grad.values) == slot.backend
-        and grad.values.dtype == slot.dtype
         and slot.shape != ()
         and grad.values.shape[1:] == slot.shape[1:]
         and (slot.backend == "cpu" or grad.rows.device == grad.values.device == slot.array.device)
@@ -90,8 +90,9 @@ def check_apart(name: str, grad: Any, slots: Iterable[Slot]) -> None:
     for slot in slots:
         if slot.kind is not type(grad):
             continue
-        for letter, array in (("", slot.array), *slot.states.items()):
-            if namespace(slot.backend).shares_memory(array, grad):
+        for letter, array in (("", slot.array), *slot.kept.items()):
+            parts = (array.codes, array.scales) if isinstance(array, Quantized) else (array,)
+            if any(namespace(slot.backend).shares_memory(part, grad) for part in parts):
                 what = f"state {letter!r} of " if letter else "parameter "
                 raise GradientError(
                     f"gradient of {name!r}: shares memory with {what}{slot.name!r}; pass a copy"

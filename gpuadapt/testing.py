@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.cuda import host
+from gpuadapt.kernels.formats import Operand, uniform
 from gpuadapt.kernels.program import Program
 from gpuadapt.kernels.rule import Rule, from_program
 
@@ -248,9 +249,21 @@ def _run(
 ) -> list[np.ndarray]:
     xp = namespace(backend)
     parameter, gradient, *states = [xp.array(array) for array in arrays]
-    update_once(rule, backend, parameter, gradient, states, numbers)
+    _update(rule, backend, parameter, gradient, states, numbers)
     new = (parameter, *states)
     return [np.array(array) if backend == "cpu" else array.get() for array in new]
+
+
+def _update(
+    rule: Rule,
+    backend: str,
+    parameter: Any,
+    gradient: Any,
+    states: Sequence[Any],
+    numbers: Sequence[float],
+) -> None:
+    formats = uniform(rule, parameter.dtype)
+    update_once(rule, backend, formats, Operand((parameter, *states)), gradient, numbers)
 
 
 def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling | None) -> None:
@@ -274,7 +287,7 @@ def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling |
         _same(rule, "cpu", dtype, _run(rule, "cpu", small, numbers), wanted)
         wide = [np.repeat(a, 2)[::2] for a in small]
         parameter, gradient, *states = wide
-        update_once(rule, "cpu", parameter, gradient, states, numbers)
+        _update(rule, "cpu", parameter, gradient, states, numbers)
         _same(rule, "cpu, strided", dtype, [parameter, *states], wanted)
         if cuda:
             _same(rule, "cuda", dtype, cuda(small, numbers), wanted)

@@ -199,7 +199,8 @@ class Rule:
             write = importlib.import_module(f"{__package__}.{backend}.{traversal}").source
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
-        text: str = write(self, np.dtype(dtype))
+        formats = importlib.import_module(f"{__package__}.formats")  # which has rules itself
+        text: str = write(self, formats.uniform(self, np.dtype(dtype)))
         return text
 
     def __repr__(self) -> str:

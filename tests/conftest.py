@@ -135,8 +135,8 @@ def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.Mark
 class ByNumpy:
     """As `gpuadapt.kernels.cpu.many.Many`, compiling nothing."""
 
-    def __init__(self, rule: Any, arrays: Any) -> None:
-        self.rule, self.arrays = rule, arrays
+    def __init__(self, rule: Any, operands: Any) -> None:
+        self.rule, self.arrays = rule, [operand.arrays for operand in operands]
 
     def __call__(self, gradients: Any, firsts: Any, numbers: Any) -> None:
         for of, address, first in zip(self.arrays, gradients.tolist(), firsts, strict=True):
@@ -158,8 +158,10 @@ def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     bind_many = launch.bind_many
 
-    def bind(rule: Any, where: str, arrays: Any) -> Any:
-        return ByNumpy(rule, arrays) if where == "cpu" else bind_many(rule, where, arrays)
+    def bind(rule: Any, where: str, formats: Any, operands: Any) -> Any:
+        if where == "cpu" and formats.uniform:
+            return ByNumpy(rule, operands)
+        return bind_many(rule, where, formats, operands)
 
     monkeypatch.setattr(launch, "bind_many", bind)
 

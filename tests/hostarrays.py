@@ -49,6 +49,7 @@ class ndarray:
     strides = property(lambda self: self.host.strides)
     size = property(lambda self: self.host.size)
     ndim = property(lambda self: self.host.ndim)
+    nbytes = property(lambda self: self.host.nbytes)
     itemsize = property(lambda self: self.host.itemsize)
     flags = property(lambda self: self.host.flags)
     data = property(lambda self: MemoryPointer(self))
@@ -66,6 +67,9 @@ class ndarray:
         view = self.host.reshape(*shape)
         assert np.shares_memory(view, self.host) or not view.size
         return ndarray(view, self.device.id)
+
+    def view(self, dtype):
+        return ndarray(self.host.view(dtype), self.device.id)
 
     def __len__(self):
         return len(self.host)
@@ -195,8 +199,8 @@ def ascontiguousarray(array):
     return array if array.flags.c_contiguous else made(array.host.copy())
 
 
-def zeros_like(array):
-    return made(np.zeros_like(array.host))
+def zeros_like(array, dtype):
+    return made(np.zeros_like(array.host, dtype))
 
 
 def made_by(function):

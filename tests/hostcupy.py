@@ -152,6 +152,9 @@ static double __shfl_down_sync(unsigned, double value, int by, int width) {
     const int x = threadIdx.x;
     return exchange(value, x % width + by < width ? x + by : x);
 }
+static unsigned __shfl_xor_sync(unsigned, unsigned value, int by, int) {
+    return (unsigned)exchange(value, threadIdx.x ^ by);
+}
 static double __shfl_sync(unsigned, double value, int from, int width) {
     const int x = threadIdx.x;
     return exchange(value, x - x % width + from % width);
@@ -191,7 +194,7 @@ static void block(int threads, bool waits, unsigned &random) {
 """
 """Blocks of threads, warps that wait, on one thread of the host."""
 
-TYPES = {"int": np.int32, "long long": np.int64, "float": np.float32,
+TYPES = {"unsigned char": np.uint8, "unsigned short": np.uint16, "int": np.int32, "long long": np.int64, "float": np.float32,
          "double": np.float64, "unsigned long long": np.uint64}  # fmt: skip
 
 

@@ -35,11 +35,13 @@ def some_coefficients(rule):
 
 def run(backend, rule, arrays, coefficients):
     """One update of (parameter, gradient, *states) on a backend; the new parameter and states."""
+    from gpuadapt.kernels.formats import Operand, uniform
     from gpuadapt.launch import update_once
 
     parameter, gradient, *states = map(backend.array, arrays)
     where = "cpu" if backend.name == "cpu" else "cuda"
-    update_once(rule, where, parameter, gradient, states, coefficients)
+    operand = Operand((parameter, *states))
+    update_once(rule, where, uniform(rule, parameter.dtype), operand, gradient, coefficients)
     return [backend.numpy(array) for array in (parameter, *states)]
 
 

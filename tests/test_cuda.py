@@ -11,6 +11,7 @@ import pytest
 from cases import KINDS, RULES
 from cuda_source import architectures, assemble, compile_ptx
 from gpuadapt.kernels.cuda import control, dense, many, rows, squares, text
+from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
@@ -24,7 +25,7 @@ def test_kernels_of_many_arrays_compile(architecture, dtype):
     if architecture == 90:
         rules = [*RULES, *(rule.rate for rule in RULES), every_function]
     for rule in rules:
-        compiled = compile_ptx(many.source(rule, dtype), architecture, text.OPTIONS)
+        compiled = compile_ptx(many.source(rule, uniform(rule, dtype)), architecture, text.OPTIONS)
         exact(compiled, rule)
         if not rule.name.endswith("_rate"):
             # As 4-byte words whatever the element type: NVRTC's choice.
@@ -48,11 +49,12 @@ def test_kernels_of_any_strides_compile(architecture, dtype):
 
 @pytest.mark.parametrize("architecture", architectures())
 def test_kernels_without_a_rule_compile(architecture, dtype):
-    sources = [control.begin_source(), control.judge_source(), rows.frequent_source(dtype)]
+    kind = str(dtype), PLAIN[str(dtype)]
+    sources = [control.begin_source(), control.judge_source(), rows.frequent_source(*kind)]
     sources += [rows.keys_source(np.dtype(index)) for index in (np.int32, np.int64)]
-    sources += [squares.source(dtype, strided) for strided in (False, True)]
-    sources.append(squares.source(np.dtype(np.float64), squared=False))
-    sources += [rows.squares_source(dtype, of) for of in ROW_FORMS if fits(of, dtype)]
+    sources += [squares.source(*kind, strided) for strided in (False, True)]
+    sources.append(squares.source("float64", FLOAT64, squared=False))
+    sources += [rows.squares_source(*kind, of) for of in ROW_FORMS if fits(of, dtype)]
     for source in sources:
         exact(compile_ptx(source, architecture, text.OPTIONS), RULES[0])
 
@@ -76,7 +78,7 @@ def test_kernels_of_rows_compile(architecture):
         if fits(of, dtype)
     ]
     for rule, dtype, of in sources:
-        compiled = compile_ptx(rows.source(rule, dtype, of), architecture, text.OPTIONS)
+        compiled = compile_ptx(rows.source(rule, uniform(rule, dtype), of), architecture, text.OPTIONS)
         exact(compiled, rule)
         packed = [
             len(re.findall(rf"{kind}\.global\.(?:\w+\.)?v[24]\.\w+", compiled))
@@ -207,7 +209,9 @@ def test_source_is_what_is_compiled():
     kernel = dense.strided(ga.rules.adam)
     assert all(part in source for part in (kernel.in_params, kernel.out_params, kernel.name))
     assert kernel.preamble in source
-    assert ga.rules.adam.source("cuda") == many.source(ga.rules.adam, np.dtype(np.float32))
+    assert ga.rules.adam.source("cuda") == many.source(
+        ga.rules.adam, uniform(ga.rules.adam, np.dtype(np.float32))
+    )
 
 
 def element_kernel(rule, dtype):

@@ -275,10 +275,10 @@ def test_compilation_that_fails_comes_before_anything_is_written(monkeypatch):
     optimizer = ga.Adam([w, gapped])
     compiled = many.kernel
 
-    def fail(rule, dtype):
-        if dtype == np.float64:
+    def fail(rule, formats):
+        if formats.compute == "float64":
             raise MemoryError
-        return compiled(rule, dtype)
+        return compiled(rule, formats)
 
     monkeypatch.setattr(many, "kernel", fail)
     with pytest.raises(MemoryError):

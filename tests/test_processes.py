@@ -173,7 +173,8 @@ STEP = """
     from gpuadapt.kernels.cpu import many
     w = np.ones(5, np.float32)
     ga.Optimizer(own.own, w, lr=0.5).step(np.ones(5, np.float32))
-    stats = many.kernel(own.own, np.dtype(np.float32)).stats
+    from gpuadapt.kernels.formats import uniform
+    stats = many.kernel(own.own, uniform(own.own, np.dtype(np.float32))).stats
     print(w[0], sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 OWN = "import gpuadapt as ga\n\n\n@ga.rule\ndef own(p, g, h):\n    return p - {} * h.lr * g\n"

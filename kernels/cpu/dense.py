@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..formats import Formats, Operand
 from ..numbers import SCALE
 from ..rule import Rule
 from ..summation import SPAN
@@ -19,31 +20,52 @@ from .squares import Squares
 class Dense:
     """Updates one array in place."""
 
-    def __init__(self, rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]) -> None:
-        self._arrays, self._rule = (parameter, *states), rule
-        whole = parameter.size and all(array.flags.carray for array in self._arrays)
-        self._many = many.Many(rule, [self._arrays]) if whole else None
-        many.kernel(rule, parameter.dtype)  # compiled before anything is written
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
+        self._arrays, self._rule, self._formats = operand.arrays, rule, formats
+        self._copies: list[tuple[np.ndarray, np.ndarray]] = []
+        whole = all(array.flags.carray for array in self._arrays)
+        if not formats.uniform and not whole:
+            # Blocks and random bits go by C's order: arrays are copied, and written back.
+            operand = operand._replace(arrays=[self._without_gaps(a) for a in self._arrays])
+            whole = True
+        self._many = None
+        if whole and self._arrays[0].size:
+            self._many = many.Many(rule, formats, [operand])
+        many.kernel(rule, formats)  # compiled before anything is written
+
+    def _without_gaps(self, array: np.ndarray) -> np.ndarray:
+        if array.flags.carray:
+            return array
+        self._copies.append((array, np.empty(array.shape, array.dtype)))
+        return self._copies[-1][1]
 
     def __call__(self, gradient: np.ndarray, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         firsts = np.array([first], np.int64)
+        if self._many and not self._formats.uniform:
+            gradient = np.require(gradient, requirements=["C", "A"])
         if self._many and gradient.flags.c_contiguous and gradient.flags.aligned:
+            for array, copy in self._copies:
+                copy[...] = array
             self._many(_address(gradient), firsts, numbers)
-            return
-        # NumPy's iterator hands over contiguous parts: views where it can, else copies
-        # of `buffersize` elements that it writes back.
-        parameter, *states = self._arrays
-        operands = [parameter, gradient, *states]
+            for array, copy in self._copies:
+                array[...] = copy
+        elif self._arrays[0].size:
+            self._by_parts([self._arrays[0], gradient, *self._arrays[1:]], firsts, numbers)
+
+    def _by_parts(
+        self, operands: Sequence[np.ndarray], firsts: np.ndarray, numbers: np.ndarray
+    ) -> None:
+        """NumPy's iterator hands over contiguous parts of arrays of one element type.
+
+        Views where it can, else copies of `buffersize` elements that it writes back.
+        """
         flags: list[Any] = [["readwrite", "contig", "aligned"] for _ in operands]
         flags[1] = ["readonly", "contig", "aligned"]
         iterator = np.nditer(
-            operands,
-            flags=["external_loop", "buffered", "zerosize_ok"],
-            op_flags=flags,
-            buffersize=many.SPAN,
+            operands, flags=["external_loop", "buffered"], op_flags=flags, buffersize=many.SPAN
         )
-        part = many.Part(self._rule, parameter.dtype)
+        part = many.Part(self._rule, self._formats)
         with iterator:
             for parts in iterator:
                 part(parts, firsts, numbers)
@@ -54,9 +76,11 @@ class Dense:
 
     def squares(self, gradient: np.ndarray, numbers: np.ndarray, partial: np.ndarray) -> None:
         """Write sums of squares of the gradient, divided by the scale, in C order."""
+        formats = self._formats
         for k in range(self.partials(gradient)):
             part = gradient.flat[k * SPAN : (k + 1) * SPAN]
-            Squares(part.dtype, [part.size])(_address(part), numbers[SCALE], partial[k : k + 1])
+            squares = Squares(formats.compute, formats.gradient, [part.size])
+            squares(_address(part), numbers[SCALE], partial[k : k + 1])
 
 
 def _address(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What Numba lacks: `prefetch` and `claim`, the `part` of a row, `memory` by its address."""
+"""What Numba lacks: `prefetch`, `claim`, `part` of a row, `memory` by its address, `bits`."""
 
 from __future__ import annotations
 
@@ -91,6 +91,24 @@ def _memory(typing_context: Any, kind: Any, address: Any, size: Any) -> Any:
     return view(kind, types.int64, types.intp), generate
 
 
+def _bits(typing_context: Any, x: Any) -> Any:
+    """The bits of a float32, as an uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+def _real(typing_context: Any, code: Any) -> Any:
+    """The float32 with these bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
 def _nothing(array: Any, index: Any) -> None:
     """In plain Python there are no cache lines to speak of."""
 
@@ -113,8 +131,15 @@ def _numpy(kind: Any, address: int, size: int) -> Any:
     return np.frombuffer(bytes_.from_address(int(address)), kind)
 
 
+def _viewed(kind: Any) -> Any:
+    """In plain Python NumPy's numbers are looked at as another type."""
+    return lambda x: x.view(kind)
+
+
 _disabled: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
 claim: Any = _add if _disabled else intrinsic(_claim)
 part: Any = _slice if _disabled else intrinsic(_part)
 memory: Any = _numpy if _disabled else intrinsic(_memory)
+bits: Any = _viewed(np.uint32) if _disabled else intrinsic(_bits)
+real: Any = _viewed(np.float32) if _disabled else intrinsic(_real)

@@ -13,11 +13,13 @@ from functools import cache
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
+from ..formats import BLOCK, Formats, Operand
 from ..numbers import SCALE
 from ..rule import Rule
 from ..spans import Spans
 from . import module, squares, threads
 from .headers import address
+from .run_source import Run, indented
 from .shared import SHARED, Shared
 
 SPAN = 16384
@@ -40,115 +42,150 @@ CACHED = 2**24
 On that Xeon 1.0x at 1M elements, 0.7x at 65,536.
 """
 
-BLOCK = 64
+ROUND = 64
 """Elements between two rounds of prefetching."""
 
 AHEAD = 4096
 """Bytes from what is worked on to what is prefetched; 2 kB to 8 kB are much the same."""
 
-_SPAN = """
-
-@njit(**OPTIONS)
-def span({given}):
-    for i in range({first}.size):
-        {stored} = {rule}({loaded})
-"""
-
 _STREAMED = """
 
 @njit(**OPTIONS)
 def streamed({given}):
-    for start in range(0, {first}.size, {block}):
-        for ahead in range(start + {ahead}, start + {ahead} + {block}, {line}):
+    for start in range(0, {first}.size, {round}):
+        for ahead in range(start + {ahead}, start + {ahead} + {round}, {line}):
 {prefetched}
-        stop = min(start + {block}, {first}.size)
-        span({blocks})
+        stop = min(start + {round}, {first}.size)
+        span({sliced})
 """
 
 _WORK = """
 
 @njit(**OPTIONS)
 def work(first, last, spans, {arguments}):
+{memory}
     for s in range(first, last):
         a, start, size = spans[s, 0], spans[s, 1], spans[s, 2]
         if gradients[a] == 0:
             continue
-        offset = start * {itemsize}
-{views}
         at = firsts[a]
 {coefficients}
-        {inner}
+{runs}
 
 """
 
 _BEYOND_CACHE = """if long:
-            streamed({given})
-        else:
-            span({given})"""
+    streamed({given})
+else:
+    span({given})"""
+
+_RUNS = """width = widths[a]
+done = size - size
+while done < size:
+    begin = start + done
+    row = begin // width
+    column = begin - row * width
+    n = min(size - done, width - column)
+    block = row * ((width + {block} - 1) // {block}) + column // {block}
+{run}
+    done += n"""
+"""A span of many rows, or of a part of one."""
 
 
-def source(rule: Rule, dtype: np.dtype) -> str:
+def source(rule: Rule, formats: Formats) -> str:
     """The generated Python module, as Numba compiles it."""
-    names = [f"{name}_" for name in rule.program.arguments]
-    updated = [f"{rule.parameter}_", *(f"{name}_" for name in rule.states)]
-    coefficients = list(rule.coefficients)
-    streamed, inner = (_STREAMED, _BEYOND_CACHE) if PREFETCHED else ("", "span({given})")
-    text = _SPAN + streamed + _WORK.replace("{inner}", inner) + SHARED
-    where = {name: f"addresses[a, {k}]" for k, name in enumerate(updated)}
-    where[f"{rule.gradient}_"] = "gradients[a]"
-    return module.header(rule, dtype, "many") + text.format(
-        name="many",
-        types="TABLE, LIST, LIST, NUMBERS, types.boolean",
-        rule=rule.symbol,
-        first=names[0],
-        given=", ".join(names + coefficients),
-        arguments="addresses, gradients, firsts, numbers, long",
-        loaded=", ".join([f"{name}[i]" for name in names] + coefficients),
-        stored=", ".join(f"{name}[i]" for name in updated),
-        blocks=", ".join([f"{name}[start:stop]" for name in names] + coefficients),
-        block=BLOCK,
-        ahead=AHEAD // dtype.itemsize,
-        line=module.LINE // dtype.itemsize,
-        itemsize=dtype.itemsize,
-        prefetched="\n".join(f"            prefetch({name}, ahead)" for name in names),
-        views="\n".join(f"        {n} = memory(T, {where[n]} + offset, size)" for n in names),
-        coefficients="\n".join(
-            f"        {name} = T(numbers[at + {k}])" for k, name in enumerate(coefficients)
-        ),
+    run = Run(rule, formats)
+    streamed = PREFETCHED and formats.uniform
+    begin, n = ("begin", "n") if formats.block else ("start", "size")
+    parameter, gradient, *states = run.arguments
+    updated = [name for one in (parameter, *states) for name in one.arrays]
+    places = {name: f"addresses[a, {k}]" for k, name in enumerate(updated)}
+    places[gradient.arrays[0]] = "gradients[a]"
+    lines = []
+    for one in run.arguments:
+        for name, (part, dtype) in zip(one.arrays, one.form.parts, strict=True):
+            of_block = part == "scale"
+            offset = f"{'block' if of_block else begin} * {np.dtype(dtype).itemsize}"
+            count = f"({n} + {BLOCK} - 1) // {BLOCK}" if of_block else n
+            lines.append(f"{name} = memory(np.{dtype}, {places[name]} + {offset}, {count})")
+    before = []
+    if formats.random:
+        before = [
+            f"first_key, key = keys_of(keys[a], U(numbers[at + {len(rule.coefficients)}]))"
+        ]
+        lines += [
+            f"low, page = U({begin}), U({begin} >> 32)",
+            "second_key, later_key = key_on(key, page), key_on(key, U(page + U(1)))",
+        ]
+    given = ", ".join([*run.arrays, *run.scalars, *run.after])
+    inner = _BEYOND_CACHE if streamed else "span({given})"
+    lines += inner.format(given=given).split("\n")
+    if formats.block:
+        lines = _RUNS.format(run=indented(lines, 4), block=BLOCK).split("\n")
+    numbers = [f"{name} = T(numbers[at + {k}])" for k, name in enumerate(rule.coefficients)]
+    text = run.text
+    if streamed:
+        text += _STREAMED.format(
+            given=given,
+            first=run.arrays[0],
+            sliced=", ".join([*(f"{name}[start:stop]" for name in run.arrays), *run.scalars]),
+            round=ROUND,
+            ahead=AHEAD // formats.itemsize,
+            line=module.LINE // formats.itemsize,
+            prefetched=indented([f"prefetch({name}, ahead)" for name in run.arrays], 12),
+        )
+    more, kinds = extras(formats)
+    arguments = ["addresses", "gradients", "firsts", "numbers", *more, "long"]
+    text += _WORK.format(
+        arguments=", ".join(arguments),
+        memory=indented([f"{name} = np.empty({BLOCK}, T)" for name in run.held], 4),
+        coefficients=indented([*numbers, *before], 8),
+        runs=indented(lines, 8),
     )
+    return module.header(rule, formats, "many") + text + SHARED.format(
+        name="many",
+        types=", ".join(["TABLE, LIST, LIST, NUMBERS", *kinds, "types.boolean"]),
+        arguments=", ".join(arguments),
+    )  # fmt: skip
+
+
+def extras(formats: Formats) -> tuple[list[str], list[str]]:
+    """Tables that only some formats need: their names and types."""
+    names = ["keys"] * formats.random + ["widths"] * formats.block
+    return names, ["LIST"] * len(names)
 
 
 @cache
-def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
+def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    compiled: Callable[..., None] = module.load(rule.name, source(rule, dtype)).many
+    compiled: Callable[..., None] = module.load(rule.name, source(rule, formats)).many
     return compiled
 
 
 class Many:
-    """Updates arrays of one element type in place, all in one launch.
+    """Updates arrays of the same formats in place, all in one launch.
 
     Parameters
     ----------
     rule : Rule
-    arrays : sequence of (parameter, *states)
-        Contiguous arrays, not empty; of one element type.
+    formats : Formats
+    operands : sequence of Operand
+        With contiguous arrays, not empty.
     """
 
-    def __init__(self, rule: Rule, arrays: Sequence[Sequence[np.ndarray]]) -> None:
-        parameters = [parameter for parameter, *_ in arrays]
-        dtype = parameters[0].dtype
-        self._kernel = kernel(rule, dtype)
-        self._arrays = arrays  # whose addresses these are
-        self._addresses = np.array([[address(array) for array in of] for of in arrays], np.int64)
-        sizes = [array.size for array in parameters]
-        # Spans of the first array begin on cache lines, and of others that lie as it does:
-        # a vector that crosses lines costs two accesses.
-        before = [place % module.LINE // dtype.itemsize for place in self._addresses[:, 0].tolist()]
-        spans = Spans(sizes, SPAN, before)
-        self._run = Shared(spans)
-        self._long = spans.total * dtype.itemsize > CACHED
-        self._squares = squares.Squares(dtype, sizes)
+    def __init__(self, rule: Rule, formats: Formats, operands: Sequence[Operand]) -> None:
+        self._kernel = kernel(rule, formats)
+        self._operands = operands  # whose arrays' addresses these are
+        self._addresses = np.array([list(map(address, of.arrays)) for of in operands], np.int64)
+        sizes = [of.arrays[0].size for of in operands]
+        self._run = Shared(Spans(sizes, SPAN, **_cut(formats, operands, self._addresses[:, 0])))
+        self._tables: list[np.ndarray] = []
+        if formats.random:
+            self._tables.append(np.array([of.key for of in operands], np.int64))
+        if formats.block:
+            self._tables.append(np.array([of.width for of in operands], np.int64))
+        self._long = sum(sizes) * np.dtype(formats.compute).itemsize > CACHED
+        self._squares = squares.Squares(formats.compute, formats.gradient, sizes)
 
     def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: np.ndarray) -> None:
         """Update.
@@ -162,7 +199,9 @@ class Many:
         numbers : ndarray of float64
             See `gpuadapt.kernels.numbers`.
         """
-        self._run(self._kernel, self._addresses, gradients, firsts, numbers, self._long)
+        self._run(
+            self._kernel, self._addresses, gradients, firsts, numbers, *self._tables, self._long
+        )
 
     def partials(self, gradients: np.ndarray) -> int:
         """How many numbers `squares` writes."""
@@ -173,13 +212,25 @@ class Many:
         self._squares(gradients, numbers[SCALE], partial)
 
 
+def _cut(
+    formats: Formats, operands: Sequence[Operand], places: np.ndarray
+) -> dict[str, Sequence[int]]:
+    """Where spans may begin."""
+    if formats.block:
+        return {"widths": [of.width for of in operands]}
+    # Those of the first array begin on cache lines, and of others that lie as it does: a vector
+    # that crosses lines costs two accesses.
+    itemsize = np.dtype(formats.parameter.parts[0][1]).itemsize
+    return {"before": [place % module.LINE // itemsize for place in places.tolist()]}
+
+
 class Part:
     """Updates one part of an array after another, in one thread."""
 
-    def __init__(self, rule: Rule, dtype: np.dtype) -> None:
-        self._kernel = kernel(rule, dtype)
+    def __init__(self, rule: Rule, formats: Formats) -> None:
+        self._kernel = kernel(rule, formats)
         self._span = np.zeros((1, 3), np.int64)
-        self._unused = np.zeros(1, np.int64)
+        self._unused, self._counters = np.zeros(1, np.int64), np.zeros((1, 8), np.int64)
 
     def __call__(
         self, operands: Sequence[np.ndarray], firsts: np.ndarray, numbers: np.ndarray
@@ -189,6 +240,6 @@ class Part:
         parameter, gradient, *states = map(address, operands)
         threads.call(
             self._kernel,
-            self._unused, 1, self._span, self._unused, np.array([[parameter, *states]]),
+            self._counters, 1, self._span, self._unused, np.array([[parameter, *states]]),
             np.array([gradient]), firsts, numbers, False,
         )  # fmt: skip

@@ -15,13 +15,15 @@ import pickle
 import sys
 import tempfile
 import types
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numba
-import numpy as np
 
 from .. import functions
+from ..codec import Codec
+from ..formats import Formats
 from ..rule import Rule
 from . import intrinsics, threads
 
@@ -38,21 +40,28 @@ def imports(title: str) -> str:
             "from numba import njit, prange, types",
             # The text is what kernels are kept by: this line stands for what it imports.
             f"# With intrinsics {_imported()}.",
-            f"from {__package__}.intrinsics import claim, memory, part, prefetch\n",
+            f"from {__package__}.intrinsics import bits, claim, memory, part, prefetch, real\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
+            "U, S, D = np.uint32, np.float32, np.float64",
         ]
     )
 
 
-def header(rule: Rule, dtype: np.dtype, traversal: str) -> str:
-    """Imports, the compute type and the rule as a function of numbers."""
-    parts = [imports(f"{rule.name}, {traversal}, {dtype}"), f"T = np.{dtype}"]
-    parts += [
-        f"\n\n@njit(**OPTIONS)\n{inspect.getsource(getattr(functions, name)).rstrip()}"
-        for name in rule.functions
-    ]
-    parts.append(function(rule))
-    return "\n".join(parts) + "\n"
+def header(rule: Rule, formats: Formats, traversal: str) -> str:
+    """Imports, the compute type, loads and stores, and the rule as a function of numbers."""
+    kept = ", ".join(one.name for one in formats.every)
+    title = f"{rule.name}, {traversal}, {formats.compute}"
+    head = imports(title if formats.uniform else f"{title}: {kept}") + "\n"
+    called = dict.fromkeys((*["where"] * bool(formats.codecs), *rule.functions))
+    return head + compute(formats.compute, formats.codecs, tuple(called)) + function(rule) + "\n"
+
+
+def compute(dtype: str, codecs: Sequence[Codec], called: Sequence[str] = ("where",)) -> str:
+    """The compute type, functions of rules and codecs."""
+    given = [inspect.getsource(getattr(functions, name)).rstrip() for name in called]
+    if codecs:
+        given += ["def truncated(x):\n    return U(x)", *(codec.python for codec in codecs)]
+    return f"T = np.{dtype}" + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
 
 
 def function(rule: Rule) -> str:

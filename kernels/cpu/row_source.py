@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..codec import needed
+from ..formats import BLOCK, PLAIN, Format, Formats, Named
 from ..rule import Rule
 from ..summation import SUMS
 from . import module
-from .row_text import ADDITIONS, ROWS, SPAN, SQUARES, TYPES
+from .row_text import ADDITIONS, FREQUENT, ROWS, SQUARES, TYPES
+from .run_source import Run, indented
 from .shared import FOLD
 
 AHEAD = 4
@@ -19,131 +22,177 @@ Measured on an EPYC, float32 Adam: 2 to 4 are 5 % faster than 8 for rows of 64 a
 and 4 to 16 are alike for rows of 16.
 """
 
+RANDOM = ["types.int64", "types.float64", "NUMBERS"]
+"""A parameter's key, its step, and of copied rows their numbers in the table."""
+
 FOLLOWED = 1024
 """Bytes of a row that are asked for; the hardware follows along longer ones."""
 
 
-def source(rule: Rule, dtype: np.dtype) -> str:
+def source(rule: Rule, formats: Formats) -> str:
     """The generated Python module, as Numba compiles it."""
+    run = _run(rule, formats)
+    gradient = f"{rule.gradient}_"
+    kinds, asked = [], []
+    for one, form in zip(run.arguments, formats.every, strict=True):
+        for name, (_, dtype) in zip(one.arrays, form.parts, strict=True):
+            kind = f"types.{dtype}, {1 if one.name in rule.row_states else 2}, 'C'"
+            kinds.append(f"types.Array({kind}{', readonly=True' if name == gradient else ''})")
+            if name != gradient and one.name not in rule.row_states:
+                asked.append((name, np.dtype(dtype).itemsize))
+    keys = ["key", "step", "origin"] * formats.random
     coefficients = list(rule.coefficients)
-    gradient, states = f"{rule.gradient}_", [f"{name}_" for name in rule.states]
-    by_row = [f"{name}_" for name in rule.row_states]
-    arrays, written = [f"{rule.parameter}_", gradient, *states], [f"{rule.parameter}_", *states]
-    mean = ["mean_square"] * (rule.squared is not None)
-    span = SPAN.format(
-        inside=", ".join([*arrays, *mean, *coefficients]), span=_span(rule, by_row, mean)
-    )
+    before = ["first_key, high_key = keys_of(key, U(step))"] * formats.random
+    before += [f"{name} = np.empty({BLOCK}, T)" for name in run.held]
     return (
-        module.header(rule, dtype, "rows")
-        + ADDITIONS
+        module.header(rule, formats, "rows")
+        + _additions(formats.compute, formats.gradient)
         + FOLD
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
-        + _row_squares(rule)
-        + span
+        + _row_squares(rule, formats)
+        + run.text
         + _rows(
-            dtype,
-            [*arrays, *coefficients],
-            ["MATRIX", "READONLY", *("COLUMN" if name in by_row else "MATRIX" for name in states)]
-            + ["types.float64"] * len(coefficients),
+            formats,
+            [*run.arrays, *coefficients, *keys],
+            [*kinds, *["types.float64"] * len(coefficients), *RANDOM * formats.random],
             gradient,
-            _update(rule),
+            _update(rule, run),
             coefficients,
-            [name for name in written if name not in by_row],
+            asked,
+            before,
         )
     )
 
 
-def squares_source(dtype: np.dtype) -> str:
+def squares_source(compute: str, form: Format) -> str:
     """As `source`, of the kernel that writes the sum of squares of each row's gradient."""
-    text = module.imports(f"squares of rows, {dtype}") + f"\nT = np.{dtype}\n" + ADDITIONS + FOLD
+    title = f"squares of rows, {compute}" + f" of {form.name}" * (form.name != compute)
+    text = module.imports(title) + "\n" + module.compute(compute, needed(form.codecs))
+    text += _additions(compute, form) + FOLD
     for name, arguments, value in (
         ("squares", "x", "x[i]"),
         ("scaled", "x, scale", "x[i] / scale"),
     ):
         text += SQUARES.format(name=name, arguments=arguments, first="x", value=value, sums=SUMS)
+    ((_, dtype),) = form.parts
     return text + _rows(
-        dtype,
+        Formats(compute, form, form, ()),
         ["g_", "scale", "squared"],
-        ["READONLY", "types.float64", "types.Array(types.float64, 1, 'C')"],
+        [
+            f"types.Array(types.{dtype}, 2, 'C', readonly=True)",
+            "types.float64",
+            "types.Array(types.float64, 1, 'C')",
+        ],
         "g_",
         [f"squared[i] = scaled(total, scale, part(partial, k, 0, {SUMS}))"],
         ["scale"],
         [],
+        [],
     )
 
 
+def frequent_source(compute: str, form: Format) -> str:
+    """As `source`, of the kernel that sums the gradients of frequent rows."""
+    title = f"sums of frequent rows, {compute}" + f" of {form.name}" * (form.name != compute)
+    ((_, dtype),) = form.parts
+    return (
+        module.imports(title)
+        + "\n"
+        + module.compute(compute, needed(form.codecs))
+        + _additions(compute, form)
+        + FREQUENT.format(kept=dtype, dtype=compute)
+    )
+
+
+def _additions(compute: str, form: Format) -> str:
+    """Functions that copy and add a gradient's numbers."""
+    return ADDITIONS.format(value=Named("x", form, ("x",), 0).load(compute, ["source[j]"]))
+
+
 def _rows(
-    dtype: np.dtype,
+    formats: Formats,
     arguments: Sequence[str],
     kinds: Sequence[str],
     gradient: str,
     update: Sequence[str],
     rounded: Sequence[str],
-    asked: Sequence[str],
+    asked: Sequence[tuple[str, int]],
+    before: Sequence[str],
 ) -> str:
     """The kernel: arguments and their types, what it does to a row, what is asked for ahead."""
+    ((_, kept),) = formats.gradient.parts
+    itemsize, plain = np.dtype(kept).itemsize, formats.gradient == PLAIN[formats.compute]
+    first, last = [], []
+    for name, size in asked:
+        if name.endswith("_scale__"):
+            first.append(f"    prefetch({name}, np.intp(keys[later] >> shift) * {name}.shape[1])")
+            continue
+        line = module.LINE // size
+        followed = f"min(width, {FOLLOWED // size})"
+        first.append(f"    for j in range(0, {followed}, {line}):")
+        first.append(f"        prefetch({name}, begin + j)")
+        last.append(f"    prefetch({name}, begin + width - 1)")
     return ROWS.format(
-        dtype=dtype,
+        dtype=formats.compute,
+        kept=kept,
+        alone=f"part({gradient}, at, 0, width)" if plain else "part(merged, k, 0, width)",
+        whole="" if plain else " or True",
         arguments=", ".join(arguments),
         gradient=gradient,
-        update=_indented(update, 12),
-        asked_last=_indented([f"prefetch({name}, begin + width - 1)" for name in asked], 20),
-        asked=_indented([f"prefetch({name}, begin + j)" for name in asked] or ["pass"], 24),
-        followed=FOLLOWED // dtype.itemsize,
-        line=module.LINE // dtype.itemsize,
+        update=indented(update, 12),
+        asked=indented([*first, *last] or ["    pass"], 16),
+        followed=FOLLOWED // itemsize,
+        line=module.LINE // itemsize,
         ahead=AHEAD,
         sums=SUMS,
-        rounded=_indented([f"{name} = T({name})" for name in rounded], 4),
-        types=", ".join([TYPES, *kinds, "types.boolean"]),
+        before=indented(before, 4),
+        rounded=indented([f"{name} = T({name})" for name in rounded], 4),
+        types=", ".join([TYPES.format(kept=kept, dtype=formats.compute), *kinds, "types.boolean"]),
     )
 
 
-def _span(rule: Rule, by_row: list[str], mean: list[str]) -> str:
-    """The loop over a row; a state with one number for the row comes as it was, and is returned."""
-    names = [f"{name}_" for name in rule.program.arguments[: 2 + len(rule.states)]]
-    old = [name if name in by_row else f"{name}[i]" for name in names]
-    new = [f"_new_{name}" if name in by_row else f"{name}[i]" for name in [names[0], *names[2:]]]
-    call = f"{rule.symbol}({', '.join([*old, *mean, *rule.coefficients])})"
-    return _indented(
-        [f"_new_{name} = {name}" for name in by_row]
-        + [f"for i in range({names[1]}.size):", f"    {', '.join(new)} = {call}"]
-        + [f"return {', '.join(f'_new_{name}' for name in by_row)}"] * bool(by_row),
-        4,
-    )
-
-
-def _update(rule: Rule) -> list[str]:
+def _update(rule: Rule, run: Run) -> list[str]:
     """The update of the row with number ``row`` by its gradient ``total``."""
-    lines, mean = [], []
-    parts = {name: f"part({name}_, row, 0, width)" for name in (rule.parameter, *rule.states)}
-    parts |= {name: f"{name}_[row]" for name in rule.row_states}
+    lines = []
+    parts = {}
+    for one in run.arguments:
+        for name, (part, _) in zip(one.arrays, one.form.parts, strict=True):
+            last = f"{name}.shape[1]" if part == "scale" else "width"
+            parts[name] = f"part({name}, row, 0, {last})"
+    parts |= {f"{name}_": f"{name}_[row]" for name in rule.row_states}
+    parts[f"{rule.gradient}_"] = "total"
     if rule.squared is not None:
-        given = ", ".join([parts[rule.parameter], "total", *rule.squared_coefficients])
-        squares = f"row_squares({given}, part(partial, k, 0, {SUMS}))"
-        lines, mean = [f"mean_square = T({squares} / width)"], ["mean_square"]
-    states = [parts[name] for name in rule.states]
-    call = [parts[rule.parameter], "total", *states, *mean, *rule.coefficients]
+        given = [*(parts[name] for name in run.arguments[0].arrays), "total"]
+        given += [*rule.squared_coefficients, f"part(partial, k, 0, {SUMS})"]
+        lines.append(f"mean_square = T(row_squares({', '.join(given)}) / width)")
+    if run.formats.random:
+        lines += [
+            "begin = (row if origin.size == 0 else np.intp(origin[row])) * width",
+            "low, page = U(begin), U(begin >> 32)",
+            "second_key, later_key = key_on(high_key, page), key_on(high_key, U(page + U(1)))",
+        ]
+    call = f"span({', '.join([*parts.values(), *run.scalars, *run.after])})"
     results = "".join(f"{name}_[row], " for name in rule.row_states).rstrip(", ")
-    return [
-        *lines,
-        f"{results} = span({', '.join(call)})" if results else f"span({', '.join(call)})",
-    ]
+    return [*lines, f"{results} = {call}" if results else call]
 
 
-def _row_squares(rule: Rule) -> str:
+def _run(rule: Rule, formats: Formats) -> Run:
+    """The update of a row, whose gradient has been read before: it is of the compute type."""
+    return Run(rule, formats._replace(gradient=PLAIN[formats.compute]), rule.row_states)
+
+
+def _row_squares(rule: Rule, formats: Formats) -> str:
     """The functions that a row's mean of squares needs."""
     if rule.squared is None:
         return ""
-    parameter, gradient = f"{rule.parameter}_", f"{rule.gradient}_"
+    run = _run(rule, formats)
+    parameter, gradient = run.arguments[0], f"{rule.gradient}_"
     used = rule.squared_coefficients
+    old = parameter.load(formats.compute, [f"{name}[i]" for name in parameter.arrays])
     return f"{module.function(rule.squared)}\n" + SQUARES.format(
         name="row_squares",
-        arguments=", ".join([parameter, gradient, *used]),
+        arguments=", ".join([*parameter.arrays, gradient, *used]),
         first=gradient,
-        value=f"{rule.squared.symbol}({', '.join([f'{parameter}[i]', f'{gradient}[i]', *used])})",
+        value=f"{rule.squared.symbol}({', '.join([old, f'{gradient}[i]', *used])})",
         sums=SUMS,
     )
-
-
-def _indented(lines: Sequence[str], by: int) -> str:
-    return "\n".join(" " * by + line for line in lines)

@@ -5,13 +5,19 @@ ADDITIONS = """
 @njit(**OPTIONS)
 def copy(target, source):
     for j in range(target.size):
-        target[j] = source[j]
+        target[j] = {value}
 
 
 @njit(**OPTIONS)
 def add(target, source):
     for j in range(target.size):
-        target[j] += source[j]
+        target[j] += {value}
+
+
+@njit(**OPTIONS)
+def take(target, source):
+    for j in range(target.size):
+        target[j] = source[j]
 """
 
 FREQUENT = """
@@ -26,7 +32,7 @@ def sum_columns(keys, mask, spans, values, totals, k, first, last):
 
 SIGNATURE = types.void(
     types.Array(types.uint64, 1, "C"), types.uint64, types.Array(types.int64, 2, "C"),
-    types.Array(types.{dtype}, 2, "C", readonly=True), types.Array(types.{dtype}, 2, "C"),
+    types.Array(types.{kept}, 2, "C", readonly=True), types.Array(types.{dtype}, 2, "C"),
     types.int64, types.boolean,
 )
 
@@ -58,13 +64,6 @@ def {name}({arguments}, partial):
     return fold(partial)
 """
 
-SPAN = """
-
-@njit(**OPTIONS)
-def span({inside}):
-{span}
-"""
-
 ROWS = """
 
 @njit(**OPTIONS)
@@ -87,6 +86,7 @@ def clip(x, most, partial):
 @njit(**OPTIONS)
 def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
          buffers, merged, partial, k, {arguments}):
+{before}
     n, width, mask = keys.size, {gradient}.shape[1], (np.uint64(1) << shift) - np.uint64(1)
     followed = min(width, {followed})
     while True:
@@ -109,15 +109,13 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
                 prefetch({gradient}, begin + width - 1)
                 if later == 0 or keys[later - 1] >> shift != keys[later] >> shift:
                     begin = np.intp(keys[later] >> shift) * width
-                    for j in range(0, followed, {line}):
 {asked}
-{asked_last}
                 end += 1
             # Its gradient: as it is, or merged in a buffer.
             at = np.intp(keys[i] & mask)
             row = np.intp(number)
-            total = part({gradient}, at, 0, width)
-            if end > i + 1 or most < np.inf:
+            total = {alone}
+            if end > i + 1 or most < np.inf{whole}:
                 known = -1
                 if end - i > often:  # only these may be among the frequent ones, which are few
                     for candidate in range(frequent.shape[0]):
@@ -129,7 +127,7 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
                         at = np.intp(keys[other] & mask)
                         add(part(buffers, k, 0, width), part({gradient}, at, 0, width))
                 else:
-                    copy(part(buffers, k, 0, width), part(totals, known, 0, width))
+                    take(part(buffers, k, 0, width), part(totals, known, 0, width))
                 if mean:
                     divide(part(buffers, k, 0, width), T(end - i))
                 if most < np.inf:
@@ -140,8 +138,6 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
 
 
 MATRIX = types.Array(types.{dtype}, 2, "C")
-READONLY = types.Array(types.{dtype}, 2, "C", readonly=True)
-COLUMN = types.Array(types.{dtype}, 1, "C")
 KEYS = types.Array(types.uint64, 1, "C")
 NUMBERS = types.Array(types.int64, 1, "C")
 PLACES = types.Array(types.int64, 2, "C")
@@ -163,6 +159,6 @@ def rows(counter, piece, keys, shift, frequent, totals, often, mean, most, buffe
 """
 
 TYPES = (
-    "NUMBERS, types.int64, KEYS, types.uint64, PLACES, READONLY, types.int64, types.boolean, "
-    "types.float64, MATRIX, READONLY, PARTIAL"
+    "NUMBERS, types.int64, KEYS, types.uint64, PLACES, MATRIX, types.int64, types.boolean, "
+    "types.float64, MATRIX, types.Array(types.{dtype}, 2, 'C', readonly=True), PARTIAL"
 )

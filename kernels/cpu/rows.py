@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..formats import FLOAT64, Format, Formats, Operand, blocks
 from ..numbers import SCALE
 from ..rule import Rule
 from ..summation import SPAN as SUMMED
@@ -21,35 +22,36 @@ from ..summation import SUMS
 from . import module, threads
 from .batch import Batch
 from .headers import address
-from .row_source import source, squares_source
-from .row_text import ADDITIONS, FREQUENT
+from .row_source import frequent_source, source, squares_source
 from .squares import Squares
 
 ALONE = 16384
 """Elements of a batch up to which one thread is faster."""
+
+NOWHERE = np.empty(0, np.int64)
 
 PIECES = 32
 """Pieces that a batch is cut into for each thread."""
 
 
 @cache
-def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
+def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    compiled: Callable[..., None] = module.load(rule.name, source(rule, dtype)).rows
+    compiled: Callable[..., None] = module.load(rule.name, source(rule, formats)).rows
     return compiled
 
 
 @cache
-def squares_kernel(dtype: np.dtype) -> Callable[..., None]:
+def squares_kernel(compute: str, form: Format) -> Callable[..., None]:
     """The compiled kernel of `squares_source`."""
-    compiled: Callable[..., None] = module.load("row_squares", squares_source(dtype)).rows
+    text = squares_source(compute, form)
+    compiled: Callable[..., None] = module.load("row_squares", text).rows
     return compiled
 
 
 @cache
-def _sum_frequent(dtype: np.dtype) -> Callable[..., None]:
-    text = module.imports(f"sums of frequent rows, {dtype}") + ADDITIONS
-    text += FREQUENT.format(dtype=dtype)
+def _sum_frequent(compute: str, form: Format) -> Callable[..., None]:
+    text = frequent_source(compute, form)
     compiled: Callable[..., None] = module.load("sum_frequent", text).sum_frequent
     return compiled
 
@@ -71,20 +73,25 @@ class Plan(NamedTuple):
 class Rows:
     """Updates rows of one table, in place; keeps between steps what it needs for one."""
 
-    def __init__(self, rule: Rule, parameter: np.ndarray, states: Sequence[np.ndarray]) -> None:
-        arrays = [array if array.ndim else array.reshape(1) for array in (parameter, *states)]
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
+        arrays = [array if array.ndim else array.reshape(1) for array in operand.arrays]
         self._arrays = arrays
-        self._widths = [
-            () if name in rule.row_states else (math.prod(arrays[0].shape[1:]),)
-            for name in (rule.parameter, *rule.states)
-        ]
+        self._width = math.prod(arrays[0].shape[1:])
+        self._shapes = []
+        for name, form in zip((rule.parameter, *rule.states), formats.updated, strict=True):
+            for part, _ in form.parts:
+                width = blocks(self._width, self._width) if part == "scale" else self._width
+                self._shapes.append(() if name in rule.row_states else (width,))
         self._whole = all(array.flags.carray for array in arrays)
-        self._kernel = kernel(rule, parameter.dtype)
+        self._kernel = kernel(rule, formats)
+        self._compute, self._gradient = formats.compute, formats.gradient
         self._coefficients = len(rule.coefficients)
+        self._parameter_parts = len(formats.parameter.parts)
+        self._key, self._random = operand.key, formats.random
         self._batch = Batch()
         self.skipped = 0
         """Rows that were out of range and left out, so far."""
-        self._work = _workspace(0, 0, 0, parameter.dtype)
+        self._work = _workspace(0, 0, 0, np.dtype(formats.compute))
 
     def prepare(
         self,
@@ -100,7 +107,7 @@ class Rows:
         Parameters
         ----------
         rows : ndarray of int32 or int64, shape (n,)
-        values : ndarray of the parameter's type, shape (n, *row shape)
+        values : ndarray of the gradient's format, shape (n, *row shape)
         duplicates : {"sum", "mean"}
         count : int or None
             Of the rows, only so many are in use; None for all.
@@ -117,7 +124,7 @@ class Rows:
         rows, values = rows[:count], values[:count]
         parts = threads.share(values.size, ALONE)
         self._batch.load(rows, len(self._arrays[0]), skip, parts)
-        values = np.require(values, requirements=["C", "A"]).reshape(len(values), *self._widths[0])
+        values = np.require(values, requirements=["C", "A"]).reshape(len(values), self._width)
         values.flags.writeable = False
         keys, arrays, touched = self._batch.keys, self._arrays, None
         if not self._whole:
@@ -127,10 +134,10 @@ class Rows:
         had = len(self._work.buffers), len(self._work.totals)
         if had[0] < parts or had[1] < frequent:
             room = max(had[0], parts), max(had[1], frequent)
-            self._work = _workspace(*room, values.shape[1], values.dtype)
+            self._work = _workspace(*room, self._width, np.dtype(self._compute))
         if frequent and values.shape[1]:
             threads.call(
-                _sum_frequent(values.dtype),
+                _sum_frequent(self._compute, self._gradient),
                 self._batch.keys, self._mask, self._batch.frequent, values,
                 self._work.totals[:frequent], module.LINE // values.itemsize,
             )  # fmt: skip
@@ -160,20 +167,32 @@ class Rows:
         n = len(plan.values)
         squared = np.zeros(n)
         self._run(
-            squares_kernel(plan.values.dtype), plan, math.inf, plan.values, numbers[SCALE], squared
-        )
+            squares_kernel(self._compute, self._gradient), plan, math.inf,
+            plan.values, numbers[SCALE], squared,
+        )  # fmt: skip
         if n:
-            Squares(squared.dtype, [n], squared=False)(np.array([address(squared)]), 1.0, partial)
+            sums = Squares("float64", FLOAT64, [n], squared=False)
+            sums(np.array([address(squared)]), 1.0, partial)
 
     def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
-        parameter, *states = (
-            array.reshape(len(array), *width)
-            for array, width in zip(plan.arrays, self._widths, strict=True)
-        )
+        count = len(plan.arrays[0])
+        updated = [
+            array.reshape(count, *shape)
+            for array, shape in zip(plan.arrays, self._shapes, strict=True)
+        ]
+        parts = self._parameter_parts
         coefficients = numbers[first : first + self._coefficients].tolist()
+        random: list[Any] = []
+        if self._random:
+            # Random bits go by a row's number in the whole table.
+            origin = NOWHERE if plan.touched is None else plan.touched
+            random = [self._key, numbers[first + self._coefficients], origin]
         most = plan.most * numbers[SCALE]
-        self._run(self._kernel, plan, most, parameter, plan.values, *states, *coefficients)
+        self._run(
+            self._kernel, plan, most,
+            *updated[:parts], plan.values, *updated[parts:], *coefficients, *random,
+        )  # fmt: skip
         if plan.touched is not None:
             for array, part in zip(self._arrays, plan.arrays, strict=True):
                 array[plan.touched] = part

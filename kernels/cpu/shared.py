@@ -17,19 +17,24 @@ LIST = types.Array(types.int64, 1, "C")
 NUMBERS = types.Array(types.float64, 1, "C")
 
 
-@njit([types.void(LIST, types.int64, TABLE, LIST, {types}, types.boolean)],
+@njit([types.void(TABLE, types.int64, TABLE, LIST, {types}, types.boolean)],
       parallel=True, cache=True, **OPTIONS)
-def {name}(counter, parts, spans, pieces, {arguments}, serial):
+def {name}(counters, parts, spans, pieces, {arguments}, serial):
     if serial or parts == 1:
         work(np.intp(0), spans.shape[0], spans, {arguments})
     else:
-        counter[0] = 0
-        for _ in prange(parts):
-            while True:
-                k = claim(counter, np.int64(1))
-                if k >= pieces.size - 1:
-                    break
-                work(pieces[k], pieces[k + 1], spans, {arguments})
+        count = pieces.size - 1
+        counters[:, 0] = 0
+        for own in prange(parts):
+            # Its own share first, in order, then what others have not come to yet.
+            for other in range(parts):
+                q = (own + other) % parts
+                first, last = count * q // parts, count * (q + 1) // parts
+                while True:
+                    k = first + claim(counters[q], np.int64(1))
+                    if k >= last:
+                        break
+                    work(pieces[k], pieces[k + 1], spans, {arguments})
 """
 """A kernel that does ``work(first, last, spans, ...)``, defined before, for all of the spans."""
 
@@ -52,10 +57,12 @@ class Shared:
 
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
-        self._counter = np.zeros(1, np.int64)
+        self._counters = np.zeros((1, 8), np.int64)
 
     def __call__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
         """Run a kernel in as many threads as there is work for."""
         spans = self._spans
         parts = threads.share(spans.total)
-        threads.call(kernel, self._counter, parts, spans.table, spans.pieces, *arguments)
+        if parts > len(self._counters):
+            self._counters = np.zeros((parts, 8), np.int64)  # a cache line for each
+        threads.call(kernel, self._counters, parts, spans.table, spans.pieces, *arguments)

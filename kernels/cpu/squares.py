@@ -10,6 +10,8 @@ from functools import cache
 
 import numpy as np
 
+from ..codec import needed
+from ..formats import Format, Named
 from ..spans import Spans
 from ..summation import LANES, SPAN
 from . import module
@@ -37,7 +39,7 @@ def work(first, last, spans, addresses, scale, partial):
             continue
         lanes[:] = 0
         for j in range(start, start + size, {lanes}):
-            x = memory(T, addresses[a] + j * {itemsize}, min({lanes}, start + size - j))
+            x = memory(np.{kept}, addresses[a] + j * {itemsize}, min({lanes}, start + size - j))
             if scale == 1:
                 add(x, rounded, lanes)
             else:
@@ -48,14 +50,17 @@ def work(first, last, spans, addresses, scale, partial):
 
 
 @cache
-def kernel(dtype: np.dtype, squared: bool = True) -> Callable[..., None]:
-    """The compiled kernel: squares of numbers, or the numbers themselves."""
+def kernel(compute: str, form: Format, squared: bool = True) -> Callable[..., None]:
+    """The compiled kernel: squares of numbers in a format, or the numbers themselves."""
     name = "squares" if squared else "sums"
     term = "value * value" if squared else "value"
-    text = module.imports(f"{name}, {dtype}") + f"\nT = np.{dtype}\n" + FOLD
-    text += _ADD.format(name="add", value="x[k]", term=term)
-    text += _ADD.format(name="add_scaled", value="x[k] / scale", term=term)
-    text += _WORK.format(lanes=LANES, itemsize=dtype.itemsize)
+    one = Named("x", form, ("x",), 0).load(compute, ["x[k]"])
+    ((_, kept),) = form.parts
+    title = f"{name}, {compute}" + f" of {form.name}" * (form.name != compute)
+    text = module.imports(title) + "\n" + module.compute(compute, needed(form.codecs)) + FOLD
+    text += _ADD.format(name="add", value=one, term=term)
+    text += _ADD.format(name="add_scaled", value=f"{one} / scale", term=term)
+    text += _WORK.format(lanes=LANES, kept=kept, itemsize=np.dtype(kept).itemsize)
     text += SHARED.format(
         name="squares", types="LIST, types.float64, NUMBERS", arguments="addresses, scale, partial"
     )
@@ -64,10 +69,12 @@ def kernel(dtype: np.dtype, squared: bool = True) -> Callable[..., None]:
 
 
 class Squares:
-    """Sums of squares of contiguous arrays of one element type, given their sizes."""
+    """Sums of squares of contiguous arrays of one format, given their sizes."""
 
-    def __init__(self, dtype: np.dtype, sizes: Sequence[int], squared: bool = True) -> None:
-        self._dtype, self._squared = dtype, squared
+    def __init__(
+        self, compute: str, form: Format, sizes: Sequence[int], squared: bool = True
+    ) -> None:
+        self._kind = compute, form, squared
         spans = Spans(sizes, SPAN)
         self._run = Shared(spans)
         self.partials = len(spans.table)
@@ -80,7 +87,7 @@ class Squares:
         ----------
         addresses : ndarray of int64, shape (arrays,)
         scale : float
-            Of the arrays' element type.
+            A number of the compute type.
         partial : ndarray of float64, shape (partials,)
         """
-        self._run(kernel(self._dtype, self._squared), addresses, scale, partial)
+        self._run(kernel(*self._kind), addresses, scale, partial)

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..formats import BLOCK as SHARED
+from ..formats import Formats, Operand
 from ..numbers import SKIP
 from ..rule import Rule
 from ..spans import Spans
 from . import text
 from .memory import Mirror
+from .run_text import Run, indented
 from .squares import Squares
 from .text import TYPES
 
@@ -36,10 +39,11 @@ _MANY = r"""
 extern "C" __global__ void %(name)s(
     const long long *__restrict__ spans, const unsigned long long *__restrict__ addresses,
     const unsigned long long *__restrict__ gradients, const long long *__restrict__ firsts,
-    const double *__restrict__ numbers
+    const double *__restrict__ numbers%(tables)s
 ) {
     using namespace gpuadapt;
     typedef %(type)s F;
+    typedef number<F> T;
     const long long a = spans[3 * (long long)blockIdx.x];
     const long long start = spans[3 * (long long)blockIdx.x + 1];
     const long long size = spans[3 * (long long)blockIdx.x + 2];
@@ -48,7 +52,10 @@ extern "C" __global__ void %(name)s(
     }
 %(pointers)s
 %(coefficients)s
-    constexpr int width = %(access)d / sizeof(F);
+%(keys)s%(run)s}
+"""
+
+_ELEMENTS = r"""    constexpr int width = %(width)d;
     long long j = 0;
     if (((%(together)s) & %(mask)d) == 0) {
         j = size / width * width;
@@ -56,90 +63,139 @@ extern "C" __global__ void %(name)s(
 %(load)s
 #pragma unroll
             for (int k = 0; k < width; ++k) {
-                %(rule)s<number<F>>(%(at)s);
+                %(random)s
+%(numbers)s
+                %(call)s
+%(put)s
             }
 %(store)s
         }
     }
 #pragma unroll 1
     for (j += threadIdx.x; j < size; j += %(block)d) {
-%(numbers)s
-        %(rule)s<number<F>>(%(names)s);
-%(write)s
+        %(random_one)s
+%(numbers_one)s
+        %(call)s
+%(put_one)s
     }
-}
+"""
+
+_BLOCKS = r"""    // A span is of whole rows, or within one.
+    const long long width = widths[a], each = (width + %(shared)d - 1) / %(shared)d;
+    const long long row_0 = start / width, column_0 = start - row_0 * width;
+    const bool within = size <= width - column_0;
+    const long long blocks = within ? (size + %(shared)d - 1) / %(shared)d : size / width * each;
+    for (long long q = threadIdx.x / 32; q < blocks; q += %(block)d / 32) {
+        const long long row = within ? row_0 : row_0 + q / each;
+        const long long column = within ? column_0 + q * %(shared)d : q %% each * %(shared)d;
+        const long long left = (within ? column_0 + size : width) - column;
+        const int n = left < %(shared)d ? int(left) : %(shared)d;
+        const long long begin = row * width + column, block = row * each + column / %(shared)d;
+%(update)s
+    }
 """
 
 
-def source(rule: Rule, dtype: np.dtype) -> str:
+def source(rule: Rule, formats: Formats) -> str:
     """The kernel as CuPy receives it."""
-    updated = [f"{name}_" for name in (rule.parameter, *rule.states)]
-    every = [f"{name}_" for name in rule.program.arguments]
-    gradient, coefficients = f"{rule.gradient}_", list(rule.coefficients)
+    run = Run(rule, formats)
+    types = run.types(run.arguments)
+    updated, gradient = [n for one in run.updated for n in one.arrays], f"{rule.gradient}_"
     where = {name: f"addresses[{len(updated)} * a + {k}]" for k, name in enumerate(updated)}
     where[gradient] = "gradients[a]"
-    kinds = {name: "const F *" if name == gradient else "F *" for name in every}
-    body = _MANY % {
+    kinds = {name: f"{'const ' * (name == gradient)}{kind} *" for name, kind in types.items()}
+    key = f"numbers[firsts[a] + {len(rule.coefficients)}]"
+    return text.PREAMBLE + run.head + "\n" + _MANY % {
         "name": f"gpuadapt_{rule.name}_many",
-        "type": TYPES[str(dtype)],
+        "tables": "".join(f", const long long *__restrict__ {name}" for name in tables(formats)),
+        "type": TYPES[formats.compute],
         "skip": SKIP,
-        "access": ACCESS,
-        "mask": ACCESS - 1,
-        "block": BLOCK,
-        "rule": rule.symbol,
-        "pointers": "\n".join(
-            f"    {kinds[n]}{n} = in_global(reinterpret_cast<{kinds[n]}>({where[n]})) + start;"
-            for n in every
+        "pointers": indented(
+            (f"{k}{n} = in_global(reinterpret_cast<{k}>({where[n]}));" for n, k in kinds.items()), 4
         ),
         "coefficients": text.coefficients(rule, "firsts[a]", "F"),
-        "together": " | ".join(f"reinterpret_cast<size_t>({n})" for n in every),
-        "load": "\n".join(
-            f"            pack<F, width> {n}p = *reinterpret_cast<const pack<F, width> *>({n} + i);"
-            for n in every
-        ),
-        "at": ", ".join([f"{n}p.at[k]" for n in every] + coefficients),
-        "store": "\n".join(
-            f"            *reinterpret_cast<pack<F, width> *>({n} + i) = {n}p;" for n in updated
-        ),
-        "numbers": "\n".join(f"        number<F> {n}n = {n}[j];" for n in every),
-        "names": ", ".join([f"{n}n" for n in every] + coefficients),
-        "write": "\n".join(f"        {n}[j] = {n}n.value;" for n in updated),
+        "keys": run.keys("keys[a]", key),
+        "run": _blocks(run) if formats.block else _elements(run, types, gradient),
+    }  # fmt: skip
+
+
+def tables(formats: Formats) -> list[str]:
+    """Tables that only some formats need."""
+    return ["keys"] * formats.random + ["widths"] * formats.block
+
+
+def _elements(run: Run, types: dict[str, str], gradient: str) -> str:
+    def at(name: str) -> str:
+        return f"{name}p.at[k]"
+
+    def place(name: str) -> str:
+        return f"{name}[start + j]"
+
+    def packs(name: str) -> str:
+        constant = "const " * (name == gradient)
+        kind = f"{constant}pack<{types[name]}, width>"
+        return f"*reinterpret_cast<{kind} *>({name} + start + i)"
+
+    updated = [name for name in types if name != gradient]
+    load = (
+        f"pack<{types[n]}, width> {n}p" + (f" = {packs(n)};" if n in run.read() else ";")
+        for n in types
+    )
+    return _ELEMENTS % {
+        "width": ACCESS // run.formats.itemsize,
+        "mask": ACCESS - 1,
+        "block": BLOCK,
+        "together": " | ".join(f"reinterpret_cast<size_t>({n} + start)" for n in types),
+        "load": indented(load, 12),
+        "random": run.random("start + i + k"),
+        "numbers": indented(text.loads(run.arguments, run.compute, at), 16),
+        "call": run.call(),
+        "put": indented(text.stores(run.updated, run.compute, at), 16),
+        "store": indented((f"{packs(n)} = {n}p;" for n in updated), 12),
+        "random_one": run.random("start + j"),
+        "numbers_one": indented(text.loads(run.arguments, run.compute, place), 8),
+        "put_one": indented(text.stores(run.updated, run.compute, place), 8),
     }
-    return text.PREAMBLE + text.function(rule) + "\n" + body
+
+
+def _blocks(run: Run) -> str:
+    return _BLOCKS % {"shared": SHARED, "block": BLOCK, "update": run.block()}
 
 
 @cache
-def kernel(rule: Rule, dtype: np.dtype) -> Callable[..., None]:
+def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(rule, dtype), f"gpuadapt_{rule.name}_many")
+    return text.built(source(rule, formats), f"gpuadapt_{rule.name}_many")
 
 
 class Many:
-    """Updates arrays of one element type in place, all in one launch on the current stream.
+    """Updates arrays of the same formats in place, all in one launch on the current stream.
 
     Parameters
     ----------
     rule : Rule
-    arrays : sequence of (parameter, *states)
-        Contiguous arrays, not empty; of one element type, on one device.
+    formats : Formats
+    operands : sequence of Operand
+        With contiguous arrays, not empty, on one device.
     """
 
-    def __init__(self, rule: Rule, arrays: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, rule: Rule, formats: Formats, operands: Sequence[Operand]) -> None:
         import cupy
 
-        dtype = arrays[0][0].dtype
-        self._kernel = kernel(rule, dtype)
-        self._arrays = arrays  # whose addresses these are
-        sizes = [parameter.size for parameter, *_ in arrays]
-        table = Spans(sizes, SPAN).table
+        self._kernel = kernel(rule, formats)
+        self._operands = operands  # whose arrays' addresses these are
+        sizes, widths = [of.arrays[0].size for of in operands], [of.width for of in operands]
+        table = Spans(sizes, SPAN, widths=widths if formats.block else ()).table
         self._blocks = len(table)
         self._spans = cupy.asarray(table)
         self._addresses = cupy.asarray(
-            np.array([[array.data.ptr for array in of] for of in arrays], np.uint64)
+            np.array([[array.data.ptr for array in of.arrays] for of in operands], np.uint64)
         )
+        more = {"keys": [of.key for of in operands], "widths": widths}
+        self._tables = [cupy.asarray(np.array(more[name], np.int64)) for name in tables(formats)]
         self._gradients = Mirror(np.uint64)
         self._firsts = Mirror(np.int64)
-        self._squares = Squares(dtype, sizes)
+        self._squares = Squares(formats.compute, formats.gradient, sizes)
 
     def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: Any) -> None:
         """Update.
@@ -157,7 +213,7 @@ class Many:
             (self._blocks,),
             (BLOCK,),
             (self._spans, self._addresses, self._gradients.of(gradients), self._firsts.of(firsts),
-             numbers),
+             numbers, *self._tables),
         )  # fmt: skip
 
     def partials(self, gradients: np.ndarray) -> int:

@@ -41,26 +41,38 @@ __device__ inline long long end_of(
     return i + 1;
 }
 
-// The gradients of one row, and N elements of their sum, in order of occurrence.
-template <typename F>
+// The gradients of one row, and N elements of their sum, in order of occurrence. As they are
+// kept they are of type G.
+typedef %(type)s F;
+typedef %(kept)s G;
+typedef number<F> T;
+__device__ inline T loaded(G x) { return %(load)s; }
+
 struct occurrences {
-    const F *values;
+    const G *values;
     const long long width;
     const unsigned long long *keys, mask;
     const long long first, end;
 
     template <int N>
-    __device__ pack<F, N> load(long long k, long long j) const {
-        return *reinterpret_cast<const pack<F, N> *>(values + place(width, keys[k] & mask, j));
+    __device__ pack<T, N> load(long long k, long long j) const {
+        const pack<G, N> x =
+            *reinterpret_cast<const pack<G, N> *>(values + place(width, keys[k] & mask, j));
+        pack<T, N> result;
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+            result.at[e] = loaded(x.at[e]);
+        }
+        return result;
     }
 
     // AHEAD are asked for at once.
     template <int N, int AHEAD>
-    __device__ pack<F, N> summed(long long j) const {
-        pack<F, N> total = load<N>(first, j);
+    __device__ pack<T, N> summed(long long j) const {
+        pack<T, N> total = load<N>(first, j);
         long long k = first + 1;
         for (; k + AHEAD <= end; k += AHEAD) {
-            pack<F, N> next[AHEAD];
+            pack<T, N> next[AHEAD];
 #pragma unroll
             for (int a = 0; a < AHEAD; ++a) {
                 next[a] = load<N>(k + a, j);
@@ -74,7 +86,7 @@ struct occurrences {
             }
         }
         for (; k < end; ++k) {
-            const pack<F, N> next = load<N>(k, j);
+            const pack<T, N> next = load<N>(k, j);
 #pragma unroll
             for (int e = 0; e < N; ++e) {
                 total.at[e] = total.at[e] + next.at[e];
@@ -89,23 +101,22 @@ struct occurrences {
 constexpr long long OFTEN = %(often)d;
 
 // The gradient of one row, of which N elements at a time are looked at.
-template <typename F>
 struct gradient {
-    const occurrences<F> all;
+    const occurrences all;
     const F *totals;
     const bool mean;
-    number<F> factor;
+    T factor;
 
     template <int N>
-    __device__ pack<F, N> at(long long j) const {
+    __device__ pack<T, N> at(long long j) const {
         const long long k = (all.first + OFTEN - 1) / OFTEN;
-        pack<F, N> total = (k + 1) * OFTEN < all.end
-            ? *reinterpret_cast<const pack<F, N> *>(totals + place(all.width, k, j))
+        pack<T, N> total = (k + 1) * OFTEN < all.end
+            ? *reinterpret_cast<const pack<T, N> *>(totals + place(all.width, k, j))
             : all.template summed<N, 8>(j);
 #pragma unroll
         for (int e = 0; e < N; ++e) {
             if (mean) {
-                total.at[e] = total.at[e] / number<F>(F(all.end - all.first));
+                total.at[e] = total.at[e] / T(F(all.end - all.first));
             }
             total.at[e] = total.at[e] * factor;
         }
@@ -152,18 +163,18 @@ ROW_SQUARES = r"""
 extern "C" __global__ void gpuadapt_row_squares(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
     long long width, const %(type)s *__restrict__ totals, int mean,
-    const double *__restrict__ numbers, const %(type)s *__restrict__ values, double *squared
+    const double *__restrict__ numbers, const %(kept)s *__restrict__ values, double *squared
 ) {
     using namespace gpuadapt;
     constexpr int N = %(elements)d, LANES = %(lanes)d;
     const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     const long long row = i < n ? keys[i] >> shift : count;
     const bool here = row < count && (i == 0 || keys[i - 1] >> shift != row);
-    const gradient<%(type)s> row_gradient = {
+    const gradient row_gradient = {
         {values, width, keys, (1ULL << shift) - 1, i, here ? end_of(keys, i, n, shift) : i},
-        totals, mean != 0, %(type)s(1)
+        totals, mean != 0, F(1)
     };
-    number<%(type)s> scale;
+    T scale;
     ieee::narrow(numbers[%(scale)d], scale.value);
     const number<double> sum = squares<LANES, N>(here, width, [&](long long j) {
         return row_gradient.at<1>(j).at[0] / scale;
@@ -178,7 +189,7 @@ extern "C" __global__ void gpuadapt_row_squares(
 FREQUENT = r"""
 extern "C" __global__ void gpuadapt_frequent(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const %(type)s *__restrict__ values, %(type)s *totals
+    long long width, const %(kept)s *__restrict__ values, %(type)s *totals
 ) {
     using namespace gpuadapt;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -195,7 +206,7 @@ extern "C" __global__ void gpuadapt_frequent(
     while (first > 0 && keys[first - 1] >> shift == row) {
         --first;
     }
-    const occurrences<%(type)s> found = {
+    const occurrences found = {
         values, width, keys, (1ULL << shift) - 1, first, end_of(keys, i, n, shift)
     };
     totals[thread] = found.summed<1, 32>(j).at[0].value;
@@ -224,10 +235,10 @@ extern "C" __global__ void %(name)s(
     }
     // The lanes of other occurrences of a row have nothing to do, but a warp stays together.
     const bool here = row < count && (i == 0 || keys[i - 1] >> shift != row);
-    gradient<%(type)s> row_gradient = {
+    gradient row_gradient = {
         {%(gradient)s, width, keys, (1ULL << shift) - 1,
          i, here ? end_of(keys, i, n, shift) : i},
-        totals, mean != 0, %(type)s(1)
+        totals, mean != 0, F(1)
     };
     if (clipped) {
         const number<double> norm = ieee::root(squares<LANES, N>(here, width, [&](long long j) {
@@ -241,24 +252,37 @@ extern "C" __global__ void %(name)s(
     }
 %(mean_square)s
 %(row_states)s
-    for (long long j = lane * N; here && j < width; j += LANES * N) {
-        const pack<%(type)s, N> gradients = row_gradient.at<N>(j);
-%(load)s
-#pragma unroll
-        for (int e = 0; e < N; ++e) {
-%(old)s
-            %(rule)s<number<%(type)s>>(%(numbers)s);
-        }
-%(store)s
-    }
+%(keys)s%(run)s
 %(after)s
 }
 """
 
-MEAN_SQUARE = r"""    number<%(type)s> mean_square;
+ELEMENTS = r"""    for (long long j = lane * N; here && j < width; j += LANES * N) {
+        const pack<T, N> gradients = row_gradient.at<N>(j);
+%(load)s
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            %(random)s
+%(numbers)s
+            %(call)s
+%(put)s
+        }
+%(store)s
+    }
+"""
+
+BLOCKS = r"""    for (long long column = 0; here && column < width; column += %(shared)d) {
+        const int n = width - column < %(shared)d ? int(width - column) : %(shared)d;
+        const long long begin = row * width + column;
+        const long long block = row * ((width + %(shared)d - 1) / %(shared)d) + column / %(shared)d;
+%(update)s
+    }
+"""
+
+MEAN_SQUARE = r"""    T mean_square;
     ieee::narrow((squares<LANES, N>(here, width, [&](long long j) {
-        number<%(type)s> x = %(parameter)s;
-        %(squared)s<number<%(type)s>>(%(given)s);
+        T x = %(parameter)s;
+        %(squared)s<T>(%(given)s);
         return x;
     }) / number<double>(double(width))).value, mean_square.value);
 """

@@ -8,25 +8,38 @@ of a row's first one work. How many rows there are the host does not know and do
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..codec import needed
 from ..errors import RowIndexError, check_key
+from ..formats import BLOCK, FLOAT64, Format, Formats, Named, Operand
 from ..numbers import SCALE, SKIP
 from ..rule import Rule
 from ..summation import SPAN, SUMS
 from . import text
 from .many import ACCESS
 from .memory import layouts
-from .row_text import FREQUENT, HELPERS, KEYS, MEAN_SQUARE, ROW_SQUARES, ROW_STATES, ROWS
+from .row_text import (
+    BLOCKS,
+    ELEMENTS,
+    FREQUENT,
+    HELPERS,
+    KEYS,
+    MEAN_SQUARE,
+    ROW_SQUARES,
+    ROW_STATES,
+    ROWS,
+)
+from .run_text import Run, indented
 from .squares import Squares
 from .text import TYPES
 
-BLOCK = 128
-"""Threads of a block."""
+THREADS = 128
+"""Of a block."""
 
 WARP = 32
 """Most lanes that share a row."""
@@ -56,101 +69,144 @@ def keys_source(index: np.dtype) -> str:
     return KEYS % {"index": TYPES[str(index)]}
 
 
-def frequent_source(dtype: np.dtype) -> str:
+def frequent_source(compute: str, form: Format) -> str:
     """The kernel that sums the gradients of frequent rows."""
-    return text.PREAMBLE + helpers() + FREQUENT % {"type": TYPES[str(dtype)]}
+    return _preamble(compute, form) + FREQUENT % _types(compute, form)
 
 
-def helpers() -> str:
-    """What it shares with the kernels of rules."""
-    return text.PLACE + HELPERS % {"sums": SUMS, "often": OFTEN}
-
-
-def squares_source(dtype: np.dtype, of: Form) -> str:
+def squares_source(compute: str, form: Format, of: Form) -> str:
     """The kernel that sums the squares of each row's gradient."""
-    kinds = {"type": TYPES[str(dtype)], "elements": of.elements, "lanes": of.lanes, "scale": SCALE}
-    return text.PREAMBLE + helpers() + ROW_SQUARES % kinds
+    kinds = {"elements": of.elements, "lanes": of.lanes, "scale": SCALE}
+    return _preamble(compute, form) + ROW_SQUARES % (_types(compute, form) | kinds)
 
 
-def source(rule: Rule, dtype: np.dtype, of: Form | None = None) -> str:
+def _preamble(compute: str, form: Format) -> str:
+    return text.PREAMBLE + text.codecs(needed(form.codecs)) + helpers(compute, form)
+
+
+def helpers(compute: str, form: Format) -> str:
+    """What all kernels share, for gradients of a format."""
+    load = Named("x", form, ("x",), 0).load(compute, ["x"])
+    return text.PLACE + HELPERS % {
+        "sums": SUMS,
+        "often": OFTEN,
+        "load": load,
+        **_types(compute, form),
+    }  # fmt: skip
+
+
+def _types(compute: str, form: Format) -> dict[str, str]:
+    ((_, kept),) = form.parts
+    return {"type": TYPES[compute], "kept": TYPES[kept]}
+
+
+def source(rule: Rule, formats: Formats, of: Form | None = None) -> str:
     """The kernel of a rule as CuPy receives it; by default for wide rows without gaps."""
-    elements, lanes, strided = of or Form(ACCESS // dtype.itemsize, WARP, False)
-    ctype = TYPES[str(dtype)]
-    gradient, coefficients = f"{rule.gradient}_", list(rule.coefficients)
-    updated = [f"{name}_" for name in (rule.parameter, *rule.states)]
-    by_row = [f"{name}_" for name in rule.row_states]
-    wide = [name for name in updated if name not in by_row]
-    where = {
-        name: f"layout + 1 + {k} * layout[0]" if strided else "1LL" if name in by_row else "width"
-        for k, name in enumerate(updated)
-    }
-    place = {name: f"{name}[place({where[name]}, row, {0 if name in by_row else 'j'})]"
-             for name in updated}  # fmt: skip
-    # Behind a name: p the pack of an array, o and n the old and the new number of a row.
-    access = f"pack<{ctype}, N>"
+    of = of or Form(ACCESS // formats.itemsize, WARP, False)
+    run, gradient = Run(rule, formats), f"{rule.gradient}_"
+    types = run.types(run.updated)
+    wide = [one for one in run.updated if one.name not in rule.row_states]
+    names = list(types)
+
+    def place(name: str, j: str) -> str:
+        if not of.strided:
+            return f"{name}[row * width + {j}]"
+        return f"{name}[place(layout + 1 + {names.index(name)} * layout[0], row, {j})]"
+
+    row = {n: place(f"{n}_", "0") if of.strided else f"{n}_[row]" for n in rule.row_states}
     mean = ["mean_square"] * (rule.squared is not None)
-    numbers = {name: f"{name}p.at[e]" for name in wide} | {name: f"{name}n" for name in by_row}
-    called = [numbers[updated[0]], "gradients.at[e]", *(numbers[name] for name in updated[1:])]
-    arguments = [f"const {ctype} *__restrict__ {gradient}"]
-    arguments += [f"{ctype} *{name}" for name in updated]
+    old = [f"{n}_n = {n}_o;" for n in rule.row_states]
+    kinds = _types(formats.compute, formats.gradient)
+    arguments = [f"const {kinds['kept']} *__restrict__ {gradient}"]
+    arguments += [f"{kind} *{name}" for name, kind in types.items()]
+    arguments += ["long long key"] * formats.random
+    if formats.block:
+        body = BLOCKS % {
+            "shared": BLOCK,
+            "update": run.block(
+                "row_gradient.at<1>(column + i).at[0]",
+                old,
+                mean,
+                rule.row_states,
+                (lambda name, i: place(name, f"column + {i}")) if of.strided else None,
+            ),
+        }
+    else:
+        body = _elements(run, types, wide, place, old, mean)
     return (
         text.PREAMBLE
-        + text.function(rule)
+        + run.head
         + (text.function(rule.squared) if rule.squared else "")
         + "\n"
-        + helpers()
+        + helpers(formats.compute, formats.gradient)
         + ROWS
         % {
-            "type": ctype,
+            **kinds,
             "name": f"gpuadapt_{rule.name}_rows",
-            "rule": rule.symbol,
-            "elements": elements,
-            "lanes": lanes,
+            "elements": of.elements,
+            "lanes": of.lanes,
             "skip": SKIP,
             "scale": SCALE,
-            "coefficients": text.coefficients(rule, "first", ctype),
+            "coefficients": text.coefficients(rule, "first", TYPES[formats.compute]),
             "gradient": gradient,
-            "arguments": ", ".join(["const long long *layout"] * strided + arguments),
-            "mean_square": _mean_square(rule, ctype, place[updated[0]]),
-            "row_states": _lines(
-                4, (f"number<{ctype}> {n}n, {n}o = here ? {place[n]} : 0;" for n in by_row)
-            ),
-            "load": _lines(
-                8, (f"{access} {n}p = *reinterpret_cast<{access} *>(&{place[n]});" for n in wide)
-            ),
-            "old": _lines(12, (f"{n}n = {n}o;" for n in by_row)),
-            "numbers": ", ".join([*called, *mean, *coefficients]),
-            "store": _lines(
-                8, (f"*reinterpret_cast<{access} *>(&{place[n]}) = {n}p;" for n in wide)
-            ),
-            "after": ROW_STATES % _lines(8, (f"{place[n]} = {n}n.value;" for n in by_row))
-            if by_row
+            "arguments": ", ".join(["const long long *layout"] * of.strided + arguments),
+            "mean_square": _mean_square(run, lambda name: place(name, "j")),
+            "row_states": indented((f"T {n}_n, {n}_o = here ? {row[n]} : 0;" for n in row), 4),
+            "keys": run.keys("key", f"numbers[first + {len(rule.coefficients)}]"),
+            "run": body,
+            "after": ROW_STATES % indented((f"{row[n]} = {n}_n.value;" for n in row), 8)
+            if row
             else "",
         }
     )
 
 
-def _mean_square(rule: Rule, ctype: str, parameter: str) -> str:
-    """The lines that compute a row's mean of squares, if the rule has one."""
-    if rule.squared is None:
-        return ""
-    x = "row_gradient.at<1>(j).at[0]"
-    return MEAN_SQUARE % {
-        "type": ctype,
-        "parameter": parameter,
-        "squared": rule.squared.symbol,
-        "given": ", ".join(["x", x, *rule.squared_coefficients]),
+def _elements(
+    run: Run,
+    types: dict[str, str],
+    wide: Sequence[Named],
+    place: Callable[[str, str], str],
+    old: Sequence[str],
+    mean: Sequence[str],
+) -> str:
+    """The loop over a row whose elements share nothing."""
+
+    def at(name: str) -> str:
+        return f"{name}p.at[k]"
+
+    arrays = [name for one in wide for name in one.arrays]
+    kinds = {name: f"pack<{types[name]}, N>" for name in arrays}
+    packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{place(n, 'j')})" for n in arrays}
+    numbers = [f"T {run.arguments[1].name}_n = gradients.at[k];"]
+    return ELEMENTS % {
+        "load": indented(
+            (f"{kinds[n]} {n}p{f' = {packs[n]}' if n in run.read() else ''};" for n in arrays), 8
+        ),
+        "random": run.random("row * width + j + k"),
+        "numbers": indented([*text.loads(wide, run.compute, at), *numbers, *old], 12),
+        "call": run.call(mean),
+        "put": indented(text.stores(wide, run.compute, at), 12),
+        "store": indented((f"{packs[n]} = {n}p;" for n in arrays), 8),
     }
 
 
-def _lines(indent: int, lines: Iterable[str]) -> str:
-    return "\n".join(" " * indent + line for line in lines)
+def _mean_square(run: Run, place: Callable[[str], str]) -> str:
+    """The lines that compute a row's mean of squares, if the rule has one."""
+    squared = run.rule.squared
+    if squared is None:
+        return ""
+    parameter = run.arguments[0]
+    return MEAN_SQUARE % {
+        "parameter": parameter.load(run.compute, [place(name) for name in parameter.arrays]),
+        "squared": squared.symbol,
+        "given": ", ".join(["x", "row_gradient.at<1>(j).at[0]", *run.rule.squared_coefficients]),
+    }
 
 
 @cache
-def kernel(rule: Rule, dtype: np.dtype, of: Form) -> Callable[..., None]:
+def kernel(rule: Rule, formats: Formats, of: Form) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(rule, dtype, of), f"gpuadapt_{rule.name}_rows")
+    return text.built(source(rule, formats, of), f"gpuadapt_{rule.name}_rows")
 
 
 @cache
@@ -160,15 +216,15 @@ def keys_kernel(index: np.dtype) -> Callable[..., None]:
 
 
 @cache
-def frequent_kernel(dtype: np.dtype) -> Callable[..., None]:
+def frequent_kernel(compute: str, form: Format) -> Callable[..., None]:
     """As `kernel`, of `frequent_source`."""
-    return text.built(frequent_source(dtype), "gpuadapt_frequent")
+    return text.built(frequent_source(compute, form), "gpuadapt_frequent")
 
 
 @cache
-def squares_kernel(dtype: np.dtype, of: Form) -> Callable[..., None]:
+def squares_kernel(compute: str, form: Format, of: Form) -> Callable[..., None]:
     """As `kernel`, of `squares_source`."""
-    return text.built(squares_source(dtype, of), "gpuadapt_row_squares")
+    return text.built(squares_source(compute, form, of), "gpuadapt_row_squares")
 
 
 class Plan(NamedTuple):
@@ -189,16 +245,17 @@ class Plan(NamedTuple):
 class Rows:
     """Updates rows of one table, in place; keeps between steps what it needs for one."""
 
-    def __init__(self, rule: Rule, parameter: Any, states: Sequence[Any]) -> None:
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         import cupy
 
-        self._rule = rule
-        arrays = [array if array.ndim else array.reshape(1) for array in (parameter, *states)]
+        self._rule, self._formats = rule, formats
+        self._key = [np.int64(operand.key)] * formats.random
+        arrays = [array if array.ndim else array.reshape(1) for array in operand.arrays]
         self._arrays = arrays
         self._count, self._width = len(arrays[0]), math.prod(arrays[0].shape[1:])
         self._strided = not all(array.flags.c_contiguous for array in arrays)
         self._keys = cupy.empty(0, np.uint64)
-        self._totals = cupy.empty(0, parameter.dtype)
+        self._totals = cupy.empty(0, np.dtype(formats.compute))
         self._wrong = cupy.zeros(2, np.uint64)
         self._skipped = cupy.zeros(1, np.uint64)
         self._unused = cupy.zeros(1, np.int64)
@@ -238,8 +295,8 @@ class Rows:
             if not skip:
                 self._wrong.fill(0)
             keys_kernel(rows.dtype)(
-                (-(-n // BLOCK),),
-                (BLOCK,),
+                (-(-n // THREADS),),
+                (THREADS,),
                 (rows, np.int64(rows.strides[0] // rows.itemsize), np.int64(n),
                  self._unused if count is None else count, np.int32(count is not None),
                  np.int64(self._count), np.int32(shift), keys, self._wrong),
@@ -251,19 +308,22 @@ class Rows:
             with cupy.cuda.using_allocator(self._pool.malloc):
                 keys.sort()
         values = cupy.ascontiguousarray(values).reshape(n, self._width)
+        kind = self._formats.compute, self._formats.gradient
         sums = n // OFTEN * self._width
         if sums > self._totals.size:
-            self._totals = cupy.empty(sums + sums // 4, values.dtype)
+            self._totals = cupy.empty(sums + sums // 4, np.dtype(self._formats.compute))
         totals = self._totals[:sums]
         if sums:
-            frequent_kernel(values.dtype)(
-                (-(-sums // BLOCK),),
-                (BLOCK,),
+            frequent_kernel(*kind)(
+                (-(-sums // THREADS),),
+                (THREADS,),
                 (keys, np.int64(n), np.int32(shift), np.int64(self._count),
                  np.int64(self._width), values, totals),
             )  # fmt: skip
         of = form(self._width, self._elements(values), self._strided)
-        run = kernel(self._rule, values.dtype, of) if n and self._width else None
+        if self._formats.block:
+            of = of._replace(lanes=WARP)
+        run = kernel(self._rule, self._formats, of) if n and self._width else None
         return Plan(keys, shift, totals, values, duplicates == "mean", most, of, run)
 
     def _check(self, rows: Any) -> None:
@@ -286,12 +346,12 @@ class Rows:
         if self._squared.size != n:
             self._squared = cupy.zeros(n, np.float64)
             self._squared_at = cupy.asarray(np.array([self._squared.data.ptr], np.uint64))
-            self._sums = Squares(self._squared.dtype, [n], squared=False)
+            self._sums = Squares("float64", FLOAT64, [n], squared=False)
         if width:
             of = plan.of._replace(strided=False)
-            squares_kernel(plan.values.dtype, of)(
-                (-(-n * of.lanes // BLOCK),),
-                (BLOCK,),
+            squares_kernel(self._formats.compute, self._formats.gradient, of)(
+                (-(-n * of.lanes // THREADS),),
+                (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
                  np.int64(width), plan.totals, np.int32(plan.mean), numbers, plan.values,
                  self._squared),
@@ -303,20 +363,21 @@ class Rows:
         if plan.run is None:
             return
         n, width = plan.values.shape
-        parameter, *states = self._arrays
         plan.run(
-            (-(-n * plan.of.lanes // BLOCK),),
-            (BLOCK,),
+            (-(-n * plan.of.lanes // THREADS),),
+            (THREADS,),
             (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
              np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
              np.float64(plan.most), self._skipped, np.int64(first), numbers, *self._layout,
-             plan.values, parameter, *states),
+             plan.values, *self._arrays, *self._key),
         )  # fmt: skip
 
     def _elements(self, values: Any) -> int:
         """Of one access: 16 bytes where that is legal for every row of every array."""
+        if self._formats.block or self._strided:
+            return 1
+        elements = ACCESS // self._formats.itemsize
         wide = [array for array in self._arrays if array.shape == self._arrays[0].shape]
-        row = self._width * values.itemsize
-        whole = not self._strided and row % ACCESS == 0
+        whole = self._width % elements == 0
         legal = whole and all(array.data.ptr % ACCESS == 0 for array in (values, *wide))
-        return ACCESS // values.itemsize if legal else 1
+        return elements if legal else 1

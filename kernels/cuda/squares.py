@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
+from ..codec import needed
+from ..formats import Format, Named
 from ..numbers import SCALE
 from ..spans import Spans
 from ..summation import LANES, SPAN
@@ -25,18 +25,19 @@ extern "C" __global__ void %(name)s(
     const long long *__restrict__ layout, const double *__restrict__ numbers, double *partial
 ) {
     using namespace gpuadapt;
+    typedef number<%(type)s> T;
     __shared__ double lanes[%(lanes)d];
     const long long a = spans[3 * (long long)blockIdx.x];
     const long long start = spans[3 * (long long)blockIdx.x + 1];
     const long long end = start + spans[3 * (long long)blockIdx.x + 2];
-    number<%(type)s> scale;
+    T scale;
     ieee::narrow(numbers[%(scale)d], scale.value);
     number<double> own = 0.0;
     if (addresses[a] != 0) {
-        const %(type)s *x = in_global(reinterpret_cast<const %(type)s *>(addresses[a]));
+        const %(kept)s *x = in_global(reinterpret_cast<const %(kept)s *>(addresses[a]));
 #pragma unroll 4
         for (long long j = start + threadIdx.x; j < end; j += %(lanes)d) {
-            const number<double> value = ieee::widen((number<%(type)s>(x[%(at)s]) / scale).value);
+            const number<double> value = ieee::widen((T(%(load)s) / scale).value);
             own = own + %(term)s;
         }
     }
@@ -55,14 +56,19 @@ extern "C" __global__ void %(name)s(
 """Without a layout an array has no gaps."""
 
 
-def source(dtype: np.dtype, strided: bool = False, squared: bool = True) -> str:
+def source(
+    compute: str, form: Format, strided: bool = False, squared: bool = True
+) -> str:
     """The kernel as CuPy receives it."""
-    return text.PREAMBLE + PLACE + _SQUARES % {
+    ((_, kept),) = form.parts
+    at = "x[place(layout, 0, j)]" if strided else "x[j]"
+    return text.PREAMBLE + text.codecs(needed(form.codecs)) + PLACE + _SQUARES % {
         "name": _name(squared),
-        "type": TYPES[str(dtype)],
+        "type": TYPES[compute],
+        "kept": TYPES[kept],
+        "load": Named("x", form, ("x",), 0).load(compute, [at]),
         "lanes": LANES,
         "scale": SCALE,
-        "at": "place(layout, 0, j)" if strided else "j",
         "term": "value * value" if squared else "value",
     }  # fmt: skip
 
@@ -72,23 +78,30 @@ def _name(squared: bool) -> str:
 
 
 @cache
-def kernel(dtype: np.dtype, strided: bool = False, squared: bool = True) -> Callable[..., None]:
+def kernel(
+    compute: str, form: Format, strided: bool = False, squared: bool = True
+) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(dtype, strided, squared), _name(squared))
+    return text.built(source(compute, form, strided, squared), _name(squared))
 
 
 class Squares:
-    """Sums of squares (or sums) of arrays of one element type, given their sizes.
+    """Sums of squares (or sums) of arrays of one format, given their sizes.
 
     ``layout`` is for one array with gaps; see `text.PLACE`.
     """
 
     def __init__(
-        self, dtype: np.dtype, sizes: Sequence[int], layout: Any = None, squared: bool = True
+        self,
+        compute: str,
+        form: Format,
+        sizes: Sequence[int],
+        layout: Any = None,
+        squared: bool = True,
     ) -> None:
         import cupy
 
-        self._kernel = kernel(dtype, layout is not None, squared)
+        self._kernel = kernel(compute, form, layout is not None, squared)
         table = Spans(sizes, SPAN).table
         self._spans = cupy.asarray(table)
         self._layout = self._spans if layout is None else layout

@@ -9,11 +9,20 @@ tests do) the operators are the language's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from ..codec import Codec
+from ..formats import Named
 from ..rule import Rule
 
-TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long"}
+TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int32": "int",
+    "int64": "long long",
+    "uint8": "unsigned char",
+    "uint16": "unsigned short",
+}
 
 OPTIONS = ("--fmad=false",)
 """For what stands outside `number`: nothing may be contracted anywhere."""
@@ -87,11 +96,15 @@ __device__ inline double widen(double a) { return a; }
 __device__ inline void narrow(double a, double &r) { r = a; }
 }
 
+__device__ inline void convert(float a, double &r) { r = ieee::widen(a); }
+__device__ inline void convert(double a, float &r) { ieee::narrow(a, r); }
+
 template <typename F>
 struct number {
     F value;
     number() = default;
     __device__ number(F v) : value(v) {}
+    template <typename G> explicit __device__ number(number<G> o) { convert(o.value, value); }
     __device__ number operator-() const { return ieee::negate(value); }
     __device__ number operator+(number o) const { return ieee::add(value, o.value); }
     __device__ number operator-(number o) const { return ieee::subtract(value, o.value); }
@@ -105,10 +118,10 @@ struct number {
     __device__ bool operator!=(number o) const { return ieee::not_equal(value, o.value); }
 };
 
-// What one access loads or stores.
+// What one access, or a few of 16 bytes, loads or stores.
 template <typename F, int N>
-struct alignas(N * sizeof(F)) pack {
-    number<F> at[N];
+struct alignas(N * sizeof(F) < 16 ? N * sizeof(F) : 16) pack {
+    F at[N];
 };
 
 // A pointer that has come from a table: the compiler knows only then that it is to global memory.
@@ -120,6 +133,19 @@ template <typename T> __device__ inline T *in_global(T *p) {
 #else
 template <typename T> inline T *in_global(T *p) { return p; }
 #endif
+
+// The words that loads and stores are written in, see codec.py.
+typedef unsigned int U;
+typedef number<float> S;
+typedef number<double> D;
+#ifdef __CUDACC_RTC__
+__device__ inline U bits(S x) { return __float_as_uint(x.value); }
+__device__ inline S real(U x) { return __uint_as_float(x); }
+#else
+inline U bits(S x) { U r; __builtin_memcpy(&r, &x, 4); return r; }
+inline S real(U x) { S r; __builtin_memcpy(&r, &x, 4); return r; }
+#endif
+__device__ inline U truncated(S x) { return U(x.value); }
 
 template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
 template <typename T> __device__ inline T abs(T x) { return ieee::magnitude(x.value); }
@@ -183,6 +209,36 @@ def function(rule: Rule) -> str:
             "}",
         ]
     )
+
+
+def codecs(given: Sequence[Codec]) -> str:
+    """Loads and stores as device functions."""
+    return "".join(f"\n{codec.cuda}\n" for codec in given)
+
+
+def loads(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -> list[str]:
+    """Lines that make numbers, ``<name>_n``, of elements in memory."""
+    lines = []
+    for one in arguments:
+        elements = [at(array) for array in one.arrays]
+        if one.form.block:
+            elements[1] = f"{one.name}_base"
+        lines.append(f"T {one.name}_n = {one.load(compute, elements)};")
+    return lines
+
+
+def stores(
+    arguments: Sequence[Named], compute: str, at: Callable[[str], str]
+) -> list[str]:
+    """Lines that write ``<name>_n`` to memory."""
+    lines = []
+    for one in arguments:
+        elements = [at(array) for array in one.arrays]
+        texts = one.store(compute, elements, f"{one.name}_n")
+        for place, text, (_, dtype) in zip(elements, texts, one.form.parts, strict=True):
+            value = ".value" if dtype.startswith("float") else ""
+            lines.append(f"{place} = {text}{value};")
+    return lines
 
 
 def coefficients(rule: Rule, first: str, ctype: str) -> str:

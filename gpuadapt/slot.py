@@ -1,0 +1,203 @@
+"""A slot: one parameter, its states, and the updates bound to both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels.formats import PLAIN, Formats, Operand
+from gpuadapt.kernels.rule import Rule
+
+from . import storage
+from .arrays import (
+    Memory,
+    bits_of,
+    copied,
+    kind_of,
+    namespace,
+    new_zeros,
+    on_device,
+    plain,
+    zeros_like,
+)
+from .errors import GradientError, ParameterError, RowIndexError
+from .launch import RowUpdate, Update, bind, bind_rows, update_once
+from .rowgrad import RowGrad
+
+
+class Slot:
+    """One parameter: its array, its states and the updates bound to both."""
+
+    def __init__(
+        self,
+        name: str,
+        array: Any,
+        backend: str,
+        group: int,
+        rule: Rule,
+        settings: Mapping[str, Any],
+        initial: Mapping[str, float],
+        memory: Memory,
+    ) -> None:
+        self.name = name
+        # Of NumPy's a view, so that nobody else can change its shape.
+        self.array = plain(array).view() if backend == "cpu" else array
+        self.backend = backend
+        self.group = group
+        """Its number, not the group itself: a cycle would keep the arrays alive."""
+        self.kind = type(self.array)
+        self.element = kind_of(self.array) or ""
+        self.shape = self.array.shape
+        self.formats = storage.formats_of(rule, name, self.element, settings, initial)
+        """For a gradient of the parameter's element type."""
+        self.dtype = np.dtype(self.formats.compute)
+        """The type of arithmetic."""
+        # Blocks and random bits go by C's order.
+        self.ordered = self.formats.random or self.formats.block
+        by_row = rule.rowwise.row_states if settings["rowwise"] else ()
+        self.states: dict[str, Any] = {}
+        for number, (state, form) in enumerate(
+            zip(rule.states, self.formats.states, strict=True), start=1
+        ):
+            value = initial.get(state, 0.0)
+            if state in by_row:
+                made = new_zeros(self.shape[:1], self.dtype, self.array)
+                storage.fill(made, value)
+            else:
+                order = "C" if self.ordered else "K"
+                made = storage.new_state(form, self.array, backend, value, order, memory, number)
+            self.states[state] = made
+        self.beside = storage.companions(self.array, self.formats.parameter)
+        """What is kept of the parameter besides its 16 bits, by name."""
+        if taken := set(self.beside) & set(self.states):
+            raise ParameterError(f"parameter {name!r}: the rule has a state {min(taken)!r} itself")
+        self.key = storage.key_of(settings["seed"], name)
+        self.updates = 0
+        """How many there were, up to where `Steps` has last settled."""
+        # None until they are needed: nothing is compiled before.
+        self._dense: tuple[Rule, str, Update] | None = None
+        self._rows: tuple[Rule, str, RowUpdate] | None = None
+        self._skipped = 0
+        self._numbers: Any = None
+
+    @property
+    def arrays(self) -> list[Any]:
+        """Of the parameter and the states, as kernels see them."""
+        return storage.memory_of(self.array, self.beside, self.states)
+
+    @property
+    def operand(self) -> Operand:
+        """What an update works on."""
+        return Operand(self.arrays, self.key, storage.width_of(self.shape))
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Everything that a resumed run needs: the states, and what is beside the parameter."""
+        return self.states | self.beside
+
+    @property
+    def kept_arrays(self) -> dict[str, Any]:
+        """The same as arrays: of a quantized state ``m`` there are "m.codes" and "m.scales"."""
+        return storage.arrays_of(self.kept)
+
+    def formats_for(self, element: str) -> Formats:
+        """The formats with gradients of an element type."""
+        return self.formats._replace(gradient=PLAIN[element])
+
+    def bound(self, rule: Rule, element: str) -> Update:
+        """The update by a rule of this slot's arrays, from a gradient of any strides."""
+        if self._dense is None or self._dense[:2] != (rule, element):
+            update = bind(rule, self.backend, self.formats_for(element), self.operand)
+            self._dense = rule, element, update
+        return self._dense[2]
+
+    def bound_rows(self, rule: Rule, element: str) -> RowUpdate:
+        """As `bound`, of rows.
+
+        Raises
+        ------
+        GradientError
+            Rows share scales.
+        """
+        if self._rows is None or self._rows[:2] != (rule, element):
+            width = int(np.prod(self.shape[1:], dtype=np.int64))
+            if self.formats.block and storage.width_of(self.shape) != width:
+                raise GradientError(
+                    f"gradient of {self.name!r}: rows of {width} elements share scales with others "
+                    f"where states have 8 bits: that takes rows of {storage.NARROW}, or another "
+                    "state_dtype"
+                )
+            update = bind_rows(rule, self.backend, self.formats_for(element), self.operand)
+            self._skipped = self.skipped
+            self._rows = rule, element, update
+        return self._rows[2]
+
+    @property
+    def skipped(self) -> int:
+        """Gradient rows that were out of range and left out."""
+        return self._skipped + (self._rows[2].skipped if self._rows else 0)
+
+    def rows_of(self, grad: Any) -> RowGrad:
+        """A gradient as rows; a dense one has every row once."""
+        if isinstance(grad, RowGrad):
+            return grad
+        grad = grad.reshape(self.shape or (1,))
+        if self._numbers is None:
+            with on_device(self.array):
+                self._numbers = namespace(self.backend).arange(len(grad))
+        return RowGrad(self._numbers, grad)
+
+    def rate(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
+        """A new array with the effective rates, by the rule that computes them."""
+        order = "C" if self.ordered else "K"
+        result = zeros_like(self.array, self.backend, self.dtype, order)
+        states = {
+            name: state if state.shape == self.shape else self._spread(state)
+            for name, state in self.states.items()
+        }
+        plain_ = PLAIN[self.formats.compute]
+        formats = self.formats._replace(parameter=plain_, gradient=plain_)
+        operand = self.operand._replace(arrays=storage.memory_of(result, {}, states))
+        update_once(rule, self.backend, formats, operand, result, coefficients)
+        return result
+
+    def _spread(self, state: Any) -> Any:
+        """A state that has one number for each row, as one that has them all."""
+        wide = state.reshape(self.shape[:1] + (1,) * (len(self.shape) - 1))
+        return copied(namespace(self.backend).broadcast_to(wide, self.shape))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has arrays of its own: the bound kernels are not for them.
+        return self.__dict__ | {
+            "_dense": None,
+            "_rows": None,
+            "_numbers": None,
+            "_skipped": self.skipped,
+        }
+
+
+def prepare_rows(
+    slot: Slot, rule: Rule, grad: Any, skips: bool, most: float
+) -> tuple[RowUpdate, Any]:
+    """The update of a parameter by rows, and what it is to be called with.
+
+    ``skips`` says whether rows that are out of range are left out, ``most`` how long a row's
+    gradient may be.
+
+    Raises
+    ------
+    RowIndexError
+        Rows are out of range, and are not to be skipped.
+    GradientError
+    """
+    rows = slot.rows_of(grad)
+    update = slot.bound_rows(rule, kind_of(rows.values) or "")
+    try:
+        plan = update.prepare(
+            rows.rows, bits_of(rows.values), rows.duplicates, rows.count, skips, most
+        )
+    except RowIndexError as error:
+        raise RowIndexError(f"gradient of {slot.name!r}: {error}") from None
+    return update, plan

@@ -1,0 +1,197 @@
+"""How a parameter and its states are kept: formats, by settings, and memory for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels import codecs
+from gpuadapt.kernels.formats import (
+    BLOCK,
+    KAHAN,
+    MASTER,
+    NEAREST,
+    PLAIN,
+    SHORT,
+    SIGNED8,
+    SPLIT,
+    STOCHASTIC,
+    UNSIGNED8,
+    Format,
+    Formats,
+)
+from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.signs import differences, not_negative
+
+from .arrays import (
+    Memory,
+    bits_of,
+    copy_into,
+    kind_dtype,
+    kind_of,
+    new_zeros,
+    on_device,
+    to_host,
+    zeros_like,
+)
+from .errors import HyperparameterError, ParameterError
+from .hyperparameters import INTERVALS
+from .quantized import Quantized
+
+NARROW = 8
+"""Elements of a row from which it has scales of its own: for fewer they would cost more than
+16 bits take, so that blocks go on through the whole array."""
+
+
+def formats_of(
+    rule: Rule, name: str, kind: str, settings: Mapping[str, Any], initial: Mapping[str, float]
+) -> Formats:
+    """The formats of a parameter of an element type, with a gradient of that type too.
+
+    Raises
+    ------
+    HyperparameterError, ParameterError
+    """
+    compute = "float64" if kind == "float64" else "float32"
+    by_row = rule.rowwise.row_states if settings["rowwise"] else ()
+    wanted = settings["state_dtype"]
+    kinds = dict.fromkeys(rule.states, compute)
+    if isinstance(wanted, Mapping):
+        kinds |= {state: kept for state, kept in wanted.items() if kept is not None}
+    elif wanted is not None:
+        kinds |= {state: wanted for state in rule.states if state not in by_row}
+    positive = not_negative(rule.program, INTERVALS)
+    states = []
+    for state, kept in kinds.items():
+        if state in by_row and kept != compute:
+            raise HyperparameterError(
+                f"state_dtype: {state!r} has one number for each row, in {compute}"
+            )
+        if kept == "float64" and compute != "float64":
+            raise HyperparameterError(
+                f"state_dtype: got 'float64' for {state!r} of {name!r}, whose arithmetic is float32"
+            )
+        if kept in (*SHORT, "8bit") and differences(rule.program, INTERVALS):
+            raise HyperparameterError(
+                f"state_dtype: {rule.name!r} takes the root of a difference of states, which "
+                f"{kept} would make negative"
+            )
+        unsigned = state in positive and initial.get(state, 0.0) >= 0
+        eight = UNSIGNED8 if unsigned else SIGNED8
+        states.append(eight if kept == "8bit" else (PLAIN | STOCHASTIC)[kept])
+    return Formats(compute, _parameter(name, kind, settings), PLAIN[kind], tuple(states))
+
+
+def _parameter(name: str, kind: str, settings: Mapping[str, Any]) -> Format:
+    """The format of a parameter; types of 32 and 64 bits need no help."""
+    master, rounding = settings["master"], settings["rounding"]
+    if kind not in SHORT:
+        return PLAIN[kind]
+    if master == "split":
+        if kind != "bfloat16":
+            raise ParameterError(
+                f"parameter {name!r}: {kind} is no half of a float32, master='split' is for "
+                "bfloat16; master='float32' keeps a copy"
+            )
+        return SPLIT
+    if master == "float32":
+        return MASTER[kind]
+    return {"nearest": NEAREST, "stochastic": STOCHASTIC, "kahan": KAHAN}[rounding][kind]
+
+
+def key_of(seed: int, name: str) -> int:
+    """64 bits for a parameter, whatever its place among others."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def width_of(shape: tuple[int, ...]) -> int:
+    """Elements of a row, if rows have scales of their own, otherwise of the whole array."""
+    size = int(np.prod(shape, dtype=np.int64))
+    row = int(np.prod(shape[1:], dtype=np.int64))
+    return row if len(shape) > 1 and row >= NARROW else size
+
+
+def companions(array: Any, form: Format) -> dict[str, Any]:
+    """What is kept beside a parameter, by name: of what 16 bits leave out, none yet."""
+    found = {part: new_zeros(array.shape, np.dtype(dtype), array) for part, dtype in form.parts[1:]}
+    if "master" in found:
+        copy_into(found["master"], decoded(array))
+    return found
+
+
+def decoded(array: Any) -> np.ndarray:
+    """An array's or a quantized state's numbers, as NumPy's float32 or float64."""
+    if isinstance(array, Quantized):
+        return array.decoded()
+    kind, host = kind_of(array), to_host(bits_of(array))
+    if kind in SHORT:
+        load = getattr(codecs, f"{kind}_load").function
+        numbers: np.ndarray = load(host.astype(np.uint32))
+        return numbers.reshape(host.shape)
+    return host
+
+
+def new_state(
+    form: Format, array: Any, backend: str, initial: float, order: str, memory: Memory, number: int
+) -> Any:
+    """Memory for a state, each element a number: an array or `Quantized`."""
+    if form.block:
+        width = width_of(array.shape)
+        rows = array.size // width if array.size else 0
+        codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
+        scales = new_zeros((rows, -(-width // BLOCK)), np.dtype(np.float32), array)
+        made = Quantized(codes, scales, form is SIGNED8)
+        scale, code = _encoded(form, initial)
+        fill(scales, scale)
+        if initial:
+            fill(codes, code)
+        return made
+    state = zeros_like(array, backend, kind_dtype(element(form), backend), order, memory, number)
+    if initial:  # zeros are memory that nobody has touched yet
+        fill(state, initial)
+    return state
+
+
+def element(form: Format) -> str:
+    """The element type of a format's first array, as users see it."""
+    return form.name.split(",")[0]
+
+
+def fill(array: Any, value: float) -> None:
+    """Make every element of an array a number."""
+    kind = kind_of(array)
+    code: float = value
+    if kind in SHORT:
+        code = int(getattr(codecs, f"{kind}_store").function(np.float32(value)))
+    with on_device(array):
+        bits_of(array).fill(code)
+
+
+def _encoded(form: Format, value: float) -> tuple[float, int]:
+    """The scale and the code of a block of equal numbers."""
+    x, half = np.float32(value), np.uint32(2**31)
+    scale = getattr(codecs, f"{form.block}_scale").function(np.abs(x).view(np.uint32))
+    base = getattr(codecs, f"{form.block}_base").function(scale)
+    with np.errstate(over="ignore"):  # of numbers, unlike arrays, NumPy says when they wrap around
+        code = getattr(codecs, f"{form.block}_random").function(x, base, half)
+    return float(scale), int(code)
+
+
+def arrays_of(states: Mapping[str, Any]) -> dict[str, Any]:
+    """States by name, quantized ones as two arrays."""
+    found: dict[str, Any] = {}
+    for name, one in states.items():
+        if isinstance(one, Quantized):
+            found |= {f"{name}.codes": one.codes, f"{name}.scales": one.scales}
+        else:
+            found[name] = one
+    return found
+
+
+def memory_of(parameter: Any, beside: Mapping[str, Any], states: Mapping[str, Any]) -> list[Any]:
+    """The arrays of an `Operand`, as kernels see them."""
+    return [bits_of(array) for array in (parameter, *arrays_of({**beside, **states}).values())]

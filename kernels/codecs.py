@@ -1,0 +1,202 @@
+# ruff: noqa: F821
+"""How numbers of 16 and 8 bits are read and written, in the language of `codec`.
+
+A stochastic store takes 32 random bits: 0 rounds towards zero, ``2^31`` to the nearest (ties
+away from zero), and over all of them the mean is the number itself.
+"""
+
+from __future__ import annotations
+
+from .codec import codec
+
+
+@codec
+def bfloat16_load(code: U) -> S:
+    """The upper half of a float32."""
+    return real(code << 16)
+
+
+@codec
+def bfloat16_store(x: S) -> U:
+    """To the nearest, ties to even."""
+    code = bits(x)
+    code = (code + 0x7FFF + ((code >> 16) & 1)) >> 16
+    return where(x != x, 0x7FC0, code)
+
+
+@codec
+def bfloat16_random(x: S, random: U) -> U:
+    """Stochastic."""
+    return where(x != x, 0x7FC0, (bits(x) + (random >> 16)) >> 16)
+
+
+@codec
+def bfloat16_rest(x: S) -> U:
+    """What `bfloat16_store` leaves out."""
+    return bfloat16_store(x - bfloat16_load(bfloat16_store(x)))
+
+
+@codec
+def split_load(high: U, low: U) -> S:
+    """A float32 from its nearest bfloat16 and its lower half."""
+    return real((high << 16) + low - ((low & 0x8000) << 1))
+
+
+@codec
+def split_high(x: S) -> U:
+    """The nearest bfloat16, ties away from zero, so that the lower half says which way it went."""
+    return where(x != x, 0x7FC0, (bits(x) + 0x8000) >> 16)
+
+
+@codec
+def split_low(x: S) -> U:
+    """The lower half."""
+    return where(x != x, 0, bits(x) & 0xFFFF)
+
+
+@codec
+def float16_load(code: U) -> S:
+    """Exponents from 5 bits to 8; subnormal ones are multiples of 2^-24."""
+    code = code & 0xFFFF
+    shifted = (code & 0x7FFF) << 13
+    x = where(shifted < 0x00800000, S(code & 0x3FF) * 5.9604644775390625e-08,
+              real(shifted + 0x38000000))
+    x = where(shifted < 0x0F800000, x, real(shifted + 0x70000000))
+    return real(bits(x) | ((code & 0x8000) << 16))
+
+
+@codec
+def float16_store(x: S) -> U:
+    """To the nearest, ties to even; beside 0.5 a float32's last place is 2^-24."""
+    sign = (bits(x) >> 16) & 0x8000
+    size = bits(x) & 0x7FFFFFFF
+    code = where(size < 0x38800000, bits(real(size) + 0.5) - 0x3F000000,
+                 (size + 0xFFF + ((size >> 13) & 1) - 0x38000000) >> 13)
+    code = where(size < 0x47800000, code, 0x7C00)
+    return where(x != x, 0x7E00, code) | sign
+
+
+@codec
+def float16_random(x: S, random: U) -> U:
+    """Stochastic."""
+    sign = (bits(x) >> 16) & 0x8000
+    size = bits(x) & 0x7FFFFFFF
+    small = where(size < 0x38800000, real(size), 0.0) * 16777216.0
+    whole = truncated(small)
+    more = where(S(random >> 8) * 5.9604644775390625e-08 < small - S(whole), 1, 0)
+    code = where(size < 0x38800000, whole + more, (size - 0x38000000 + (random >> 19)) >> 13)
+    code = where(size < 0x47800000, code, 0x7C00)
+    return where(x != x, 0x7E00, code) | sign
+
+
+@codec
+def float16_rest(x: S) -> U:
+    """What `float16_store` leaves out."""
+    return float16_store(x - float16_load(float16_store(x)))
+
+
+# Numbers of 8 bits have 3 of a mantissa and share a scale, a power of two. Code 0 is zero; the
+# others are (1 + f / 8) 2^e scale, with f and e from the code's bits, the largest e being 0.
+# "base" has the bits of code 0 as if it were such a number, so that codes and the bits of
+# float32 differ by a shift and an addition. In a block with an infinity or NaN all are NaN.
+
+
+@codec
+def signed8_scale(largest: U) -> S:
+    """From the bits of a block's largest magnitude; what rounds up to 2 needs the next one."""
+    power = (largest + 0xFFFFF) & 0x7F800000
+    power = where(power < 0x14000000, 0x14000000, power)
+    return real(where(largest < 0x7F800000, power, 0x7FC00000))
+
+
+@codec
+def signed8_base(scale: S) -> U:
+    """Sign, 4 bits of exponent."""
+    return where(scale != scale, 0x7F900000, bits(scale) - 0x07800000)
+
+
+@codec
+def signed8_load(code: U, base: U) -> S:
+    """A number from its code."""
+    size = code & 0x7F
+    return real(where(size == 0, 0, (size << 20) + base) | ((code & 0x80) << 24))
+
+
+@codec
+def signed8_random(x: S, base: U, random: U) -> U:
+    """Stochastic, also between zero and the smallest number."""
+    size = bits(x) & 0x7FFFFFFF
+    least = base + 0x00100000
+    few = where(S(random >> 8) * (real(least) * 5.9604644775390625e-08) < real(size), 1, 0)
+    code = where(size < least, few, (size - base + (random >> 12)) >> 20)
+    return where(base == 0x7F900000, 1, code) | ((bits(x) >> 24) & 0x80)
+
+
+@codec
+def unsigned8_scale(largest: U) -> S:
+    """As `signed8_scale`."""
+    power = (largest + 0xFFFFF) & 0x7F800000
+    power = where(power < 0x1C000000, 0x1C000000, power)
+    return real(where(largest < 0x7F800000, power, 0x7FC00000))
+
+
+@codec
+def unsigned8_base(scale: S) -> U:
+    """5 bits of exponent."""
+    return where(scale != scale, 0x7F900000, bits(scale) - 0x0F800000)
+
+
+@codec
+def unsigned8_load(code: U, base: U) -> S:
+    """A number from its code."""
+    return real(where(code == 0, 0, (code << 20) + base))
+
+
+@codec
+def unsigned8_random(x: S, base: U, random: U) -> U:
+    """As `signed8_random`."""
+    size = bits(x) & 0x7FFFFFFF
+    least = base + 0x00100000
+    few = where(S(random >> 8) * (real(least) * 5.9604644775390625e-08) < real(size), 1, 0)
+    code = where(size < least, few, (size - base + (random >> 12)) >> 20)
+    return where(base == 0x7F900000, 1, code)
+
+
+@codec
+def larger(largest: U, x: S) -> U:
+    """The bits of the larger magnitude; NaN is the largest."""
+    size = bits(x) & 0x7FFFFFFF
+    return where(largest < size, size, largest)
+
+
+# Random bits: a hash of the element's number with two keys, which are hashes of the
+# parameter's seed and the step, with the multipliers and shifts that Wellons'
+# hash-prospector found to have the least bias of all 32-bit hashes of two rounds ("lowbias32").
+
+
+@codec
+def scrambled(x: U) -> U:
+    """A hash of 32 bits."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@codec
+def key_of(seed: U, step: U) -> U:
+    """One of the two keys of a parameter in a step."""
+    return scrambled(scrambled(seed) + step)
+
+
+@codec
+def key_on(key: U, page: U) -> U:
+    """The second key, where the number of an element has more than 32 bits: its upper ones."""
+    return key + page * 0x9E3779B9
+
+
+@codec
+def random_bits(element: U, first: U, second: U) -> U:
+    """The bits of an element, by its lower 32 bits and the two keys."""
+    x = element + first
+    x = (x ^ (x >> 16)) * 0x7FEB352D ^ second
+    return (x ^ (x >> 15)) * 0x846CA68B

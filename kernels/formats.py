@@ -1,0 +1,227 @@
+"""How the numbers of an update are kept in memory: a load and a store, and nothing a rule knows.
+
+Arithmetic is in the *compute type*, ``T`` in the text of kernels: float64 for parameters of
+float64, otherwise float32 (``S``). A format has one or more arrays in memory, its parts; a load
+makes a number of what they hold, a store gives each of them what it is to hold. Its text is the
+same on both backends, as that of rules is; see `gpuadapt.kernels.codecs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import codecs
+from .codec import Codec, needed
+from .rule import Rule
+
+BLOCK = 256
+"""Elements that share a scale, of 8-bit formats."""
+
+DRAWN = 0x93D765DD
+"""An element's random bits for its n-th array are the hash times this to the n-th: a multiplier of
+good lattices (Steele & Vigna, Computationally easy, spectrally good multipliers, 2022)."""
+
+
+class Format(NamedTuple):
+    """A way to keep numbers."""
+
+    name: str
+    parts: tuple[tuple[str, str], ...]
+    """Name ("" for the first) and element type in memory of each array."""
+    load: str
+    """An expression; {0}, {1}: elements of the parts."""
+    store: tuple[str, ...]
+    """One for each part; {x}: the number, {r}: random bits."""
+    codecs: tuple[Codec, ...] = ()
+    random: bool = False
+    block: str = ""
+    """Of an 8-bit format, how the names of its codecs begin: {0} is then a code, {1} the base."""
+
+
+def _plain(dtype: str, cast: str) -> Format:
+    return Format(dtype, (("", dtype),), f"{cast}({{0}})", (f"{cast}({{x}})",))
+
+
+FLOAT32, FLOAT64 = _plain("float32", "S"), _plain("float64", "D")
+
+SHORT = ("bfloat16", "float16")
+"""Types of 16 bits; kernels see the bits."""
+
+
+def _short(name: str, random: bool) -> Format:
+    load, store = (
+        getattr(codecs, f"{name}_{what}") for what in ("load", "random" if random else "store")
+    )
+    given = ", {r}" if random else ""
+    return Format(
+        f"{name}, stochastic" if random else name,
+        (("", "uint16"),),
+        f"{name}_load(U({{0}}))",
+        (f"{store.name}(S({{x}}){given})",),
+        (load, store),
+        random,
+    )
+
+
+def _kahan(name: str) -> Format:
+    """A number and, in 16 bits too, what rounding left out of it."""
+    load, store, rest = (getattr(codecs, f"{name}_{what}") for what in ("load", "store", "rest"))
+    return Format(
+        f"{name}, kahan",
+        (("", "uint16"), ("compensation", "uint16")),
+        f"({name}_load(U({{0}})) + {name}_load(U({{1}})))",
+        (f"{name}_store(S({{x}}))", f"{name}_rest(S({{x}}))"),
+        (load, store, rest),
+    )
+
+
+def _master(name: str) -> Format:
+    """A copy in float32, which is what the rule sees; the parameter is only written."""
+    return Format(
+        f"{name}, master",
+        (("", "uint16"), ("master", "float32")),
+        "S({1})",
+        (f"{name}_store(S({{x}}))", "S({x})"),
+        (getattr(codecs, f"{name}_store"),),
+    )
+
+
+SPLIT = Format(
+    "bfloat16, split",
+    (("", "uint16"), ("low", "uint16")),
+    "split_load(U({0}), U({1}))",
+    ("split_high(S({x}))", "split_low(S({x}))"),
+    (codecs.split_load, codecs.split_high, codecs.split_low),
+)
+
+
+def _eight(prefix: str) -> Format:
+    names = ("load", "random", "scale", "base")
+    return Format(
+        f"8bit, {prefix.removesuffix('8')}",
+        (("", "uint8"), ("scale", "float32")),
+        f"{prefix}_load(U({{0}}), {{1}})",
+        (f"{prefix}_random(S({{x}}), {{1}}, {{r}})",),
+        (*(getattr(codecs, f"{prefix}_{name}") for name in names), codecs.larger),
+        True,
+        prefix,
+    )
+
+
+SIGNED8, UNSIGNED8 = _eight("signed8"), _eight("unsigned8")
+
+NEAREST, STOCHASTIC = (
+    {name: _short(name, random) for name in SHORT} for random in (False, True)
+)
+KAHAN = {name: _kahan(name) for name in SHORT}
+MASTER = {name: _master(name) for name in SHORT}
+
+PLAIN = {"float32": FLOAT32, "float64": FLOAT64, **NEAREST}
+"""Formats of one array and no choice: those of gradients."""
+
+
+class Formats(NamedTuple):
+    """The formats of an update."""
+
+    compute: str
+    """ "float32" or "float64"."""
+    parameter: Format
+    gradient: Format
+    states: tuple[Format, ...]
+
+    @property
+    def updated(self) -> tuple[Format, ...]:
+        """Of the parameter and the states."""
+        return (self.parameter, *self.states)
+
+    @property
+    def every(self) -> tuple[Format, ...]:
+        """In the order of a rule's arguments."""
+        return (self.parameter, self.gradient, *self.states)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether there is one element type, that of the arithmetic."""
+        return all(one == PLAIN[self.compute] for one in self.every)
+
+    @property
+    def random(self) -> bool:
+        """Whether random bits are needed."""
+        return any(one.random for one in self.updated)
+
+    @property
+    def block(self) -> bool:
+        """Whether elements share scales."""
+        return any(one.block for one in self.updated)
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """All that the text of loads and stores calls, each after what it calls."""
+        given = [codec for one in self.every for codec in one.codecs]
+        if self.random:
+            given += [codecs.key_of, codecs.key_on, codecs.random_bits]
+        return needed(tuple(given))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of the smallest element."""
+        return min(np.dtype(dtype).itemsize for one in self.every for _, dtype in one.parts)
+
+
+def uniform(rule: Rule, dtype: np.dtype) -> Formats:
+    """One element type for everything."""
+    plain = PLAIN[str(dtype)]
+    return Formats(str(dtype), plain, plain, (plain,) * len(rule.states))
+
+
+class Operand(NamedTuple):
+    """What is updated by one gradient: the arrays of a parameter and its states."""
+
+    arrays: Sequence[Any]
+    """The parts of the parameter, then those of each state; one element type each."""
+    key: int = 0
+    """64 bits that nobody else's random bits depend on."""
+    width: int = 0
+    """Elements of a row, if blocks do not cross rows; otherwise of the whole array."""
+
+
+class Named(NamedTuple):
+    """An argument of a rule as a kernel has it."""
+
+    name: str
+    form: Format
+    arrays: tuple[str, ...]
+    """The names of its arrays."""
+    draw: int
+    """Which of the draws of an element are its own."""
+
+    def load(self, compute: str, at: Sequence[str]) -> str:
+        """The number, from the elements (of the 8-bit formats: the code and the base)."""
+        text = self.form.load.format(*at)
+        return at[0] if self.form == PLAIN[compute] else f"T({text})"
+
+    def store(self, compute: str, at: Sequence[str], value: str) -> tuple[str, ...]:
+        """What each part is to hold."""
+        if self.form == PLAIN[compute]:
+            return (value,)
+        random = f"U(random * U({pow(DRAWN, self.draw, 2**32)}))" if self.draw else "random"
+        return tuple(text.format(*at, x=value, r=random) for text in self.form.store)
+
+
+def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:
+    """The arguments of a rule in their order, with names that no rule's own can be."""
+    found, draws = [], 0
+    names = rule.program.arguments[: len(formats.every)]
+    for name, form in zip(names, formats.every, strict=True):
+        arrays = tuple(f"{name}_{part}__" if part else f"{name}_" for part, _ in form.parts)
+        found.append(Named(name, form, arrays, draws))
+        draws += form.random
+    return tuple(found)
+
+
+def blocks(size: int, width: int) -> int:
+    """How many blocks an array of so many elements has."""
+    return size // width * -(-width // BLOCK) if size else 0

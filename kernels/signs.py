@@ -1,0 +1,124 @@
+"""Which states of a rule are never negative: 8 bits of them need no sign."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterable, Mapping
+
+from .program import Program
+from .rowwise import MEAN
+
+Interval = tuple[float, float]
+
+ANYTHING: Interval = (-math.inf, math.inf)
+NOT_NEGATIVE: Interval = (0.0, math.inf)
+
+
+def not_negative(program: Program, ranges: Mapping[str, Interval]) -> frozenset[str]:
+    """The states that stay at 0 or above if all of them begin there.
+
+    Parameters
+    ----------
+    program : Program
+    ranges : mapping of str to (float, float)
+        Between what hyperparameters are; those that are not in it may be anything.
+    """
+    _, _, *states = program.arguments[: 1 + len(program.results)]
+    kept = set(states)
+    while True:
+        known = _start(program, kept)
+        for target, expression in program.lines:
+            known[target] = _interval(expression, known, ranges)
+        left = {
+            state
+            for state, result in zip(states, program.results[1:], strict=True)
+            if state in kept and _interval(result, known, ranges)[0] >= 0
+        }
+        if left == kept:
+            return frozenset(kept)
+        kept = left
+
+
+def differences(program: Program, ranges: Mapping[str, Interval]) -> bool:
+    """Whether a square root is taken of what rounded states may make negative.
+
+    As of a variance that is a difference of means. Hyperparameters that are not in ``ranges`` are
+    taken to be between 0 and 1.
+    """
+    found = {name: ranges.get(name, (0.0, 1.0)) for name in _hyperparameters(program)}
+    known = _start(program, not_negative(program, found))
+    for target, expression in [*program.lines, *(("", result) for result in program.results)]:
+        for node in ast.walk(expression):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                negative = _interval(node.args[-1], known, found)[0] < 0
+                if node.func.id == "sqrt" and negative:
+                    return True
+        known[target] = _interval(expression, known, found)
+    return False
+
+
+def _start(program: Program, kept: Iterable[str]) -> dict[str, Interval]:
+    known = dict.fromkeys(program.arguments, ANYTHING) | dict.fromkeys(kept, NOT_NEGATIVE)
+    return known | {MEAN: NOT_NEGATIVE}
+
+
+def _hyperparameters(program: Program) -> set[str]:
+    trees = [expression for _, expression in program.lines] + list(program.results)
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def _interval(
+    node: ast.expr, known: Mapping[str, Interval], ranges: Mapping[str, Interval]
+) -> Interval:
+    """Between what an expression is."""
+
+    def read(one: ast.expr) -> Interval:
+        return _interval(one, known, ranges)
+
+    match node:
+        case ast.Constant(value=value):
+            return float(value), float(value)  # type: ignore[arg-type]
+        case ast.Name(id=name):
+            return known.get(name, ANYTHING)
+        case ast.Attribute(attr=name):
+            return ranges.get(name, ANYTHING)
+        case ast.UnaryOp(operand=operand):
+            low, high = read(operand)
+            return -high, -low
+        case ast.BinOp(left=left, op=op, right=right):
+            return _operation(op, read(left), read(right))
+        case ast.Call(func=ast.Name(id=name), args=[*arguments]):
+            numbers = [one for one in arguments if not isinstance(one, ast.Compare)]
+            return _call(name, list(map(read, numbers)))
+    return ANYTHING
+
+
+def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:
+    match op:
+        case ast.Add():
+            return a[0] + b[0], a[1] + b[1]
+        case ast.Sub():
+            return a[0] - b[1], a[1] - b[0]
+        case ast.Mult():
+            products = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
+            return min(products), max(products)
+        case ast.Div() if a[0] >= 0 and b[0] >= 0:
+            return NOT_NEGATIVE
+        case ast.Pow() if a[0] >= 0:
+            return 0.0, 1.0 if a[1] <= 1 and b[0] >= 0 else math.inf
+    return ANYTHING
+
+
+def _call(name: str, given: list[Interval]) -> Interval:
+    match name:
+        case "sqrt" | "sq" | "abs":
+            return NOT_NEGATIVE
+        case "maximum":
+            return max(x[0] for x in given), max(x[1] for x in given)
+        case "minimum":
+            return min(x[0] for x in given), min(x[1] for x in given)
+        case "where":
+            return min(x[0] for x in given), max(x[1] for x in given)
+    return ANYTHING
