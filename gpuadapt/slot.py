@@ -22,7 +22,7 @@ from .arrays import (
     plain,
     zeros_like,
 )
-from .errors import GradientError, ParameterError, RowIndexError
+from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
 from .launch import RowUpdate, Update, bind, bind_rows, update_once
 from .rowgrad import RowGrad
 
@@ -58,17 +58,20 @@ class Slot:
         self.ordered = self.formats.random or self.formats.block
         by_row = rule.rowwise.row_states if settings["rowwise"] else ()
         self.states: dict[str, Any] = {}
+        order = "C" if self.ordered else "K"
         for number, (state, form) in enumerate(
             zip(rule.states, self.formats.states, strict=True), start=1
         ):
-            value = initial.get(state, 0.0)
-            if state in by_row:
-                made = new_zeros(self.shape[:1], self.dtype, self.array)
-                storage.fill(made, value)
-            else:
-                order = "C" if self.ordered else "K"
-                made = storage.new_state(form, self.array, backend, value, order, memory, number)
-            self.states[state] = made
+            self.states[state] = (
+                new_zeros(self.shape[:1], self.dtype, self.array)
+                if state in by_row
+                else storage.new_state(form, self.array, backend, order, memory, number)
+            )
+            if initial.get(state, 0.0) != 0:  # zeros are memory that nobody has touched yet
+                try:
+                    storage.fill(self.states[state], initial[state])
+                except HyperparameterError as error:
+                    raise HyperparameterError(f"initial {state}: {error}") from None
         self.beside = storage.companions(self.array, self.formats.parameter)
         """What is kept of the parameter besides its 16 bits, by name."""
         if taken := set(self.beside) & set(self.states):

@@ -136,24 +136,18 @@ def decoded(array: Any) -> np.ndarray:
 
 
 def new_state(
-    form: Format, array: Any, backend: str, initial: float, order: str, memory: Memory, number: int
+    form: Format, array: Any, backend: str, order: str, memory: Memory, number: int
 ) -> Any:
-    """Memory for a state, each element a number: an array or `Quantized`."""
-    if form.block:
-        width = width_of(array.shape)
-        rows = array.size // width if array.size else 0
-        codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
-        scales = new_zeros((rows, -(-width // BLOCK)), np.dtype(np.float32), array)
-        made = Quantized(codes, scales, form is SIGNED8)
-        scale, code = _encoded(form, initial)
-        fill(scales, scale)
-        if initial:
-            fill(codes, code)
-        return made
-    state = zeros_like(array, backend, kind_dtype(element(form), backend), order, memory, number)
-    if initial:  # zeros are memory that nobody has touched yet
-        fill(state, initial)
-    return state
+    """Memory for a state, zeros: an array or `Quantized`."""
+    if not form.block:
+        return zeros_like(array, backend, kind_dtype(element(form), backend), order, memory, number)
+    width = width_of(array.shape)
+    rows = array.size // width if array.size else 0
+    codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
+    scales = new_zeros((rows, -(-width // BLOCK)), np.dtype(np.float32), array)
+    made = Quantized(codes, scales, form is SIGNED8)
+    fill(made, 0.0)
+    return made
 
 
 def element(form: Format) -> str:
@@ -161,14 +155,33 @@ def element(form: Format) -> str:
     return form.name.split(",")[0]
 
 
-def fill(array: Any, value: float) -> None:
-    """Make every element of an array a number."""
-    kind = kind_of(array)
-    code: float = value
-    if kind in SHORT:
-        code = int(getattr(codecs, f"{kind}_store").function(np.float32(value)))
-    with on_device(array):
-        bits_of(array).fill(code)
+def fill(state: Any, value: float) -> None:
+    """Make every element of an array or a quantized state a number.
+
+    Raises
+    ------
+    HyperparameterError
+        It is infinite in the array's element type.
+    """
+    kind = "float32" if isinstance(state, Quantized) else kind_of(state) or ""
+    code, kept = value, value
+    with np.errstate(over="ignore"):
+        if kind in SHORT:
+            code = int(getattr(codecs, f"{kind}_store").function(np.float32(value)))
+            kept = float(getattr(codecs, f"{kind}_load").function(np.uint32(code)))
+        else:
+            kept = float(np.dtype(kind).type(value))
+    if not np.isfinite(kept):
+        raise HyperparameterError(f"{value!r} does not fit in {kind}")
+    if not isinstance(state, Quantized):
+        with on_device(state):
+            bits_of(state).fill(code)
+        return
+    scale, code = _encoded(SIGNED8 if state.signed else UNSIGNED8, value)
+    with on_device(state.codes):
+        state.scales.fill(scale)
+        if code:  # zeros are memory that nobody has touched yet
+            state.codes.fill(code)
 
 
 def _encoded(form: Format, value: float) -> tuple[float, int]:

@@ -302,12 +302,14 @@ def test_machine_code_is_vectorised(tmp_path):
         from cases import CASES, KINDS
         from gpuadapt.kernels.cpu import many, rows
         from gpuadapt.kernels import rules
+        from gpuadapt.kernels.formats import uniform
         named = [case for case in CASES if case.name in ("lion", "nadam", "velocity")]
         kernels = [(many, case.rule, "float32") for case in KINDS + named]
         kernels += [(many, rules.adam, "float64"), (many, rules.adadelta, "float64")]
         kernels += [(rows, rules.adagrad, "float32"), (rows, rules.adam, "float64")]
         for traversal, rule, dtype in kernels:
-            (text,) = traversal.kernel(rule, np.dtype(dtype)).inspect_asm().values()
+            formats = uniform(rule, np.dtype(dtype))
+            (text,) = traversal.kernel(rule, formats).inspect_asm().values()
             lines = (*(line for _, line in rule.lines), *rule.results)
             print(f"=== {traversal.__name__} {rule.name} {dtype}\\n{' '.join(lines)}\\n{text}")
     """

@@ -87,7 +87,7 @@ ROWS = np.zeros(2, np.int64)
         (lambda: ga.RowGrad(ROWS[:, None], GOOD), r"rows: got .* of shape \(2, 1\)"),
         (lambda: ga.RowGrad(np.ma.masked_less(ROWS, 1), GOOD), "rows: got numpy.ma"),
         (lambda: ga.RowGrad(ROWS, GOOD.tolist()), "values: got list"),
-        (lambda: ga.RowGrad(ROWS, GOOD.astype(np.float16)), "values: got NumPy float16"),
+        (lambda: ga.RowGrad(ROWS, GOOD.astype(np.uint16)), "values: got NumPy uint16"),
         (lambda: ga.RowGrad(ROWS, GOOD.astype(int)), "values: got NumPy int64"),
         (lambda: ga.RowGrad(ROWS, np.ma.masked_less(GOOD, 1)), "values: got numpy.ma"),
         (lambda: ga.RowGrad(ROWS, GOOD[:1]), r"of shape \(1, 3\), expected .* shape \(2, ...\)"),

@@ -177,7 +177,8 @@ class Run:
         def packed(names: Sequence[str], load: bool) -> list[str]:
             lines = []
             for name in names:
-                kind = f"pack<{arrays[name]}, {EACH}>"
+                constant = "const " * load
+                kind = f"{constant}pack<{arrays[name]}, {EACH}>"
                 there = f"*reinterpret_cast<{kind} *>(&{place(name, f'lane * {EACH}')})"
                 lines.append(f"{name}p = {there};" if load else f"{there} = {name}p;")
             return lines

@@ -138,13 +138,9 @@ template <typename T> inline T *in_global(T *p) { return p; }
 typedef unsigned int U;
 typedef number<float> S;
 typedef number<double> D;
-#ifdef __CUDACC_RTC__
-__device__ inline U bits(S x) { return __float_as_uint(x.value); }
-__device__ inline S real(U x) { return __uint_as_float(x); }
-#else
-inline U bits(S x) { U r; __builtin_memcpy(&r, &x, 4); return r; }
-inline S real(U x) { S r; __builtin_memcpy(&r, &x, 4); return r; }
-#endif
+union word { float number; U bits; };
+__device__ inline U bits(S x) { word w; w.number = x.value; return w.bits; }
+__device__ inline S real(U x) { word w; w.bits = x; return w.number; }
 __device__ inline U truncated(S x) { return U(x.value); }
 
 template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
