@@ -72,7 +72,9 @@ def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
     names = [f"{name}_" for name in rule.program.arguments]
     arguments = ", ".join([*names, *rule.coefficients])
     pieces = ", ".join([*(f"{name}[at:at + {BLOCK}]" for name in names), *rule.coefficients])
-    found: dict[str, Any] = {"span": module.load(rule.name, many.source(rule, uniform(rule, dtype))).span}
+    found: dict[str, Any] = {
+        "span": module.load(rule.name, many.source(rule, uniform(rule, dtype))).span
+    }
     exec(_ARITHMETIC.format(arguments=arguments, pieces=pieces, block=BLOCK), found)  # noqa: S102
     repeat, threads = found["repeat"], cpu_threads.share(size)
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.

@@ -24,7 +24,9 @@ from .errors import (
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .optimizers import *  # noqa: F403  (its __all__)
+from .quantized import Quantized
 from .rowgrad import RowGrad
+from .stats import Stats
 
 __version__ = "0.1.0"
 
@@ -38,11 +40,13 @@ __all__ = [
     "LossScale",
     "Optimizer",
     "ParameterError",
+    "Quantized",
     "RowGrad",
     "RowIndexError",
     "Rule",
     "RuleError",
     "StateError",
+    "Stats",
     "pieces",
     "presets",
     "rule",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuadapt.kernels.rule import Rule
@@ -10,7 +10,7 @@ from gpuadapt.kernels.rule import Rule
 from .arrays import Memory, check_disjoint, check_parameter, describe
 from .errors import ParameterError
 from .group import Group
-from .hyperparameters import expand
+from .hyperparameters import SETTINGS, expand
 from .slot import Slot
 
 
@@ -78,4 +78,28 @@ def are_groups(params: Any) -> bool:
         isinstance(params, (list, tuple))
         and len(params) > 0
         and all(isinstance(given, Mapping) and "params" in given for given in params)
+    )
+
+
+def shown(
+    kind: str, rule: Rule, groups: Sequence[Group], slots: Sequence[Slot], step_count: int
+) -> str:
+    """An optimizer in one line."""
+
+    def text(value: Any) -> str:
+        return getattr(value, "__name__", "<schedule>") if callable(value) else repr(value)
+
+    settings = groups[0].settings
+    usual = SETTINGS | {"params": settings["params"]}
+    changed = ", ".join(
+        f"{key}={text(value)}"
+        for key, value in settings.items()
+        if key not in usual or value != usual[key]
+    )
+    elements = sum(slot.array.size for slot in slots)
+    backends = " and ".join(sorted({slot.backend for slot in slots}))
+    return (
+        f"{kind}({rule.name}: {changed}; {len(groups)} group{'s' * (len(groups) > 1)}, "
+        f"{len(slots)} parameter{'s' * (len(slots) > 1)}, {elements:,} elements on {backends}; "
+        f"step {step_count})"
     )

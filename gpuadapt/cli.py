@@ -29,8 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare", help="train with every method: digits by a network, and word vectors"
     )
     compare.add_argument("--task", choices=TASKS, help="only this one")
+    compare.add_argument(
+        "--formats", action="store_true", help="with Adam alone, in every storage format"
+    )
     compare.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto")
-    compare.add_argument("--seeds", type=_positive, help="digits: runs per method (3)")
+    compare.add_argument(
+        "--seeds", type=_positive, help="digits, and with --formats: runs of each (3)"
+    )
     compare.add_argument("--epochs", type=_positive, help="digits: passes over the data (40)")
     compare.add_argument(
         "--corpus", type=Path, help="words: a text file or a folder of them (the standard library)"
@@ -44,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "info":
             _info()
         else:
-            from .compare import compare as run
+            from . import compare as comparison
 
+            run = comparison.compare_formats if given.formats else comparison.compare
             run(
                 (given.task,) if given.task else TASKS,
                 _choose(given.backend),
@@ -61,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    # Seeds are of both tasks where formats are compared.
     for option, task in OPTIONS.items():
+        if given.formats and option == "seeds":
+            continue
         if getattr(given, option) is not None and given.task not in (None, task):
             parser.error(f"argument --{option}: not an option of --task {given.task}")
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import describe
 from .building import build
-from .errors import BackendError, ParameterError, RuleError
-from .hyperparameters import SETTINGS, Hyperparameter, check_initial, check_rule, expand
-from .request import Last, request
+from .errors import BackendError, RuleError
+from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
+from .request import Request, request
 from .state import check, restore, snapshot
 from .steps import Steps
 from .structure import flatten
+from .view import View
 
 
-class Optimizer:
+class Optimizer(View):
     """Updates arrays in place with a rule, all of them in one fused kernel.
 
     Parameters
@@ -27,10 +27,11 @@ class Optimizer:
     rule : Rule
         A rule of `gpuadapt.rules`, or your own (see `gpuadapt.rule`).
     params : array, list of arrays, dict of name to array, or list of groups
-        NumPy or CuPy arrays of float32 or float64, of any shape and strides; they are
-        updated where they are, on the backend and device where they live. A group is a
-        dict with "params" (any of the former) and hyperparameters of its own. Parameters
-        without a name are called "0", "1", ... in order.
+        NumPy or CuPy arrays of float32, float64, float16 or bfloat16 (`ml_dtypes`; on a GPU
+        also its bits as uint16), of any shape and strides; they are updated where they are, on
+        the backend and device where they live. A group is a dict with "params" (any of the
+        former) and hyperparameters of its own. Parameters without a name are called "0", "1",
+        ... in order.
     weight_decay : float or schedule, >= 0
         Weight decay; 0 for none.
     decay : {"l2", "decoupled", "absolute", "after"}
@@ -56,6 +57,21 @@ class Optimizer:
     initial : mapping of str to float, optional
         What every element of a state is before the first step, by the rule's letter; 0 for
         those left out. Numbers, and the same in every group.
+    state_dtype : {"float64", "float32", "bfloat16", "float16", "8bit"}, or a dict, optional
+        How states are kept, all of them or by the rule's letter; by default in float32 (float64
+        for parameters of float64), in which all arithmetic is done whatever is kept. 16 and 8
+        bits are rounded stochastically: a running mean changes by less than they can hold. "8bit"
+        has a scale for each block of up to 256 elements, within one row if rows have at least 8.
+    master : {"float32", "split"}, optional
+        For parameters of 16 bits: keep a float32 copy, which is what is updated, or (of
+        bfloat16) the 16 bits that are missing, so that the two are that float32 number.
+    rounding : {"nearest", "stochastic", "kahan"}
+        How parameters of 16 bits are rounded without a master. To the nearest, updates below
+        half of the last place are lost, all of them; stochastically, they are right in the mean;
+        "kahan" keeps what rounding left out in 16 more bits.
+    seed : int, >= 0
+        Of random bits, which depend on it, the parameter's name, its number of updates and the
+        element, and on nothing else.
     **hyperparameters : float or schedule
         Those of the rule. A schedule is a function of the step, counted from 0, that
         returns the value for that step; ``betas=(b1, b2)`` is short for ``beta1=b1,
@@ -116,6 +132,7 @@ class Optimizer:
         for group in self._groups:
             group.prepare(0)
         self._steps = Steps(list(self._slots.values()), self._groups)
+        self._stats = {}
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied
@@ -130,6 +147,7 @@ class Optimizer:
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         stream: Any = None,
+        stats: Sequence[str] = (),
     ) -> None:
         """Update every parameter that has a gradient, in place.
 
@@ -158,6 +176,9 @@ class Optimizer:
             float64, beyond 1e145). Always so with a `LossScale`.
         stream : cupy.cuda.Stream, optional
             Where to launch; the current one by default.
+        stats : sequence of str
+            Names of parameters that `stats` is to be asked about: they and their states are
+            copied to the host, which takes many times as long as the step.
 
         Raises
         ------
@@ -168,6 +189,12 @@ class Optimizer:
         by_name = isinstance(grads, Mapping) and not isinstance(self._template, dict)
         given = flatten(self._slots if by_name else self._template, grads)
         asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
+        if stats:
+            self._watched(stats, given, lambda: self._take(given, asked, stream))
+        else:
+            self._take(given, asked, stream)
+
+    def _take(self, given: list[Any], asked: Request, stream: Any) -> None:
         if stream is None:
             self._steps.take(given, asked)
         elif not hasattr(stream, "ptr"):
@@ -175,11 +202,6 @@ class Optimizer:
         else:
             with stream:
                 self._steps.take(given, asked)
-
-    @property
-    def step_count(self) -> int:
-        """Steps taken, without those that were skipped; may wait for a GPU that skips some."""
-        return self._steps.count
 
     @property
     def capturable(self) -> bool:
@@ -222,70 +244,6 @@ class Optimizer:
         """
         self._steps.prepare_replay(count)
 
-    @property
-    def last(self) -> Last | None:
-        """What became of the last step; waits for a GPU. None before the first.
-
-        Returns
-        -------
-        Last or None
-            (grad_norm, clip_factor, skipped): the norm of all gradients, unscaled, as a
-            float64 number that does not depend on threads, backend or the parameters' order,
-            or None if the step had no use for it; what ``max_norm`` made the gradients be
-            multiplied by, 1 for nothing; whether ``skip_nonfinite`` left everything as it was.
-        """
-        return self._steps.last
-
-    @property
-    def skipped_rows(self) -> int:
-        """Rows of gradients that were not in their tables and were left out (``check="skip"``).
-
-        Counts every occurrence since the optimizer was made. Waits for the GPU.
-        """
-        return sum(slot.skipped for slot in self._slots.values())
-
-    @property
-    def param_groups(self) -> tuple[dict[str, Any], ...]:
-        return tuple(group.settings for group in self._groups)
-
-    @property
-    def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
-        return MappingProxyType(
-            {name: MappingProxyType(slot.kept) for name, slot in self._slots.items()}
-        )
-
-    def effective_lr(self, name: str) -> Any:
-        """The learning rate of each element, from the state after the last step.
-
-        It is what multiplies the gradient (for Adam the corrected mean of gradients):
-        lr / (sqrt(.) + eps), with eps where the rule has it; for Adadelta
-        lr RMS(u) / RMS(g).
-
-        Parameters
-        ----------
-        name : str
-            The parameter's name.
-
-        Returns
-        -------
-        array
-            New, of the parameter's shape, element type and device.
-
-        Raises
-        ------
-        ParameterError
-            No parameter has that name.
-        RuleError
-            The rule (your own) has no variable named ``rate``.
-        """
-        if name not in self._slots:
-            raise ParameterError(f"no parameter {name!r}; there are {', '.join(self._slots)}")
-        slot = self._slots[name]
-        group = self._groups[slot.group]
-        count = self._steps.settle()
-        return slot.rate(*group.rate(slot.updates, max(count - 1, 0)))
-
     def state_dict(self) -> dict[str, Any]:
         """A snapshot from which training resumes exactly, bit for bit.
 
@@ -314,23 +272,3 @@ class Optimizer:
         self._steps.settle()
         restore(state, self._groups, self._slots)
         self._steps.restart(state["step_count"])
-
-    def __repr__(self) -> str:
-        def shown(value: Any) -> str:
-            return getattr(value, "__name__", "<schedule>") if callable(value) else repr(value)
-
-        settings = self._groups[0].settings
-        usual = SETTINGS | {"params": settings["params"]}
-        text = ", ".join(
-            f"{key}={shown(value)}"
-            for key, value in settings.items()
-            if key not in usual or value != usual[key]
-        )
-        arrays = [slot.array for slot in self._slots.values()]
-        backends = sorted({slot.backend for slot in self._slots.values()})
-        return (
-            f"{type(self).__name__}({self.rule.name}: {text}; {len(self._groups)} group"
-            f"{'s' * (len(self._groups) > 1)}, {len(arrays)} parameter"
-            f"{'s' * (len(arrays) > 1)}, {sum(a.size for a in arrays):,} elements on "
-            f"{' and '.join(backends)}; step {self.step_count})"
-        )

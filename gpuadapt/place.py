@@ -264,9 +264,7 @@ class Place:
         key = table.rule, table.formats, table.members.tobytes()
         if key not in self._updates:
             operands = [self.slots[k].operand for k in table.members]
-            self._updates[key] = launch.bind_many(
-                table.rule, self.backend, table.formats, operands
-            )
+            self._updates[key] = launch.bind_many(table.rule, self.backend, table.formats, operands)
         return self._updates[key]
 
     def row(

@@ -12,6 +12,8 @@ from gpuadapt.kernels.rule import Rule
 from gpuadapt.kernels.summation import total
 
 from . import launch
+from .arrays import to_host
+from .capture import check_alike
 from .errors import CaptureError
 from .group import Group
 from .loss_scale import LossScale
@@ -81,6 +83,17 @@ class Steps:
         self._unsure = self._count - taken
         return taken
 
+    def used(self, name: str) -> tuple[Rule, list[float]]:
+        """The rule of a slot in the last step, and its coefficients; waits for a GPU."""
+        for place, members in self._places:
+            for k, n in enumerate(members.tolist()):
+                if self._slots[n].name == name:
+                    rule, first = self._rules[self._slots[n].group], place.layout.firsts[k]
+                    with place.device:
+                        numbers = to_host(place.control.numbers)
+                    return rule, numbers[first : first + len(rule.coefficients)].tolist()
+        raise KeyError(name)
+
     @property
     def last(self) -> Last | None:
         """What became of the last step; waits for the GPU."""
@@ -147,7 +160,10 @@ class Steps:
             for place, members in self._places
         ]
         if self._capturable:
-            self._check_alike(gathered[0], request, capturing)
+            before = self._captured[0][0] if self._captured is not None else None
+            self._before = check_alike(
+                first, gathered[0], self._groups, request, before, self._before, capturing
+            )
         scale = request.scale_on(first.slots[0].array.device) if on_gpu else None
         before = self._count
         self._arrange(gathered)
@@ -247,26 +263,6 @@ class Steps:
             rows = [place.row(step, self._groups, of) for step, of in enumerate(every, first)]
             with place.device:
                 place.control.load(first, rows)
-
-    def _check_alike(self, found: Gathered, request: Request, capturing: bool) -> None:
-        """Raise `CaptureError` if a step is not like the one that it has to be like."""
-        ((place, _),) = self._places
-        rules = [group.rule for group in self._groups]
-        others = place.described(found, self._groups)
-        alike = (request.key, rules, found.addresses.tolist(), place.elements[:], others)
-        if self._captured is not None and alike != self._captured[0][0]:
-            raise CaptureError(
-                "the step is unlike the captured one, in its gradients' arrays or its options; "
-                "set `capturable` again to give that one up"
-            )
-        # Memory that CuPy has kept for one stream is not there for another.
-        before, self._before = self._before, (alike, launch.stream())
-        if capturing and before != self._before:
-            self._before = before
-            raise CaptureError(
-                "a captured step is like the step before it: the same arrays as gradients, the "
-                "same options, the same stream; take one such step first"
-            )
 
     def _restart_controls(self) -> None:
         for place, _ in self._places:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from gpuadapt.kernels.formats import (
     Formats,
 )
 from gpuadapt.kernels.rule import Rule
-from gpuadapt.kernels.signs import differences, not_negative
+from gpuadapt.kernels.signs import not_negative
 
 from .arrays import (
     Memory,
@@ -74,11 +74,6 @@ def formats_of(
             raise HyperparameterError(
                 f"state_dtype: got 'float64' for {state!r} of {name!r}, whose arithmetic is float32"
             )
-        if kept in (*SHORT, "8bit") and differences(rule.program, INTERVALS):
-            raise HyperparameterError(
-                f"state_dtype: {rule.name!r} takes the root of a difference of states, which "
-                f"{kept} would make negative"
-            )
         unsigned = state in positive and initial.get(state, 0.0) >= 0
         eight = UNSIGNED8 if unsigned else SIGNED8
         states.append(eight if kept == "8bit" else (PLAIN | STOCHASTIC)[kept])
@@ -123,16 +118,21 @@ def companions(array: Any, form: Format) -> dict[str, Any]:
     return found
 
 
+def loaded(form: Format, parts: Sequence[Any]) -> np.ndarray:
+    """What a rule sees of arrays in a format without blocks, as NumPy's float32 or float64."""
+    names: dict[str, Any] = {codec.name: codec.function for codec in form.codecs}
+    names |= {"U": lambda x: x.astype(np.uint32), "S": np.float32, "D": np.float64}
+    names |= {f"part{k}": to_host(bits_of(part)) for k, part in enumerate(parts)}
+    text = form.load.format(*(f"part{k}" for k in range(len(parts))))
+    numbers: np.ndarray = np.asarray(eval(text, names))  # noqa: S307
+    return numbers
+
+
 def decoded(array: Any) -> np.ndarray:
     """An array's or a quantized state's numbers, as NumPy's float32 or float64."""
     if isinstance(array, Quantized):
         return array.decoded()
-    kind, host = kind_of(array), to_host(bits_of(array))
-    if kind in SHORT:
-        load = getattr(codecs, f"{kind}_load").function
-        numbers: np.ndarray = load(host.astype(np.uint32))
-        return numbers.reshape(host.shape)
-    return host
+    return loaded(PLAIN[kind_of(array) or ""], [array])
 
 
 def new_state(
@@ -189,8 +189,7 @@ def _encoded(form: Format, value: float) -> tuple[float, int]:
     x, half = np.float32(value), np.uint32(2**31)
     scale = getattr(codecs, f"{form.block}_scale").function(np.abs(x).view(np.uint32))
     base = getattr(codecs, f"{form.block}_base").function(scale)
-    with np.errstate(over="ignore"):  # of numbers, unlike arrays, NumPy says when they wrap around
-        code = getattr(codecs, f"{form.block}_random").function(x, base, half)
+    code = getattr(codecs, f"{form.block}_random").function(x, base, half)
     return float(scale), int(code)
 
 

@@ -59,8 +59,9 @@ def float16_load(code: U) -> S:
     """Exponents from 5 bits to 8; subnormal ones are multiples of 2^-24."""
     code = code & 0xFFFF
     shifted = (code & 0x7FFF) << 13
-    x = where(shifted < 0x00800000, S(code & 0x3FF) * 5.9604644775390625e-08,
-              real(shifted + 0x38000000))
+    x = where(
+        shifted < 0x00800000, S(code & 0x3FF) * 5.9604644775390625e-08, real(shifted + 0x38000000)
+    )
     x = where(shifted < 0x0F800000, x, real(shifted + 0x70000000))
     return real(bits(x) | ((code & 0x8000) << 16))
 
@@ -70,8 +71,11 @@ def float16_store(x: S) -> U:
     """To the nearest, ties to even; beside 0.5 a float32's last place is 2^-24."""
     sign = (bits(x) >> 16) & 0x8000
     size = bits(x) & 0x7FFFFFFF
-    code = where(size < 0x38800000, bits(real(size) + 0.5) - 0x3F000000,
-                 (size + 0xFFF + ((size >> 13) & 1) - 0x38000000) >> 13)
+    code = where(
+        size < 0x38800000,
+        bits(real(size) + 0.5) - 0x3F000000,
+        (size + 0xFFF + ((size >> 13) & 1) - 0x38000000) >> 13,
+    )
     code = where(size < 0x47800000, code, 0x7C00)
     return where(x != x, 0x7E00, code) | sign
 
@@ -117,9 +121,9 @@ def signed8_base(scale: S) -> U:
 
 @codec
 def signed8_load(code: U, base: U) -> S:
-    """A number from its code."""
-    size = code & 0x7F
-    return real(where(size == 0, 0, (size << 20) + base) | ((code & 0x80) << 24))
+    """A number from its code; both signs of zero are zero."""
+    wide = (code ^ 0x80) - 0x80
+    return real(where((code & 0x7F) == 0, 0, ((wide << 20) & 0x87F00000) + base))
 
 
 @codec
@@ -130,6 +134,14 @@ def signed8_random(x: S, base: U, random: U) -> U:
     few = where(S(random >> 8) * (real(least) * 5.9604644775390625e-08) < real(size), 1, 0)
     code = where(size < least, few, (size - base + (random >> 12)) >> 20)
     return where(base == 0x7F900000, 1, code) | ((bits(x) >> 24) & 0x80)
+
+
+@codec
+def signed8_quick(x: S, base: U, random: U) -> U:
+    """As `signed8_random`, if no element of the block is between zero and the smallest number."""
+    size = bits(x) & 0x7FFFFFFF
+    code = (where(size < base, base, size) - base + (random >> 12)) >> 20
+    return code | ((bits(x) >> 24) & 0x80)
 
 
 @codec
@@ -163,6 +175,26 @@ def unsigned8_random(x: S, base: U, random: U) -> U:
 
 
 @codec
+def unsigned8_quick(x: S, base: U, random: U) -> U:
+    """As `signed8_quick`."""
+    size = bits(x) & 0x7FFFFFFF
+    return (where(size < base, base, size) - base + (random >> 12)) >> 20
+
+
+@codec
+def smaller(smallest: U, x: S) -> U:
+    """The bits, less 1, of the smaller magnitude; zero counts for nothing."""
+    size = (bits(x) & 0x7FFFFFFF) - 1
+    return where(size < smallest, size, smallest)
+
+
+@codec
+def all_quick(smallest: U, base: U) -> U:
+    """Whether (1) a block with that smallest magnitude may be stored by a quick codec."""
+    return where(smallest < base + 0x000FFFFF, 0, 1)
+
+
+@codec
 def larger(largest: U, x: S) -> U:
     """The bits of the larger magnitude; NaN is the largest."""
     size = bits(x) & 0x7FFFFFFF
@@ -190,13 +222,13 @@ def key_of(seed: U, step: U) -> U:
 
 @codec
 def key_on(key: U, page: U) -> U:
-    """The second key, where the number of an element has more than 32 bits: its upper ones."""
-    return key + page * 0x9E3779B9
+    """A key, where the numbers of elements have more than 32 bits: the upper ones are the page."""
+    return where(page == 0, key, scrambled(key + page * 0x9E3779B9))
 
 
 @codec
 def random_bits(element: U, first: U, second: U) -> U:
-    """The bits of an element, by its lower 32 bits and the two keys."""
+    """The bits of an element, by its number's lower half and the keys; upper ones are best."""
     x = element + first
     x = (x ^ (x >> 16)) * 0x7FEB352D ^ second
     return (x ^ (x >> 15)) * 0x846CA68B

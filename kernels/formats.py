@@ -99,13 +99,18 @@ SPLIT = Format(
 
 
 def _eight(prefix: str) -> Format:
-    names = ("load", "random", "scale", "base")
+    names = ("load", "random", "quick", "scale", "base")
     return Format(
         f"8bit, {prefix.removesuffix('8')}",
         (("", "uint8"), ("scale", "float32")),
         f"{prefix}_load(U({{0}}), {{1}})",
         (f"{prefix}_random(S({{x}}), {{1}}, {{r}})",),
-        (*(getattr(codecs, f"{prefix}_{name}") for name in names), codecs.larger),
+        (
+            *(getattr(codecs, f"{prefix}_{name}") for name in names),
+            codecs.larger,
+            codecs.smaller,
+            codecs.all_quick,
+        ),
         True,
         prefix,
     )
@@ -113,9 +118,7 @@ def _eight(prefix: str) -> Format:
 
 SIGNED8, UNSIGNED8 = _eight("signed8"), _eight("unsigned8")
 
-NEAREST, STOCHASTIC = (
-    {name: _short(name, random) for name in SHORT} for random in (False, True)
-)
+NEAREST, STOCHASTIC = ({name: _short(name, random) for name in SHORT} for random in (False, True))
 KAHAN = {name: _kahan(name) for name in SHORT}
 MASTER = {name: _master(name) for name in SHORT}
 

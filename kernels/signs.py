@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from .program import Program
 from .rowwise import MEAN
@@ -27,7 +27,8 @@ def not_negative(program: Program, ranges: Mapping[str, Interval]) -> frozenset[
     _, _, *states = program.arguments[: 1 + len(program.results)]
     kept = set(states)
     while True:
-        known = _start(program, kept)
+        known = dict.fromkeys(program.arguments, ANYTHING) | dict.fromkeys(kept, NOT_NEGATIVE)
+        known |= {MEAN: NOT_NEGATIVE}
         for target, expression in program.lines:
             known[target] = _interval(expression, known, ranges)
         left = {
@@ -38,35 +39,6 @@ def not_negative(program: Program, ranges: Mapping[str, Interval]) -> frozenset[
         if left == kept:
             return frozenset(kept)
         kept = left
-
-
-def differences(program: Program, ranges: Mapping[str, Interval]) -> bool:
-    """Whether a square root is taken of what rounded states may make negative.
-
-    As of a variance that is a difference of means. Hyperparameters that are not in ``ranges`` are
-    taken to be between 0 and 1.
-    """
-    found = {name: ranges.get(name, (0.0, 1.0)) for name in _hyperparameters(program)}
-    known = _start(program, not_negative(program, found))
-    for target, expression in [*program.lines, *(("", result) for result in program.results)]:
-        for node in ast.walk(expression):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                negative = _interval(node.args[-1], known, found)[0] < 0
-                if node.func.id == "sqrt" and negative:
-                    return True
-        known[target] = _interval(expression, known, found)
-    return False
-
-
-def _start(program: Program, kept: Iterable[str]) -> dict[str, Interval]:
-    known = dict.fromkeys(program.arguments, ANYTHING) | dict.fromkeys(kept, NOT_NEGATIVE)
-    return known | {MEAN: NOT_NEGATIVE}
-
-
-def _hyperparameters(program: Program) -> set[str]:
-    trees = [expression for _, expression in program.lines] + list(program.results)
-    nodes = (node for tree in trees for node in ast.walk(tree))
-    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 def _interval(

@@ -194,8 +194,9 @@ static void block(int threads, bool waits, unsigned &random) {
 """
 """Blocks of threads, warps that wait, on one thread of the host."""
 
-TYPES = {"unsigned char": np.uint8, "unsigned short": np.uint16, "int": np.int32, "long long": np.int64, "float": np.float32,
-         "double": np.float64, "unsigned long long": np.uint64}  # fmt: skip
+TYPES = {"int": np.int32, "long long": np.int64, "float": np.float32,
+         "double": np.float64, "unsigned long long": np.uint64,
+         "unsigned char": np.uint8, "unsigned short": np.uint16}  # fmt: skip
 
 
 class RawKernel:

@@ -36,6 +36,7 @@ def some_coefficients(rule):
 def run(backend, rule, arrays, coefficients):
     """One update of (parameter, gradient, *states) on a backend; the new parameter and states."""
     from gpuadapt.kernels.formats import Operand, uniform
+
     from gpuadapt.launch import update_once
 
     parameter, gradient, *states = map(backend.array, arrays)

@@ -59,6 +59,14 @@ def test_compare_does_both_tasks(tmp_path, monkeypatch):
     ]
 
 
+def test_formats_of_one_task_with_its_seeds(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(compare, "compare_formats", lambda *given: done.append(given))
+    given = ["--task", "words", "--seeds", "2", "--backend", "cpu", "--output", str(tmp_path)]
+    assert cli.main(["compare", "--formats", *given]) == 0
+    assert done == [(("words",), "cpu", 2, 40, None, tmp_path)]
+
+
 def test_every_method_learns_and_every_run_repeats():
     data = digits.load()
     for method in digits.METHODS:
@@ -113,6 +121,8 @@ def test_info():
         ),
         (["compare", "--task", "words", "--seeds", "2"], "--seeds: not an option of --task words"),
         (["compare", "--task", "words", "--epochs", "2"], "--epochs: not an option of --task word"),
+        (["compare", "--formats", "--task", "words", "--epochs", "2"], "--epochs: not an option"),
+        (["compare", "--formats", "--task", "digits", "--corpus", "x"], "--corpus: not an option"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(arguments, message):

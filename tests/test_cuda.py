@@ -78,7 +78,9 @@ def test_kernels_of_rows_compile(architecture):
         if fits(of, dtype)
     ]
     for rule, dtype, of in sources:
-        compiled = compile_ptx(rows.source(rule, uniform(rule, dtype), of), architecture, text.OPTIONS)
+        compiled = compile_ptx(
+            rows.source(rule, uniform(rule, dtype), of), architecture, text.OPTIONS
+        )
         exact(compiled, rule)
         packed = [
             len(re.findall(rf"{kind}\.global\.(?:\w+\.)?v[24]\.\w+", compiled))

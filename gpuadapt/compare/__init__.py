@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ..errors import Error
 from ..machine import describe_machine
-from . import digits, grid, grid_report, report, words, words_report
+from . import digits, formats, formats_report, grid, grid_report, report, words, words_report
 from .corpus import Corpus, load
 from .skipgram import draw_batches
 
@@ -42,9 +43,7 @@ def compare(
     Error
         A package of the ``compare`` extra is missing, or there is too little text.
     """
-    missing = [NEEDS[name] for name in NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Error(f"compare needs {', '.join(missing)}: pip install 'gpuadapt[compare]'")
+    _check_packages(NEEDS)
     output.mkdir(parents=True, exist_ok=True)
     # Before all the work: a corpus that will not do shows at once.
     text = load(corpus) if "words" in tasks else None
@@ -52,6 +51,71 @@ def compare(
         compare_digits(backend, seeds, epochs, output)
     if text is not None:
         compare_words(backend, text, output, words.STEPS)
+
+
+def compare_formats(
+    tasks: Sequence[str],
+    backend: str,
+    seeds: int,
+    epochs: int,
+    corpus: Path | None,
+    output: Path,
+) -> None:
+    """Train with Adam in every storage format; print a table per task; write formats.png, .json.
+
+    Parameters and errors are those of `compare`, but that ``seeds`` are of both tasks.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    _check_packages(NEEDS | {"ml_dtypes": "ml_dtypes"})
+    output.mkdir(parents=True, exist_ok=True)
+    # Before all the work: a corpus that will not do shows at once.
+    text = load(corpus) if "words" in tasks else None
+    trained, titles = [], {}
+    if "digits" in tasks:
+        data = digits.load()
+        steps = digits.total_steps(epochs, data[0])
+        titles["digits"] = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
+        trained.append(formats.train_digits(seeds, epochs, data, backend))
+    if text is not None:
+        titles["words"] = f"word vectors from {text.name}, {seeds} seeds, {formats.STEPS} steps"
+        trained.append(formats.train_words(seeds, text, formats.STEPS, backend))
+    runs = []
+    columns = (TextColumn("{task.description:<42}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=len(titles) * seeds * len(formats.FORMATS))
+        for run in chain(*trained):
+            runs.append(run)
+            shown = f"{run.task}: {run.format}, seed {run.seed}"
+            progress.update(task, advance=1, description=shown)
+    rows = {
+        name: formats_report.summary([run for run in runs if run.task == name]) for name in titles
+    }
+    for name, title in titles.items():
+        formats_report.print_table(rows[name], title)
+    report.write_json(
+        output / "formats.json",
+        {
+            "machine": describe_machine(),
+            "formats": {
+                name: {"parameter": kind, **settings}
+                for name, (kind, settings) in formats.FORMATS.items()
+            },
+            "lr": formats.LR,
+            "weight_decay": formats.WEIGHT_DECAY,
+            "titles": titles,
+            "summary": rows,
+            "runs": [run.as_dict() for run in runs],
+        },
+    )
+    formats_report.draw(output / "formats.png", rows)
+    print(f"wrote {output / 'formats.png'}, {output / 'formats.json'}")
+
+
+def _check_packages(needed: Mapping[str, str]) -> None:
+    missing = [needed[name] for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Error(f"compare needs {', '.join(missing)}: pip install 'gpuadapt[compare]'")
 
 
 def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:

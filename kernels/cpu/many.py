@@ -110,13 +110,9 @@ def source(rule: Rule, formats: Formats) -> str:
             lines.append(f"{name} = memory(np.{dtype}, {places[name]} + {offset}, {count})")
     before = []
     if formats.random:
-        before = [
-            f"first_key, key = keys_of(keys[a], U(numbers[at + {len(rule.coefficients)}]))"
-        ]
-        lines += [
-            f"low, page = U({begin}), U({begin} >> 32)",
-            "second_key, later_key = key_on(key, page), key_on(key, U(page + U(1)))",
-        ]
+        step = f"U(numbers[at + {len(rule.coefficients)}])"
+        before.append(f"first_key, second_key = keys_of(keys[a], {step})")
+        lines += ["begin = start"] * (not formats.block)
     given = ", ".join([*run.arrays, *run.scalars, *run.after])
     inner = _BEYOND_CACHE if streamed else "span({given})"
     lines += inner.format(given=given).split("\n")

@@ -42,7 +42,7 @@ def source(rule: Rule, formats: Formats) -> str:
                 asked.append((name, np.dtype(dtype).itemsize))
     keys = ["key", "step", "origin"] * formats.random
     coefficients = list(rule.coefficients)
-    before = ["first_key, high_key = keys_of(key, U(step))"] * formats.random
+    before = ["first_key, second_key = keys_of(key, U(step))"] * formats.random
     before += [f"{name} = np.empty({BLOCK}, T)" for name in run.held]
     return (
         module.header(rule, formats, "rows")
@@ -168,8 +168,6 @@ def _update(rule: Rule, run: Run) -> list[str]:
     if run.formats.random:
         lines += [
             "begin = (row if origin.size == 0 else np.intp(origin[row])) * width",
-            "low, page = U(begin), U(begin >> 32)",
-            "second_key, later_key = key_on(high_key, page), key_on(high_key, U(page + U(1)))",
         ]
     call = f"span({', '.join([*parts.values(), *run.scalars, *run.after])})"
     results = "".join(f"{name}_[row], " for name in rule.row_states).rstrip(", ")

@@ -11,14 +11,10 @@ from collections.abc import Sequence
 from ..formats import BLOCK, Formats, Named, named
 from ..rule import Rule
 
-RANDOM = ["low", "first_key", "second_key", "later_key"]
-"""What random bits are made of: the lower half of the first element's number, the two keys, and
-the second one where that half has wrapped around."""
+RANDOM = ["begin", "first_key", "second_key"]
+"""What random bits are made of: the number of the first element, and the two keys."""
 
-_DRAWN = (
-    "random = random_bits("
-    "U(low + U(i)), first_key, where(U(low + U(i)) < low, later_key, second_key))"
-)
+_DRAWN = "random = random_bits(U(low + U(i)), first_key, second_key)"
 
 _KEYS = """
 
@@ -30,22 +26,40 @@ def keys_of(key, step):
 _SPAN = """
 
 @njit(**OPTIONS)
-def span({given}):{begin}
+def {name}({given}):{begin}
     for i in range({size}.size):
 {lines}
 """
 
-_DRAWN_IN_BLOCK = "random = random_bits(U(low + U(i)), first_key, second_key)"
-"""The keys are those of the block's first element."""
+_PAGES = """
+
+@njit(**OPTIONS)
+def span({given}):{kept}
+    done = 0
+    while done < {size}.size:  # once, unless elements' numbers pass a multiple of 2^32
+        number = begin + done
+        stop = min(done + 2**32 - (number & (2**32 - 1)), {size}.size)
+        page = U(number >> 32)
+        {new}on_page({sliced}, U(number), key_on(first_key, page), key_on(second_key, page))
+        done = stop
+"""
 
 _BLOCKS = """
 
 @njit(**OPTIONS)
-def update_block({inside}):
-{begin}
+def extent(held, size):
+    largest, smallest = U(0), U(2**32 - 1)
+    for i in range(size):
+        largest = larger(largest, S(held[i]))
+        smallest = smaller(smallest, S(held[i]))
+    return largest, smallest
+
+
+@njit(**OPTIONS)
+def update_block({inside}):{begin}
     for i in range({size}.size):
 {lines}
-    return {largest}
+
 
 
 @njit(**OPTIONS)
@@ -55,16 +69,26 @@ def encode_block({coded}, low, first_key, second_key):
 
 
 @njit(**OPTIONS)
+def encode_quickly({coded}, low, first_key, second_key):
+    for i in range({first}.size):
+{quickly}
+
+
+@njit(**OPTIONS)
 def span({given}):{kept}
     for block in range(({size}.size + {block} - 1) // {block}):
         start = block * {block}
         stop = min(start + {block}, {size}.size)
-        offset = U(low + U(start))
-        onwards = where(offset < low, later_key, second_key)
+        low, page = U(begin + start), U((begin + start) >> 32)
+        first, second = key_on(first_key, page), key_on(second_key, page)
 {bases}
-        {largest} = update_block({sliced})
+        {new}update_block({sliced})
+{extents}
 {encoded}
-        encode_block({parts}, offset, first_key, onwards)
+        if {quick}:
+            encode_quickly({parts}, low, first, second)
+        else:
+            encode_block({parts}, low, first, second)
 """
 
 
@@ -122,12 +146,26 @@ class Run:
         wide = [one for one in self._updated() if one.arrays[0] not in self._by_row]
         lines = [_DRAWN] * self.formats.random + [self._called()]
         lines += [line for one in wide for line in self._stores(one)]
+        size, given = self.arguments[1].arrays[0], [*self.arrays, *self.scalars]
+        random = self.formats.random
         text = _SPAN.format(
+            name="on_page" if random else "span",
             begin=self._kept(),
-            given=", ".join([*self.arrays, *self.scalars, *self.after]),
-            size=self.arguments[1].arrays[0],
+            given=", ".join(given + ["low", "first_key", "second_key"] * random),
+            size=size,
             lines=indented(lines, 8),
         )
+        if random:
+            sliced = [
+                name if name in self._by_row else f"{name}[done:stop]" for name in self.arrays
+            ]
+            text += self._returned() + _PAGES.format(
+                kept=self._kept(),
+                new="".join(f"{', '.join(self._new)} = " * bool(self._new)),
+                given=", ".join(given + RANDOM),
+                size=size,
+                sliced=", ".join([*sliced, *self.scalars]),
+            )
         return text + self._returned()
 
     def _kept(self) -> str:
@@ -149,32 +187,42 @@ class Run:
             sliced += kept if by_row else [f"{name}[start:stop]" for name in kept]
         inside += [f"{one.name}_base" for one in coded] + self.held
         sliced += [f"{one.name}_base" for one in coded] + self.held
-        lines, encode = [self._called()], [_DRAWN_IN_BLOCK]
+        lines, encode, quickly = [self._called()], [_DRAWN], [_DRAWN]
         if any(one.form.random and not one.form.block for one in self._updated()):
-            lines.insert(0, _DRAWN_IN_BLOCK)
+            lines.insert(0, _DRAWN)
         for one in self._updated():
             if one in coded:
                 held = f"{one.name}_held[i]"
                 lines.append(f"{held} = _new_{one.name}")
-                lines.append(f"{one.name}_largest = larger({one.name}_largest, S(_new_{one.name}))")
                 at = ["", f"{one.name}_base"]
                 (store,) = one.store(self.formats.compute, at, held)
                 encode.append(f"{one.arrays[0]}[i] = {store}")
+                quick = store.replace(f"{one.form.block}_random", f"{one.form.block}_quick", 1)
+                quickly.append(f"{one.arrays[0]}[i] = {quick}")
             elif one.arrays[0] not in self._by_row:
                 lines += self._stores(one)
         scales = {one: f"{one.arrays[1]}[block]" for one in coded}
         bases = [f"{one.name}_base = {one.form.block}_base({scales[one]})" for one in coded]
         new = [f"{scales[one]} = {one.form.block}_scale({one.name}_largest)" for one in coded]
-        moved = ["offset", "first_key", "onwards"]
+        moved = ["low", "first", "second"]
         return _BLOCKS.format(
             inside=", ".join([*inside, *self.scalars, "low, first_key, second_key"]),
-            begin=indented([f"{one.name}_largest = U(0)" for one in coded], 4) + self._kept(),
+            begin=self._kept(),
             size=self.arguments[1].arrays[0],
             lines=indented(lines, 8),
-            largest=", ".join([*(f"{one.name}_largest" for one in coded), *self._new]),
+            new="".join(f"{', '.join(self._new)} = " * bool(self._new)),
+            extents=indented(
+                (
+                    f"{o.name}_largest, {o.name}_smallest = extent({o.name}_held, stop - start)"
+                    for o in coded
+                ),
+                8,
+            ),
             coded=", ".join(f"{o.arrays[0]}, {o.name}_base, {o.name}_held" for o in coded),
             first=coded[0].arrays[0],
             encode=indented(encode, 8),
+            quickly=indented(quickly, 8),
+            quick=" and ".join(f"all_quick({o.name}_smallest, {o.name}_base)" for o in coded),
             given=", ".join([*self.arrays, *self.scalars, *self.after]),
             kept=self._kept(),
             bases=indented(bases, 8),

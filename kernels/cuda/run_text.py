@@ -20,7 +20,7 @@ _BLOCK = r"""
 // One block of n elements, the first of them with the number begin, by a warp.
 {
     const int lane = threadIdx.x %% 32;
-    const U second_key = key_on(high_key, U(begin >> 32));
+    const U first = key_on(first_key, U(begin >> 32)), second = key_on(second_key, U(begin >> 32));
 %(bases)s
     const bool whole = %(whole)s;
 %(declared)s
@@ -125,8 +125,11 @@ class Run:
         """A line that draws the random bits of an element."""
         if not self.formats.random:
             return ""
-        second = "second_key" if in_block else f"key_on(high_key, U(({element}) >> 32))"
-        return f"const U random = random_bits(U({element}), first_key, {second});"
+        if in_block:
+            return f"const U random = random_bits(U({element}), first, second);"
+        page = f"U(({element}) >> 32)"
+        keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
+        return f"const U random = random_bits(U({element}), {keys});"
 
     def keys(self, key: str, step: str) -> str:
         """Lines that make the keys of a parameter's random bits."""
@@ -136,7 +139,7 @@ class Run:
             f"    const long long seed = {key};\n"
             f"    const U step = U({step});\n"
             "    const U first_key = key_of(U(seed), step), "
-            "high_key = key_of(U(seed >> 32), step);\n"
+            "second_key = key_of(U(seed >> 32), step);\n"
         )
 
     def block(

@@ -56,9 +56,7 @@ extern "C" __global__ void %(name)s(
 """Without a layout an array has no gaps."""
 
 
-def source(
-    compute: str, form: Format, strided: bool = False, squared: bool = True
-) -> str:
+def source(compute: str, form: Format, strided: bool = False, squared: bool = True) -> str:
     """The kernel as CuPy receives it."""
     ((_, kept),) = form.parts
     at = "x[place(layout, 0, j)]" if strided else "x[j]"

@@ -223,9 +223,7 @@ def loads(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) ->
     return lines
 
 
-def stores(
-    arguments: Sequence[Named], compute: str, at: Callable[[str], str]
-) -> list[str]:
+def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -> list[str]:
     """Lines that write ``<name>_n`` to memory."""
     lines = []
     for one in arguments:

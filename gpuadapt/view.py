@@ -1,0 +1,149 @@
+"""What can be seen of an optimizer: counts, states, rates, what a step did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from gpuadapt.kernels.rule import Rule
+
+from .building import shown
+from .errors import ParameterError, RuleError
+from .group import Group
+from .request import Last
+from .slot import Slot
+from .stats import Stats, watch
+from .steps import Steps
+from .structure import check_gradient
+
+
+class View:
+    """The part of `Optimizer` that changes nothing."""
+
+    rule: Rule
+    _slots: dict[str, Slot]
+    _groups: list[Group]
+    _steps: Steps
+    _stats: dict[str, Stats]
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken, without those that were skipped; may wait for a GPU that skips some."""
+        return self._steps.count
+
+    @property
+    def last(self) -> Last | None:
+        """What became of the last step; waits for a GPU. None before the first.
+
+        Returns
+        -------
+        Last or None
+            (grad_norm, clip_factor, skipped): the norm of all gradients, unscaled, as a
+            float64 number that does not depend on threads, backend or the parameters' order,
+            or None if the step had no use for it; what ``max_norm`` made the gradients be
+            multiplied by, 1 for nothing; whether ``skip_nonfinite`` left everything as it was.
+        """
+        return self._steps.last
+
+    @property
+    def skipped_rows(self) -> int:
+        """Rows of gradients that were not in their tables and were left out (``check="skip"``).
+
+        Counts every occurrence since the optimizer was made. Waits for the GPU.
+        """
+        return sum(slot.skipped for slot in self._slots.values())
+
+    @property
+    def param_groups(self) -> tuple[dict[str, Any], ...]:
+        return tuple(group.settings for group in self._groups)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
+        return MappingProxyType(
+            {name: MappingProxyType(slot.kept) for name, slot in self._slots.items()}
+        )
+
+    def effective_lr(self, name: str) -> Any:
+        """The learning rate of each element, from the state after the last step.
+
+        It is what multiplies the gradient (for Adam the corrected mean of gradients):
+        lr / (sqrt(.) + eps), with eps where the rule has it; for Adadelta
+        lr RMS(u) / RMS(g).
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+
+        Returns
+        -------
+        array
+            New, of the parameter's shape, element type and device.
+
+        Raises
+        ------
+        ParameterError
+            No parameter has that name.
+        RuleError
+            The rule (your own) has no variable named ``rate``.
+        """
+        slot = self._slot(name)
+        count = self._steps.settle()
+        return slot.rate(*self._groups[slot.group].rate(slot.updates, max(count - 1, 0)))
+
+    def _rate(self, slot: Slot) -> tuple[Rule, Sequence[float]] | None:
+        """The rule of effective rates and its coefficients, if there is one."""
+        count = self._steps.settle()
+        try:
+            return self._groups[slot.group].rate(slot.updates, max(count - 1, 0))
+        except RuleError:
+            return None
+
+    def _slot(self, name: str) -> Slot:
+        if name not in self._slots:
+            raise ParameterError(f"no parameter {name!r}; there are {', '.join(self._slots)}")
+        return self._slots[name]
+
+    def stats(self, name: str) -> Stats:
+        """What the last step that was asked for it (``step(grads, stats=[name])``) did.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+
+        Returns
+        -------
+        Stats
+            (lost, ratio, rates): the share of updates that were lost to rounding, the norm of the
+            update over that of the parameter, quantiles of the effective rates.
+
+        Raises
+        ------
+        ParameterError
+            No parameter has that name, or no step was asked about it while it had a gradient.
+        """
+        self._slot(name)
+        if name not in self._stats:
+            raise ParameterError(f"no stats of {name!r}: take a step with stats=[{name!r}]")
+        return self._stats[name]
+
+    def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
+        """Take a step, and keep what it did to some parameters."""
+        grads = dict(zip(self._slots, given, strict=True))
+        watching = {}
+        for name in names:
+            slot = self._slot(name)
+            if grads[name] is not None:
+                check_gradient(slot, grads[name])
+                used, rate = partial(self._steps.used, name), partial(self._rate, slot)
+                watching[name] = watch(slot, grads[name], used, rate)
+        step()
+        self._stats = {name: finish() for name, finish in watching.items()}
+
+    def __repr__(self) -> str:
+        slots = list(self._slots.values())
+        return shown(type(self).__name__, self.rule, self._groups, slots, self.step_count)

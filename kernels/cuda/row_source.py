@@ -1,0 +1,190 @@
+"""The CUDA kernels for rows, from the text of `row_text`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..codec import needed
+from ..formats import BLOCK, Format, Formats, Named
+from ..numbers import SCALE, SKIP
+from ..rule import Rule
+from ..summation import SUMS
+from . import text
+from .many import ACCESS
+from .row_text import (
+    BLOCKS,
+    ELEMENTS,
+    FREQUENT,
+    HELPERS,
+    KEYS,
+    MEAN_SQUARE,
+    ROW_SQUARES,
+    ROW_STATES,
+    ROWS,
+)
+from .run_text import Run, indented
+from .text import TYPES
+
+WARP = 32
+"""Most lanes that share a row."""
+
+OFTEN = 128
+"""A row that occurs twice as often is a frequent one, and has its sum taken by many threads."""
+
+
+class Form(NamedTuple):
+    """What a kernel is compiled for."""
+
+    elements: int
+    """Of one access: 16 bytes where every row begins on a multiple of them, else one."""
+    lanes: int
+    strided: bool
+    """Whether rows have gaps, or lie in another order than C's."""
+
+
+def form(width: int, elements: int, strided: bool) -> Form:
+    """With as many lanes as a row has accesses, up to a warp."""
+    accesses = -(-width // elements)
+    return Form(elements, min(WARP, 1 << (accesses - 1).bit_length()), strided)
+
+
+def keys_source(index: np.dtype) -> str:
+    """The kernel that checks row numbers and makes keys of them."""
+    return KEYS % {"index": TYPES[str(index)]}
+
+
+def frequent_source(compute: str, form: Format) -> str:
+    """The kernel that sums the gradients of frequent rows."""
+    return _preamble(compute, form) + FREQUENT % _types(compute, form)
+
+
+def squares_source(compute: str, form: Format, of: Form) -> str:
+    """The kernel that sums the squares of each row's gradient."""
+    kinds = {"elements": of.elements, "lanes": of.lanes, "scale": SCALE}
+    return _preamble(compute, form) + ROW_SQUARES % (_types(compute, form) | kinds)
+
+
+def _preamble(compute: str, form: Format) -> str:
+    return text.PREAMBLE + text.codecs(needed(form.codecs)) + helpers(compute, form)
+
+
+def helpers(compute: str, form: Format) -> str:
+    """What all kernels share, for gradients of a format."""
+    load = Named("x", form, ("x",), 0).load(compute, ["x"])
+    return text.PLACE + HELPERS % {
+        "sums": SUMS,
+        "often": OFTEN,
+        "load": load,
+        **_types(compute, form),
+    }  # fmt: skip
+
+
+def _types(compute: str, form: Format) -> dict[str, str]:
+    ((_, kept),) = form.parts
+    return {"type": TYPES[compute], "kept": TYPES[kept]}
+
+
+def source(rule: Rule, formats: Formats, of: Form | None = None) -> str:
+    """The kernel of a rule as CuPy receives it; by default for wide rows without gaps."""
+    of = of or Form(ACCESS // formats.itemsize, WARP, False)
+    run, gradient = Run(rule, formats), f"{rule.gradient}_"
+    types = run.types(run.updated)
+    wide = [one for one in run.updated if one.name not in rule.row_states]
+    names = list(types)
+
+    def place(name: str, j: str) -> str:
+        if not of.strided:
+            return f"{name}[row * width + {j}]"
+        return f"{name}[place(layout + 1 + {names.index(name)} * layout[0], row, {j})]"
+
+    row = {n: place(f"{n}_", "0") if of.strided else f"{n}_[row]" for n in rule.row_states}
+    mean = ["mean_square"] * (rule.squared is not None)
+    old = [f"{n}_n = {n}_o;" for n in rule.row_states]
+    kinds = _types(formats.compute, formats.gradient)
+    arguments = [f"const {kinds['kept']} *__restrict__ {gradient}"]
+    arguments += [f"{kind} *{name}" for name, kind in types.items()]
+    arguments += ["long long key"] * formats.random
+    if formats.block:
+        body = BLOCKS % {
+            "shared": BLOCK,
+            "update": run.block(
+                "row_gradient.at<1>(column + i).at[0]",
+                old,
+                mean,
+                rule.row_states,
+                (lambda name, i: place(name, f"column + {i}")) if of.strided else None,
+            ),
+        }
+    else:
+        body = _elements(run, types, wide, place, old, mean)
+    return (
+        text.PREAMBLE
+        + run.head
+        + (text.function(rule.squared) if rule.squared else "")
+        + "\n"
+        + helpers(formats.compute, formats.gradient)
+        + ROWS
+        % {
+            **kinds,
+            "name": f"gpuadapt_{rule.name}_rows",
+            "elements": of.elements,
+            "lanes": of.lanes,
+            "skip": SKIP,
+            "scale": SCALE,
+            "coefficients": text.coefficients(rule, "first", TYPES[formats.compute]),
+            "gradient": gradient,
+            "arguments": ", ".join(["const long long *layout"] * of.strided + arguments),
+            "mean_square": _mean_square(run, lambda name: place(name, "j")),
+            "row_states": indented((f"T {n}_n, {n}_o = here ? {row[n]} : 0;" for n in row), 4),
+            "keys": run.keys("key", f"numbers[first + {len(rule.coefficients)}]"),
+            "run": body,
+            "after": ROW_STATES % indented((f"{row[n]} = {n}_n.value;" for n in row), 8)
+            if row
+            else "",
+        }
+    )
+
+
+def _elements(
+    run: Run,
+    types: dict[str, str],
+    wide: Sequence[Named],
+    place: Callable[[str, str], str],
+    old: Sequence[str],
+    mean: Sequence[str],
+) -> str:
+    """The loop over a row whose elements share nothing."""
+
+    def at(name: str) -> str:
+        return f"{name}p.at[k]"
+
+    arrays = [name for one in wide for name in one.arrays]
+    kinds = {name: f"pack<{types[name]}, N>" for name in arrays}
+    packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{place(n, 'j')})" for n in arrays}
+    numbers = [f"T {run.arguments[1].name}_n = gradients.at[k];"]
+    return ELEMENTS % {
+        "load": indented(
+            (f"{kinds[n]} {n}p{f' = {packs[n]}' if n in run.read() else ''};" for n in arrays), 8
+        ),
+        "random": run.random("row * width + j + k"),
+        "numbers": indented([*text.loads(wide, run.compute, at), *numbers, *old], 12),
+        "call": run.call(mean),
+        "put": indented(text.stores(wide, run.compute, at), 12),
+        "store": indented((f"{packs[n]} = {n}p;" for n in arrays), 8),
+    }
+
+
+def _mean_square(run: Run, place: Callable[[str], str]) -> str:
+    """The lines that compute a row's mean of squares, if the rule has one."""
+    squared = run.rule.squared
+    if squared is None:
+        return ""
+    parameter = run.arguments[0]
+    return MEAN_SQUARE % {
+        "parameter": parameter.load(run.compute, [place(name) for name in parameter.arrays]),
+        "squared": squared.symbol,
+        "given": ", ".join(["x", "row_gradient.at<1>(j).at[0]", *run.rule.squared_coefficients]),
+    }

@@ -1,0 +1,252 @@
+"""Loads and stores of 16 and 8 bits alone, over every code and against brute force."""
+
+import ctypes
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import pytest
+from gpuadapt.kernels import codecs
+from gpuadapt.kernels.codec import Codec, needed
+from gpuadapt.kernels.cpu import module
+from gpuadapt.kernels.cuda import host, text
+
+from gpuadapt.oracle import any_bits
+
+SHORT = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
+ALL = {name: one for name, one in vars(codecs).items() if isinstance(one, Codec)}
+CODES16 = np.arange(2**16, dtype=np.uint32)
+CODES8 = np.arange(2**8, dtype=np.uint32)
+HALF = np.uint32(2**31)
+np_ = SimpleNamespace(**{name: one.function for name, one in ALL.items()})
+
+
+def called(name, *given):
+    """A codec as NumPy runs it, by its name."""
+    return getattr(np_, name)(*given)
+
+
+def bits(x):
+    return np.asarray(x, np.float32).view(np.uint32)
+
+
+def some_numbers(random, size):
+    """Any bits, and numbers of every size near what 16 bits can hold."""
+    near = random.normal(size=size) * 2.0 ** random.integers(-30, 20, size)
+    return np.concatenate([any_bits(random, size, np.dtype(np.float32)), near.astype(np.float32)])
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_16_bits_are_those_of_ml_dtypes_and_numpy(name):
+    """Every code is loaded as they do, and comes back; numbers are rounded as they do."""
+    wanted = CODES16.astype(np.uint16).view(SHORT[name]).astype(np.float32)
+    loaded = called(f"{name}_load", CODES16)
+    ordinary = ~np.isnan(wanted)
+    assert np.array_equal(bits(loaded)[ordinary], bits(wanted)[ordinary])
+    assert np.isnan(loaded[~ordinary]).all()
+    assert np.array_equal(called(f"{name}_store", loaded)[ordinary], CODES16[ordinary])
+    x = some_numbers(np.random.default_rng(0), 200_000)
+    with np.errstate(all="ignore"):
+        nearest = x.astype(SHORT[name]).view(np.uint16)
+    stored = called(f"{name}_store", x)
+    assert np.array_equal(stored[~np.isnan(x)], nearest[~np.isnan(x)])
+    assert np.isnan(called(f"{name}_load", stored)[np.isnan(x)]).all()
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_16_bits_are_monotone_and_nearest(name):
+    """Between every two neighbours: 33 numbers, by brute force over the neighbours."""
+    positive = called(f"{name}_load", CODES16[: 2**15])
+    positive = positive[np.isfinite(positive)]
+    assert (np.diff(positive) > 0).all()
+    below, above = positive[:-1, None].astype(float), positive[1:, None].astype(float)
+    x = (below + (above - below) * np.linspace(0, 1, 33)).astype(np.float32)
+    got = called(f"{name}_load", called(f"{name}_store", x))
+    nearest = np.where(x.astype(float) - below < above - x, below, above)
+    ties = x.astype(float) - below == above - x
+    assert np.array_equal(got[~ties], nearest[~ties])
+    assert np.array_equal(called(f"{name}_store", -x), called(f"{name}_store", x) | 0x8000)
+
+
+def test_a_split_float32_is_whole():
+    x = some_numbers(np.random.default_rng(1), 200_000)
+    x = x[~np.isnan(x)]
+    high, low = called("split_high", x), called("split_low", x)
+    assert np.array_equal(bits(called("split_load", high, low)), bits(x))
+    x = x[np.isfinite(x) & (np.abs(x) > 1e-37) & (np.abs(x) < 3e38)].astype(float)
+    error = np.abs(called("bfloat16_load", called("split_high", x)).astype(float) - x)
+    assert (error <= np.abs(x) * 2.0**-8).all()
+    lost = called("split_load", *(called(f"split_{part}", np.float32([np.nan])) for part in
+                                  ("high", "low")))  # fmt: skip
+    assert np.isnan(lost).all()
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_what_rounding_leaves_out_is_kept_beside(name):
+    x = np.random.default_rng(2).normal(size=100_000).astype(np.float32)
+    high, rest = called(f"{name}_store", x), called(f"{name}_rest", x)
+    both = called(f"{name}_load", high) + called(f"{name}_load", rest)
+    digits = {"bfloat16": 16, "float16": 22}[name]
+    # A float16's rest may be below its smallest number.
+    assert (np.abs(both - x) <= np.abs(x) * 2.0**-digits + 2.0**-25 * (name == "float16")).all()
+
+
+EIGHT = {"signed8": 15, "unsigned8": 31}
+"""The largest exponent of each format's codes."""
+
+
+def decoded(name, scale):
+    """What codes stand for, from the definition."""
+    sign = np.where((name == "signed8") & (CODES8 >= 128), -1.0, 1.0)
+    size = CODES8 & 127 if name == "signed8" else CODES8
+    values = (1 + (size & 7) / 8) * 2.0 ** ((size >> 3).astype(float) - EIGHT[name]) * scale
+    return sign * np.where(size == 0, 0.0, values)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-40, 2.0**100])
+@pytest.mark.parametrize("name", EIGHT)
+def test_8_bits_are_what_their_definition_says(name, scale):
+    """Codes come back, with whatever random bits; zero is exact; numbers go to the nearest."""
+    base = called(f"{name}_base", np.float32(scale))
+    loaded = called(f"{name}_load", CODES8, base)
+    assert np.array_equal(loaded, decoded(name, scale))
+    assert loaded[0] == 0
+    for random in (0, 1, 2**31, 2**32 - 1):
+        again = called(f"{name}_random", loaded, base, np.full(256, random, np.uint32))
+        assert np.array_equal(called(f"{name}_load", again, base), loaded)
+    numbers = np.unique(loaded)
+    below, above = numbers[:-1, None].astype(float), numbers[1:, None].astype(float)
+    x = (below + (above - below) * np.linspace(0, 1, 31)).astype(np.float32)
+    got = called(f"{name}_load", called(f"{name}_random", x, base, HALF), base)
+    middle = (below + above) / 2
+    sure = np.abs(x - middle) > 1e-6 * (above - below)
+    assert np.array_equal(got[sure], np.where(x < middle, below, above)[sure])
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_a_block_has_the_scale_that_holds_its_largest(name):
+    largest = np.random.default_rng(3).uniform(1, 2, 10_000).astype(np.float32) * 2.0**-7
+    scale = called(f"{name}_scale", bits(largest))
+    assert np.array_equal(scale, 2.0 ** np.floor(np.log2(scale)))
+    # What rounds up has a code too.
+    assert (np.where(largest <= 1.875 * 2.0**-7, 2.0**-7, 2.0**-6) == scale).all()
+    most = called(f"{name}_random", largest, called(f"{name}_base", scale), np.uint32(2**32 - 1))
+    assert (called(f"{name}_load", most, called(f"{name}_base", scale)) >= largest).all()
+    for lost in (np.inf, np.nan):
+        scale = called(f"{name}_scale", bits(lost))
+        base = called(f"{name}_base", scale)
+        assert np.isnan(scale)
+        code = called(f"{name}_random", np.float32([0, 1, lost]), base, HALF)
+        assert np.isnan(called(f"{name}_load", code, base)).all()
+
+
+def drawn(elements, seed=5, step=1, page=0):
+    keys = [called("key_of", np.uint32(seed), np.uint32(step)), np.uint32(99)]
+    return called(
+        "random_bits", elements, *(called("key_on", key, np.uint32(page)) for key in keys)
+    )
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", *EIGHT])
+def test_stochastic_rounding_is_right_in_the_mean(name):
+    """The mean over many draws lies within 4 sigma; also between zero and the smallest number."""
+    draws = 20_000
+    tiny = {"bfloat16": 1e-41, "float16": 2e-8, "signed8": 1e-5, "unsigned8": 2e-10}[name]
+    numbers = [1.0009, 0.7771, 0.3333, 1e-3, 7e-5, tiny]
+    numbers += [] if name == "unsigned8" else [-0.1234]
+    for k, number in enumerate(np.float32(numbers)):
+        random = drawn(np.arange(draws, dtype=np.uint32), seed=k)
+        given = [np.full(draws, number)]
+        if name in EIGHT:
+            base = called(f"{name}_base", np.float32(1))
+            given.append(np.full(draws, base))
+        load = [] if name not in EIGHT else [base]
+        got = called(f"{name}_load", called(f"{name}_random", *given, random), *load)
+        values = np.unique(got).astype(float)
+        assert len(values) == 2 and values[0] < number < values[1], number
+        sigma = np.sqrt((number - values[0]) * (values[1] - number) / draws)
+        assert abs(got.astype(float).mean() - number) < 4 * sigma, number
+
+
+def test_random_bits_are_independent():
+    """Of each other between elements, steps, seeds and arrays: correlations of every bit used."""
+    count = 2**16
+    elements = np.arange(count, dtype=np.uint32)
+    x = drawn(elements)
+    others = [
+        drawn(elements + np.uint32(1)),
+        drawn(elements + np.uint32(16)),
+        drawn(elements, step=2),
+        drawn(elements, seed=6),
+        x * np.uint32(0x93D765DD),
+        x * np.uint32(pow(0x93D765DD, 2, 2**32)),
+        drawn(elements, page=1),
+    ]  # fmt: skip
+    for bit in range(12, 32):
+        own = (x >> np.uint32(bit)) & 1
+        assert abs(own.mean() - 0.5) < 4 * 0.5 / np.sqrt(count)
+        for other in others:
+            theirs = (other >> np.uint32(bit)) & 1
+            assert abs((own == theirs).mean() - 0.5) < 5 * 0.5 / np.sqrt(count), bit
+    # As numbers: all pairs of upper bytes equally often.
+    for other in others:
+        pairs = np.bincount((x >> np.uint32(28) << np.uint32(4)) | (other >> np.uint32(28)),
+                            minlength=256)  # fmt: skip
+        expected = count / 256
+        assert ((pairs - expected) ** 2 / expected).sum() < 255 + 5 * np.sqrt(2 * 255)
+
+
+def test_numba_and_the_cuda_text_have_numpys_bits():
+    """Every codec in three spellings of its one text, for any bits."""
+    random = np.random.default_rng(4)
+    size = 20_000
+    loops, cuda, inputs = "", "", {}
+    for name, one in ALL.items():
+        kinds = [kind for _, kind in one.arguments]
+        inputs[name] = [
+            some_numbers(random, size // 2)
+            if kind == "S"
+            else random.integers(0, 2**32, size, np.uint32)
+            for kind in kinds
+        ]
+        given = [f"a{k}" for k in range(len(kinds))]
+        result = {"U": "uint32", "S": "float32"}
+        types = ", ".join(
+            f"types.Array(types.{result[kind]}, 1, 'C')" for kind in [*kinds, one.kind]
+        )
+        loops += (
+            f"\n\n@njit([types.void({types})], **OPTIONS)\n"
+            f"def loop_{name}({', '.join(given)}, result):\n"
+            f"    for i in range(result.size):\n"
+            f"        result[i] = {name}({', '.join(f'{a}[i]' for a in given)})\n"
+        )
+        ctype = {"U": "unsigned", "S": "float"}
+        pointers = ", ".join(
+            f"{ctype[kind]} *{a}" for a, kind in zip([*given, "r"], [*kinds, one.kind], strict=True)
+        )
+        value = ".value" * (one.kind == "S")
+        cuda += (
+            f'extern "C" void loop_{name}(long size, {pointers}) {{ using namespace gpuadapt; '
+            f"for (long i = 0; i < size; ++i) {{ "
+            f"r[i] = {name}({', '.join(f'{a}[i]' for a in given)}){value}; }} }}\n"
+        )
+    every = needed(tuple(ALL.values()))
+    compiled = module.load(
+        "codecs", module.imports("codecs") + "\n" + module.compute("float32", every) + loops
+    )
+    head = "#include <cmath>\n#include <cstddef>\n#define __device__\n"
+    library = host.library(head + text.PREAMBLE + text.codecs(every) + "}\n" + cuda)
+    for name, one in ALL.items():
+        with np.errstate(all="ignore"):
+            wanted = np.asarray(one.function(*inputs[name]))
+        results = [np.empty_like(wanted) for _ in range(2)]
+        getattr(compiled, f"loop_{name}")(*inputs[name], results[0])
+        arrays = [*inputs[name], results[1]]
+        getattr(library, f"loop_{name}")(
+            ctypes.c_long(size), *(ctypes.c_void_p(array.ctypes.data) for array in arrays)
+        )
+        for result in results:
+            same = result.view(np.uint32) == wanted.view(np.uint32)
+            if one.kind == "S":
+                same |= np.isnan(result) & np.isnan(wanted)
+            assert same.all(), (name, [array[~same][:3] for array in inputs[name]])

@@ -1,0 +1,463 @@
+"""Formats of parameters, gradients and states: what they share with float32, and what not."""
+
+import copy
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from conftest import BACKENDS, installed
+from formats_table import GRADIENTS, PAIRS, PARAMETERS, STATES, Kept, always, dtype, make
+from gpuadapt.kernels import codecs
+from gpuadapt.kernels.formats import BLOCK, DRAWN
+from lazy import merged
+
+import gpuadapt as ga
+from gpuadapt import storage
+from gpuadapt.oracle import evaluate, same_bits
+
+SHAPE = (70, 300)
+"""Rows of a block and a part of one; more elements than one thread works on alone by itself."""
+
+STEPS = 3
+HYPER = {"lr": 0.02, "eps": 1e-3}
+
+
+def as_array(backend, values):
+    """An array on a backend; of bfloat16 the bits, where the library has no such type."""
+    if values.dtype.name != "bfloat16":
+        return backend.array(values)
+    placed = backend.array(values.view(np.uint16))
+    return placed.view(values.dtype) if backend.name == "cpu" else placed
+
+
+def contents(backend, optimizer, name="w"):
+    """The parameter and everything that is kept of it."""
+    arrays = optimizer._slots[name].arrays
+    return [np.array(array) if backend.name == "cpu" else array.get() for array in arrays]
+
+
+def assert_equal(got, want, where=""):
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        same = a == b if a.dtype.kind == "u" else same_bits(a, b)
+        assert same.all(), (where, a[~same][:4], b[~same][:4], (~same).mean())
+
+
+def start(parameter, shape=SHAPE, seed=3):
+    random = np.random.default_rng(seed)
+    w = random.normal(size=shape).astype(parameter.dtype)
+    element = GRADIENTS[parameter.element]
+    return w, [random.normal(size=shape).astype(dtype(element)) for _ in range(STEPS)]
+
+
+def trained(name, parameter, state, layout=lambda array: array, **more):
+    """The contents after some dense steps on a backend."""
+    with installed(name) as backend:
+        w, gradients = start(parameter)
+        w = as_array(backend, layout(w))
+        optimizer = make(ga.Adam, w, parameter, state, **HYPER, **more)
+        for gradient in gradients:
+            optimizer.step({"w": as_array(backend, layout(gradient))})
+        return contents(backend, optimizer)
+
+
+class Reference:
+    """A state or a parameter: read, then written, by NumPy and the codecs' definition."""
+
+    def __init__(self, form, arrays, width, draw):
+        self.form, self.arrays, self.width, self.draw = form, arrays, width, draw
+
+    def read(self):
+        if not self.form.block:
+            return storage.loaded(self.form, self.arrays)
+        return ga.Quantized(*self.arrays, "un" not in self.form.block).decoded()
+
+    def write(self, values, random):
+        values = np.asarray(values)
+        random = random * np.uint32(pow(DRAWN, self.draw, 2**32))
+        if self.form.block:
+            codes, scales = self.arrays
+            rows = values.reshape(-1, self.width).astype(np.float32)
+            call = {part: getattr(codecs, f"{self.form.block}_{part}").function
+                    for part in ("scale", "base", "random")}  # fmt: skip
+            for block in range(scales.shape[1]):
+                part = slice(block * BLOCK, (block + 1) * BLOCK)
+                largest = np.abs(rows[:, part]).view(np.uint32).max(axis=1)
+                scales[:, block] = call["scale"](largest)
+            base = np.repeat(call["base"](scales), BLOCK, axis=1)[:, : self.width]
+            codes[...] = call["random"](rows, base, random.reshape(rows.shape)).reshape(codes.shape)
+            return
+        names = {codec.name: codec.function for codec in self.form.codecs}
+        names |= {"S": np.float32, "D": np.float64, "x": values, "r": random}
+        for array, text in zip(self.arrays, self.form.store, strict=True):
+            array[...] = eval(text.format(x="x", r="r"), names)
+
+
+def by_reference(parameter, state):
+    """As `trained`, by NumPy: loads, the rule's lines and stores, one after the other."""
+    w, gradients = start(parameter)
+    optimizer = make(ga.Adam, w.copy(), parameter, state, **HYPER)
+    slot, group = optimizer._slots["w"], optimizer._groups[0]
+    arrays, places, draw = iter(slot.arrays), [], 0
+    for form in slot.formats.updated:
+        found = [next(arrays) for _ in form.parts]
+        places.append(Reference(form, found, SHAPE[1], draw))
+        draw += form.random
+    elements = np.arange(w.size, dtype=np.uint32).reshape(SHAPE)
+    for t, gradient in enumerate(gradients, start=1):
+        values = group.prepare(t - 1)
+        numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
+        g = storage.decoded(gradient).astype(slot.dtype)
+        results = evaluate(
+            group.rule, [places[0].read(), g, *(p.read() for p in places[1:])], numbers
+        )
+        seeds = np.array([slot.key], np.int64).view(np.uint32)
+        keys = [codecs.key_of.function(seed, np.uint32(t)) for seed in seeds]
+        random = codecs.random_bits.function(elements, *keys)
+        for place, result in zip(places, results, strict=True):
+            place.write(result, random)
+    return slot.arrays
+
+
+def ids(pair):
+    return f"{pair[0].name} with {pair[1]}"
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=ids)
+def test_every_backend_does_what_load_rule_and_store_say(pair):
+    """Bit for bit, dense; with one thread and with all, and a parameter with gaps."""
+    wanted = by_reference(*pair)
+    for name in BACKENDS:
+        assert_equal(trained(name, *pair), wanted, name)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert_equal(trained("cpu", *pair), wanted, "one thread")
+    finally:
+        numba.set_num_threads(before)
+    got = trained("cpu", *pair, layout=lambda array: np.repeat(array, 2, axis=1)[:, ::2])
+    assert_equal(got, wanted, "gaps")
+    got = trained("cpu", *pair, layout=np.asfortranarray)
+    assert_equal(got, wanted, "Fortran's order")
+
+
+def summed(rows, values):
+    """The gradient of a whole table, every row of which occurs."""
+    found = merged(rows, values)
+    return np.stack([found[row] for row in range(len(found))])
+
+
+ROWS = [pair for pair in PAIRS if pair[0].element != "float64" and pair[1] != "float32"][::3]
+
+
+@pytest.mark.parametrize("pair", PAIRS if len(PAIRS) > 30 else ROWS, ids=ids)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_rows_have_the_bits_of_the_dense_update(name, pair):
+    """Duplicates summed; also rows of a table with gaps, and of many columns."""
+    parameter, state = pair
+    random = np.random.default_rng(8)
+    element = GRADIENTS[parameter.element]
+    with installed(name) as backend:
+        w, _ = start(parameter)
+        gapped = np.repeat(w, 2, axis=1)[:, ::2]
+        arrays = [as_array(backend, array) for array in (w, w, gapped)]
+        dense, *by_rows = [make(ga.Adam, array, parameter, state, **HYPER) for array in arrays]
+        for _ in range(STEPS):
+            rows = random.permutation(np.concatenate([np.arange(70), np.arange(0, 70, 3)]))
+            values = random.normal(size=(len(rows), 300)).astype(dtype(element))
+            given = backend.array(rows), as_array(backend, values)
+            for optimizer in by_rows:
+                optimizer.step({"w": ga.RowGrad(*given)})
+            numbers = storage.decoded(values).astype(dense._slots["w"].dtype)
+            dense.step({"w": backend.array(summed(rows, numbers))})
+        wanted = contents(backend, dense)
+        for optimizer in by_rows:
+            assert_equal(contents(backend, optimizer), wanted)
+
+
+def test_rowwise_states_are_plain_and_backends_agree():
+    found = []
+    for name in BACKENDS:
+        with installed(name) as backend:
+            w = as_array(backend, np.ones((40, 70), dtype("bfloat16")))
+            optimizer = ga.Adam({"w": w}, rowwise=True, state_dtype="8bit", rounding="stochastic")
+            random = np.random.default_rng(1)
+            for _ in range(STEPS):
+                rows, values = random.integers(0, 40, 99), random.normal(size=(99, 70))
+                optimizer.step({"w": ga.RowGrad(backend.array(rows), backend.array(values))})
+            found.append(contents(backend, optimizer))
+            assert isinstance(optimizer.state["w"]["m"], ga.Quantized)
+            assert optimizer.state["w"]["v"].shape == (40,)
+    for other in found[1:]:
+        assert_equal(other, found[0])
+
+
+def test_many_arrays_of_many_formats_are_as_each_alone():
+    """Groups with formats of their own; the seed and the name decide, not the place."""
+    random = np.random.default_rng(4)
+    pairs = [
+        (Kept("float32", {}), "8bit"),
+        (Kept("bfloat16", {"rounding": "stochastic"}), "bfloat16"),
+        (Kept("float32", {}), "bfloat16"),
+    ]
+    sizes = (1, 255, 257, 20_000)
+    params, grads, alone = {}, {}, {}
+    groups = []
+    for k, (parameter, state) in enumerate(pairs):
+        names = {f"{k}.{size}": random.normal(size=size).astype(parameter.dtype) for size in sizes}
+        params |= names
+        groups.append({"params": {n: w.copy() for n, w in names.items()}, "state_dtype": state,
+                       **parameter.settings})  # fmt: skip
+        for name, w in names.items():
+            alone[name] = ga.Adam({name: w.copy()}, state_dtype=state, **parameter.settings)
+    together = ga.Adam(groups)
+    for _ in range(STEPS):
+        grads = {name: random.normal(size=w.shape).astype(np.float32) for name, w in params.items()}
+        together.step(grads)
+        for name, optimizer in alone.items():
+            optimizer.step({name: grads[name]})
+    with installed("cpu") as backend:
+        for name, optimizer in alone.items():
+            got = contents(backend, together, name)
+            assert_equal(got, contents(backend, optimizer, name))
+
+
+@pytest.mark.parametrize("master", ["split", "float32"])
+def test_a_master_has_the_bits_of_float32_parameters(master):
+    """The parameter is what it rounds to; 16 bits beside it, or a copy."""
+    parameter = Kept("bfloat16", {"master": master})
+    w, gradients = start(parameter)
+    plain, kept = w.astype(np.float32), w.copy()
+    exact = ga.Adam({"w": plain}, state_dtype="bfloat16", lr=1e-4)
+    optimizer = ga.Adam({"w": kept}, state_dtype="bfloat16", lr=1e-4, master=master)
+    for gradient in gradients * 10:
+        exact.step({"w": gradient})
+        optimizer.step({"w": gradient})
+    slot = optimizer._slots["w"]
+    whole = storage.loaded(slot.formats.parameter, [kept, *slot.beside.values()])
+    assert np.array_equal(whole, plain)
+    off = np.abs(kept.astype(np.float32) - plain)
+    assert (off <= np.abs(plain) * 2.0**-8).all()
+
+
+REMEDIES = {
+    "nearest": {},
+    "stochastic": {"rounding": "stochastic"},
+    "kahan": {"rounding": "kahan"},
+    "split": {"master": "split"},
+    "float32": {"master": "float32"},
+}
+
+
+@pytest.mark.parametrize("element", ["bfloat16", "float16"])
+def test_small_updates_vanish_unless_they_are_helped(element):
+    """Steps of 1e-4 of the weight, 300 of them, from 1: it should arrive near 0.97."""
+    wanted = 1 - 300 * 1e-4
+    for name, settings in REMEDIES.items():
+        if (element, name) == ("float16", "split"):
+            continue
+        w = np.ones((64, 64), dtype(element))
+        optimizer = ga.SGD({"w": w}, lr=1e-4, **settings)
+        for _ in range(300):
+            optimizer.step({"w": np.ones((64, 64), np.float32)}, stats=["w"])
+        mean, stats = w.astype(np.float64).mean(), optimizer.stats("w")
+        if name == "nearest":
+            assert mean == 1 and stats.lost == 1 and stats.ratio == 0
+        else:
+            place = 2.0 ** -(8 if element == "bfloat16" else 11)
+            assert abs(mean - wanted) < place / 2 + 2e-3, (name, mean)
+            kept = name != "stochastic"
+            assert stats.lost == 0 if kept else 0.6 < stats.lost < 1
+            assert stats.ratio == pytest.approx(1.03e-4, rel=0.1) if kept else stats.ratio > 1e-4
+
+
+def test_running_means_of_few_bits_do_not_stop_moving():
+    """A second moment that decays by 1 in 1000: to the nearest it would stay for ever."""
+    for state in ("bfloat16", "float16", "8bit"):
+        w = np.zeros((16, 256), np.float32)
+        optimizer = ga.Adam({"w": w}, state_dtype=state)
+        optimizer.step({"w": np.ones_like(w)})
+        began = np.asarray(storage.decoded(optimizer.state["w"]["v"]), float).mean()
+        for _ in range(500):
+            optimizer.step({"w": np.zeros_like(w)})
+        v = np.asarray(storage.decoded(optimizer.state["w"]["v"]), float).mean()
+        assert v == pytest.approx(began * 0.999**500, rel=0.03), state
+
+
+def test_float16_with_infinities_and_a_small_eps():
+    w = np.ones(1000, np.float16)
+    optimizer = ga.Adam({"w": w}, eps=1e-8, lr=1e-2, state_dtype="float16", master="float32")
+    gradient = np.full(1000, 1e-3, np.float16)
+    gradient[7] = np.inf
+    optimizer.step({"w": gradient}, skip_nonfinite=True, grad_scale=8.0)
+    assert optimizer.last.skipped and (w == 1).all() and optimizer.step_count == 0
+    gradient[7] = 0  # a weight without a gradient: 0 / (0 + eps), not 0 / 0
+    optimizer.step({"w": gradient}, skip_nonfinite=True, grad_scale=8.0)
+    assert not optimizer.last.skipped and w[7] == 1
+    norm = np.sqrt(999) * float(np.float16(1e-3)) / 8
+    assert optimizer.last.grad_norm == pytest.approx(norm, rel=1e-6)
+    assert np.allclose(w[:7].astype(float), 0.99, atol=1e-3)
+
+
+def test_a_block_with_an_infinity_is_lost_and_its_neighbours_are_not():
+    w = np.zeros((2, 512), np.float32)
+    optimizer = ga.Adam({"w": w}, state_dtype="8bit")
+    gradient = np.ones_like(w)
+    gradient[0, 300] = np.inf
+    optimizer.step({"w": gradient})
+    m = optimizer.state["w"]["m"].decoded()
+    assert np.isnan(m[0, 256:]).all() and np.isfinite(m[0, :256]).all() and np.isfinite(m[1]).all()
+
+
+def test_a_step_after_a_resume_has_the_same_bits():
+    pair = Kept("bfloat16", {"rounding": "stochastic"}), "8bit"
+    w, gradients = start(pair[0])
+    optimizer = make(ga.Adam, w, *pair, seed=7)
+    optimizer.step({"w": gradients[0]})
+    again = w.copy()
+    other = make(ga.Adam, again, *pair, seed=7)
+    other.load_state_dict(optimizer.state_dict())
+    third = copy.deepcopy(optimizer)
+    for one in (optimizer, other, third):
+        one.step({"w": gradients[1]})
+    with installed("cpu") as backend:
+        wanted = contents(backend, optimizer)
+        for one in (other, third):
+            assert_equal(contents(backend, one), wanted)
+    for changed in ({"seed": 8}, {"rounding": "nearest"}, {"state_dtype": "bfloat16"}):
+        given = {"state_dtype": pair[1], **pair[0].settings, "seed": 7} | changed
+        with pytest.raises(ga.HyperparameterError, match="but the states are made for"):
+            ga.Adam({"w": w.copy()}, **given).load_state_dict(optimizer.state_dict())
+
+
+def test_random_bits_depend_on_seed_name_step_and_element():
+    def rounded(seed=0, name="w", steps=1):
+        w = np.ones(4096, dtype("bfloat16"))
+        optimizer = ga.SGD({name: w}, lr=2.0**-10, rounding="stochastic", seed=seed)
+        for _ in range(steps):
+            w[...] = 1
+            optimizer.step({name: np.ones(4096, np.float32)})
+        return w.view(np.uint16).copy()
+
+    first = rounded()
+    assert np.array_equal(first, rounded())
+    assert (first != rounded()[::-1]).mean() > 0.2
+    for other in (rounded(seed=1), rounded(name="u"), rounded(steps=2)):
+        assert 0.2 < (first != other).mean() < 0.5
+
+
+BYTES = {
+    "float32": 12, "bfloat16 state": 8, "8-bit state": 6, "all bfloat16": 6,
+    "all bfloat16, split": 8, "all bfloat16, master": 10, "bfloat16, 8-bit state": 4,
+}  # fmt: skip
+"""Of a parameter with Adam's states, as docs/formats.md has them; scales are 1.6 % of a byte."""
+
+
+def test_memory_per_parameter_is_what_the_documentation_says():
+    size = 256 * 100
+    settings = {
+        "float32": ("float32", {}), "bfloat16 state": ("float32", {"state_dtype": "bfloat16"}),
+        "8-bit state": ("float32", {"state_dtype": "8bit"}),
+        "all bfloat16": ("bfloat16", {"state_dtype": "bfloat16", "rounding": "stochastic"}),
+        "all bfloat16, split": ("bfloat16", {"state_dtype": "bfloat16", "master": "split"}),
+        "all bfloat16, master": ("bfloat16", {"state_dtype": "bfloat16", "master": "float32"}),
+        "bfloat16, 8-bit state": ("bfloat16", {"state_dtype": "8bit", "rounding": "stochastic"}),
+    }  # fmt: skip
+    text = (Path(__file__).parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
+    for name, (element, given) in settings.items():
+        w = np.zeros(size, dtype(element))
+        optimizer = ga.Adam(w, **given)
+        kept = w.nbytes + sum(state.nbytes for state in optimizer.state["0"].values())
+        scales = sum(8 / 512 * 2 for state in optimizer.state["0"].values()
+                     if isinstance(state, ga.Quantized)) / 2  # fmt: skip
+        assert kept / size == pytest.approx(BYTES[name] + scales)
+        row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert int(row.split("|")[2]) == BYTES[name]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w: ga.Adam(w, state_dtype="int8"), "state_dtype: got 'int8', expected one of None"),
+        (lambda w: ga.Adam(w, state_dtype={"k": "8bit"}), "state_dtype: no state 'k', but"),
+        (lambda w: ga.Adam(w, state_dtype={"m": 8}), "state_dtype: got 8"),
+        (lambda w: ga.Adam(w, state_dtype="float64"), "got 'float64' for 'm' of '0'"),
+        (lambda w: ga.Adam(w, master="bfloat16"), "master: got 'bfloat16', expected one of None"),
+        (lambda w: ga.Adam(w, rounding="up"), "rounding: got 'up', expected one of 'nearest'"),
+        (lambda w: ga.Adam(w, rounding="kahan", master="split"), "rounding: got 'kahan' with"),
+        (lambda w: ga.Adam(w, seed=-1), "seed: got -1, expected a whole number from 0"),
+        (lambda w: ga.Adam(w, seed=True), "seed: got True"),
+        (lambda w: ga.Adam(w, rowwise=True, state_dtype={"v": "8bit"}), "'v' has one number"),
+        (lambda w: ga.Adam(w, initial={"v": 1e6}, state_dtype="float16"), "initial v: 1000000.0 d"),
+        (lambda w: ga.Adam(w, initial={"v": 1e60}, state_dtype="8bit"), "initial v: 1e\\+60 does"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(call, message):
+    with pytest.raises(ga.HyperparameterError, match=message):
+        call(np.zeros((3, 16), np.float32))
+
+
+def test_what_parameters_cannot_be():
+    with pytest.raises(ga.ParameterError, match="'0': float16 is no half of a float32"):
+        ga.Adam(np.zeros(3, np.float16), master="split")
+
+    @ga.rule
+    def low(p, g, low, h):
+        """low <- g"""
+        return p - h.lr * low, g
+
+    with pytest.raises(ga.ParameterError, match="the rule has a state 'low' itself"):
+        ga.Optimizer(low, np.zeros(3, dtype("bfloat16")), lr=1.0, master="split")
+    narrow = ga.Adam({"w": np.zeros((9, 4), np.float32)}, state_dtype="8bit")
+    with pytest.raises(ga.GradientError, match="rows of 4 elements share scales"):
+        narrow.step({"w": ga.RowGrad(np.array([1]), np.zeros((1, 4), np.float32))})
+    assert narrow.step_count == 0
+    with pytest.raises(ga.ParameterError, match="no stats of 'w': take a step with"):
+        narrow.stats("w")
+    with pytest.raises(ga.ParameterError, match="no parameter 'v'; there are w"):
+        narrow.step({"w": np.zeros((9, 4), np.float32)}, stats=["v"])
+    assert narrow.step_count == 0
+
+
+def test_states_begin_as_they_are_told_and_rates_are_of_what_is_kept():
+    for state in STATES:
+        w = np.zeros((3, 20), np.float32)
+        optimizer = ga.Adagrad({"w": w}, lr=1.0, initial={"G": 0.1}, state_dtype=state)
+        kept = storage.decoded(optimizer.state["w"]["G"])
+        assert np.allclose(kept, 0.1, rtol=0.07) and (kept == kept[0, 0]).all()
+        optimizer.step({"w": np.full_like(w, 2)})
+        kept = storage.decoded(optimizer.state["w"]["G"])
+        assert np.allclose(optimizer.effective_lr("w"), 1 / np.sqrt(kept + np.float32(1e-8)))
+        assert np.array_equal(storage.decoded(optimizer.state["w"]["G"]), kept)
+
+
+def test_stats_of_rows_and_of_rowwise_states():
+    w = np.ones((40, 16), np.float32)
+    optimizer = ga.Adam({"w": w, "b": np.ones(3)}, lr=1e-4, rowwise=True)
+    rows, values = np.array([3, 3, 5]), np.ones((3, 16), np.float32)
+    optimizer.step({"w": ga.RowGrad(rows, values), "b": None}, stats=["w", "b"])
+    stats = optimizer.stats("w")
+    assert stats.lost == 0 and stats.ratio == pytest.approx(1e-4, rel=1e-2)
+    assert stats.rates[0.05] == pytest.approx(5e-5) and stats.rates[0.95] == pytest.approx(1e-4)
+    with pytest.raises(ga.ParameterError, match="no stats of 'b'"):
+        optimizer.stats("b")
+
+
+def test_other_gradients_make_other_tables_and_the_same_step():
+    """Types of gradients may change from step to step; each is taken as it is."""
+    w, v = np.ones(300, np.float32), np.ones(300, np.float32)
+    optimizer, exact = ga.SGD({"w": w}, lr=0.1), ga.SGD({"w": v}, lr=0.1)
+    for element in ("float32", "bfloat16", "bfloat16", "float64", "float16", "float32"):
+        gradient = np.linspace(-1, 1, 300).astype(dtype(element))
+        optimizer.step({"w": gradient})
+        exact.step({"w": gradient.astype(np.float32)})
+        assert np.array_equal(w, v)
+
+
+def test_every_pair_is_tried_by_someone():
+    chosen = [(p, s) for p in PARAMETERS for s in STATES if always(p, s)]
+    assert all(sum(one == p for one, _ in chosen) >= 1 for p in PARAMETERS)
+    assert all(sum(one == s for _, one in chosen) >= 2 for s in STATES)
+    assert "ml_dtypes" in sys.modules
