@@ -41,6 +41,17 @@ GOALS = (
     Goal("many", "adam, 200 x 50,000", "torch fused", 1.3),
     Goal("many", "adam, a transformer, 50M", "torch fused", 1.0),
     Goal("many", "adam, a transformer, 50M", "limit", 0.85),
+    *(
+        Goal("formats", f"adam, 50,000,000 elements, {kept}", against, least)
+        for kept, against, least in (
+            ("bfloat16 state", "torch fused", 1.35),
+            ("bfloat16 state", "limit", 0.85),
+            ("8-bit state", "torch fused", 1.3),
+            ("all bfloat16, stochastic", "torch fused", 1.3),
+            ("all bfloat16, stochastic", "torch bfloat16 fused", 1.0),
+            ("all bfloat16, split", "torch fused", 1.2),
+        )
+    ),
     *(Goal("rows", f"adam, {t}", "torch SparseAdam", 8) for t in (SMALL, LARGE, NARROW)),
     *(Goal("rows", f"adagrad, {table}", "fbgemm", 3) for table in (SMALL, LARGE)),
     *(

@@ -23,6 +23,7 @@ ROOFS = ("limit", "arithmetic")
 PRINTED = {
     "dense": ("torch fused", "torch foreach", "optax jit", "deepspeed", "thinc", "numpy", "cupy"),
     "many": ("torch fused", "torch foreach", "optax jit", "deepspeed", "numpy", "cupy"),
+    "formats": ("torch fused", "torch bfloat16 fused"),
     "rows": ("torch SparseAdam", "torch Adagrad", "fbgemm", "fbgemm row-wise", "numpy"),
 }
 """Peers in the README's tables, by suite, as far as they were there."""

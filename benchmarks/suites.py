@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .peers.ours import FORMATS
 from .update import Case
 
 FUSED = ("torch fused",)
@@ -45,7 +46,8 @@ def many(backend: str, quick: bool) -> list[Case]:
 def formats(backend: str, quick: bool) -> list[Case]:
     """Types of parameters, gradients and states."""
     size = 1_000_000 if quick else LARGEST[backend]
-    return [Case("adam", (size,), dtype=dtype, only=FUSED) for dtype in ("float32", "float64")]
+    cases = [Case("adam", (size,), dtype=dtype, only=FUSED) for dtype in ("float32", "float64")]
+    return cases + [Case("adam", (size,), only=FUSED, kept=kept) for kept in FORMATS]
 
 
 def transformer() -> tuple[int, ...]:

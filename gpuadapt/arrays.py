@@ -47,7 +47,8 @@ def kind_of(array: Any) -> str | None:
     dtype = array.dtype
     if dtype == np.uint16 and backend_of(array) == "cuda":
         return "bfloat16"
-    return dtype.name if dtype.isnative and dtype.name in KINDS else None
+    name: str = dtype.name
+    return name if dtype.isnative and name in KINDS else None
 
 
 def kind_dtype(kind: str, backend: str) -> np.dtype:

@@ -64,6 +64,10 @@ def formats_of(
     elif wanted is not None:
         kinds |= {state: wanted for state in rule.states if state not in by_row}
     positive = not_negative(rule.program, INTERVALS)
+    if wanted == "float16":
+        # Squares of gradients lie below its smallest number, 6e-8: as zeros they make m / eps of
+        # Adam's step. Who names a state has what it asks for.
+        kinds |= dict.fromkeys(positive - set(by_row), "bfloat16")
     states = []
     for state, kept in kinds.items():
         if state in by_row and kept != compute:

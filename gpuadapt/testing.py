@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels import formats
 from gpuadapt.kernels.cuda import host
-from gpuadapt.kernels.formats import Operand, uniform
+from gpuadapt.kernels.formats import Operand
 from gpuadapt.kernels.program import Program
 from gpuadapt.kernels.rule import Rule, from_program
 
@@ -154,7 +155,7 @@ def benchmark(
 
 def traffic(rule: Rule, dtype: np.dtype) -> int:
     """Bytes for one element: parameter and states read and written, gradient read."""
-    return dtype.itemsize * (2 * (1 + len(rule.states)) + 1)
+    return int(formats.traffic(formats.uniform(rule, dtype)))
 
 
 @cache
@@ -262,8 +263,8 @@ def _update(
     states: Sequence[Any],
     numbers: Sequence[float],
 ) -> None:
-    formats = uniform(rule, parameter.dtype)
-    update_once(rule, backend, formats, Operand((parameter, *states)), gradient, numbers)
+    kinds = formats.uniform(rule, parameter.dtype)
+    update_once(rule, backend, kinds, Operand((parameter, *states)), gradient, numbers)
 
 
 def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling | None) -> None:

@@ -156,6 +156,16 @@ class Formats(NamedTuple):
         return any(one.random for one in self.updated)
 
     @property
+    def paired(self) -> bool:
+        """Whether two neighbours share a hash, half of it each, as they share a word of memory.
+
+        So where all states have 16 bits: the CPU then works on two elements at a time. The
+        parameter has no part in it, so that one that is split has the bits of one that is not.
+        """
+        kept = (dtype for one in self.states for _, dtype in one.parts)
+        return self.random and self.compute == "float32" and all(k == "uint16" for k in kept)
+
+    @property
     def block(self) -> bool:
         """Whether elements share scales."""
         return any(one.block for one in self.updated)
@@ -172,6 +182,16 @@ class Formats(NamedTuple):
     def itemsize(self) -> int:
         """Bytes of the smallest element."""
         return min(np.dtype(dtype).itemsize for one in self.every for _, dtype in one.parts)
+
+
+def traffic(formats: Formats) -> float:
+    """Bytes that an update of one element must move: what it reads, and what it writes."""
+    moved = float(np.dtype(formats.gradient.parts[0][1]).itemsize)
+    for form in formats.updated:
+        for k, (part, dtype) in enumerate(form.parts):
+            times = 1 + (part == "scale" or f"{{{k}}}" in form.load)
+            moved += times * np.dtype(dtype).itemsize / (BLOCK if part == "scale" else 1)
+    return moved
 
 
 def uniform(rule: Rule, dtype: np.dtype) -> Formats:

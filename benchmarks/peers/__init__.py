@@ -24,10 +24,16 @@ def versions() -> dict[str, str | None]:
 
 
 def makers(
-    method: str, backend: str, only: tuple[str, ...] = (), dtype: str = "float32"
+    method: str, backend: str, only: tuple[str, ...] = (), dtype: str = "float32", kept: str = ""
 ) -> dict[str, Make]:
-    """gpuadapt first, then whoever is installed and has this method, backend and type."""
-    found = ours.makers(method, backend)
+    """gpuadapt first, then whoever is installed and has this method, backend and type.
+
+    ``kept`` is how gpuadapt keeps its numbers, if not in ``dtype``; torch's bfloat16 is then
+    beside its float32.
+    """
+    found = ours.makers(method, backend, kept)
+    if kept and torch.library() is not None:
+        found |= torch.makers_of_few_bits(method, backend)
     for peer in DENSE:
         if peer.library() is not None and dtype in peer.DTYPES:
             offered = peer.makers(method, backend)

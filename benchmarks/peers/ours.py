@@ -7,35 +7,80 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from gpuadapt.kernels import formats
 
 import gpuadapt as ga
+from gpuadapt.arrays import kind_dtype
+from gpuadapt.storage import decoded
 
-from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
+from ..training import HYPER, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
 
 FORMS = {"adagrad": "inside", "rmsprop": "inside", "adam": "outside"}
 """Where eps stands by default."""
 
 
-def makers(method: str, backend: str) -> dict[str, Make]:
-    found = {"gpuadapt": partial(make, method, backend)}
+FORMATS: dict[str, tuple[str, dict[str, str]]] = {
+    "bfloat16 state": ("float32", {"state_dtype": "bfloat16"}),
+    "float16 state": ("float32", {"state_dtype": "float16"}),
+    "8-bit state": ("float32", {"state_dtype": "8bit"}),
+    "all bfloat16, stochastic": (
+        "bfloat16", {"state_dtype": "bfloat16", "rounding": "stochastic"},
+    ),
+    "all bfloat16, split": ("bfloat16", {"state_dtype": "bfloat16", "master": "split"}),
+    "all bfloat16, kahan": ("bfloat16", {"state_dtype": "bfloat16", "rounding": "kahan"}),
+    "all bfloat16, master": ("bfloat16", {"state_dtype": "bfloat16", "master": "float32"}),
+    "all bfloat16, nearest": ("bfloat16", {"state_dtype": "bfloat16"}),
+    "bfloat16, 8-bit state": ("bfloat16", {"state_dtype": "8bit", "rounding": "stochastic"}),
+}  # fmt: skip
+"""Parameters' and gradients' element type, and settings."""
+
+
+def traffic(method: str, kept: str) -> float:
+    """Bytes that an update of one element must move."""
+    element, settings = FORMATS[kept]
+    parameter = np.zeros(1, kind_dtype(element, "cpu"))
+    optimizer = optimizer_of(method, [parameter], HYPER[method], **settings)
+    return formats.traffic(optimizer._slots["0"].formats)
+
+
+def makers(method: str, backend: str, kept: str = "") -> dict[str, Make]:
+    element, settings = FORMATS.get(kept, ("", {}))
+    found = {"gpuadapt": partial(make, method, backend, element=element, **settings)}
+    if kept:
+        return found
     if backend == "cuda":
         found["gpuadapt captured"] = partial(make_captured, method)
     return found
 
 
-def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
+def make(
+    method: str,
+    backend: str,
+    start: Sequence[np.ndarray],
+    hyper: Hyper,
+    element: str = "",
+    **settings: str,
+) -> Trainer:
     xp = library(backend)
-    parameters = [xp.array(w) for w in start]
-    optimizer = optimizer_of(method, parameters, hyper)
+
+    def kept(values: np.ndarray) -> Any:
+        """An array of the backend; of bfloat16 on a GPU the bits."""
+        if not element:
+            return xp.array(values)
+        few = values.astype(kind_dtype(element, "cpu"))
+        return few if xp is np else xp.asarray(few.view(np.uint16) if few.itemsize == 2 else few)
+
+    parameters = [kept(w) for w in start]
+    optimizer = optimizer_of(method, parameters, hyper, **settings)
     gradients: list[np.ndarray] = []
 
     def load(given: Sequence[np.ndarray]) -> None:
-        gradients[:] = [xp.asarray(g) for g in given]
+        gradients[:] = [kept(g) for g in given]
 
     return Trainer(
         load,
         lambda: optimizer.step(gradients),
-        lambda: [w if xp is np else w.get() for w in parameters],
+        lambda: [decoded(w) for w in parameters],
         {"eps_mode": FORMS[method]} if method in FORMS else {},
     )
 
@@ -71,7 +116,7 @@ def make_captured(method: str, start: Sequence[np.ndarray], hyper: Hyper) -> Tra
 
 
 def optimizer_of(
-    method: str, parameters: list[np.ndarray], hyper: Hyper, **settings: bool
+    method: str, parameters: list[np.ndarray], hyper: Hyper, **settings: Any
 ) -> ga.Optimizer:
     """The public class, with hyperparameters under the reference's names."""
     given: dict[str, Any] = {k: v for k, v in hyper.items() if not k.startswith("beta")}

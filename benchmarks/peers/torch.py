@@ -36,26 +36,37 @@ def makers(method: str, backend: str) -> dict[str, Make]:
     }
 
 
+def makers_of_few_bits(method: str, backend: str) -> dict[str, Make]:
+    """Everything in bfloat16, rounded to the nearest."""
+    fused = makers(method, backend).get("torch fused")
+    return {} if fused is None else {"torch bfloat16 fused": partial(fused, dtype="bfloat16")}
+
+
 def make(
     kind: Callable[..., Any],
     method: str,
     device: str,
     start: Sequence[np.ndarray],
     hyper: Hyper,
+    dtype: str | None = None,
 ) -> Trainer:
     """Of anything that is made like torch's optimizer for this method."""
     torch = library()
-    parameters = [torch.nn.Parameter(torch.tensor(w, device=device)) for w in start]
+    kept = None if dtype is None else getattr(torch, dtype)
+    parameters = [torch.nn.Parameter(torch.tensor(w, dtype=kept, device=device)) for w in start]
     optimizer = kind(parameters, **keywords(method, hyper))
 
     def load(gradients: Sequence[np.ndarray]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = torch.tensor(gradient, device=device)
+            parameter.grad = torch.tensor(gradient, dtype=kept, device=device)
 
     return Trainer(
         load,
         optimizer.step,
-        lambda: [parameter.detach().cpu().numpy() for parameter in parameters],
+        lambda: [
+            p.detach().cpu().to(torch.promote_types(p.dtype, torch.float32)).numpy()
+            for p in parameters
+        ],
         {} if method == "adadelta" else {"eps_mode": "outside"},
     )
 

@@ -88,28 +88,7 @@ def compare_formats(
             runs.append(run)
             shown = f"{run.task}: {run.format}, seed {run.seed}"
             progress.update(task, advance=1, description=shown)
-    rows = {
-        name: formats_report.summary([run for run in runs if run.task == name]) for name in titles
-    }
-    for name, title in titles.items():
-        formats_report.print_table(rows[name], title)
-    report.write_json(
-        output / "formats.json",
-        {
-            "machine": describe_machine(),
-            "formats": {
-                name: {"parameter": kind, **settings}
-                for name, (kind, settings) in formats.FORMATS.items()
-            },
-            "lr": formats.LR,
-            "weight_decay": formats.WEIGHT_DECAY,
-            "titles": titles,
-            "summary": rows,
-            "runs": [run.as_dict() for run in runs],
-        },
-    )
-    formats_report.draw(output / "formats.png", rows)
-    print(f"wrote {output / 'formats.png'}, {output / 'formats.json'}")
+    formats_report.write(output, runs, titles)
 
 
 def _check_packages(needed: Mapping[str, str]) -> None:

@@ -19,13 +19,12 @@ EXACT = "float32"
 """The format that others are compared with."""
 
 _BFLOAT16 = {"state_dtype": "bfloat16"}
-_MIXED = {"state_dtype": {"m": "float16", "v": "bfloat16"}}
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     EXACT: ("float32", {}),
     "bfloat16 state": ("float32", _BFLOAT16),
     "float16 state": ("float32", {"state_dtype": "float16"}),
-    "float16 m, bfloat16 v": ("float32", _MIXED),
+    "float16 state, v too": ("float32", {"state_dtype": {"m": "float16", "v": "float16"}}),
     "8-bit state": ("float32", {"state_dtype": "8bit"}),
     "bfloat16, nearest": ("bfloat16", _BFLOAT16),
     "bfloat16, stochastic": ("bfloat16", _BFLOAT16 | {"rounding": "stochastic"}),
@@ -33,7 +32,6 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "bfloat16, split": ("bfloat16", _BFLOAT16 | {"master": "split"}),
     "bfloat16, master": ("bfloat16", _BFLOAT16 | {"master": "float32"}),
     "float16, master": ("float16", {"state_dtype": "float16", "master": "float32"}),
-    "float16, master, bfloat16 v": ("float16", _MIXED | {"master": "float32"}),
     "8-bit, bfloat16 stochastic": (
         "bfloat16",
         {"state_dtype": "8bit", "rounding": "stochastic"},

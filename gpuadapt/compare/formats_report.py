@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..machine import describe_machine
+from . import formats
 from .formats import EXACT, Run
+from .report import write_json
 
 NEAR = 1.0
 """In %: smaller differences are drawn in proportion, larger ones by their logarithm."""
@@ -17,6 +20,30 @@ FARTHEST = 1e6
 TICKS = (-100, -10, -1, -0.5, 0, 0.5, 1, 3, 10, 30, 100, 1e4, 1e6)
 CLOSE, FAR = "#1f77b4", "#d62728"
 """Colours of formats that are nearer than that, and of others."""
+
+
+def write(output: Path, runs: list[Run], titles: dict[str, str]) -> None:
+    """Print a table for each task, by its title; write formats.png and formats.json."""
+    rows = {task: summary([run for run in runs if run.task == task]) for task in titles}
+    for task, title in titles.items():
+        print_table(rows[task], title)
+    write_json(
+        output / "formats.json",
+        {
+            "machine": describe_machine(),
+            "formats": {
+                name: {"parameter": kind, **settings}
+                for name, (kind, settings) in formats.FORMATS.items()
+            },
+            "lr": formats.LR,
+            "weight_decay": formats.WEIGHT_DECAY,
+            "titles": titles,
+            "summary": rows,
+            "runs": [run.as_dict() for run in runs],
+        },
+    )
+    draw(output / "formats.png", rows)
+    print(f"wrote {output / 'formats.png'}, {output / 'formats.json'}")
 
 
 def summary(runs: list[Run]) -> list[dict[str, Any]]:
@@ -44,9 +71,10 @@ def print_table(rows: list[dict[str, Any]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=title, caption="bytes of a parameter, with all that is kept for it; test: accuracy"
-    )
+    caption = "bytes of a parameter, with all that is kept for it"
+    if "accuracy" in rows[0]:
+        caption += "; test: accuracy"
+    table = Table(title=title, caption=caption)
     # Together no wider than a terminal.
     table.add_column("format", no_wrap=True)
     headings = ["bytes", "training loss", "to float32"]

@@ -1,4 +1,4 @@
-"""What Numba lacks: `prefetch`, `claim`, `part` of a row, `memory` by its address, `bits`."""
+"""What Numba lacks: `prefetch`, `claim`, views (`part`, `memory`, `pairs`), `bits` and `real`."""
 
 from __future__ import annotations
 
@@ -91,6 +91,27 @@ def _memory(typing_context: Any, kind: Any, address: Any, size: Any) -> Any:
     return view(kind, types.int64, types.intp), generate
 
 
+def _pairs(typing_context: Any, array: Any) -> Any:
+    """An array of uint16 as one of uint32, of half as many; an odd one out is left out."""
+    view = types.Array(types.uint32, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = context.make_array(signature.args[0])(context, builder, arguments[0])
+        size = builder.udiv(given.nitems, context.get_constant(types.intp, 2))
+        result = context.make_array(view)(context, builder)
+        populate_array(
+            result,
+            data=builder.bitcast(given.data, ir.IntType(32).as_pointer()),
+            shape=cgutils.pack_array(builder, [size]),
+            strides=cgutils.pack_array(builder, [context.get_constant(types.intp, 4)]),
+            itemsize=context.get_constant(types.intp, 4),
+            meminfo=None,
+        )
+        return result._getvalue()
+
+    return view(array), generate
+
+
 def _bits(typing_context: Any, x: Any) -> Any:
     """The bits of a float32, as an uint32."""
 
@@ -131,6 +152,11 @@ def _numpy(kind: Any, address: int, size: int) -> Any:
     return np.frombuffer(bytes_.from_address(int(address)), kind)
 
 
+def _words(array: Any) -> Any:
+    """In plain Python NumPy has such views too."""
+    return array[: array.size // 2 * 2].view(np.uint32)
+
+
 def _viewed(kind: Any) -> Any:
     """In plain Python NumPy's numbers are looked at as another type."""
     return lambda x: x.view(kind)
@@ -141,5 +167,6 @@ prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
 claim: Any = _add if _disabled else intrinsic(_claim)
 part: Any = _slice if _disabled else intrinsic(_part)
 memory: Any = _numpy if _disabled else intrinsic(_memory)
+pairs: Any = _words if _disabled else intrinsic(_pairs)
 bits: Any = _viewed(np.uint32) if _disabled else intrinsic(_bits)
 real: Any = _viewed(np.float32) if _disabled else intrinsic(_real)

@@ -216,8 +216,11 @@ def _cut(
         return {"widths": [of.width for of in operands]}
     # Those of the first array begin on cache lines, and of others that lie as it does: a vector
     # that crosses lines costs two accesses.
-    itemsize = np.dtype(formats.parameter.parts[0][1]).itemsize
-    return {"before": [place % module.LINE // itemsize for place in places.tolist()]}
+    # Pairs are not cut in two.
+    itemsize, whole = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
+    return {
+        "before": [place % module.LINE // itemsize // whole * whole for place in places.tolist()]
+    }
 
 
 class Part:

@@ -40,7 +40,8 @@ def imports(title: str) -> str:
             "from numba import njit, prange, types",
             # The text is what kernels are kept by: this line stands for what it imports.
             f"# With intrinsics {_imported()}.",
-            f"from {__package__}.intrinsics import bits, claim, memory, part, prefetch, real\n",
+            f"from {__package__}.intrinsics import bits, claim, memory, pairs, part, prefetch",
+            f"from {__package__}.intrinsics import real\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
             "U, S, D = np.uint32, np.float32, np.float64",
         ]

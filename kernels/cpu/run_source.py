@@ -6,7 +6,7 @@ share scales it begins with a block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..formats import BLOCK, Formats, Named, named
 from ..rule import Rule
@@ -44,6 +44,37 @@ def span({given}):{kept}
         done = stop
 """
 
+_DRAWN_HALF = (
+    "random = U(random_bits(U((number + i) >> 1), first_key, second_key) "
+    "<< U(((number + i) & 1) << 4))"
+)
+
+_PAIRS = """
+
+@njit(**OPTIONS)
+def on_pairs({pairs}, number, first_key, second_key):
+    low = U(number >> 1)
+    for i in range({word}.size):
+        drawn = random_bits(U(low + U(i)), first_key, second_key)
+{lines}
+
+
+@njit(**OPTIONS)
+def span({given}):
+    done = 0
+    while done < {size}.size:
+        number = begin + done
+        stop = min(done + 2**33 - (number & (2**33 - 1)), {size}.size)
+        first, second = key_on(first_key, U(number >> 33)), key_on(second_key, U(number >> 33))
+        if number & 1 == 0:
+            on_pairs({words}, number, first, second)
+            number += (stop - done) // 2 * 2
+            done += (stop - done) // 2 * 2
+        on_page({sliced}, number, first, second)
+        done = stop
+"""
+"""Two neighbours at a time, if the first one's number is even, and what is left one by one."""
+
 _BLOCKS = """
 
 @njit(**OPTIONS)
@@ -56,11 +87,10 @@ def extent(held, size):
 
 
 @njit(**OPTIONS)
-def update_block({inside}):{begin}
+def update_block({inside}):{kept}
     for i in range({size}.size):
 {lines}
-
-
+{returned}
 
 @njit(**OPTIONS)
 def encode_block({coded}, low, first_key, second_key):
@@ -155,6 +185,26 @@ class Run:
             size=size,
             lines=indented(lines, 8),
         )
+        if self.formats.paired:
+            lines[0] = _DRAWN_HALF
+            text = _SPAN.format(
+                name="on_page",
+                begin="",
+                given=", ".join([*given, "number", "first_key", "second_key"]),
+                size=size,
+                lines=indented(lines, 8),
+            )
+            parts = {name: f"{name}[done:stop]" for name in self.arrays}
+            words = parts | {name: f"pairs({name}[done:stop])" for name in self._short()}
+            return text + _PAIRS.format(
+                pairs=", ".join(given),
+                given=", ".join(given + RANDOM),
+                size=size,
+                word=next(name for name in self._short() if name != size),
+                lines=indented(self._pair(), 8),
+                words=", ".join([*words.values(), *self.scalars]),
+                sliced=", ".join([*parts.values(), *self.scalars]),
+            )
         if random:
             sliced = [
                 name if name in self._by_row else f"{name}[done:stop]" for name in self.arrays
@@ -168,6 +218,44 @@ class Run:
             )
         return text + self._returned()
 
+    def _pair(self) -> list[str]:
+        """The lines of two neighbours; those of 16 bits lie in the halves of a word."""
+        lines, stored = [], dict[str, list[str]]()
+        short = self._short()
+        for half, drawn in enumerate(("drawn", "U(drawn << U(16))")):
+            word = "U({}[i] & U(65535))" if half == 0 else "U({}[i] >> U(16))"
+            at = {
+                name: word.format(name) if name in short else f"{name}[2 * i + {half}]"
+                for name in self.arrays
+            }
+            old = [
+                one.load(self.formats.compute, [at[name] for name in one.arrays])
+                for one in self.arguments
+            ]
+            new = ", ".join(f"_new_{one.name}" for one in self._updated())
+            lines.append(f"random = {drawn}")
+            lines.append(f"{new} = {self.rule.symbol}({', '.join([*old, *self.scalars])})")
+            for one in self._updated():
+                texts = one.store(self.formats.compute, one.arrays, f"_new_{one.name}")
+                for name, text in zip(one.arrays, texts, strict=True):
+                    code = f"{name}{half}" if name in short else at[name]
+                    stored.setdefault(name, []).append(code)
+                    lines.append(f"{code} = {text}")
+        for name in short:
+            if name in stored:
+                low, high = stored[name]
+                lines.append(f"{name}[i] = U({low} | U({high} << U(16)))")
+        return lines
+
+    def _short(self) -> list[str]:
+        """The names of arrays of 16 bits."""
+        return [
+            name
+            for one in self.arguments
+            for name, (_, dtype) in zip(one.arrays, one.form.parts, strict=True)
+            if dtype == "uint16"
+        ]
+
     def _kept(self) -> str:
         """States with one number for the row come as they were, and are returned."""
         pairs = zip(self._new, self._by_row, strict=True)
@@ -179,7 +267,8 @@ class Run:
     def _blocks(self) -> str:
         """Three loops over each block: update, with what is to be coded held; encode."""
         coded = [one for one in self._updated() if one.form.block]
-        inside, sliced = [], []
+        inside: list[str] = []
+        sliced: list[str] = []
         for one in self.arguments:
             by_row = one.arrays[0] in self._by_row
             kept = one.arrays[:1] if one.form.block or by_row else one.arrays
@@ -207,7 +296,7 @@ class Run:
         moved = ["low", "first", "second"]
         return _BLOCKS.format(
             inside=", ".join([*inside, *self.scalars, "low, first_key, second_key"]),
-            begin=self._kept(),
+            returned=self._returned(),
             size=self.arguments[1].arrays[0],
             lines=indented(lines, 8),
             new="".join(f"{', '.join(self._new)} = " * bool(self._new)),
@@ -235,6 +324,6 @@ class Run:
         ) + self._returned()  # fmt: skip
 
 
-def indented(lines: Sequence[str], by: int) -> str:
+def indented(lines: Iterable[str], by: int) -> str:
     """Lines of a block."""
     return "\n".join(" " * by + line for line in lines)

@@ -127,6 +127,11 @@ class Run:
             return ""
         if in_block:
             return f"const U random = random_bits(U({element}), first, second);"
+        if self.formats.paired:
+            page = f"U(({element}) >> 33)"
+            keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
+            half = f"((({element}) & 1) << 4)"
+            return f"const U random = random_bits(U(({element}) >> 1), {keys}) << {half};"
         page = f"U(({element}) >> 32)"
         keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
         return f"const U random = random_bits(U({element}), {keys});"
