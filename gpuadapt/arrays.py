@@ -59,7 +59,8 @@ def kind_dtype(kind: str, backend: str) -> np.dtype:
         return np.dtype(np.uint16)
     import ml_dtypes
 
-    return np.dtype(ml_dtypes.bfloat16)
+    bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16
 
 
 def bits_of(array: Any) -> Any:
