@@ -5,6 +5,7 @@ python docs/combinations.py
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "decay": DECAYS,
     "maximize": (True,),
     "rowwise": (True,),
+    "state_dtype": ("bfloat16", "float16", "8bit"),
 }
 """What is tried with each of them; weight decay is not zero then."""
 
@@ -50,7 +52,8 @@ HEAD = """\
 Made by `python docs/combinations.py`, which makes every optimizer and writes its kernels, for both
 backends, dense and by rows; a test compares. A name or a tick is a combination that there is, a
 dash is one that there is not. Every hyperparameter may be a schedule, a function of the step.
-`max_row_norm`, `check` and groups work with everything.
+`max_row_norm`, `check`, groups and every format of parameters ([formats.md](formats.md)) work with
+everything; where a method has no states, `state_dtype` has nothing to do.
 """
 
 TAIL = """\
@@ -101,10 +104,13 @@ def _reason(
     """Why a method does not work with an option; None if it does."""
     settings = {**given, option: value} | ({"weight_decay": 0.1} if option == "decay" else {})
     try:
-        optimizer = method(np.zeros((2, 2)), **settings)
+        optimizer = method(np.zeros((2, 16)), **settings)
+        rule, formats = optimizer._groups[0].rule, optimizer._slots["0"].formats
         for traversal in ("rows",) if option == "rowwise" else ("many", "dense", "rows"):
             for backend in ("cpu", "cuda"):
-                optimizer._groups[0].rule.source(backend, traversal)
+                importlib.import_module(f"gpuadapt.kernels.{backend}.{traversal}").source(
+                    rule, formats
+                )
     except (ga.HyperparameterError, ga.RuleError) as error:
         return str(error)
     return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import on_device
+from .arrays import backend_of, namespace, on_device, to_host
 from .oracle import evaluate
 from .quantized import Quantized
 from .rowgrad import RowGrad
@@ -50,8 +50,12 @@ def watch(
     """
     rows = None
     if isinstance(grad, RowGrad):
-        merged = grad.coalesced()
-        rows, grad = merged.rows, merged.values
+        count = None if grad.count is None else int(grad.count)
+        merged = RowGrad(
+            to_host(grad.rows), decoded(grad.values), duplicates=grad.duplicates, count=count
+        ).coalesced()
+        inside = (merged.rows >= 0) & (merged.rows < len(slot.array))
+        rows, grad = merged.rows[inside], merged.values[inside]
     before, states = _value(slot, rows), _states(slot, rows)
     gradient = decoded(grad).astype(np.float64)
 
@@ -87,7 +91,7 @@ def _part(array: Any, rows: Any) -> Any:
     if isinstance(array, Quantized):
         return Quantized(_part(array.codes, rows), _part(array.scales, rows), array.signed)
     with on_device(array):
-        return array[rows]
+        return array[namespace(backend_of(array) or "cpu").asarray(rows)]
 
 
 def _value(slot: Slot, rows: Any) -> np.ndarray:

@@ -149,7 +149,7 @@ def new_state(
     rows = array.size // width if array.size else 0
     codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
     scales = new_zeros((rows, -(-width // BLOCK)), np.dtype(np.float32), array)
-    made = Quantized(codes, scales, form is SIGNED8)
+    made = Quantized(codes, scales, form == SIGNED8)
     fill(made, 0.0)
     return made
 

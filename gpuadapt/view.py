@@ -142,7 +142,8 @@ class View:
                 used, rate = partial(self._steps.used, name), partial(self._rate, slot)
                 watching[name] = watch(slot, grads[name], used, rate)
         step()
-        self._stats = {name: finish() for name, finish in watching.items()}
+        skipped = self.last is not None and self.last.skipped
+        self._stats = {} if skipped else {name: done() for name, done in watching.items()}
 
     def __repr__(self) -> str:
         slots = list(self._slots.values())

@@ -11,7 +11,7 @@ import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ GIVEN = {"bits": "U", "truncated": "U", "real": "S", "U": "U", "S": "S"}
 """What backends have besides ``where``, reinterpretation and conversion, by what it returns."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Codec:
     """A checked function; see `codec`."""
 
@@ -46,21 +46,10 @@ class Codec:
         names = ", ".join(name for name, _ in self.arguments)
         return "\n".join([f"def {self.name}({names}):", *lines, f"    return {self.result}"])
 
-    @cached_property
+    @property
     def function(self) -> Callable[..., Any]:
         """As a function of NumPy's arrays of uint32 and float32."""
-        names: dict[str, Any] = {"U": np.uint32, "S": np.float32, "where": np.where}
-        names |= {"truncated": np.uint32, "bits": _bits, "real": _real}
-        for codec in needed((self,)):
-            exec(codec.python, names)  # noqa: S102
-        made = names[self.name]
-
-        def run(*given: Any) -> Any:
-            # What wraps around, and branches that `where` does not take, are no errors here.
-            with np.errstate(all="ignore"):
-                return made(*given)
-
-        return run
+        return _function(self)
 
     @property
     def cuda(self) -> str:
@@ -73,6 +62,22 @@ class Codec:
         given = ", ".join(f"{kind} {name}" for name, kind in self.arguments)
         head = f"__device__ inline {self.kind} {self.name}({given}) {{"
         return "\n".join([head, *lines, f"    return {self.result};", "}"])
+
+
+@cache
+def _function(codec: Codec) -> Callable[..., Any]:
+    names: dict[str, Any] = {"U": np.uint32, "S": np.float32, "where": np.where}
+    names |= {"truncated": np.uint32, "bits": _bits, "real": _real}
+    for one in needed((codec,)):
+        exec(one.python, names)  # noqa: S102
+    made = names[codec.name]
+
+    def run(*given: Any) -> Any:
+        # What wraps around, and branches that `where` does not take, are no errors here.
+        with np.errstate(all="ignore"):
+            return made(*given)
+
+    return run
 
 
 def _bits(x: Any) -> Any:

@@ -166,19 +166,12 @@ def unsigned8_load(code: U, base: U) -> S:
 
 @codec
 def unsigned8_random(x: S, base: U, random: U) -> U:
-    """As `signed8_random`."""
+    """Stochastic; but what is not zero does not become zero: rules divide by its root."""
     size = bits(x) & 0x7FFFFFFF
     least = base + 0x00100000
-    few = where(S(random >> 8) * (real(least) * 5.9604644775390625e-08) < real(size), 1, 0)
-    code = where(size < least, few, (size - base + (random >> 12)) >> 20)
+    held = where(size == 0, base, where(size < least, least, size))
+    code = (held - base + (random >> 12)) >> 20
     return where(base == 0x7F900000, 1, code)
-
-
-@codec
-def unsigned8_quick(x: S, base: U, random: U) -> U:
-    """As `signed8_quick`."""
-    size = bits(x) & 0x7FFFFFFF
-    return (where(size < base, base, size) - base + (random >> 12)) >> 20
 
 
 @codec

@@ -98,8 +98,8 @@ SPLIT = Format(
 )
 
 
-def _eight(prefix: str) -> Format:
-    names = ("load", "random", "quick", "scale", "base")
+def _eight(prefix: str, *more: Codec) -> Format:
+    names = ("load", "random", "scale", "base")
     return Format(
         f"8bit, {prefix.removesuffix('8')}",
         (("", "uint8"), ("scale", "float32")),
@@ -108,15 +108,15 @@ def _eight(prefix: str) -> Format:
         (
             *(getattr(codecs, f"{prefix}_{name}") for name in names),
             codecs.larger,
-            codecs.smaller,
-            codecs.all_quick,
+            *more,
         ),
         True,
         prefix,
     )
 
 
-SIGNED8, UNSIGNED8 = _eight("signed8"), _eight("unsigned8")
+SIGNED8 = _eight("signed8", codecs.signed8_quick, codecs.smaller, codecs.all_quick)
+UNSIGNED8 = _eight("unsigned8")
 
 NEAREST, STOCHASTIC = ({name: _short(name, random) for name in SHORT} for random in (False, True))
 KAHAN = {name: _kahan(name) for name in SHORT}

@@ -75,7 +75,7 @@ class ndarray:
         return len(self.host)
 
     def __getitem__(self, key):
-        return ndarray(self.host[key], self.device.id)
+        return ndarray(self.host[getattr(key, "host", key)], self.device.id)
 
     def __setitem__(self, key, value):
         self.host[key] = value.host

@@ -15,6 +15,7 @@ from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
+from gpuadapt import storage
 from gpuadapt.oracle import any_bits, evaluate
 
 
@@ -94,6 +95,34 @@ def test_kernels_of_rows_compile(architecture):
             assert packed[1] >= wide and packed[1] % wide == 0, (rule, of)
             assert packed[0] >= wide + 3, (rule, of)
             assert ("st.global.f" in compiled) == bool(rule.row_states), (rule, of)
+
+
+FORMATS = {
+    "8-bit states": ("float32", {"state_dtype": "8bit"}, "float16"),
+    "all 16 bits": ("bfloat16", {"state_dtype": "bfloat16", "rounding": "stochastic"}, "bfloat16"),
+    "split": ("bfloat16", {"state_dtype": "float16", "master": "split"}, "float32"),
+    "kahan": ("float16", {"state_dtype": "8bit", "rounding": "kahan"}, "float64"),
+    "in float64": ("float64", {"state_dtype": "bfloat16"}, "float32"),
+}
+
+
+@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("name", FORMATS)
+def test_kernels_of_formats_compile(architecture, name):
+    """Exactly, and with accesses of 16 bytes (of codes 8) in whole blocks and rows."""
+    element, settings, gradient = FORMATS[name]
+    rule = ga.rules.adam
+    optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
+    formats = optimizer._slots["0"].formats_for(gradient)
+    by_rows = [rows.source(rule, formats)]
+    by_rows.append(rows.source(rule.rowwise, formats._replace(
+        states=(formats.states[0], PLAIN[formats.compute])), rows.form(3, 1, True)))  # fmt: skip
+    sources = [many.source(rule, formats), squares.source(formats.compute, formats.gradient)]
+    for k, source in enumerate(sources + by_rows):
+        compiled = compile_ptx(source, architecture, text.OPTIONS)
+        exact(compiled, rule)
+        if k == 0:
+            assert re.search(r"st\.global\.v[24]\.\w+", compiled)
 
 
 def exact(compiled, rule):

@@ -98,7 +98,8 @@ def test_ci_runs_the_command_that_the_readme_prints():
 
 
 @pytest.mark.parametrize(
-    ("page", "count"), [("README.md", 4), ("docs/own_rule.md", 6), ("docs/step.md", 3)]
+    ("page", "count"),
+    [("README.md", 4), ("docs/own_rule.md", 6), ("docs/step.md", 3), ("docs/formats.md", 1)],
 )
 def test_examples_run(page, count, capsys):
     """Every block of Python, as printed; what imports CuPy with the stand-in."""
@@ -129,6 +130,12 @@ def test_examples_run(page, count, capsys):
         printed = capsys.readouterr().out.splitlines()
         for line in re.findall(r"^    (\w+: .+)$", text, re.MULTILINE):
             assert line in printed or line.startswith("cuda: "), line
+
+
+def test_the_table_of_formats_is_what_the_tests_try():
+    scope = runpy.run_path(str(ROOT / "docs" / "formats.py"))
+    text = scope["PAGE"].read_text(encoding="utf-8")
+    assert scope["page"](text) == text
 
 
 def test_the_page_of_combinations_is_what_the_code_says():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..formats import BLOCK, Formats, Named, named
+from ..formats import BLOCK, SIGNED8, Formats, Named, named
 from ..rule import Rule
 
 RANDOM = ["begin", "first_key", "second_key"]
@@ -44,10 +44,8 @@ def span({given}):{kept}
         done = stop
 """
 
-_DRAWN_HALF = (
-    "random = U(random_bits(U((number + i) >> 1), first_key, second_key) "
-    "<< U(((number + i) & 1) << 4))"
-)
+_HASH = "random_bits(U((number + i) >> 1), first_key, second_key)"
+_DRAWN_HALF = f"random = U({_HASH} << U(((number + i) & 1) << 4))"
 
 _PAIRS = """
 
@@ -78,12 +76,11 @@ def span({given}):
 _BLOCKS = """
 
 @njit(**OPTIONS)
-def extent(held, size):
-    largest, smallest = U(0), U(2**32 - 1)
+def largest_of(held, size):
+    largest = U(0)
     for i in range(size):
         largest = larger(largest, S(held[i]))
-        smallest = smaller(smallest, S(held[i]))
-    return largest, smallest
+    return largest
 
 
 @njit(**OPTIONS)
@@ -98,12 +95,7 @@ def encode_block({coded}, low, first_key, second_key):
 {encode}
 
 
-@njit(**OPTIONS)
-def encode_quickly({coded}, low, first_key, second_key):
-    for i in range({first}.size):
 {quickly}
-
-
 @njit(**OPTIONS)
 def span({given}):{kept}
     for block in range(({size}.size + {block} - 1) // {block}):
@@ -115,11 +107,29 @@ def span({given}):{kept}
         {new}update_block({sliced})
 {extents}
 {encoded}
-        if {quick}:
-            encode_quickly({parts}, low, first, second)
-        else:
-            encode_block({parts}, low, first, second)
+{encode_call}
 """
+
+_QUICKLY = """
+@njit(**OPTIONS)
+def smallest_of(held, size):
+    smallest = U(2**32 - 1)
+    for i in range(size):
+        smallest = smaller(smallest, S(held[i]))
+    return smallest
+
+
+@njit(**OPTIONS)
+def encode_quickly({coded}, low, first_key, second_key):
+    for i in range({first}.size):
+{quickly}
+
+"""
+
+_QUICK_CALL = """if {quick}:
+    encode_quickly({parts}, low, first, second)
+else:
+    encode_block({parts}, low, first, second)"""
 
 
 class Run:
@@ -174,64 +184,50 @@ class Run:
     def _span(self) -> str:
         """A loop, or of states with one number for the row a loop that returns the last ones."""
         wide = [one for one in self._updated() if one.arrays[0] not in self._by_row]
-        lines = [_DRAWN] * self.formats.random + [self._called()]
+        random, paired = self.formats.random, self.formats.paired
+        lines = [_DRAWN_HALF if paired else _DRAWN] * random + [self._called()]
         lines += [line for one in wide for line in self._stores(one)]
         size, given = self.arguments[1].arrays[0], [*self.arrays, *self.scalars]
-        random = self.formats.random
+        first = "number" if paired else "low"
         text = _SPAN.format(
             name="on_page" if random else "span",
             begin=self._kept(),
-            given=", ".join(given + ["low", "first_key", "second_key"] * random),
+            given=", ".join(given + [first, "first_key", "second_key"] * random),
             size=size,
             lines=indented(lines, 8),
         )
-        if self.formats.paired:
-            lines[0] = _DRAWN_HALF
-            text = _SPAN.format(
-                name="on_page",
-                begin="",
-                given=", ".join([*given, "number", "first_key", "second_key"]),
-                size=size,
-                lines=indented(lines, 8),
-            )
-            parts = {name: f"{name}[done:stop]" for name in self.arrays}
-            words = parts | {name: f"pairs({name}[done:stop])" for name in self._short()}
-            return text + _PAIRS.format(
-                pairs=", ".join(given),
-                given=", ".join(given + RANDOM),
-                size=size,
-                word=next(name for name in self._short() if name != size),
-                lines=indented(self._pair(), 8),
-                words=", ".join([*words.values(), *self.scalars]),
-                sliced=", ".join([*parts.values(), *self.scalars]),
-            )
-        if random:
-            sliced = [
-                name if name in self._by_row else f"{name}[done:stop]" for name in self.arrays
-            ]
-            text += self._returned() + _PAGES.format(
-                kept=self._kept(),
-                new="".join(f"{', '.join(self._new)} = " * bool(self._new)),
-                given=", ".join(given + RANDOM),
-                size=size,
-                sliced=", ".join([*sliced, *self.scalars]),
-            )
-        return text + self._returned()
+        if not random:
+            return text + self._returned()
+        text += self._returned()
+        parts = {n: n if n in self._by_row else f"{n}[done:stop]" for n in self.arrays}
+        common = {
+            "given": ", ".join(given + RANDOM),
+            "size": size,
+            "sliced": ", ".join([*parts.values(), *self.scalars]),
+        }
+        if not paired:
+            new = "".join(f"{', '.join(self._new)} = " * bool(self._new))
+            return text + _PAGES.format(kept=self._kept(), new=new, **common) + self._returned()
+        words = parts | {name: f"pairs({name}[done:stop])" for name in self._short()}
+        return text + _PAIRS.format(
+            pairs=", ".join(given),
+            word=next(name for name in self._short() if name != size),
+            lines=indented(self._pair(), 8),
+            words=", ".join([*words.values(), *self.scalars]),
+            **common,
+        )
 
     def _pair(self) -> list[str]:
         """The lines of two neighbours; those of 16 bits lie in the halves of a word."""
-        lines, stored = [], dict[str, list[str]]()
-        short = self._short()
+        lines, stored, short = [], dict[str, list[str]](), self._short()
         for half, drawn in enumerate(("drawn", "U(drawn << U(16))")):
             word = "U({}[i] & U(65535))" if half == 0 else "U({}[i] >> U(16))"
             at = {
                 name: word.format(name) if name in short else f"{name}[2 * i + {half}]"
                 for name in self.arrays
             }
-            old = [
-                one.load(self.formats.compute, [at[name] for name in one.arrays])
-                for one in self.arguments
-            ]
+            old = [one.load(self.formats.compute, [at[n] for n in one.arrays])
+                   for one in self.arguments]  # fmt: skip
             new = ", ".join(f"_new_{one.name}" for one in self._updated())
             lines.append(f"random = {drawn}")
             lines.append(f"{new} = {self.rule.symbol}({', '.join([*old, *self.scalars])})")
@@ -286,7 +282,8 @@ class Run:
                 at = ["", f"{one.name}_base"]
                 (store,) = one.store(self.formats.compute, at, held)
                 encode.append(f"{one.arrays[0]}[i] = {store}")
-                quick = store.replace(f"{one.form.block}_random", f"{one.form.block}_quick", 1)
+                quick = store.replace("signed8_random", "signed8_quick", 1)
+                quick = quick if one.form == SIGNED8 else store
                 quickly.append(f"{one.arrays[0]}[i] = {quick}")
             elif one.arrays[0] not in self._by_row:
                 lines += self._stores(one)
@@ -294,6 +291,18 @@ class Run:
         bases = [f"{one.name}_base = {one.form.block}_base({scales[one]})" for one in coded]
         new = [f"{scales[one]} = {one.form.block}_scale({one.name}_largest)" for one in coded]
         moved = ["low", "first", "second"]
+        common = {
+            "coded": ", ".join(f"{o.arrays[0]}, {o.name}_base, {o.name}_held" for o in coded),
+            "first": coded[0].arrays[0],
+        }
+        parts = ", ".join(f"{o.arrays[0]}[start:stop], {o.name}_base, {o.name}_held" for o in coded)
+        signed = [one for one in coded if one.form == SIGNED8]
+        quick = " and ".join(
+            f"all_quick(smallest_of({o.name}_held, stop - start), {o.name}_base)" for o in signed
+        )
+        call = f"encode_block({parts}, low, first, second)"
+        if signed:
+            call = _QUICK_CALL.format(quick=quick, parts=parts)
         return _BLOCKS.format(
             inside=", ".join([*inside, *self.scalars, "low, first_key, second_key"]),
             returned=self._returned(),
@@ -301,26 +310,18 @@ class Run:
             lines=indented(lines, 8),
             new="".join(f"{', '.join(self._new)} = " * bool(self._new)),
             extents=indented(
-                (
-                    f"{o.name}_largest, {o.name}_smallest = extent({o.name}_held, stop - start)"
-                    for o in coded
-                ),
-                8,
+                (f"{o.name}_largest = largest_of({o.name}_held, stop - start)" for o in coded), 8
             ),
-            coded=", ".join(f"{o.arrays[0]}, {o.name}_base, {o.name}_held" for o in coded),
-            first=coded[0].arrays[0],
             encode=indented(encode, 8),
-            quickly=indented(quickly, 8),
-            quick=" and ".join(f"all_quick({o.name}_smallest, {o.name}_base)" for o in coded),
+            quickly=_QUICKLY.format(quickly=indented(quickly, 8), **common) * bool(signed),
+            encode_call=indented(call.split("\n"), 8),
             given=", ".join([*self.arrays, *self.scalars, *self.after]),
             kept=self._kept(),
             bases=indented(bases, 8),
             sliced=", ".join([*sliced, *self.scalars, *moved]),
             encoded=indented([*new, *bases], 8),
-            parts=", ".join(
-                f"{o.arrays[0]}[start:stop], {o.name}_base, {o.name}_held" for o in coded
-            ),
             block=BLOCK,
+            **common,
         ) + self._returned()  # fmt: skip
 
 

@@ -138,10 +138,19 @@ template <typename T> inline T *in_global(T *p) { return p; }
 typedef unsigned int U;
 typedef number<float> S;
 typedef number<double> D;
+#ifdef __CUDACC_RTC__
+// What the compiler cannot see through: it would make abs.ftz of clearing a sign.
+__device__ inline U bits(S x) { U r; asm("mov.b32 %0, %1;" : "=r"(r) : "f"(x.value)); return r; }
+__device__ inline S real(U x) { S r; asm("mov.b32 %0, %1;" : "=f"(r.value) : "r"(x)); return r; }
+__device__ inline U truncated(S x) {
+    U r; asm("cvt.rzi.u32.f32 %0, %1;" : "=r"(r) : "f"(x.value)); return r;
+}
+#else
 union word { float number; U bits; };
-__device__ inline U bits(S x) { word w; w.number = x.value; return w.bits; }
-__device__ inline S real(U x) { word w; w.bits = x; return w.number; }
-__device__ inline U truncated(S x) { return U(x.value); }
+inline U bits(S x) { word w; w.number = x.value; return w.bits; }
+inline S real(U x) { word w; w.bits = x; return w.number; }
+inline U truncated(S x) { return U(x.value); }
+#endif
 
 template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
 template <typename T> __device__ inline T abs(T x) { return ieee::magnitude(x.value); }
