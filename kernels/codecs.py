@@ -1,8 +1,9 @@
 # ruff: noqa: F821
 """How numbers of 16 and 8 bits are read and written, in the language of `codec`.
 
-A stochastic store takes 32 random bits: 0 rounds towards zero, ``2^31`` to the nearest (ties
-away from zero), and over all of them the mean is the number itself.
+A stochastic store takes random bits, those of 16-bit types 16 and those of 8 bits 32: 0 rounds
+towards zero, one half of what they can be to the nearest (ties away from zero), and over all of
+them the mean is the number itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def bfloat16_store(x: S) -> U:
 @codec
 def bfloat16_random(x: S, random: U) -> U:
     """Stochastic."""
-    return where(x != x, 0x7FC0, (bits(x) + (random >> 16)) >> 16)
+    return where(x != x, 0x7FC0, (bits(x) + random) >> 16)
 
 
 @codec
@@ -87,8 +88,8 @@ def float16_random(x: S, random: U) -> U:
     size = bits(x) & 0x7FFFFFFF
     small = where(size < 0x38800000, real(size), 0.0) * 16777216.0
     whole = truncated(small)
-    more = where(S(random >> 8) * 5.9604644775390625e-08 < small - S(whole), 1, 0)
-    code = where(size < 0x38800000, whole + more, (size - 0x38000000 + (random >> 19)) >> 13)
+    more = where(S(random) * 1.52587890625e-05 < small - S(whole), 1, 0)
+    code = where(size < 0x38800000, whole + more, (size - 0x38000000 + (random >> 3)) >> 13)
     code = where(size < 0x47800000, code, 0x7C00)
     return where(x != x, 0x7E00, code) | sign
 

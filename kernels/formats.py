@@ -34,7 +34,7 @@ class Format(NamedTuple):
     load: str
     """An expression; {0}, {1}: elements of the parts."""
     store: tuple[str, ...]
-    """One for each part; {x}: the number, {r}: random bits."""
+    """One for each part; {x}: the number, {r}: 32 random bits, {r16}: 16 of them."""
     codecs: tuple[Codec, ...] = ()
     random: bool = False
     block: str = ""
@@ -55,7 +55,7 @@ def _short(name: str, random: bool) -> Format:
     load, store = (
         getattr(codecs, f"{name}_{what}") for what in ("load", "random" if random else "store")
     )
-    given = ", {r}" if random else ""
+    given = ", {r16}" if random else ""
     return Format(
         f"{name}, stochastic" if random else name,
         (("", "uint16"),),
@@ -226,12 +226,13 @@ class Named(NamedTuple):
         text = self.form.load.format(*at)
         return at[0] if self.form == PLAIN[compute] else f"T({text})"
 
-    def store(self, compute: str, at: Sequence[str], value: str) -> tuple[str, ...]:
-        """What each part is to hold."""
+    def store(self, compute: str, at: Sequence[str], value: str, half: int = 0) -> tuple[str, ...]:
+        """What each part is to hold; of 16 random bits those of the upper or lower (1) half."""
         if self.form == PLAIN[compute]:
             return (value,)
         random = f"U(random * U({pow(DRAWN, self.draw, 2**32)}))" if self.draw else "random"
-        return tuple(text.format(*at, x=value, r=random) for text in self.form.store)
+        few = f"U({random} >> U(16))" if half == 0 else f"U({random} & U(65535))"
+        return tuple(text.format(*at, x=value, r=random, r16=few) for text in self.form.store)
 
 
 def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:

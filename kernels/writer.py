@@ -1,9 +1,10 @@
-"""Expressions of a rule as text, the same in Python and in CUDA C."""
+"""Expressions of a rule as text, the same in Python and in CUDA C; lines of text."""
 
 from __future__ import annotations
 
 import ast
 import copy
+from collections.abc import Iterable
 
 from .program import ARITHMETIC, COMPARISONS, host_only
 
@@ -66,3 +67,8 @@ class _Bare(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         self.writer.read[node.attr] = None
         return ast.Name(node.attr)
+
+
+def indented(lines: Iterable[str], by: int) -> str:
+    """Lines of a block."""
+    return "\n".join(" " * by + line for line in lines)

@@ -95,9 +95,9 @@ class Reference:
             codes[...] = call["random"](rows, base, random.reshape(rows.shape)).reshape(codes.shape)
             return
         names = {codec.name: codec.function for codec in self.form.codecs}
-        names |= {"S": np.float32, "D": np.float64, "x": values, "r": random}
+        names |= {"S": np.float32, "D": np.float64, "x": values, "few": random >> np.uint32(16)}
         for array, text in zip(self.arrays, self.form.store, strict=True):
-            array[...] = eval(text.format(x="x", r="r"), names)
+            array[...] = eval(text.format(x="x", r16="few"), names)
 
 
 def by_reference(parameter, state):

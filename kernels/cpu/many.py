@@ -17,9 +17,10 @@ from ..formats import BLOCK, Formats, Operand
 from ..numbers import SCALE
 from ..rule import Rule
 from ..spans import Spans
+from ..writer import indented
 from . import module, squares, threads
 from .headers import address
-from .run_source import Run, indented
+from .run_source import Run
 from .shared import SHARED, Shared
 
 SPAN = 16384

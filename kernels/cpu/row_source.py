@@ -10,9 +10,10 @@ from ..codec import needed
 from ..formats import BLOCK, PLAIN, Format, Formats, Named
 from ..rule import Rule
 from ..summation import SUMS
+from ..writer import indented
 from . import module
 from .row_text import ADDITIONS, FREQUENT, ROWS, SQUARES, TYPES
-from .run_source import Run, indented
+from .run_source import Run
 from .shared import FOLD
 
 AHEAD = 4

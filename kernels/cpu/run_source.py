@@ -6,130 +6,26 @@ share scales it begins with a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..formats import BLOCK, SIGNED8, Formats, Named, named
 from ..rule import Rule
+from ..writer import indented
+from .run_text import (
+    BLOCKS,
+    DRAWN,
+    DRAWN_HALF,
+    KEYS,
+    NEXT,
+    PAGES,
+    PAIRS,
+    QUICK_CALL,
+    QUICKLY,
+    SPAN,
+)
 
 RANDOM = ["begin", "first_key", "second_key"]
 """What random bits are made of: the number of the first element, and the two keys."""
-
-_DRAWN = "random = random_bits(U(low + U(i)), first_key, second_key)"
-
-_KEYS = """
-
-@njit(**OPTIONS)
-def keys_of(key, step):
-    return key_of(U(key), step), key_of(U(key >> 32), step)
-"""
-
-_SPAN = """
-
-@njit(**OPTIONS)
-def {name}({given}):{begin}
-    for i in range({size}.size):
-{lines}
-"""
-
-_PAGES = """
-
-@njit(**OPTIONS)
-def span({given}):{kept}
-    done = 0
-    while done < {size}.size:  # once, unless elements' numbers pass a multiple of 2^32
-        number = begin + done
-        stop = min(done + 2**32 - (number & (2**32 - 1)), {size}.size)
-        page = U(number >> 32)
-        {new}on_page({sliced}, U(number), key_on(first_key, page), key_on(second_key, page))
-        done = stop
-"""
-
-_HASH = "random_bits(U((number + i) >> 1), first_key, second_key)"
-_DRAWN_HALF = f"random = U({_HASH} << U(((number + i) & 1) << 4))"
-
-_PAIRS = """
-
-@njit(**OPTIONS)
-def on_pairs({pairs}, number, first_key, second_key):
-    low = U(number >> 1)
-    for i in range({word}.size):
-        drawn = random_bits(U(low + U(i)), first_key, second_key)
-{lines}
-
-
-@njit(**OPTIONS)
-def span({given}):
-    done = 0
-    while done < {size}.size:
-        number = begin + done
-        stop = min(done + 2**33 - (number & (2**33 - 1)), {size}.size)
-        first, second = key_on(first_key, U(number >> 33)), key_on(second_key, U(number >> 33))
-        if number & 1 == 0:
-            on_pairs({words}, number, first, second)
-            number += (stop - done) // 2 * 2
-            done += (stop - done) // 2 * 2
-        on_page({sliced}, number, first, second)
-        done = stop
-"""
-"""Two neighbours at a time, if the first one's number is even, and what is left one by one."""
-
-_BLOCKS = """
-
-@njit(**OPTIONS)
-def largest_of(held, size):
-    largest = U(0)
-    for i in range(size):
-        largest = larger(largest, S(held[i]))
-    return largest
-
-
-@njit(**OPTIONS)
-def update_block({inside}):{kept}
-    for i in range({size}.size):
-{lines}
-{returned}
-
-@njit(**OPTIONS)
-def encode_block({coded}, low, first_key, second_key):
-    for i in range({first}.size):
-{encode}
-
-
-{quickly}
-@njit(**OPTIONS)
-def span({given}):{kept}
-    for block in range(({size}.size + {block} - 1) // {block}):
-        start = block * {block}
-        stop = min(start + {block}, {size}.size)
-        low, page = U(begin + start), U((begin + start) >> 32)
-        first, second = key_on(first_key, page), key_on(second_key, page)
-{bases}
-        {new}update_block({sliced})
-{extents}
-{encoded}
-{encode_call}
-"""
-
-_QUICKLY = """
-@njit(**OPTIONS)
-def smallest_of(held, size):
-    smallest = U(2**32 - 1)
-    for i in range(size):
-        smallest = smaller(smallest, S(held[i]))
-    return smallest
-
-
-@njit(**OPTIONS)
-def encode_quickly({coded}, low, first_key, second_key):
-    for i in range({first}.size):
-{quickly}
-
-"""
-
-_QUICK_CALL = """if {quick}:
-    encode_quickly({parts}, low, first, second)
-else:
-    encode_block({parts}, low, first, second)"""
 
 
 class Run:
@@ -158,7 +54,7 @@ class Run:
         self._new = [f"_new_{name}" for name in by_row]
         mean = ["mean_square"] * (rule.squared is not None)
         self.scalars = [*mean, *rule.coefficients]
-        text = _KEYS if formats.random else ""
+        text = KEYS if formats.random else ""
         self.text = text + (self._blocks() if formats.block else self._span())
 
     def _called(self) -> str:
@@ -185,11 +81,12 @@ class Run:
         """A loop, or of states with one number for the row a loop that returns the last ones."""
         wide = [one for one in self._updated() if one.arrays[0] not in self._by_row]
         random, paired = self.formats.random, self.formats.paired
-        lines = [_DRAWN_HALF if paired else _DRAWN] * random + [self._called()]
+        lines = [DRAWN_HALF if paired else DRAWN] * random + [self._called()]
         lines += [line for one in wide for line in self._stores(one)]
+        lines += [NEXT] * (random and not paired)
         size, given = self.arguments[1].arrays[0], [*self.arrays, *self.scalars]
-        first = "number" if paired else "low"
-        text = _SPAN.format(
+        first = "number" if paired else "element"
+        text = SPAN.format(
             name="on_page" if random else "span",
             begin=self._kept(),
             given=", ".join(given + [first, "first_key", "second_key"] * random),
@@ -207,9 +104,9 @@ class Run:
         }
         if not paired:
             new = "".join(f"{', '.join(self._new)} = " * bool(self._new))
-            return text + _PAGES.format(kept=self._kept(), new=new, **common) + self._returned()
+            return text + PAGES.format(kept=self._kept(), new=new, **common) + self._returned()
         words = parts | {name: f"pairs({name}[done:stop])" for name in self._short()}
-        return text + _PAIRS.format(
+        return text + PAIRS.format(
             pairs=", ".join(given),
             word=next(name for name in self._short() if name != size),
             lines=indented(self._pair(), 8),
@@ -220,7 +117,7 @@ class Run:
     def _pair(self) -> list[str]:
         """The lines of two neighbours; those of 16 bits lie in the halves of a word."""
         lines, stored, short = [], dict[str, list[str]](), self._short()
-        for half, drawn in enumerate(("drawn", "U(drawn << U(16))")):
+        for half in (0, 1):
             word = "U({}[i] & U(65535))" if half == 0 else "U({}[i] >> U(16))"
             at = {
                 name: word.format(name) if name in short else f"{name}[2 * i + {half}]"
@@ -229,10 +126,9 @@ class Run:
             old = [one.load(self.formats.compute, [at[n] for n in one.arrays])
                    for one in self.arguments]  # fmt: skip
             new = ", ".join(f"_new_{one.name}" for one in self._updated())
-            lines.append(f"random = {drawn}")
             lines.append(f"{new} = {self.rule.symbol}({', '.join([*old, *self.scalars])})")
             for one in self._updated():
-                texts = one.store(self.formats.compute, one.arrays, f"_new_{one.name}")
+                texts = one.store(self.formats.compute, one.arrays, f"_new_{one.name}", half)
                 for name, text in zip(one.arrays, texts, strict=True):
                     code = f"{name}{half}" if name in short else at[name]
                     stored.setdefault(name, []).append(code)
@@ -272,9 +168,10 @@ class Run:
             sliced += kept if by_row else [f"{name}[start:stop]" for name in kept]
         inside += [f"{one.name}_base" for one in coded] + self.held
         sliced += [f"{one.name}_base" for one in coded] + self.held
-        lines, encode, quickly = [self._called()], [_DRAWN], [_DRAWN]
-        if any(one.form.random and not one.form.block for one in self._updated()):
-            lines.insert(0, _DRAWN)
+        lines, encode, quickly = [self._called()], [DRAWN], [DRAWN]
+        drawn = any(one.form.random and not one.form.block for one in self._updated())
+        if drawn:
+            lines.insert(0, DRAWN)
         for one in self._updated():
             if one in coded:
                 held = f"{one.name}_held[i]"
@@ -287,6 +184,9 @@ class Run:
                 quickly.append(f"{one.arrays[0]}[i] = {quick}")
             elif one.arrays[0] not in self._by_row:
                 lines += self._stores(one)
+        lines += [NEXT] * drawn
+        encode.append(NEXT)
+        quickly.append(NEXT)
         scales = {one: f"{one.arrays[1]}[block]" for one in coded}
         bases = [f"{one.name}_base = {one.form.block}_base({scales[one]})" for one in coded]
         new = [f"{scales[one]} = {one.form.block}_scale({one.name}_largest)" for one in coded]
@@ -302,9 +202,9 @@ class Run:
         )
         call = f"encode_block({parts}, low, first, second)"
         if signed:
-            call = _QUICK_CALL.format(quick=quick, parts=parts)
-        return _BLOCKS.format(
-            inside=", ".join([*inside, *self.scalars, "low, first_key, second_key"]),
+            call = QUICK_CALL.format(quick=quick, parts=parts)
+        return BLOCKS.format(
+            inside=", ".join([*inside, *self.scalars, "element, first_key, second_key"]),
             returned=self._returned(),
             size=self.arguments[1].arrays[0],
             lines=indented(lines, 8),
@@ -313,7 +213,7 @@ class Run:
                 (f"{o.name}_largest = largest_of({o.name}_held, stop - start)" for o in coded), 8
             ),
             encode=indented(encode, 8),
-            quickly=_QUICKLY.format(quickly=indented(quickly, 8), **common) * bool(signed),
+            quickly=QUICKLY.format(quickly=indented(quickly, 8), **common) * bool(signed),
             encode_call=indented(call.split("\n"), 8),
             given=", ".join([*self.arrays, *self.scalars, *self.after]),
             kept=self._kept(),
@@ -323,8 +223,3 @@ class Run:
             block=BLOCK,
             **common,
         ) + self._returned()  # fmt: skip
-
-
-def indented(lines: Iterable[str], by: int) -> str:
-    """Lines of a block."""
-    return "\n".join(" " * by + line for line in lines)

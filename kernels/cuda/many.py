@@ -18,9 +18,10 @@ from ..formats import Formats, Operand
 from ..numbers import SKIP
 from ..rule import Rule
 from ..spans import Spans
+from ..writer import indented
 from . import text
 from .memory import Mirror
-from .run_text import Run, indented
+from .run_source import Run
 from .squares import Squares
 from .text import TYPES
 

@@ -12,6 +12,7 @@ from ..formats import BLOCK, Format, Formats, Named
 from ..numbers import SCALE, SKIP
 from ..rule import Rule
 from ..summation import SUMS
+from ..writer import indented
 from . import text
 from .many import ACCESS
 from .row_text import (
@@ -25,7 +26,7 @@ from .row_text import (
     ROW_STATES,
     ROWS,
 )
-from .run_text import Run, indented
+from .run_source import Run
 from .text import TYPES
 
 WARP = 32

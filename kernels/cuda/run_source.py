@@ -6,10 +6,11 @@ with a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from ..formats import BLOCK, Formats, Named, named
 from ..rule import Rule
+from ..writer import indented
 from . import text
 from .text import TYPES
 
@@ -241,8 +242,3 @@ class Run:
             "code_one": indented(single(sorted(codes), False), 16),
             "code": indented(packed(sorted(codes), False), 8),
         }
-
-
-def indented(lines: Iterable[str], by: int) -> str:
-    """Lines of a block."""
-    return "\n".join(" " * by + line for line in lines)
