@@ -27,8 +27,8 @@ def bfloat16_store(x: S) -> U:
 
 @codec
 def bfloat16_random(x: S, random: U) -> U:
-    """Stochastic."""
-    return where(x != x, 0x7FC0, (bits(x) + random) >> 16)
+    """Stochastic; of a NaN the upper half, by which every NaN that arithmetic made is one."""
+    return (bits(x) + where(x != x, 0, random)) >> 16
 
 
 @codec
@@ -46,7 +46,7 @@ def split_load(high: U, low: U) -> S:
 @codec
 def split_high(x: S) -> U:
     """The nearest bfloat16, ties away from zero, so that the lower half says which way it went."""
-    return where(x != x, 0x7FC0, (bits(x) + 0x8000) >> 16)
+    return (bits(x) + where(x != x, 0, 0x8000)) >> 16
 
 
 @codec
