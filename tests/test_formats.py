@@ -1,6 +1,7 @@
 """Formats of parameters, gradients and states: what they share with float32, and what not."""
 
 import copy
+import functools
 import pickle
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from cases import CASES
 from conftest import BACKENDS, installed
 from formats_table import GRADIENTS, PAIRS, PARAMETERS, ROWS, STATES, Kept, always, dtype, make
 from gpuadapt.kernels import codecs
@@ -24,6 +26,7 @@ one thread works on alone."""
 
 STEPS = 3
 HYPER = {"lr": 0.02, "eps": 1e-3}
+ADAM = functools.partial(ga.Adam, **HYPER)
 
 
 def as_array(backend, values):
@@ -57,12 +60,12 @@ def start(parameter, shape=SHAPE, seed=3):
     return w, list(gradients.astype(dtype(GRADIENTS[parameter.element])))
 
 
-def trained(name, parameter, state, layout=lambda array: array, **more):
+def trained(name, parameter, state, layout=lambda array: array, method=ADAM):
     """The contents after some dense steps on a backend."""
     with installed(name) as backend:
         w, gradients = start(parameter)
         w = as_array(backend, layout(w))
-        optimizer = make(ga.Adam, w, parameter, state, **HYPER, **more)
+        optimizer = make(method, w, parameter, state)
         for gradient in gradients:
             optimizer.step({"w": as_array(backend, layout(gradient))})
         return contents(backend, optimizer)
@@ -100,10 +103,10 @@ class Reference:
             array[...] = eval(text.format(x="x", r16="few"), names)
 
 
-def by_reference(parameter, state):
+def by_reference(parameter, state, method=ADAM):
     """As `trained`, by NumPy: loads, the rule's lines and stores, one after the other."""
     w, gradients = start(parameter)
-    optimizer = make(ga.Adam, w.copy(), parameter, state, **HYPER)
+    optimizer = make(method, w.copy(), parameter, state)
     slot, group = optimizer._slots["w"], optimizer._groups[0]
     arrays, places, draw = iter(slot.arrays), [], 0
     for form in slot.formats.updated:
@@ -158,6 +161,18 @@ def summed(rows, values):
     return np.stack([found[row] for row in range(len(found))])
 
 
+KINDS = ("momentum", "centered-momentum", "amsgrad", "ftrl")
+"""Rules with states of either sign, up to three of them, and one that reads the parameter."""
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in KINDS], ids=lambda c: c.name)
+def test_every_kind_of_rule_has_them(case):
+    pair = Kept("bfloat16", {"rounding": "stochastic"}), "8bit"
+    wanted = by_reference(*pair, case.optimizer)
+    for name in BACKENDS:
+        assert_equal(trained(name, *pair, method=case.optimizer), wanted, name)
+
+
 @pytest.mark.parametrize("pair", ROWS, ids=ids)
 @pytest.mark.parametrize("name", BACKENDS)
 def test_rows_have_the_bits_of_the_dense_update(name, pair):
@@ -169,7 +184,7 @@ def test_rows_have_the_bits_of_the_dense_update(name, pair):
         w, _ = start(parameter)
         gapped = np.repeat(w, 2, axis=1)[:, ::2]
         arrays = [as_array(backend, array) for array in (w, w, gapped)]
-        dense, *by_rows = [make(ga.Adam, array, parameter, state, **HYPER) for array in arrays]
+        dense, *by_rows = [make(ADAM, array, parameter, state) for array in arrays]
         for _ in range(STEPS):
             every = np.arange(SHAPE[0])
             rows = random.permutation(np.concatenate([every, every[::3]]))

@@ -59,11 +59,16 @@ class Setup:
         assert self.optimizer.step_count == self.twin.step_count
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_replays_are_steps(scaled, device):
-    """Bias correction, a changing rate and a schedule, rows in use, loss scale and skipping."""
+@pytest.mark.parametrize(
+    ("scaled", "kept"), [(False, None), (True, None), (True, "bfloat16")]
+)  # fmt: skip
+def test_replays_are_steps(scaled, kept, device):
+    """Bias correction, a changing rate and a schedule, rows in use, loss scale and skipping.
+
+    And random bits, which go by the step.
+    """
     decay = {"weight_decay": lambda step: 0.01 * step + 0.01}
-    setup = Setup(device, lr=0.1, **decay)
+    setup = Setup(device, lr=0.1, state_dtype=kept, **decay)
     options = [{"max_norm": 1.5} if scaled else {} for _ in range(2)]
     scales = [ga.LossScale(4.0, interval=2) for _ in range(2)]
     if scaled:
