@@ -1,5 +1,6 @@
 """The CUDA sources as CuPy hands them to NVRTC, and the launch code; no GPU is needed."""
 
+import itertools
 import platform
 import re
 import sys
@@ -106,8 +107,9 @@ FORMATS = {
 }
 
 
-@pytest.mark.parametrize("architecture", architectures())
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("architecture", "name"), list(zip(itertools.cycle(architectures()), FORMATS, strict=False))
+)
 def test_kernels_of_formats_compile(architecture, name):
     """Exactly, and with accesses of 16 bytes (of codes 8) in whole blocks and rows."""
     element, settings, gradient = FORMATS[name]
