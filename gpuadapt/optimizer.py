@@ -160,9 +160,9 @@ class Optimizer(View):
         Parameters
         ----------
         grads
-            The structure of ``params`` with a gradient for each array: of its shape and
-            element type, on its device, with any strides; or None where there is no
-            gradient; or a `RowGrad`, where only some rows have one. A dict of name to
+            The structure of ``params`` with a gradient for each array: of its shape, on its
+            device, of any type that parameters have, with any strides; or None where there is
+            no gradient; or a `RowGrad`, where only some rows have one. A dict of name to
             gradient always works. With groups: a list, with the structure of each group's
             params. A gradient shares no memory with a parameter or a state.
         grad_scale : float > 0, or LossScale, or CuPy array of one float32, optional

@@ -81,7 +81,7 @@ class View:
         Returns
         -------
         array
-            New, of the parameter's shape, element type and device.
+            New, of the parameter's shape and device; float64 for float64, otherwise float32.
 
         Raises
         ------
