@@ -109,7 +109,7 @@ class Run:
         }
 
     def read(self) -> set[str]:
-        """The names of arrays that are read: a master's copy is not."""
+        """The names of arrays that are read: a parameter with a master is not."""
         return {
             name
             for one in self.arguments
