@@ -13,6 +13,7 @@ from cases import CASES
 from conftest import BACKENDS, installed
 from formats_table import GRADIENTS, PAIRS, PARAMETERS, ROWS, STATES, Kept, always, dtype, make
 from gpuadapt.kernels import codecs
+from gpuadapt.kernels.cpu import many, module
 from gpuadapt.kernels.formats import BLOCK, DRAWN
 from lazy import merged
 
@@ -353,6 +354,35 @@ def test_a_step_after_a_resume_has_the_same_bits():
         given = {"state_dtype": pair[1], **pair[0].settings, "seed": 7} | changed
         with pytest.raises(ga.HyperparameterError, match="but the states are made for"):
             ga.Adam({"w": w.copy()}, **given).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("state", ["float32", "bfloat16", "8bit"])
+def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
+    """The loop itself, across a multiple of 2^32 (of pairs 2^33), which no array here reaches."""
+    optimizer = ga.SGD(
+        np.zeros(1, dtype("bfloat16")), momentum=0.5, rounding="stochastic", state_dtype=state
+    )
+    rule, formats = optimizer.rule, optimizer._slots["0"].formats
+    size, shift = 2 * BLOCK, 33 if formats.paired else 32
+    begin = 2**shift - BLOCK
+    text = module.load(rule.name, many.source(rule, formats))
+    arrays = [np.zeros(n, kind) for form in formats.every for kind, n in (
+        (kind, 2 if part == "scale" else size) for part, kind in form.parts)]  # fmt: skip
+    arrays[0][:] = 0x3F80  # one
+    given = {"h_lr": np.float32(2.0**-10)}
+    numbers = [given.get(name, np.float32(1)) for name in rule.coefficients]
+    arrays[1][:] = 0x3F80
+    keys = np.uint32(5), np.uint32(7)
+    held = [np.zeros(BLOCK, np.float32)] * formats.block
+    text.span(*arrays, *numbers, np.int64(begin), *keys, *held)
+    number = begin + np.arange(size)
+    element, page = [(number >> by).astype(np.uint32) for by in (shift - 32, shift)]
+    random = codecs.random_bits.function(element, *(codecs.key_on.function(k, page) for k in keys))
+    if formats.paired:
+        random <<= ((number & 1) << 4).astype(np.uint32)
+    down = codecs.bfloat16_random.function(np.full(size, np.float32(1 - 2.0**-10)),
+                                           random >> np.uint32(16))  # fmt: skip
+    assert np.array_equal(arrays[0], down) and len(np.unique(down)) == 2
 
 
 def test_random_bits_depend_on_seed_name_step_and_element():
