@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gpuadapt.kernels import codecs
 from gpuadapt.kernels.formats import (
-    BLOCK,
     KAHAN,
     MASTER,
     NEAREST,
@@ -22,6 +22,7 @@ from gpuadapt.kernels.formats import (
     UNSIGNED8,
     Format,
     Formats,
+    blocks,
 )
 from gpuadapt.kernels.rule import Rule
 from gpuadapt.kernels.signs import not_negative
@@ -63,7 +64,7 @@ def formats_of(
         kinds |= {state: kept for state, kept in wanted.items() if kept is not None}
     elif wanted is not None:
         kinds |= {state: wanted for state in rule.states if state not in by_row}
-    positive = not_negative(rule.program, INTERVALS)
+    positive = _never_negative(rule)
     if wanted == "float16":
         # Squares of gradients lie below its smallest number, 6e-8: as zeros they make m / eps of
         # Adam's step. Who names a state has what it asks for.
@@ -82,6 +83,12 @@ def formats_of(
         eight = UNSIGNED8 if unsigned else SIGNED8
         states.append(eight if kept == "8bit" else (PLAIN | STOCHASTIC)[kept])
     return Formats(compute, _parameter(name, kind, settings), PLAIN[kind], tuple(states))
+
+
+@cache
+def _never_negative(rule: Rule) -> frozenset[str]:
+    """Its states that are never negative; found once, for all parameters."""
+    return not_negative(rule.program, INTERVALS)
 
 
 def _parameter(name: str, kind: str, settings: Mapping[str, Any]) -> Format:
@@ -148,7 +155,7 @@ def new_state(
     width = width_of(array.shape)
     rows = array.size // width if array.size else 0
     codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
-    scales = new_zeros((rows, -(-width // BLOCK)), np.dtype(np.float32), array)
+    scales = new_zeros((rows, blocks(width)), np.dtype(np.float32), array)
     made = Quantized(codes, scales, form == SIGNED8)
     fill(made, 0.0)
     return made
