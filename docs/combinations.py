@@ -5,7 +5,6 @@ python docs/combinations.py
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,9 +107,7 @@ def _reason(
         rule, formats = optimizer._groups[0].rule, optimizer._slots["0"].formats
         for traversal in ("rows",) if option == "rowwise" else ("many", "dense", "rows"):
             for backend in ("cpu", "cuda"):
-                importlib.import_module(f"gpuadapt.kernels.{backend}.{traversal}").source(
-                    rule, formats
-                )
+                rule.source(backend, traversal, formats)
     except (ga.HyperparameterError, ga.RuleError) as error:
         return str(error)
     return None

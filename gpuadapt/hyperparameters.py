@@ -60,13 +60,16 @@ NOT_NEGATIVE = (
 UNBOUNDED = ("max_row_norm", "max_norm", "momentum_decay")
 """Those that may be infinite: their limit is a case of its own."""
 
+MEANS = ("beta1", "beta2", "momentum")
+"""The share of the past in a running mean."""
+
 POSITIVE = ("eps", "max_row_norm", "max_norm", "grad_scale", "clip_value")
 
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(POSITIVE, (lambda value: value > 0, "> 0")),
     # With rho = 1 a mean stays as it began.
     "rho": (lambda value: 0 <= value <= 1, "in [0, 1]"),
-    **dict.fromkeys(("beta1", "beta2", "momentum"), (lambda value: 0 <= value < 1, "in [0, 1)")),
+    **dict.fromkeys(MEANS, (lambda value: 0 <= value < 1, "in [0, 1)")),
     **dict.fromkeys(NOT_NEGATIVE, (lambda value: value >= 0, ">= 0")),
 }
 """Ranges by name, for the user's own rules too; other names may be any finite number."""
@@ -74,7 +77,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 INTERVALS = {
     **dict.fromkeys((*POSITIVE, *NOT_NEGATIVE), (0.0, math.inf)),
-    **dict.fromkeys(("rho", "beta1", "beta2", "momentum"), (0.0, 1.0)),
+    **dict.fromkeys(("rho", *MEANS), (0.0, 1.0)),
 }
 """Between what numbers with these names are."""
 

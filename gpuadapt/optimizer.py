@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gpuadapt.kernels.rule import Rule
@@ -14,8 +15,9 @@ from .errors import BackendError, RuleError
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
 from .request import Request, request
 from .state import check, restore, snapshot
+from .stats import watch
 from .steps import Steps
-from .structure import flatten
+from .structure import check_gradient, flatten
 from .view import View
 
 
@@ -204,6 +206,20 @@ class Optimizer(View):
         else:
             with stream:
                 self._steps.take(given, asked)
+
+    def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
+        """Take a step, and keep what it did to some parameters."""
+        grads = dict(zip(self._slots, given, strict=True))
+        watching = {}
+        for name in names:
+            slot = self._slot(name)
+            if grads[name] is not None:
+                check_gradient(slot, grads[name])
+                used, rate = partial(self._steps.used, name), partial(self._rate, slot)
+                watching[name] = watch(slot, grads[name], used, rate)
+        step()
+        skipped = self.last is not None and self.last.skipped
+        self._stats = {} if skipped else {name: done() for name, done in watching.items()}
 
     @property
     def capturable(self) -> bool:

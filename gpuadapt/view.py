@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,9 +13,8 @@ from .errors import ParameterError, RuleError
 from .group import Group
 from .request import Last
 from .slot import Slot
-from .stats import Stats, watch
+from .stats import Stats
 from .steps import Steps
-from .structure import check_gradient
 
 
 class View:
@@ -130,20 +128,6 @@ class View:
         if name not in self._stats:
             raise ParameterError(f"no stats of {name!r}: take a step with stats=[{name!r}]")
         return self._stats[name]
-
-    def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
-        """Take a step, and keep what it did to some parameters."""
-        grads = dict(zip(self._slots, given, strict=True))
-        watching = {}
-        for name in names:
-            slot = self._slot(name)
-            if grads[name] is not None:
-                check_gradient(slot, grads[name])
-                used, rate = partial(self._steps.used, name), partial(self._rate, slot)
-                watching[name] = watch(slot, grads[name], used, rate)
-        step()
-        skipped = self.last is not None and self.last.skipped
-        self._stats = {} if skipped else {name: done() for name, done in watching.items()}
 
     def __repr__(self) -> str:
         slots = list(self._slots.values())

@@ -107,11 +107,17 @@ def float16_rest(x: S) -> U:
 
 
 @codec
-def signed8_scale(largest: U) -> S:
+def scale_from(largest: U, least: U) -> S:
     """From the bits of a block's largest magnitude; what rounds up to 2 needs the next one."""
     power = (largest + 0xFFFFF) & 0x7F800000
-    power = where(power < 0x14000000, 0x14000000, power)
+    power = where(power < least, least, power)
     return real(where(largest < 0x7F800000, power, 0x7FC00000))
+
+
+@codec
+def signed8_scale(largest: U) -> S:
+    """2^-87 or more: code 0 is far from subnormal numbers."""
+    return scale_from(largest, 0x14000000)
 
 
 @codec
@@ -147,10 +153,8 @@ def signed8_quick(x: S, base: U, random: U) -> U:
 
 @codec
 def unsigned8_scale(largest: U) -> S:
-    """As `signed8_scale`."""
-    power = (largest + 0xFFFFF) & 0x7F800000
-    power = where(power < 0x1C000000, 0x1C000000, power)
-    return real(where(largest < 0x7F800000, power, 0x7FC00000))
+    """2^-71 or more."""
+    return scale_from(largest, 0x1C000000)
 
 
 @codec

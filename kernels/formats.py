@@ -171,6 +171,11 @@ class Formats(NamedTuple):
         return any(one.block for one in self.updated)
 
     @property
+    def tables(self) -> tuple[str, ...]:
+        """What `many` reads of each operand besides addresses: fields of `Operand`."""
+        return (*["key"] * self.random, *["width"] * self.block)
+
+    @property
     def codecs(self) -> tuple[Codec, ...]:
         """All that the text of loads and stores calls, each after what it calls."""
         given = [codec for one in self.every for codec in one.codecs]
@@ -211,6 +216,16 @@ class Operand(NamedTuple):
     """Elements of a row, if blocks do not cross rows; otherwise of the whole array."""
 
 
+def load(form: Format, compute: str, at: Sequence[str]) -> str:
+    """The number, from the elements (of the 8-bit formats: the code and the base)."""
+    return at[0] if form == PLAIN[compute] else f"T({form.load.format(*at)})"
+
+
+def tables(formats: Formats, operands: Sequence[Operand]) -> list[np.ndarray]:
+    """The tables of `Formats.tables`, a number for each operand."""
+    return [np.array([getattr(of, name) for of in operands], np.int64) for name in formats.tables]
+
+
 class Named(NamedTuple):
     """An argument of a rule as a kernel has it."""
 
@@ -222,9 +237,8 @@ class Named(NamedTuple):
     """Which of the draws of an element are its own."""
 
     def load(self, compute: str, at: Sequence[str]) -> str:
-        """The number, from the elements (of the 8-bit formats: the code and the base)."""
-        text = self.form.load.format(*at)
-        return at[0] if self.form == PLAIN[compute] else f"T({text})"
+        """As `load`."""
+        return load(self.form, compute, at)
 
     def store(self, compute: str, at: Sequence[str], value: str, half: int = 0) -> tuple[str, ...]:
         """What each part is to hold; of 16 random bits those of the upper or lower (1) half."""
@@ -246,6 +260,6 @@ def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:
     return tuple(found)
 
 
-def blocks(size: int, width: int) -> int:
-    """How many blocks an array of so many elements has."""
-    return size // width * -(-width // BLOCK) if size else 0
+def blocks(width: int) -> int:
+    """How many blocks a row of so many elements has."""
+    return -(-width // BLOCK)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from .program import Program, read
 from .rate import rate_program
 from .rowwise import rowwise_program
 from .writer import Writer
+
+if TYPE_CHECKING:
+    from .formats import Formats
 
 STEP = "t"
 """``h.t`` in a rule: the number of the step, from 1."""
@@ -183,7 +186,9 @@ class Rule:
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
         return kept | {"function": None, "pieces": {}, "original": None}
 
-    def source(self, backend: str = "cpu", traversal: str = "many", dtype: str = "float32") -> str:
+    def source(
+        self, backend: str = "cpu", traversal: str = "many", dtype: str | Formats = "float32"
+    ) -> str:
         """The assembled kernel text, exactly as it is compiled.
 
         Parameters
@@ -191,7 +196,8 @@ class Rule:
         backend : {"cpu", "cuda"}
         traversal : {"many", "dense", "rows"}
             Many arrays; one with any strides (on the CPU by the same kernel); rows of a table.
-        dtype : {"float32", "float64"}
+        dtype : {"float32", "float64"} or gpuadapt.kernels.formats.Formats
+            How numbers are kept: all in one type, or each in a format.
         """
         if self.row_states and traversal != "rows":
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
@@ -199,8 +205,10 @@ class Rule:
             write = importlib.import_module(f"{__package__}.{backend}.{traversal}").source
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
-        formats = importlib.import_module(f"{__package__}.formats")  # which has rules itself
-        text: str = write(self, formats.uniform(self, np.dtype(dtype)))
+        if not isinstance(dtype, tuple):
+            formats = importlib.import_module(f"{__package__}.formats")  # which has rules itself
+            dtype = formats.uniform(self, np.dtype(dtype))
+        text: str = write(self, dtype)
         return text
 
     def __repr__(self) -> str:

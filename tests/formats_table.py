@@ -67,7 +67,15 @@ PAIRS: list[tuple[Kept, str]] = [
 ]
 
 
-ROWS = [pair for k, pair in enumerate(PAIRS) if EVERY or (pair[1] != "float32" and k % 3 == 1)]
+BY_ROWS = (("float32", "8bit"), ("stochastic", "bfloat16"), ("split", "float16"))
+
+ROWS = [
+    pair
+    for k, pair in enumerate(PAIRS)
+    if EVERY
+    or (pair[1] != "float32" and k % 3 == 1)
+    or ([pair[0].element, *pair[0].settings.values()][-1], pair[1]) in BY_ROWS
+]
 """Those that are tried by rows too, whose kernels take longest to compile."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..copies import Copies
 from ..formats import Formats, Operand
 from ..numbers import SCALE
 from ..rule import Rule
@@ -22,22 +23,12 @@ class Dense:
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
-        self._copies: list[tuple[np.ndarray, np.ndarray]] = []
-        whole = all(array.flags.carray for array in self._arrays)
-        if not formats.uniform and not whole:
-            # Blocks and random bits go by C's order: arrays are copied, and written back.
-            operand = operand._replace(arrays=[self._without_gaps(a) for a in self._arrays])
-            whole = True
+        self._copies = Copies(() if formats.uniform else self._arrays, _whole, np.empty)
+        arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
-        if whole and self._arrays[0].size:
-            self._many = many.Many(rule, formats, [operand])
+        if all(map(_whole, arrays)) and arrays[0].size:
+            self._many = many.Many(rule, formats, [operand._replace(arrays=arrays)])
         many.kernel(rule, formats)  # compiled before anything is written
-
-    def _without_gaps(self, array: np.ndarray) -> np.ndarray:
-        if array.flags.carray:
-            return array
-        self._copies.append((array, np.empty(array.shape, array.dtype)))
-        return self._copies[-1][1]
 
     def __call__(self, gradient: np.ndarray, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
@@ -45,11 +36,9 @@ class Dense:
         if self._many and not self._formats.uniform:
             gradient = np.require(gradient, requirements=["C", "A"])
         if self._many and gradient.flags.c_contiguous and gradient.flags.aligned:
-            for array, copy in self._copies:
-                copy[...] = array
+            self._copies.read()
             self._many(_address(gradient), firsts, numbers)
-            for array, copy in self._copies:
-                array[...] = copy
+            self._copies.write()
         elif self._arrays[0].size:
             self._by_parts([self._arrays[0], gradient, *self._arrays[1:]], firsts, numbers)
 
@@ -81,6 +70,10 @@ class Dense:
             part = gradient.flat[k * SPAN : (k + 1) * SPAN]
             squares = Squares(formats.compute, formats.gradient, [part.size])
             squares(_address(part), numbers[SCALE], partial[k : k + 1])
+
+
+def _whole(array: np.ndarray) -> bool:
+    return array.flags.carray
 
 
 def _address(array: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
-from ..formats import BLOCK, Formats, Operand
+from ..formats import BLOCK, Formats, Operand, tables
 from ..numbers import SCALE
 from ..rule import Rule
 from ..spans import Spans
@@ -131,7 +131,7 @@ def source(rule: Rule, formats: Formats) -> str:
             line=module.LINE // formats.itemsize,
             prefetched=indented([f"prefetch({name}, ahead)" for name in run.arrays], 12),
         )
-    more, kinds = extras(formats)
+    more = [f"{name}s" for name in formats.tables]
     arguments = ["addresses", "gradients", "firsts", "numbers", *more, "long"]
     text += _WORK.format(
         arguments=", ".join(arguments),
@@ -141,15 +141,9 @@ def source(rule: Rule, formats: Formats) -> str:
     )
     return module.header(rule, formats, "many") + text + SHARED.format(
         name="many",
-        types=", ".join(["TABLE, LIST, LIST, NUMBERS", *kinds, "types.boolean"]),
+        types=", ".join(["TABLE, LIST, LIST, NUMBERS", *["LIST"] * len(more), "types.boolean"]),
         arguments=", ".join(arguments),
     )  # fmt: skip
-
-
-def extras(formats: Formats) -> tuple[list[str], list[str]]:
-    """Tables that only some formats need: their names and types."""
-    names = ["keys"] * formats.random + ["widths"] * formats.block
-    return names, ["LIST"] * len(names)
 
 
 @cache
@@ -176,11 +170,7 @@ class Many:
         self._addresses = np.array([list(map(address, of.arrays)) for of in operands], np.int64)
         sizes = [of.arrays[0].size for of in operands]
         self._run = Shared(Spans(sizes, SPAN, **_cut(formats, operands, self._addresses[:, 0])))
-        self._tables: list[np.ndarray] = []
-        if formats.random:
-            self._tables.append(np.array([of.key for of in operands], np.int64))
-        if formats.block:
-            self._tables.append(np.array([of.width for of in operands], np.int64))
+        self._tables = tables(formats, operands)
         self._long = sum(sizes) * np.dtype(formats.compute).itemsize > CACHED
         self._squares = squares.Squares(formats.compute, formats.gradient, sizes)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..codec import needed
-from ..formats import BLOCK, PLAIN, Format, Formats, Named
+from ..formats import BLOCK, PLAIN, Format, Formats, load
 from ..rule import Rule
 from ..summation import SUMS
 from ..writer import indented
@@ -107,7 +107,7 @@ def frequent_source(compute: str, form: Format) -> str:
 
 def _additions(compute: str, form: Format) -> str:
     """Functions that copy and add a gradient's numbers."""
-    return ADDITIONS.format(value=Named("x", form, ("x",), 0).load(compute, ["source[j]"]))
+    return ADDITIONS.format(value=load(form, compute, ["source[j]"]))
 
 
 def _rows(
@@ -167,9 +167,7 @@ def _update(rule: Rule, run: Run) -> list[str]:
         given += [*rule.squared_coefficients, f"part(partial, k, 0, {SUMS})"]
         lines.append(f"mean_square = T(row_squares({', '.join(given)}) / width)")
     if run.formats.random:
-        lines += [
-            "begin = (row if origin.size == 0 else np.intp(origin[row])) * width",
-        ]
+        lines.append("begin = (row if origin.size == 0 else np.intp(origin[row])) * width")
     call = f"span({', '.join([*parts.values(), *run.scalars, *run.after])})"
     results = "".join(f"{name}_[row], " for name in rule.row_states).rstrip(", ")
     return [*lines, f"{results} = {call}" if results else call]

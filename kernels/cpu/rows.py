@@ -80,7 +80,7 @@ class Rows:
         self._shapes = []
         for name, form in zip((rule.parameter, *rule.states), formats.updated, strict=True):
             for part, _ in form.parts:
-                width = blocks(self._width, self._width) if part == "scale" else self._width
+                width = blocks(self._width) if part == "scale" else self._width
                 self._shapes.append(() if name in rule.row_states else (width,))
         self._whole = all(array.flags.carray for array in arrays)
         self._kernel = kernel(rule, formats)

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from ..codec import needed
-from ..formats import Format, Named
+from ..formats import Format, load
 from ..spans import Spans
 from ..summation import LANES, SPAN
 from . import module
@@ -54,7 +54,7 @@ def kernel(compute: str, form: Format, squared: bool = True) -> Callable[..., No
     """The compiled kernel: squares of numbers in a format, or the numbers themselves."""
     name = "squares" if squared else "sums"
     term = "value * value" if squared else "value"
-    one = Named("x", form, ("x",), 0).load(compute, ["x[k]"])
+    one = load(form, compute, ["x[k]"])
     ((_, kept),) = form.parts
     title = f"{name}, {compute}" + f" of {form.name}" * (form.name != compute)
     text = module.imports(title) + "\n" + module.compute(compute, needed(form.codecs)) + FOLD

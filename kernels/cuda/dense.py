@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..copies import Copies
 from ..formats import Formats, Operand
 from ..numbers import SKIP
 from ..rule import Rule
@@ -84,28 +85,18 @@ class Dense:
     """Updates one CuPy array in place, on the current stream."""
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
-        self._arrays, self._rule, self._formats = operand.arrays, rule, formats
-        self._copies: list[tuple[Any, Any]] = []
-        self._gradient: Any = None
-        """Memory for a gradient with gaps."""
-        whole = all(array.flags.c_contiguous for array in self._arrays)
-        if not formats.uniform and not whole:
-            # Blocks and random bits go by C's order: arrays are copied, and written back.
-            operand = operand._replace(arrays=[self._without_gaps(a) for a in self._arrays])
-            whole = True
-        self._many = None
-        if whole and self._arrays[0].size:
-            self._many = many.Many(rule, formats, [operand])
-        self._measured: Any = (None,)
-        """A gradient's place and strides, and what sums its squares."""
-
-    def _without_gaps(self, array: Any) -> Any:
         import cupy
 
-        if array.flags.c_contiguous:
-            return array
-        self._copies.append((array, cupy.empty(array.shape, array.dtype)))
-        return self._copies[-1][1]
+        self._arrays, self._rule, self._formats = operand.arrays, rule, formats
+        self._copies = Copies(() if formats.uniform else self._arrays, _whole, cupy.empty)
+        arrays = self._arrays if formats.uniform else self._copies.arrays
+        self._many = None
+        if all(map(_whole, arrays)) and arrays[0].size:
+            self._many = many.Many(rule, formats, [operand._replace(arrays=arrays)])
+        self._gradient: Any = None
+        """Memory for a gradient with gaps."""
+        self._measured: Any = (None,)
+        """A gradient's place and strides, and what sums its squares."""
 
     def __call__(self, gradient: Any, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
@@ -113,17 +104,15 @@ class Dense:
 
         if gradient.size == 0:
             return
-        if not self._formats.uniform and not gradient.flags.c_contiguous:
+        if not self._formats.uniform and not _whole(gradient):
             if self._gradient is None:
                 self._gradient = cupy.empty(gradient.shape, gradient.dtype)
             self._gradient[...] = gradient
             gradient = self._gradient
-        if self._many and gradient.flags.c_contiguous:
-            for array, copy in self._copies:
-                copy[...] = array
+        if self._many and _whole(gradient):
+            self._copies.read()
             self._many(np.array([gradient.data.ptr]), np.array([first]), numbers)
-            for array, copy in self._copies:
-                array[...] = copy
+            self._copies.write()
         else:
             kernel(self._rule)(gradient, np.int64(first), numbers, *self._arrays)
 
@@ -145,3 +134,7 @@ class Dense:
             self._measured = key, address, Squares(*kind, [gradient.size], row)
         _, address, squares = self._measured
         squares(address, numbers, partial)
+
+
+def _whole(array: Any) -> bool:
+    return bool(array.flags.c_contiguous)

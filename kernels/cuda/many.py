@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..formats import BLOCK as SHARED
-from ..formats import Formats, Operand
+from ..formats import Formats, Operand, tables
 from ..numbers import SKIP
 from ..rule import Rule
 from ..spans import Spans
@@ -108,7 +108,7 @@ def source(rule: Rule, formats: Formats) -> str:
     key = f"numbers[firsts[a] + {len(rule.coefficients)}]"
     return text.PREAMBLE + run.head + "\n" + _MANY % {
         "name": f"gpuadapt_{rule.name}_many",
-        "tables": "".join(f", const long long *__restrict__ {name}" for name in tables(formats)),
+        "tables": "".join(f", const long long *__restrict__ {name}s" for name in formats.tables),
         "type": TYPES[formats.compute],
         "skip": SKIP,
         "pointers": indented(
@@ -118,11 +118,6 @@ def source(rule: Rule, formats: Formats) -> str:
         "keys": run.keys("keys[a]", key),
         "run": _blocks(run) if formats.block else _elements(run, types, gradient),
     }  # fmt: skip
-
-
-def tables(formats: Formats) -> list[str]:
-    """Tables that only some formats need."""
-    return ["keys"] * formats.random + ["widths"] * formats.block
 
 
 def _elements(run: Run, types: dict[str, str], gradient: str) -> str:
@@ -192,8 +187,7 @@ class Many:
         self._addresses = cupy.asarray(
             np.array([[array.data.ptr for array in of.arrays] for of in operands], np.uint64)
         )
-        more = {"keys": [of.key for of in operands], "widths": widths}
-        self._tables = [cupy.asarray(np.array(more[name], np.int64)) for name in tables(formats)]
+        self._tables = [cupy.asarray(table) for table in tables(formats, operands)]
         self._gradients = Mirror(np.uint64)
         self._firsts = Mirror(np.int64)
         self._squares = Squares(formats.compute, formats.gradient, sizes)

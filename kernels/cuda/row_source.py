@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codec import needed
-from ..formats import BLOCK, Format, Formats, Named
+from ..formats import BLOCK, Format, Formats, Named, load
 from ..numbers import SCALE, SKIP
 from ..rule import Rule
 from ..summation import SUMS
@@ -74,11 +74,10 @@ def _preamble(compute: str, form: Format) -> str:
 
 def helpers(compute: str, form: Format) -> str:
     """What all kernels share, for gradients of a format."""
-    load = Named("x", form, ("x",), 0).load(compute, ["x"])
     return text.PLACE + HELPERS % {
         "sums": SUMS,
         "often": OFTEN,
-        "load": load,
+        "load": load(form, compute, ["x"]),
         **_types(compute, form),
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ..codec import needed
-from ..formats import Format, Named
+from ..formats import Format, load
 from ..numbers import SCALE
 from ..spans import Spans
 from ..summation import LANES, SPAN
@@ -64,7 +64,7 @@ def source(compute: str, form: Format, strided: bool = False, squared: bool = Tr
         "name": _name(squared),
         "type": TYPES[compute],
         "kept": TYPES[kept],
-        "load": Named("x", form, ("x",), 0).load(compute, [at]),
+        "load": load(form, compute, [at]),
         "lanes": LANES,
         "scale": SCALE,
         "term": "value * value" if squared else "value",
