@@ -14,11 +14,13 @@ from conftest import BACKENDS, installed
 from formats_table import GRADIENTS, PAIRS, PARAMETERS, ROWS, STATES, Kept, always, dtype, make
 from gpuadapt.kernels import codecs
 from gpuadapt.kernels.cpu import many, module
-from gpuadapt.kernels.formats import BLOCK, DRAWN
+from gpuadapt.kernels.formats import BLOCK, DRAWN, traffic
+from gpuadapt.kernels.signs import not_negative
 from lazy import merged
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.hyperparameters import INTERVALS
 from gpuadapt.oracle import evaluate, same_bits
 
 SHAPE = (170, 301)
@@ -198,6 +200,44 @@ def test_rows_have_the_bits_of_the_dense_update(name, pair):
         wanted = contents(backend, dense)
         for optimizer in by_rows:
             assert_equal(contents(backend, optimizer), wanted)
+
+
+def test_some_rows_of_a_table_with_gaps_have_the_bits_of_one_without():
+    """Rows that occur are copied side by side, but their random bits go by where they were."""
+    found = []
+    for layout in (np.copy, lambda array: np.repeat(array, 2, axis=1)[:, ::2]):
+        w = layout(np.ones((40, 64), dtype("bfloat16")))
+        optimizer = ga.Adam({"w": w}, lr=2.0**-10, rounding="stochastic", state_dtype="bfloat16")
+        rows, values = np.array([31, 7, 31, 12]), np.ones((4, 64), np.float32)
+        optimizer.step({"w": ga.RowGrad(rows, values)})
+        with installed("cpu") as backend:
+            found.append(contents(backend, optimizer))
+    assert_equal(found[1], found[0])
+    assert len(np.unique(found[0][0][7])) == 2 and (found[0][0][7] != found[0][0][12]).any()
+
+
+def test_states_are_signed_unless_they_cannot_be_negative():
+    """By a look at the rule: what has no sign would be kept without it."""
+    ranges = {"rho": (0.0, 1.0), "eps": (0.0, np.inf)}
+
+    @ga.rule
+    def states(p, g, a, b, c, d, e, f, k, m, h):
+        """States that cannot be negative, and after `e` those that can."""
+        rest = 1 - h.rho
+        a = h.rho * a + rest * sq(g)  # noqa: F821
+        b = maximum(h.rho * b, abs(g) - h.eps)  # noqa: F821
+        c = sqrt(a) / (h.eps + b)  # noqa: F821
+        d = where(g > 0, d, a) + h.rho**h.t  # noqa: F821
+        e = minimum(e, h.eps)  # noqa: F821
+        f = f - sq(g)  # noqa: F821
+        k = k * h.unknown + sq(g)  # noqa: F821
+        m = minimum(m, g)  # noqa: F821
+        return p - c, a, b, c, d, e, f, k, m
+
+    assert not_negative(states.program, ranges) == set("abcde")
+    # A maximum stays where it began, whatever it is taken with; v goes by what beta2 is.
+    assert not_negative(ga.rules.amsgrad.program, {}) == {"w"}
+    assert not_negative(ga.rules.amsgrad.program, INTERVALS) == {"v", "w"}
 
 
 def test_rowwise_states_are_plain_and_backends_agree():
@@ -427,7 +467,8 @@ def test_memory_per_parameter_is_what_the_documentation_says():
                      if isinstance(state, ga.Quantized)) / 2  # fmt: skip
         assert kept / size == pytest.approx(BYTES[name] + scales)
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-        assert int(row.split("|")[2]) == BYTES[name]
+        moved = traffic(optimizer._slots["0"].formats) - 2 * scales
+        assert [int(cell) for cell in row.split("|")[2:4]] == [BYTES[name], moved]
 
 
 @pytest.mark.parametrize(
