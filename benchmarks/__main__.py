@@ -1,4 +1,4 @@
-"""`python -m benchmarks [dense|many|rows|formats|overhead|all] [--quick] [--backend cpu|cuda]`."""
+"""`python -m benchmarks [SUITE] [--quick] [--backend cpu|cuda]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from gpuadapt.machine import describe_machine
 
-from . import goals, overhead, peers, report, rows, suites, update
+from . import exact, goals, overhead, peers, report, rows, suites, update
 
 
 def main() -> None:
@@ -68,8 +68,9 @@ def _suite(suite: str, backend: str, quick: bool) -> Iterator[dict[str, Any]]:
             print(report.entry(entry), flush=True)
             yield entry
         return
-    run: Callable[..., dict[str, Any]] = rows.run if suite == "rows" else update.run
-    listed = rows.cases(quick) if suite == "rows" else getattr(suites, suite)(backend, quick)
+    own = {"rows": rows, "exact": exact}.get(suite)
+    run: Callable[..., dict[str, Any]] = own.run if own else update.run
+    listed = own.cases(quick) if own else getattr(suites, suite)(backend, quick)
     for number, case in enumerate(listed, 1):
         print(f"\n{suite} {number}/{len(listed)}: {case.name}", flush=True)
         result = run(case, backend, rounds=5 if quick else 25)

@@ -23,6 +23,7 @@ SMALL, LARGE, NARROW = (
     "2,000,000 x 128, 65,536 Zipf-like rows",
     "5,000,000 x 16, 500,000 Zipf-like rows",
 )
+HUGE = "10,000,000 x 64, 100,000 Zipf-like rows"
 GROWN = "5,000,000 x 64, 10,000 Zipf-like rows of 50,000"
 
 GOALS = (
@@ -61,6 +62,11 @@ GOALS = (
     *(Goal("rows", f"adam, {table}", "limit", 0.5) for table in (SMALL, LARGE, NARROW)),
     *(Goal("rows", f"adagrad, {table}", "limit", 0.5) for table in (SMALL, LARGE)),
     Goal("rows", f"adam, {GROWN}", "gpuadapt, small", 1 / 1.3),
+    Goal("exact", f"adam, {SMALL}", "gpuadapt lazy", 1 / 3, "gpuadapt read and step"),
+    Goal("exact", f"adam, {SMALL}", "gpuadapt dense", 3),
+    Goal("exact", f"adam, {HUGE}", "gpuadapt lazy", 1 / 3, "gpuadapt read and step"),
+    Goal("exact", f"adam, {HUGE}", "gpuadapt dense", 20),
+    Goal("exact", f"adam, {GROWN}", "gpuadapt, small", 1 / 1.3),
 )
 
 

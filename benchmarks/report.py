@@ -17,7 +17,7 @@ from .timing import ratio
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- made by `python -m benchmarks.report` -->", "<!-- end -->"
-SUITES = ("dense", "many", "formats", "rows")
+SUITES = ("dense", "many", "formats", "rows", "exact")
 ROOFS = ("limit", "arithmetic")
 """What no kernel of the same bytes, and none of the same operations, gets below."""
 PRINTED = {
@@ -25,6 +25,7 @@ PRINTED = {
     "many": ("torch fused", "torch foreach", "optax jit", "deepspeed", "numpy", "cupy"),
     "formats": ("torch fused", "torch bfloat16 fused"),
     "rows": ("torch SparseAdam", "torch Adagrad", "fbgemm", "fbgemm row-wise", "numpy"),
+    "exact": ("gpuadapt read and step", "gpuadapt lazy", "gpuadapt dense"),
 }
 """Peers in the README's tables, by suite, as far as they were there."""
 
@@ -37,10 +38,11 @@ def lines(result: dict[str, Any]) -> Iterable[str]:
     for name, time in sorted(times.items(), key=lambda item: item[1]["median"]):
         median, first = time["median"], time.get("first")
         ours = f"{ratio(times, name, 'gpuadapt'):.2f}x" if "gpuadapt" in times else ""
+        share = f"{100 * ratio(times, 'limit', name):.0f} %" if "limit" in times else ""
         spread = f"{_time(time['low'])} .. {_time(time['high'])}"
         yield (
             f"  {name:<20}{_time(median):>12}{spread:>22}{result['bytes'] / median / 1e9:8.1f}"
-            f"{100 * ratio(times, 'limit', name):8.0f} %"
+            f"{share:>10}"
             f"{ours:>8}"
             f"{f'{first:.2f} s' if first else '':>9}"
         )

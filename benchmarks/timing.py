@@ -52,6 +52,11 @@ def interleaved(
     return {name: spread(turns[name]) | {"calls": calls[name]} for name in candidates}
 
 
+def measured(backend: str, run: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    return (_cuda if backend == "cuda" else _cpu)(run, 1)
+
+
 def spread(turns: list[float]) -> Times:
     """Median and quartiles of times, and the times."""
     low, median, high = statistics.quantiles(turns, n=4, method="inclusive")

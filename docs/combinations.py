@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpuadapt.kernels.missed import missed, unchanged
 
 import gpuadapt as ga
 from gpuadapt.hyperparameters import DECAYS
@@ -52,7 +53,9 @@ Made by `python docs/combinations.py`, which makes every optimizer and writes it
 backends, dense and by rows; a test compares. A name or a tick is a combination that there is, a
 dash is one that there is not. Every hyperparameter may be a schedule, a function of the step.
 `max_row_norm`, `check`, groups and every format of parameters ([formats.md](formats.md)) work with
-everything; where a method has no states, `state_dtype` has nothing to do.
+everything; where a method has no states, `state_dtype` has nothing to do. `sparse="exact"` works
+with everything too; the last column says how the steps that a row has missed are made up for,
+without weight decay ([exact_rows.md](exact_rows.md)).
 """
 
 TAIL = """\
@@ -64,7 +67,7 @@ says what happens to one number.
 def page() -> str:
     """The text of the page."""
     options = [f"{o}={v[0]}" if len(v) == 1 else o for o, v in OPTIONS.items()]
-    rows = [["method", "states", *options, "effective_lr"]]
+    rows = [["method", "states", *options, "effective_lr", "missed steps"]]
     reasons: dict[str, None] = {}
     methods = [(n, f) for n in ga.optimizers.__all__ for f in ({}, *FORMS.get(n, []))]
     for name, given in methods:
@@ -83,6 +86,7 @@ def page() -> str:
                     reasons[re.sub(r"rowwise: '\w+'", "the rule", reason)] = None
             row.append(", ".join(working) or "–")
         row.append("–" if _has_no_rate(optimizer.rule) else "✓")
+        row.append(_missed(optimizer.rule))
         rows.append(row)
     rows.insert(1, ["---"] * len(rows[0]))
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -95,6 +99,12 @@ def _has_no_rate(rule: ga.Rule) -> bool:
         return not rule.rate
     except ga.RuleError:
         return True
+
+
+def _missed(rule: ga.Rule) -> str:
+    if unchanged(rule):
+        return "change nothing"
+    return "followed" if missed(rule) else "replayed"
 
 
 def _reason(

@@ -8,8 +8,9 @@ from typing import Any
 from . import launch
 from .errors import CaptureError
 from .group import Group
-from .place import Gathered, Place
+from .place import Place
 from .request import Request
+from .work import Gathered
 
 
 def check_alike(

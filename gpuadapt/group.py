@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.missed import Missed, columns, missed
 from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
@@ -36,6 +37,9 @@ class Group:
         """The largest norm of a row's gradient at the step."""
         self.by_rows = self.rowwise
         """Whether dense gradients too are updates of rows."""
+        self.exact = settings["sparse"] == "exact"
+        """Whether rows without a gradient take the steps that they miss."""
+        self._follows = self.exact and settings["exactness"] != "bits"
         self.dtypes: set[np.dtype] = set()
         self.largest = math.inf
         """The largest number of any of its element types."""
@@ -84,6 +88,27 @@ class Group:
             self.most = _most(self.settings, step)
             return values
         return self._values
+
+    @property
+    def followed(self) -> Missed | None:
+        """How missed steps are followed, if they are neither left out nor replayed."""
+        return missed(self.rule) if self._follows else None
+
+    def remembered(self, values: Mapping[str, float], updates: int) -> list[float]:
+        """What is remembered of a parameter's n-th update, besides the rule's coefficients."""
+        followed = self.followed
+        if followed is None:
+            return []
+        numbers: list[float] = []
+        for rule in followed.rules:
+            numbers += coefficients(rule, values, updates, self.largest)
+        return numbers + followed.measured(values, updates)
+
+    @property
+    def remembers(self) -> int:
+        """How many numbers `remembered` returns."""
+        where = columns(self.rule, self.followed)
+        return where.width - where.rule
 
     def skips(self, backend: str) -> bool:
         """Whether rows that are out of range are left out."""

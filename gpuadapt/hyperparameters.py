@@ -37,6 +37,8 @@ SETTINGS: dict[str, Any] = {
     "master": None,
     "rounding": "nearest",
     "seed": 0,
+    "sparse": "lazy",
+    "exactness": "close",
 }
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
 
@@ -84,7 +86,9 @@ INTERVALS = {
 STATE_DTYPES = ("float64", "float32", "bfloat16", "float16", "8bit")
 MASTERS, ROUNDINGS = ("float32", "split"), ("nearest", "stochastic", "kahan")
 
-FIXED = ("rowwise", "state_dtype", "master", "rounding", "seed")
+SPARSE, EXACTNESS = ("lazy", "exact"), ("close", "bits")
+
+FIXED = ("rowwise", "state_dtype", "master", "rounding", "seed", "sparse", "exactness")
 """Settings that cannot be changed: memory was laid out by them."""
 
 
@@ -93,6 +97,8 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
     check_choice(settings, "rowwise", (False, True))
     check_choice(settings, "master", (None, *MASTERS))
     check_choice(settings, "rounding", ROUNDINGS)
+    check_choice(settings, "sparse", SPARSE)
+    check_choice(settings, "exactness", EXACTNESS)
     if settings["master"] is not None and settings["rounding"] != "nearest":
         raise HyperparameterError(
             f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which "

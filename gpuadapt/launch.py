@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
-from gpuadapt.kernels.formats import Formats, Operand
+from gpuadapt.kernels.formats import PLAIN, Formats, Operand
+from gpuadapt.kernels.missed import missed, unchanged
 from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import Rule
 
@@ -41,6 +42,16 @@ class RowUpdate(Update, Protocol):
         self, rows: Any, values: Any, duplicates: str, count: Any, skip: bool, most: float
     ) -> Any:
         """Check and sort row numbers, of which ``count`` are in use; nothing is written yet."""
+
+
+class ExactUpdate(RowUpdate, Protocol):
+    """As `RowUpdate`, of rows that take the steps that they have missed."""
+
+    def read(self, rows: Any, skip: bool) -> Any:
+        """Rows as they are after the last step, in a new array of shape (n, width)."""
+
+    def refresh(self, start: int, stop: int) -> None:
+        """Bring rows from ``start`` to ``stop`` up to date."""
 
 
 class Control(Protocol):
@@ -98,10 +109,28 @@ def bind_many(rule: Rule, backend: str, formats: Formats, operands: Sequence[Ope
     return update
 
 
-def bind_rows(rule: Rule, backend: str, formats: Formats, operand: Operand) -> RowUpdate:
-    """The update of rows of a table."""
+def bind_rows(
+    rule: Rule, backend: str, formats: Formats, operand: Operand, clock: Any = None
+) -> RowUpdate:
+    """The update of rows of a table; of exact ones, if there is a clock."""
+    if clock is not None:
+        exact: ExactUpdate = _module(backend, "exact").Exact(rule, formats, operand, clock)
+        return exact
     update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand)
     return update
+
+
+def clock(rule: Rule, backend: str, formats: Formats, close: bool, rows: int, updates: int) -> Any:
+    """What is remembered of the steps of a table that has had so many updates.
+
+    None if a zero gradient changes nothing. Missed steps are followed if the result may be
+    ``close``, replayed otherwise; so they are where the rule or the formats leave no choice.
+    """
+    if unchanged(rule):
+        return None
+    plain = all(form == PLAIN[formats.compute] for form in formats.updated)
+    followed = missed(rule) if close and plain else None
+    return _module(backend, "clock").Clock(rule, formats, followed, rows, updates)
 
 
 def headers(wanted: Sequence[tuple[Any, str] | None], places: Sequence[tuple[int, int]]) -> Any:

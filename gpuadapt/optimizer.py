@@ -115,6 +115,8 @@ class Optimizer(View):
         master: str | None = None,
         rounding: str = "nearest",
         seed: int = 0,
+        sparse: str = "lazy",
+        exactness: str = "close",
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(rule, Rule):
@@ -126,7 +128,7 @@ class Optimizer(View):
         }
         common |= {"rowwise": rowwise, "max_row_norm": max_row_norm, "check": check}
         common |= {"state_dtype": state_dtype, "master": master, "rounding": rounding}
-        common["seed"] = seed
+        common |= {"seed": seed, "sparse": sparse, "exactness": exactness}
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
@@ -140,6 +142,7 @@ class Optimizer(View):
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied
+        self.flush()
         return self.__dict__
 
     def step(
@@ -213,6 +216,7 @@ class Optimizer(View):
         watching = {}
         for name in names:
             slot = self._slot(name)
+            slot.flush()
             if grads[name] is not None:
                 check_gradient(slot, grads[name])
                 used, rate = partial(self._steps.used, name), partial(self._rate, slot)
@@ -272,6 +276,7 @@ class Optimizer(View):
             are code) and "state": for each parameter its "updates" and copies of its
             state arrays, where they live.
         """
+        self.flush()
         return snapshot(self.rule, self._steps.settle(), self._groups, self._slots)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

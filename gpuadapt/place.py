@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,54 +29,7 @@ from .group import Group, coefficients
 from .rowgrad import RowGrad
 from .slot import Slot, prepare_rows
 from .structure import check_apart, check_gradient
-
-
-class Gathered(NamedTuple):
-    """The gradients of a step, checked."""
-
-    addresses: np.ndarray
-    """Of those that tables work on; 0 for others and those that are missing."""
-    others: dict[int, Any]
-    """The others, by the positions of their slots."""
-    complete: bool
-    """Whether all have an address."""
-
-
-class Table(NamedTuple):
-    """Parameters that one launch updates."""
-
-    rule: Rule
-    formats: Formats
-    members: np.ndarray
-    """The positions of their slots."""
-    whole: bool
-    """Whether these are all there are."""
-    firsts: np.ndarray
-    """Where in the numbers their coefficients begin."""
-
-
-class Work(NamedTuple):
-    """One launch of a step."""
-
-    update: launch.Update
-    gradient: Any
-    first: Any
-
-
-class Layout(NamedTuple):
-    """Where in a place's numbers the coefficients of its parameters are.
-
-    Parameters of one group that have missed as many steps share them.
-    """
-
-    classes: tuple[tuple[int, int, int], ...]
-    """A group's number, how many steps it has missed, the place of its first coefficient."""
-    firsts: tuple[int, ...]
-    """For each slot, the place of its first coefficient."""
-    width: int
-    scales: tuple[int, ...]
-    factors: tuple[int, ...]
-    """The places of gradients' scales and clip factors."""
+from .work import Gathered, Layout, Table, Work
 
 
 class Place:
@@ -99,6 +52,7 @@ class Place:
         self.changed = False
         """Whether some are others since tables were made."""
         self._headers = self._expected()
+        self._exact = [k for k, slot in enumerate(slots) if slot.exact]
         self._tables: list[Table] = []
         self._updates: dict[tuple[Rule, Formats, bytes], launch.Update] = {}
         """Those of tables so far, by what they update: options of a step may come and go."""
@@ -155,7 +109,25 @@ class Place:
                     if self.slots[k].group == number:
                         found[k], others[k] = 0, plain(given[k])
                         missing += 1
+        for k in self._exact:
+            # Once rows have missed steps, a dense gradient is one of all rows.
+            if self.slots[k].clock is not None and found[k]:
+                found[k], others[k] = 0, plain(given[k])
+                missing += 1
         return Gathered(found, others, missing == 0)
+
+    def starts(self, gathered: Gathered, groups: Sequence[Group]) -> bool:
+        """Whether steps of a table are to be remembered from now on, or by another rule."""
+        return any(
+            isinstance(gathered.others.get(k), RowGrad)
+            and self.slots[k].starts(groups[self.slots[k].group].rule)
+            for k in self._exact
+        )
+
+    def _by_rows(self, k: int, grad: Any, groups: Sequence[Group]) -> bool:
+        slot = self.slots[k]
+        by_rows = isinstance(grad, RowGrad) or slot.clock is not None
+        return by_rows or groups[slot.group].by_rows
 
     def addresses(self, given: Sequence[Any]) -> np.ndarray | None:
         """Those of NumPy arrays that tables work on, all of them; None if one is something else."""
@@ -195,7 +167,7 @@ class Place:
                 names = [*rules[key[0]].coefficients, "t"]
                 scales += [width + n for n, name in enumerate(names) if name == "h_grad_scale"]
                 factors += [width + n for n, name in enumerate(names) if name == "h_clip_factor"]
-                width += len(names)
+                width += len(names) + groups[key[0]].remembers
             firsts[k] = classes[key]
         listed = tuple((*key, first) for key, first in classes.items())
         self.layout = Layout(listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors))
@@ -222,7 +194,7 @@ class Place:
         found: list[Any] = []
         for k, grad in gathered.others.items():
             group = groups[self.slots[k].group]
-            if isinstance(grad, RowGrad) or group.by_rows:
+            if self._by_rows(k, grad, groups):
                 if not group.skips(self.backend):
                     raise CaptureError('check="raise" waits for the GPU: it cannot be captured')
                 launch.check_sort()
@@ -251,7 +223,7 @@ class Place:
             for k, grad in gathered.others.items():
                 slot, first = self.slots[k], self.layout.firsts[k]
                 group = groups[slot.group]
-                if group.by_rows or isinstance(grad, RowGrad):
+                if self._by_rows(k, grad, groups):
                     given = group.rule, grad, group.skips(self.backend), group.most
                     works.append(Work(*prepare_rows(slot, *given), first))
                 else:
@@ -282,6 +254,7 @@ class Place:
             updates = step + 1 - missed
             numbers += coefficients(group.rule, values[number], updates, group.largest)
             numbers.append(float(updates))
+            numbers += group.remembered(values[number], updates)
         return numbers
 
     def measure(self, works: Sequence[Work]) -> Any:

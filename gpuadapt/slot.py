@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpuadapt.kernels.formats import PLAIN, Formats, Operand
+from gpuadapt.kernels.missed import unchanged
 from gpuadapt.kernels.rule import Rule
 
 from . import storage
 from .arrays import (
     Memory,
     bits_of,
+    contiguous,
     copied,
     kind_of,
     namespace,
@@ -23,7 +26,7 @@ from .arrays import (
     zeros_like,
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
-from .launch import RowUpdate, Update, bind, bind_rows, update_once
+from .launch import RowUpdate, Update, bind, bind_rows, clock, update_once
 from .rowgrad import RowGrad
 
 
@@ -82,6 +85,13 @@ class Slot:
         # None until they are needed: nothing is compiled before.
         self._dense: tuple[Rule, str, Update] | None = None
         self._rows: tuple[Rule, str, RowUpdate] | None = None
+        self.exact = settings["sparse"] == "exact"
+        """Whether rows take the steps that they miss."""
+        self._close = settings["exactness"] != "bits"
+        self.clock: Any = None
+        """What is remembered of steps that rows have missed, once there may be such."""
+        self._turn = 0
+        """The row from which on a part of the table is flushed next."""
         self._skipped = 0
         self._numbers: Any = None
 
@@ -132,10 +142,71 @@ class Slot:
                     f"where states have 8 bits: that takes rows of {storage.NARROW}, or another "
                     "state_dtype"
                 )
-            update = bind_rows(rule, self.backend, self.formats_for(element), self.operand)
+            if self.exact:
+                self._start(rule)
+            formats = self.formats_for(element)
+            update = bind_rows(rule, self.backend, formats, self.operand, self.clock)
             self._skipped = self.skipped
             self._rows = rule, element, update
         return self._rows[2]
+
+    def starts(self, rule: Rule) -> bool:
+        """Whether steps by a rule are to be remembered, and are not yet."""
+        return not unchanged(rule) and (self.clock is None or self.clock.rule is not rule)
+
+    def _start(self, rule: Rule) -> None:
+        """Remember steps by a rule from now on; those by another one are made up for.
+
+        Raises
+        ------
+        ParameterError
+        """
+        if self.clock is not None and self.clock.rule is rule:
+            return
+        self.flush()
+        if not all(contiguous(array, "C") for array in self.arrays):
+            raise ParameterError(
+                f"parameter {self.name!r}: sparse='exact' takes tables whose rows lie one behind "
+                "the other, without gaps"
+            )
+        self.clock = clock(
+            rule, self.backend, self.formats, self._close, len(self.array), self.updates
+        )  # fmt: skip
+
+    def flush(self, fraction: float = 1.0) -> None:
+        """Bring all rows up to date with the last step, or the next fraction of them."""
+        if self.clock is None or self._rows is None:
+            return
+        update: Any = self._rows[2]
+        left = min(len(self.array), math.ceil(fraction * len(self.array)))
+        with on_device(self.array):
+            while left:
+                stop = min(self._turn + left, len(self.array))
+                update.refresh(self._turn, stop)
+                left -= stop - self._turn
+                self._turn = stop % len(self.array)
+
+    def read(self, rows: Any, skip: bool) -> Any:
+        """Rows as they are after the last step, in a new array; zeros for those out of range.
+
+        Raises
+        ------
+        RowIndexError
+            A row is out of range, and they are not to be skipped.
+        """
+        shape = rows.shape + self.shape[1:]
+        with on_device(self.array):
+            if self.clock is not None and self._rows is not None:
+                update: Any = self._rows[2]
+                found = update.read(rows.reshape(-1), skip)
+                return found.view(self.array.dtype).reshape(shape)
+            return storage.taken(self.array, rows.reshape(-1), skip).reshape(shape)
+
+    def restart(self) -> None:
+        """Forget missed steps: the arrays have been written anew."""
+        self._skipped = self.skipped
+        self.clock = self._rows = None
+        self._turn = 0
 
     @property
     def skipped(self) -> int:
@@ -176,6 +247,7 @@ class Slot:
         return self.__dict__ | {
             "_dense": None,
             "_rows": None,
+            "clock": None,
             "_numbers": None,
             "_skipped": self.skipped,
         }

@@ -81,6 +81,7 @@ def restore(state: Mapping[str, Any], groups: Sequence[Group], slots: Slots) -> 
         for slot in (slots[name] for name in group.settings["params"]):
             entry = state["state"][slot.name]
             slot.updates = entry["updates"]
+            slot.restart()
             for letter, array in slot.kept_arrays.items():
                 copy_into(array, entry[letter])
 

@@ -17,9 +17,10 @@ from .capture import check_alike
 from .errors import CaptureError
 from .group import Group
 from .loss_scale import LossScale
-from .place import Gathered, Place, Work, places
+from .place import Place, places
 from .request import NOTHING, Last, Request
 from .slot import Slot
+from .work import Gathered, Work
 
 UNSURE = 64
 """Steps after which the GPU is asked how many of them it has skipped."""
@@ -166,6 +167,9 @@ class Steps:
             )
         scale = request.scale_on(first.slots[0].array.device) if on_gpu else None
         before = self._count
+        if any(place.starts(found, self._groups) for (place, _), found in
+               zip(self._places, gathered, strict=True)):  # fmt: skip
+            self.settle()
         self._arrange(gathered)
         if self._count != before:  # the GPU has been asked
             values = self._values(self._count, request, on_gpu)

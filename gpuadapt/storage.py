@@ -29,16 +29,18 @@ from gpuadapt.kernels.signs import not_negative
 
 from .arrays import (
     Memory,
+    backend_of,
     bits_of,
     copy_into,
     kind_dtype,
     kind_of,
+    namespace,
     new_zeros,
     on_device,
     to_host,
     zeros_like,
 )
-from .errors import HyperparameterError, ParameterError
+from .errors import HyperparameterError, ParameterError, RowIndexError
 from .hyperparameters import INTERVALS
 from .quantized import Quantized
 
@@ -159,6 +161,26 @@ def new_state(
     made = Quantized(codes, scales, form == SIGNED8)
     fill(made, 0.0)
     return made
+
+
+def taken(table: Any, rows: Any, skip: bool) -> Any:
+    """A table's rows, in a new array; zeros for those out of range.
+
+    Raises
+    ------
+    RowIndexError
+        A row is out of range, and they are not to be skipped.
+    """
+    xp = namespace(backend_of(table) or "cpu")
+    wrong = (rows < 0) | (rows >= len(table))
+    if not skip and bool(wrong.any()):
+        at = int(wrong.argmax())
+        raise RowIndexError.of(int(rows[at]), at, len(table))
+    found = xp.zeros((len(rows), *table.shape[1:]), table.dtype)
+    if len(table):
+        found[...] = table[xp.where(wrong, 0, rows)]
+        bits_of(found)[wrong] = 0
+    return found
 
 
 def element(form: Format) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import backend_of, describe, kind_of, namespace
-from .errors import GradientError
+from .errors import GradientError, ParameterError
 from .quantized import Quantized
 from .rowgrad import RowGrad
 from .slot import Slot
@@ -75,6 +75,18 @@ def _check_rows(slot: Slot, grad: RowGrad) -> None:
     if not fits:
         raise GradientError(
             f"gradient of {slot.name!r}: got {grad!r}, expected rows of a {describe(slot.array)}"
+        )
+
+
+def check_numbers(slot: Slot, rows: Any) -> None:
+    """Raise `GradientError` or `ParameterError` unless these may be numbers of a table's rows."""
+    if slot.shape == ():
+        raise ParameterError(f"parameter {slot.name!r} has no rows: its shape is ()")
+    on_device = backend_of(rows) == slot.backend
+    if not on_device or rows.dtype not in (np.int32, np.int64):
+        raise GradientError(
+            f"rows of {slot.name!r}: got {describe(rows)}, expected an array of int32 or int64 on "
+            "the table's device"
         )
 
 

@@ -1,4 +1,4 @@
-"""What can be seen of an optimizer: counts, states, rates, what a step did."""
+"""What can be seen of an optimizer: counts, rows, states, rates, what a step did."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
+from .arrays import plain
 from .building import shown
-from .errors import ParameterError, RuleError
+from .errors import HyperparameterError, ParameterError, RuleError
 from .group import Group
 from .request import Last
 from .slot import Slot
 from .stats import Stats
 from .steps import Steps
+from .structure import check_numbers
 
 
 class View:
-    """The part of `Optimizer` that changes nothing."""
+    """The part of `Optimizer` that takes no steps."""
 
     rule: Rule
     _slots: dict[str, Slot]
@@ -64,6 +66,55 @@ class View:
             {name: MappingProxyType(slot.kept) for name, slot in self._slots.items()}
         )
 
+    def read(self, name: str, rows: Any) -> Any:
+        """Rows of a table, up to date: with ``sparse="exact"`` they take what they have missed.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+        rows : array of int32 or int64, of any shape
+            Numbers of rows, on the table's device, as often as they are wanted.
+
+        Returns
+        -------
+        array, shape (\\*rows.shape, \\*row shape)
+            New, of the table's element type. Zeros for rows that are not in the table, if the
+            group's ``check`` is to skip them.
+
+        Raises
+        ------
+        ParameterError, GradientError
+            No such table; not such rows.
+        RowIndexError
+        """
+        slot = self._slot(name)
+        check_numbers(slot, rows)
+        return slot.read(plain(rows), self._groups[slot.group].skips(slot.backend))
+
+    def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
+        """Bring rows up to date that have missed steps (``sparse="exact"``), states too.
+
+        `state_dict`, `effective_lr` and ``stats`` do so themselves; it is for who reads the
+        arrays, such as ``state``. Steps bring a few rows up to date as well, so that no more
+        than some thousand steps have to be remembered.
+
+        Parameters
+        ----------
+        name : str, optional
+            Of one parameter; by default of all.
+        fraction : float, > 0 and <= 1
+            Of so many of each table's rows, from where the last call has stopped.
+
+        Raises
+        ------
+        ParameterError, HyperparameterError
+        """
+        if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
+            raise HyperparameterError(f"fraction: got {fraction!r}, expected > 0 and <= 1")
+        for slot in self._slots.values() if name is None else (self._slot(name),):
+            slot.flush(float(fraction))
+
     def effective_lr(self, name: str) -> Any:
         """The learning rate of each element, from the state after the last step.
 
@@ -89,6 +140,7 @@ class View:
             The rule (your own) has no variable named ``rate``.
         """
         slot = self._slot(name)
+        slot.flush()
         count = self._steps.settle()
         return slot.rate(*self._groups[slot.group].rate(slot.updates, max(count - 1, 0)))
 

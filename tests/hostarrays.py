@@ -78,7 +78,29 @@ class ndarray:
         return ndarray(self.host[getattr(key, "host", key)], self.device.id)
 
     def __setitem__(self, key, value):
-        self.host[key] = value.host
+        self.host[getattr(key, "host", key)] = getattr(value, "host", value)
+
+    def _with(self, function, other):
+        return made(function(self.host, getattr(other, "host", other)))
+
+    def __lt__(self, other):
+        return self._with(np.less, other)
+
+    def __ge__(self, other):
+        return self._with(np.greater_equal, other)
+
+    def __or__(self, other):
+        return self._with(np.logical_or, other)
+
+    def any(self):
+        return made(np.asarray(self.host.any()))
+
+    def argmax(self):
+        return made(np.asarray(self.host.argmax()))
+
+    def __bool__(self):
+        not_captured("waiting")
+        return bool(self.host)
 
     def __int__(self):
         return int(self.host)
@@ -213,6 +235,10 @@ def empty(*arguments):
     used = np.empty(*arguments)
     used.view(np.uint8).fill(0xA5)
     return made(used)
+
+
+def where(condition, a, b):
+    return made(np.where(*(getattr(one, "host", one) for one in (condition, a, b))))
 
 
 def broadcast_to(array, shape):

@@ -25,6 +25,7 @@ from hostarrays import (
     run,
     shares_memory,
     using_allocator,
+    where,
     zeros_like,
 )
 
@@ -274,6 +275,7 @@ def module():
         "zeros": made_by(np.zeros),
         "zeros_like": zeros_like,
         "shares_memory": shares_memory,
+        "where": where,
         "ElementwiseKernel": ElementwiseKernel,
         "RawKernel": RawKernel,
         "cuda": types.SimpleNamespace(

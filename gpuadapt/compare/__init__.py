@@ -10,7 +10,17 @@ from pathlib import Path
 
 from ..errors import Error
 from ..machine import describe_machine
-from . import digits, formats, formats_report, grid, grid_report, report, words, words_report
+from . import (
+    digits,
+    formats,
+    formats_report,
+    grid,
+    grid_report,
+    kinds,
+    report,
+    words,
+    words_report,
+)
 from .corpus import Corpus, load
 from .skipgram import draw_batches
 
@@ -166,7 +176,9 @@ def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
+        few = min(kinds.STEPS, len(batches.centre))
         total = len(words.METHODS) * len(batches.centre)
+        total += len(kinds.COMPARED) * len(kinds.KINDS) * few
         task = progress.add_task("", total=total, rate="")
         for method in words.METHODS:
             progress.update(task, description=method)
@@ -178,9 +190,17 @@ def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
                 lambda n, rate: progress.update(task, advance=n, rate=f"{rate:,.0f} words/s"),
             )
             runs.append(run)
+        compared = kinds.train(
+            text,
+            batches,
+            few,
+            backend,
+            lambda what, n: progress.update(task, advance=n, description=what, rate=""),
+        )
     rows = words_report.summary(runs)
     common = words_report.settings(text, batches)
     words_report.print_table(rows, common, backend)
+    words_report.print_kinds(compared, few)
     best = min(rows, key=lambda row: math.inf if math.isnan(row["loss"]) else row["loss"])["method"]
     found = words.neighbours(text, vectors[best])
     words_report.print_neighbours(found, best)
@@ -194,6 +214,7 @@ def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
             "vectors": best,
             "neighbours": found,
             "runs": [run.as_dict() for run in runs],
+            "kinds": {"steps": few, "runs": [run.as_dict() for run in compared]},
         },
     )
     words_report.draw(output / "words.png", runs, common)

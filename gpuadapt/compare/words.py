@@ -29,13 +29,13 @@ from .skipgram import (
 # Each rate had the lowest held-out loss of a grid (its steps were factors of 1.4 to 2 around the
 # best; for Adadelta, whose eps sets the pace, powers of ten) on the standard library, with
 # batches and initial vectors of another seed than those compared.
-METHODS: dict[str, Callable[[Any], Optimizer]] = {
-    "SGD": lambda w: SGD(w, lr=0.05),
-    "momentum": lambda w: SGD(w, lr=0.005, momentum=0.9),
-    "Adagrad": lambda w: Adagrad(w, lr=0.1),
-    "RMSprop": lambda w: RMSprop(w, lr=0.01),
-    "Adadelta": lambda w: Adadelta(w, eps=1e-5),
-    "Adam": lambda w: Adam(w, lr=0.005),
+METHODS: dict[str, Callable[..., Optimizer]] = {
+    "SGD": lambda w, **more: SGD(w, lr=0.05, **more),
+    "momentum": lambda w, **more: SGD(w, lr=0.005, momentum=0.9, **more),
+    "Adagrad": lambda w, **more: Adagrad(w, lr=0.1, **more),
+    "RMSprop": lambda w, **more: RMSprop(w, lr=0.01, **more),
+    "Adadelta": lambda w, **more: Adadelta(w, eps=1e-5, **more),
+    "Adam": lambda w, **more: Adam(w, lr=0.005, **more),
 }
 
 STEPS = 2600

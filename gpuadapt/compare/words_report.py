@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import corpus as text
-from . import skipgram
+from . import kinds, skipgram
 from .corpus import Corpus
 from .report import COLOURS
 from .skipgram import Batches
@@ -83,6 +83,29 @@ def print_table(rows: list[dict[str, Any]], common: dict[str, Any], backend: str
             f"{row['words_per_second']:,.0f}",
             f"{row['share'] * 100:.1f}",
         )
+    Console().print(table)
+
+
+def print_kinds(runs: list[kinds.Run], steps: int) -> None:
+    """Losses with rows left out, brought up to date, and all updated, in the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"rows that do not occur in a batch: held-out loss after {steps:,} steps",
+        caption="of all words / of rare words; exact is dense "
+        + (
+            "bit for bit"
+            if all(run.equal for run in runs if run.kind == "exact")
+            else "but for rounding"
+        ),
+    )
+    table.add_column("method")
+    for kind in kinds.KINDS:
+        table.add_column(kind, justify="right")
+    for method in dict.fromkeys(run.method for run in runs):
+        own = (run for run in runs if run.method == method)
+        table.add_row(method, *(f"{run.loss:.4f} / {run.rare_loss:.4f}" for run in own))
     Console().print(table)
 
 

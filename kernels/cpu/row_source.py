@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..rule import Rule
 from ..summation import SUMS
 from ..writer import indented
 from . import module
-from .row_text import ADDITIONS, FREQUENT, ROWS, SQUARES, TYPES
+from .row_text import ADDITIONS, FREQUENT, MERGED, ROWS, SQUARES, TYPES
 from .run_source import Run
 from .shared import FOLD
 
@@ -26,13 +27,28 @@ and 4 to 16 are alike for rows of 16.
 RANDOM = ["types.int64", "types.float64", "NUMBERS"]
 """A parameter's key, its step, and of copied rows their numbers in the table."""
 
+KEYS = "first_key, second_key = keys_of(key, U(step))"
+
 FOLLOWED = 1024
 """Bytes of a row that are asked for; the hardware follows along longer ones."""
 
 
-def source(rule: Rule, formats: Formats) -> str:
-    """The generated Python module, as Numba compiles it."""
-    run = _run(rule, formats)
+class MissedText(NamedTuple):
+    """What a kernel has besides if rows make up for steps that they have missed."""
+
+    text: str
+    """Functions."""
+    arguments: Sequence[str]
+    kinds: Sequence[str]
+    before: Sequence[str]
+    """Lines at the beginning of a thread's work."""
+    around: Callable[[list[str]], list[str]]
+    """Of the lines that update a row, those that do so if the row is not only read."""
+
+
+def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> str:
+    """The generated Python module, as Numba compiles it; with ``missed`` for exact rows."""
+    run = run_of(rule, formats)
     gradient = f"{rule.gradient}_"
     kinds, asked = [], []
     for one, form in zip(run.arguments, formats.every, strict=True):
@@ -43,8 +59,11 @@ def source(rule: Rule, formats: Formats) -> str:
                 asked.append((name, np.dtype(dtype).itemsize))
     keys = ["key", "step", "origin"] * formats.random
     coefficients = list(rule.coefficients)
-    before = ["first_key, second_key = keys_of(key, U(step))"] * formats.random
+    before = [KEYS] * formats.random
     before += [f"{name} = np.empty({BLOCK}, T)" for name in run.held]
+    if missed:
+        before += missed.before
+        asked.append(("last", 0))
     return (
         module.header(rule, formats, "rows")
         + _additions(formats.compute, formats.gradient)
@@ -52,15 +71,22 @@ def source(rule: Rule, formats: Formats) -> str:
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
         + _row_squares(rule, formats)
         + run.text
+        + (missed.text if missed else "")
         + _rows(
             formats,
-            [*run.arrays, *coefficients, *keys],
-            [*kinds, *["types.float64"] * len(coefficients), *RANDOM * formats.random],
+            [*run.arrays, *coefficients, *keys, *(missed.arguments if missed else ())],
+            [
+                *kinds,
+                *["types.float64"] * len(coefficients),
+                *RANDOM * formats.random,
+                *(missed.kinds if missed else ()),
+            ],
             gradient,
-            _update(rule, run),
+            update(rule, run),
             coefficients,
             asked,
             before,
+            missed.around if missed else None,
         )
     )
 
@@ -119,6 +145,7 @@ def _rows(
     rounded: Sequence[str],
     asked: Sequence[tuple[str, int]],
     before: Sequence[str],
+    around: Callable[[list[str]], list[str]] | None = None,
 ) -> str:
     """The kernel: arguments and their types, what it does to a row, what is asked for ahead."""
     ((_, kept),) = formats.gradient.parts
@@ -128,32 +155,42 @@ def _rows(
         if name.endswith("_scale__"):
             first.append(f"    prefetch({name}, np.intp(keys[later] >> shift) * {name}.shape[1])")
             continue
+        if not size:
+            first.append(f"    prefetch({name}, np.intp(keys[later] >> shift))")
+            continue
         line = module.LINE // size
         followed = f"min(width, {FOLLOWED // size})"
         first.append(f"    for j in range(0, {followed}, {line}):")
         first.append(f"        prefetch({name}, begin + j)")
         last.append(f"    prefetch({name}, begin + width - 1)")
-    return ROWS.format(
-        dtype=formats.compute,
-        kept=kept,
+    merged = MERGED.format(
         alone=f"part({gradient}, at, 0, width)" if plain else "part(merged, k, 0, width)",
         whole="" if plain else " or True",
+        gradient=gradient,
+        sums=SUMS,
+    )
+    work = [*merged.split("\n"), *update]
+    return ROWS.format(
         arguments=", ".join(arguments),
         gradient=gradient,
-        update=indented(update, 12),
+        work=indented(around(work) if around else work, 12),
         asked=indented([*first, *last] or ["    pass"], 16),
         followed=FOLLOWED // itemsize,
         line=module.LINE // itemsize,
         ahead=AHEAD,
-        sums=SUMS,
         before=indented(before, 4),
         rounded=indented([f"{name} = T({name})" for name in rounded], 4),
+        dtype=formats.compute,
         types=", ".join([TYPES.format(kept=kept, dtype=formats.compute), *kinds, "types.boolean"]),
     )
 
 
-def _update(rule: Rule, run: Run) -> list[str]:
-    """The update of the row with number ``row`` by its gradient ``total``."""
+def update(rule: Rule, run: Run, coefficients: Mapping[str, str] | None = None) -> list[str]:
+    """The update of the row with number ``row`` by its gradient ``total``.
+
+    ``coefficients`` says what stands for those of the step at hand.
+    """
+    known = coefficients or {}
     lines = []
     parts = {}
     for one in run.arguments:
@@ -164,16 +201,18 @@ def _update(rule: Rule, run: Run) -> list[str]:
     parts[f"{rule.gradient}_"] = "total"
     if rule.squared is not None:
         given = [*(parts[name] for name in run.arguments[0].arrays), "total"]
-        given += [*rule.squared_coefficients, f"part(partial, k, 0, {SUMS})"]
+        given += [known.get(name, name) for name in rule.squared_coefficients]
+        given.append(f"part(partial, k, 0, {SUMS})")
         lines.append(f"mean_square = T(row_squares({', '.join(given)}) / width)")
     if run.formats.random:
         lines.append("begin = (row if origin.size == 0 else np.intp(origin[row])) * width")
-    call = f"span({', '.join([*parts.values(), *run.scalars, *run.after])})"
+    scalars = [known.get(name, name) for name in run.scalars]
+    call = f"span({', '.join([*parts.values(), *scalars, *run.after])})"
     results = "".join(f"{name}_[row], " for name in rule.row_states).rstrip(", ")
     return [*lines, f"{results} = {call}" if results else call]
 
 
-def _run(rule: Rule, formats: Formats) -> Run:
+def run_of(rule: Rule, formats: Formats) -> Run:
     """The update of a row, whose gradient has been read before: it is of the compute type."""
     return Run(rule, formats._replace(gradient=PLAIN[formats.compute]), rule.row_states)
 
@@ -182,7 +221,7 @@ def _row_squares(rule: Rule, formats: Formats) -> str:
     """The functions that a row's mean of squares needs."""
     if rule.squared is None:
         return ""
-    run = _run(rule, formats)
+    run = run_of(rule, formats)
     parameter, gradient = run.arguments[0], f"{rule.gradient}_"
     used = rule.squared_coefficients
     old = parameter.load(formats.compute, [f"{name}[i]" for name in parameter.arrays])

@@ -64,6 +64,28 @@ def {name}({arguments}, partial):
     return fold(partial)
 """
 
+MERGED = """# Its gradient: as it is, or merged in a buffer.
+at = np.intp(keys[i] & mask)
+total = {alone}
+if end > i + 1 or most < np.inf{whole}:
+    known = -1
+    if end - i > often:  # only these may be among the frequent ones, which are few
+        for candidate in range(frequent.shape[0]):
+            if frequent[candidate, 0] == i:
+                known = candidate
+    if known < 0:
+        copy(part(buffers, k, 0, width), part({gradient}, at, 0, width))
+        for other in range(i + 1, end):
+            at = np.intp(keys[other] & mask)
+            add(part(buffers, k, 0, width), part({gradient}, at, 0, width))
+    else:
+        take(part(buffers, k, 0, width), part(totals, known, 0, width))
+    if mean:
+        divide(part(buffers, k, 0, width), T(end - i))
+    if most < np.inf:
+        clip(part(buffers, k, 0, width), most, part(partial, k, 0, {sums}))
+    total = part(merged, k, 0, width)"""
+
 ROWS = """
 
 @njit(**OPTIONS)
@@ -111,29 +133,8 @@ def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
                     begin = np.intp(keys[later] >> shift) * width
 {asked}
                 end += 1
-            # Its gradient: as it is, or merged in a buffer.
-            at = np.intp(keys[i] & mask)
             row = np.intp(number)
-            total = {alone}
-            if end > i + 1 or most < np.inf{whole}:
-                known = -1
-                if end - i > often:  # only these may be among the frequent ones, which are few
-                    for candidate in range(frequent.shape[0]):
-                        if frequent[candidate, 0] == i:
-                            known = candidate
-                if known < 0:
-                    copy(part(buffers, k, 0, width), part({gradient}, at, 0, width))
-                    for other in range(i + 1, end):
-                        at = np.intp(keys[other] & mask)
-                        add(part(buffers, k, 0, width), part({gradient}, at, 0, width))
-                else:
-                    take(part(buffers, k, 0, width), part(totals, known, 0, width))
-                if mean:
-                    divide(part(buffers, k, 0, width), T(end - i))
-                if most < np.inf:
-                    clip(part(buffers, k, 0, width), most, part(partial, k, 0, {sums}))
-                total = part(merged, k, 0, width)
-{update}
+{work}
             i = end
 
 

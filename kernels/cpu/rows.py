@@ -131,10 +131,7 @@ class Rows:
             keys, arrays, touched = self._copied_rows()
         # Whatever may fail, such as memory or compilation, does so before anything is written.
         frequent = len(self._batch.frequent)
-        had = len(self._work.buffers), len(self._work.totals)
-        if had[0] < parts or had[1] < frequent:
-            room = max(had[0], parts), max(had[1], frequent)
-            self._work = _workspace(*room, self._width, np.dtype(self._compute))
+        self._room(parts, frequent)
         if frequent and values.shape[1]:
             threads.call(
                 _sum_frequent(self._compute, self._gradient),
@@ -176,11 +173,17 @@ class Rows:
 
     def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
-        count = len(plan.arrays[0])
-        updated = [
-            array.reshape(count, *shape)
-            for array, shape in zip(plan.arrays, self._shapes, strict=True)
+        self._update(plan, first, numbers)
+
+    def _shaped(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Arrays of rows as the kernel takes them."""
+        count = len(arrays[0])
+        return [
+            array.reshape(count, *shape) for array, shape in zip(arrays, self._shapes, strict=True)
         ]
+
+    def _update(self, plan: Plan, first: int, numbers: np.ndarray, *more: Any) -> None:
+        updated = self._shaped(plan.arrays)
         parts = self._parameter_parts
         coefficients = numbers[first : first + self._coefficients].tolist()
         random: list[Any] = []
@@ -191,7 +194,7 @@ class Rows:
         most = plan.most * numbers[SCALE]
         self._run(
             self._kernel, plan, most,
-            *updated[:parts], plan.values, *updated[parts:], *coefficients, *random,
+            *updated[:parts], plan.values, *updated[parts:], *coefficients, *random, *more,
         )  # fmt: skip
         if plan.touched is not None:
             for array, part in zip(self._arrays, plan.arrays, strict=True):
@@ -199,8 +202,8 @@ class Rows:
         self.skipped += self._batch.wrong
 
     def _run(self, kernel: Callable[..., None], plan: Plan, most: float, *arguments: Any) -> None:
-        batch, work, values, keys = self._batch, self._work, plan.values, plan.keys
-        if values.shape[1] == 0 or keys.size == 0:
+        batch, work, keys = self._batch, self._work, plan.keys
+        if self._width == 0 or keys.size == 0:
             return
         totals = work.totals[: len(batch.frequent)]
         threads.call(
@@ -209,6 +212,13 @@ class Rows:
             np.uint64(batch.shift), batch.frequent, totals, batch.often, plan.mean, most,
             work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, *arguments,
         )  # fmt: skip
+
+    def _room(self, parts: int, frequent: int) -> None:
+        """Have memory for so many threads and frequent rows."""
+        had = len(self._work.buffers), len(self._work.totals)
+        if had[0] < parts or had[1] < frequent:
+            room = max(had[0], parts), max(had[1], frequent)
+            self._work = _workspace(*room, self._width, np.dtype(self._compute))
 
 
 class _Workspace(NamedTuple):

@@ -9,12 +9,15 @@ import numpy as np
 
 from ..codec import needed
 from ..formats import BLOCK, Format, Formats, Named, load
+from ..missed import Missed
 from ..numbers import SCALE, SKIP
 from ..rule import Rule
 from ..summation import SUMS
 from ..writer import indented
 from . import text
 from .many import ACCESS
+from .missed_source import ARGUMENTS, MissedText, following, replaying
+from .missed_text import READ
 from .row_text import (
     BLOCKS,
     ELEMENTS,
@@ -25,6 +28,7 @@ from .row_text import (
     ROW_SQUARES,
     ROW_STATES,
     ROWS,
+    UPDATE,
 )
 from .run_source import Run
 from .text import TYPES
@@ -87,8 +91,17 @@ def _types(compute: str, form: Format) -> dict[str, str]:
     return {"type": TYPES[compute], "kept": TYPES[kept]}
 
 
-def source(rule: Rule, formats: Formats, of: Form | None = None) -> str:
-    """The kernel of a rule as CuPy receives it; by default for wide rows without gaps."""
+def source(
+    rule: Rule,
+    formats: Formats,
+    of: Form | None = None,
+    exact: bool = False,
+    followed: Missed | None = None,
+) -> str:
+    """The kernel of a rule as CuPy receives it; by default for wide rows without gaps.
+
+    Of ``exact`` rows the missed steps are ``followed``, or replayed.
+    """
     of = of or Form(ACCESS // formats.itemsize, WARP, False)
     run, gradient = Run(rule, formats), f"{rule.gradient}_"
     types = run.types(run.updated)
@@ -120,12 +133,35 @@ def source(rule: Rule, formats: Formats, of: Form | None = None) -> str:
         }
     else:
         body = _elements(run, types, wide, place, old, mean)
+
+    def update(step: str) -> str:
+        return UPDATE % {
+            "mean_square": _mean_square(run, lambda name: place(name, "j")),
+            "row_states": indented((f"T {n}_n, {n}_o = here ? {row[n]} : 0;" for n in row), 4),
+            "keys": run.keys("key", step),
+            "run": body,
+            "after": ROW_STATES % indented((f"{row[n]} = {n}_n.value;" for n in row), 8)
+            if row
+            else "",
+        }
+
+    missed = MissedText("", "")
+    if exact:
+        arguments += [*ARGUMENTS, f"{types[names[0]]} *out"]
+        missed = (
+            following(rule, formats, followed)
+            if followed
+            else replaying(rule, TYPES[formats.compute], update("past"))
+        )
+        read = READ % {"parameter": names[0]}
+        missed = missed._replace(catch_up=missed.catch_up + read)
     return (
         text.PREAMBLE
         + run.head
         + (text.function(rule.squared) if rule.squared else "")
         + "\n"
         + helpers(formats.compute, formats.gradient)
+        + missed.helpers
         + ROWS
         % {
             **kinds,
@@ -137,13 +173,9 @@ def source(rule: Rule, formats: Formats, of: Form | None = None) -> str:
             "coefficients": text.coefficients(rule, "first", TYPES[formats.compute]),
             "gradient": gradient,
             "arguments": ", ".join(["const long long *layout"] * of.strided + arguments),
-            "mean_square": _mean_square(run, lambda name: place(name, "j")),
-            "row_states": indented((f"T {n}_n, {n}_o = here ? {row[n]} : 0;" for n in row), 4),
-            "keys": run.keys("key", f"numbers[first + {len(rule.coefficients)}]"),
-            "run": body,
-            "after": ROW_STATES % indented((f"{row[n]} = {n}_n.value;" for n in row), 8)
-            if row
-            else "",
+            "missed": missed.catch_up,
+            "counted": " && reading == 0" * exact,
+            "update": update(f"numbers[first + {len(rule.coefficients)}]"),
         }
     )
 

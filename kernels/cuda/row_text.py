@@ -230,12 +230,12 @@ extern "C" __global__ void %(name)s(
     const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     const int lane = threadIdx.x %% LANES;
     const long long row = i < n ? keys[i] >> shift : count;
-    if (i < n && row == count && lane == 0) {
+    if (i < n && row == count && lane == 0%(counted)s) {
         atomicAdd(skipped, 1ULL);
     }
     // The lanes of other occurrences of a row have nothing to do, but a warp stays together.
     const bool here = row < count && (i == 0 || keys[i - 1] >> shift != row);
-    gradient row_gradient = {
+%(missed)s    gradient row_gradient = {
         {%(gradient)s, width, keys, (1ULL << shift) - 1,
          i, here ? end_of(keys, i, n, shift) : i},
         totals, mean != 0, F(1)
@@ -250,12 +250,14 @@ extern "C" __global__ void %(name)s(
             ieee::narrow((largest / norm).value, row_gradient.factor.value);
         }
     }
-%(mean_square)s
-%(row_states)s
-%(keys)s%(run)s
-%(after)s
+%(update)s
 }
 """
+
+UPDATE = r"""%(mean_square)s
+%(row_states)s
+%(keys)s%(run)s
+%(after)s"""
 
 ELEMENTS = r"""    for (long long j = lane * N; here && j < width; j += LANES * N) {
         const pack<T, N> gradients = row_gradient.at<N>(j);

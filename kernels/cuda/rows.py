@@ -121,6 +121,29 @@ class Rows:
         import cupy
 
         n = rows.size
+        keys, shift = self._sorted(rows, count, skip)
+        values = cupy.ascontiguousarray(values).reshape(n, self._width)
+        kind = self._formats.compute, self._formats.gradient
+        sums = n // OFTEN * self._width
+        if sums > self._totals.size:
+            self._totals = cupy.empty(sums + sums // 4, np.dtype(self._formats.compute))
+        totals = self._totals[:sums]
+        if sums:
+            frequent_kernel(*kind)(
+                (-(-sums // THREADS),),
+                (THREADS,),
+                (keys, np.int64(n), np.int32(shift), np.int64(self._count),
+                 np.int64(self._width), values, totals),
+            )  # fmt: skip
+        of = self._form(values)
+        run = self._compiled(of) if n and self._width else None
+        return Plan(keys, shift, totals, values, duplicates == "mean", most, of, run)
+
+    def _sorted(self, rows: Any, count: Any, skip: bool) -> tuple[Any, int]:
+        """Keys of rows, those out of range last, and the bits of a position."""
+        import cupy
+
+        n = rows.size
         check_key(n, self._count + 1)
         shift = n.bit_length()
         if n > self._keys.size:
@@ -142,24 +165,14 @@ class Rows:
             # step goes on using that memory.
             with cupy.cuda.using_allocator(self._pool.malloc):
                 keys.sort()
-        values = cupy.ascontiguousarray(values).reshape(n, self._width)
-        kind = self._formats.compute, self._formats.gradient
-        sums = n // OFTEN * self._width
-        if sums > self._totals.size:
-            self._totals = cupy.empty(sums + sums // 4, np.dtype(self._formats.compute))
-        totals = self._totals[:sums]
-        if sums:
-            frequent_kernel(*kind)(
-                (-(-sums // THREADS),),
-                (THREADS,),
-                (keys, np.int64(n), np.int32(shift), np.int64(self._count),
-                 np.int64(self._width), values, totals),
-            )  # fmt: skip
+        return keys, shift
+
+    def _form(self, values: Any) -> Form:
         of = form(self._width, self._elements(values), self._strided)
-        if self._formats.block:
-            of = of._replace(lanes=WARP)
-        run = kernel(self._rule, self._formats, of) if n and self._width else None
-        return Plan(keys, shift, totals, values, duplicates == "mean", most, of, run)
+        return of._replace(lanes=WARP) if self._formats.block else of
+
+    def _compiled(self, of: Form) -> Callable[..., None]:
+        return kernel(self._rule, self._formats, of)
 
     def _check(self, rows: Any) -> None:
         count, from_end = map(int, self._wrong.get())
@@ -195,16 +208,19 @@ class Rows:
 
     def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
+        self._launch(plan, first, numbers)
+
+    def _launch(self, plan: Plan, first: int, numbers: Any, *more: Any) -> None:
         if plan.run is None:
             return
-        n, width = plan.values.shape
+        n, width = plan.keys.size, self._width
         plan.run(
             (-(-n * plan.of.lanes // THREADS),),
             (THREADS,),
             (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
              np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
              np.float64(plan.most), self._skipped, np.int64(first), numbers, *self._layout,
-             plan.values, *self._arrays, *self._key),
+             plan.values, *self._arrays, *self._key, *more),
         )  # fmt: skip
 
     def _elements(self, values: Any) -> int:

@@ -1,0 +1,60 @@
+"""What a place works with: the gradients of a step, tables, launches, where numbers are."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuadapt.kernels.formats import Formats
+from gpuadapt.kernels.rule import Rule
+
+from . import launch
+
+
+class Gathered(NamedTuple):
+    """The gradients of a step, checked."""
+
+    addresses: np.ndarray
+    """Of those that tables work on; 0 for others and those that are missing."""
+    others: dict[int, Any]
+    """The others, by the positions of their slots."""
+    complete: bool
+    """Whether all have an address."""
+
+
+class Table(NamedTuple):
+    """Parameters that one launch updates."""
+
+    rule: Rule
+    formats: Formats
+    members: np.ndarray
+    """The positions of their slots."""
+    whole: bool
+    """Whether these are all there are."""
+    firsts: np.ndarray
+    """Where in the numbers their coefficients begin."""
+
+
+class Work(NamedTuple):
+    """One launch of a step."""
+
+    update: launch.Update
+    gradient: Any
+    first: Any
+
+
+class Layout(NamedTuple):
+    """Where in a place's numbers the coefficients of its parameters are.
+
+    Parameters of one group that have missed as many steps share them.
+    """
+
+    classes: tuple[tuple[int, int, int], ...]
+    """A group's number, how many steps it has missed, the place of its first coefficient."""
+    firsts: tuple[int, ...]
+    """For each slot, the place of its first coefficient."""
+    width: int
+    scales: tuple[int, ...]
+    factors: tuple[int, ...]
+    """The places of gradients' scales and clip factors."""

@@ -1,0 +1,97 @@
+"""Exact rows on the CPU: a row is brought up to date when it is updated or read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..formats import Formats, Operand
+from ..missed import Missed
+from ..rule import Rule
+from . import module, threads
+from .clock import Clock
+from .missed_source import source
+from .rows import ALONE, NOWHERE, Plan, Rows
+
+CHUNK = 65536
+"""Rows that are brought up to date in one call."""
+
+
+@cache
+def kernel(rule: Rule, formats: Formats, followed: Missed | None) -> Callable[..., None]:
+    """The compiled kernel; see the text for its arguments."""
+    text = source(rule, formats, followed)
+    compiled: Callable[..., None] = module.load(f"{rule.name}_exact", text).rows
+    return compiled
+
+
+class Exact(Rows):
+    """As `Rows`, of rows that have missed steps."""
+
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: Clock) -> None:
+        super().__init__(rule, formats, operand)
+        self._kernel = kernel(rule, formats, clock.followed)
+        self._clock = clock
+        self._nothing = _zeros(self._width, formats.compute)
+        ((_, kept),) = formats.gradient.parts
+        self._no_values = _zeros(self._width, kept)
+        self._nowhere = np.empty((0, self._width), self._arrays[0].dtype)
+
+    def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
+        """Update; ``numbers[first]`` is the first coefficient."""
+        self._update(plan, first, numbers, *self._given(False, self._nowhere))
+        self._clock.advance(numbers, first)
+        self.refresh(*self._clock.due())
+
+    def _given(self, reading: bool, out: np.ndarray) -> tuple[Any, ...]:
+        clock = self._clock
+        return (
+            clock.last, clock.history, clock.fading, clock.now, self._nothing, reading, out,
+        )  # fmt: skip
+
+    def read(self, rows: np.ndarray, skip: bool) -> np.ndarray:
+        """Rows as they are after the last step, in a new array; zeros for those out of range.
+
+        Raises
+        ------
+        RowIndexError
+            A row is out of range, and they are not to be skipped.
+        """
+        parts = threads.share(rows.size * self._width, ALONE)
+        self._batch.load(rows, len(self._arrays[0]), skip, parts)
+        out = np.empty((rows.size, self._width), self._arrays[0].dtype)
+        if self._batch.wrong:
+            out[:] = 0
+        self._catch_up(self._batch.keys, parts, out)
+        return out
+
+    def refresh(self, start: int, stop: int) -> None:
+        """Bring rows from ``start`` to ``stop`` up to date."""
+        self._batch.shift = 0
+        for begin in range(start, stop, CHUNK):
+            keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
+            self._catch_up(keys, threads.share(keys.size * self._width, ALONE), self._nowhere)
+
+    def _catch_up(self, keys: np.ndarray, parts: int, out: np.ndarray) -> None:
+        self._batch.frequent = self._batch.frequent[:0]
+        self._room(parts, 0)
+        plan = Plan(keys, self._arrays, None, self._no_values, False, math.inf, parts)
+        updated, split = self._shaped(self._arrays), self._parameter_parts
+        coefficients = [0.0] * self._coefficients
+        random = [self._key, 0.0, NOWHERE] if self._random else []
+        self._run(
+            self._kernel, plan, math.inf,
+            *updated[:split], self._no_values, *updated[split:], *coefficients, *random,
+            *self._given(True, out),
+        )  # fmt: skip
+
+
+def _zeros(width: int, dtype: str) -> np.ndarray:
+    """One row of zeros, read-only as gradients are."""
+    made = np.zeros((1, width), dtype)
+    made.flags.writeable = False
+    return made

@@ -1,0 +1,180 @@
+"""The text of rows that make up for missed steps; `missed_source` fills it in."""
+
+REPLAY = """total = part(nothing, 0, 0, width)
+steps = np.int64(last[row])
+while steps < now:
+    steps += 1
+    past = np.uint64(steps) & ring
+{lines}"""
+
+AROUND = """{catch_up}
+last[row] = now
+if reading:
+    if out.shape[0] > 0:
+        for other in range(i, end):
+            at = np.intp(keys[other] & mask)
+            take(part(out, at, 0, width), part({parameter}, row, 0, width))
+else:
+{update}
+    last[row] = now + 1"""
+
+SCALE = """
+
+@njit(**OPTIONS)
+def fade(x, factor):
+    for i in range(x.size):
+        x[i] *= factor
+"""
+
+FUNCTIONS = """
+
+@njit(**OPTIONS)
+def motions(x, {given}):
+    for i in range(x.size):
+        x[i] = {motion}(T(0), {states})
+
+
+{reach}
+@njit(**OPTIONS)
+def go(p, x{numbers}):
+    for i in range(p.size):
+        p[i] = {gone}
+
+
+# What y is more than x, beside the motion of large states; NaN where that is too much.
+@njit(**OPTIONS)
+def changes(d, x, y, ratio):
+    bent = U(0)
+    for i in range(x.size):
+        change = y[i] * ratio - x[i]
+        straight = np.abs(change) <= T({straight}) * np.abs(x[i])
+        d[i] = change if straight else T(np.nan)
+        bent |= U(not straight)
+    return bent != U(0)
+
+
+@njit(**OPTIONS)
+def follow(p, x, d, lag, ratio{numbers}):
+    for i in range(p.size):
+        p[i] = {followed}
+
+
+@njit(**OPTIONS)
+def follow_some(p, x, d, {every}):
+    for i in range(p.size):
+        q = p[i]
+{lines}
+        p[i] = q
+
+
+@njit(**OPTIONS)
+def choose(p, d, other):
+    for i in range(p.size):
+        p[i] = p[i] if d[i] == d[i] else other[i]
+"""
+
+REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN.
+@njit(**OPTIONS)
+def reach_of(p, x):
+    reach = {least}
+    for i in range(p.size):
+        size, whole = np.abs(x[i]), np.abs(p[i])
+        share = size / (size if size > whole else whole)
+        share = T(np.inf) if share != share else share
+        share = T(0) if size == T(0) else share
+        reach = {larger}
+    return D({reach})
+
+"""
+
+RESTING = """
+
+@njit(**OPTIONS)
+def rest(p{numbers}):
+    for i in range(p.size):
+        p[i] = {rested}
+
+
+@njit(**OPTIONS)
+def rest_some(p{every}):
+    for i in range(p.size):
+        q = p[i]
+{lines}
+        p[i] = q
+"""
+
+REST = """while steps + {together} <= now + 1:
+    rest_some({p}{at_once})
+    steps += {together}
+while steps <= now:
+    past = np.uint64(steps) & ring
+    rest({p}{here})
+    steps += 1
+"""
+
+FOLLOW = """steps = np.int64(last[row])
+if steps < now:
+    since = np.uint64(steps) & ring
+    steps += 1
+    if now - steps < {few}:
+        while steps <= now:
+            past = np.uint64(steps) & ring
+{step}
+            steps += 1
+    else:
+{motion}{rest}{fades}"""
+"""A few steps are taken one by one, as they would have been."""
+
+MOTION = """turn, past = 0, np.uint64(steps) & ring
+{ones}
+motions({x}, {at_past})
+reach, total = reach_of({p}, {x}), 1.0
+while not reach * total * fading[{peak}, past] < {least}:
+    until = min(steps + {span}, now)
+    ratio, count = 1.0, np.intp(until - steps)
+    if count < {few}:
+        go({p}, {x}{here})
+        steps += 1
+        if count == 0:
+            break
+{fades}
+        past = np.uint64(steps) & ring
+        motions({x}, {at_past})
+        continue
+    {saved} = {products}
+    lag = 1.0
+    for j in range(count):
+        ratios[j], lags[j] = T(ratio), lag
+{fades}
+        past = np.uint64(steps + j + 1) & ring
+        ratio *= history[{ratio}, past]
+        lag *= history[{lag}, past]
+    # How far each step is on the way.
+    share = 1 / (lag - 1) if lag != 1 else 0.0
+    for j in range(count):
+        shares[j] = T((lags[j] - 1) * share)
+    motions({y}, {at_past})
+    bent = changes({d}, {x}, {y}, T(1 / ratio))
+    if bent:
+        take({z}, {p})
+    j = 0
+    while j + {together} <= count:
+        follow_some({p}, {x}, {d}, {at_once})
+        j += {together}
+    while j < count:
+        past = np.uint64(steps + j) & ring
+        follow({p}, {x}, {d}, shares[j], ratios[j]{here})
+        j += 1
+    if bent:
+        {products} = {saved}
+        for j in range(count):
+            past = np.uint64(steps + j) & ring
+            motions({x}, {at_past})
+            go({z}, {x}{here})
+{again}
+        choose({p}, {d}, {z})
+    turn = 1 - turn
+    total *= ratio
+    steps = until
+    past = np.uint64(steps) & ring
+"""

@@ -1,0 +1,89 @@
+"""Exact rows on a GPU: a row is brought up to date when it is updated or read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..formats import Formats, Operand
+from ..missed import Missed
+from ..numbers import FIRST
+from ..rule import Rule
+from . import text
+from .clock import Clock
+from .row_source import Form, source
+from .rows import Plan, Rows
+
+UPDATE, READ, CATCH_UP = 0, 1, 2
+"""What rows are brought up to date for: a gradient, a copy, nothing else."""
+
+CHUNK = 2**20
+"""Rows that are brought up to date in one launch."""
+
+
+@cache
+def kernel(rule: Rule, formats: Formats, of: Form, followed: Missed | None) -> Callable[..., None]:
+    """The compiled kernel; see the text for its arguments."""
+    return text.built(source(rule, formats, of, True, followed), f"gpuadapt_{rule.name}_rows")
+
+
+class Exact(Rows):
+    """As `Rows`, of rows that have missed steps."""
+
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: Clock) -> None:
+        import cupy
+
+        super().__init__(rule, formats, operand)
+        self._clock = clock
+        gradient = formats.gradient.parts[0][1]
+        self._no_values = cupy.zeros((0, self._width), gradient)
+        self._no_numbers = cupy.zeros(FIRST + len(rule.coefficients) + 1, np.float64)
+        self._nowhere = cupy.zeros(1, self._arrays[0].dtype)
+
+    def _compiled(self, of: Form) -> Callable[..., None]:
+        return kernel(self._rule, self._formats, of, self._clock.followed)
+
+    def _more(self, reading: int, out: Any) -> tuple[Any, ...]:
+        clock = self._clock
+        return (
+            clock.last, clock.history, clock.fading, np.int64(clock.size - 1), clock.now,
+            np.int32(reading), out,
+        )  # fmt: skip
+
+    def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
+        """Update; ``numbers[first]`` is the first coefficient."""
+        self._launch(plan, first, numbers, *self._more(UPDATE, self._nowhere))
+        self._clock.advance(numbers, first)
+        self._catch_up(self._clock.due(), 0, CATCH_UP, self._nowhere)
+
+    def read(self, rows: Any, skip: bool) -> Any:
+        """Rows as they are after the last step, in a new array; zeros for those out of range.
+
+        Raises
+        ------
+        RowIndexError
+            A row is out of range, and they are not to be skipped.
+        """
+        import cupy
+
+        out = cupy.zeros((rows.size, self._width), self._arrays[0].dtype)
+        self._catch_up(*self._sorted(rows, None, skip), READ, out)
+        return out
+
+    def refresh(self, start: int, stop: int) -> None:
+        """Bring rows from ``start`` to ``stop`` up to date."""
+        import cupy
+
+        for begin in range(start, stop, CHUNK):
+            keys = cupy.arange(begin, min(begin + CHUNK, stop), 1, np.uint64)
+            self._catch_up(keys, 0, CATCH_UP, self._nowhere)
+
+    def _catch_up(self, keys: Any, shift: int, reading: int, out: Any) -> None:
+        of = self._form(self._no_values)
+        run = self._compiled(of) if keys.size and self._width else None
+        plan = Plan(keys, shift, self._totals[:0], self._no_values, False, math.inf, of, run)
+        self._launch(plan, FIRST, self._no_numbers, *self._more(reading, out))

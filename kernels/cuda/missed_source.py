@@ -1,0 +1,182 @@
+"""The CUDA text of rows that make up for the steps that they have missed, from `missed_text`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..formats import Formats
+from ..missed import FEW, LEAST, SPAN, STRAIGHT, Missed, columns
+from ..rule import Rule
+from ..writer import indented
+from . import text
+from .missed_text import (
+    CATCH_UP,
+    FADE_ROW,
+    FOLLOW,
+    HELPERS,
+    MOTION,
+    NOTHING,
+    REACH,
+    REPLAY,
+    RESTING,
+)
+
+ARGUMENTS = (
+    "int *last",
+    "const double *__restrict__ history",
+    "const double *__restrict__ fading",
+    "long long ring",
+    "const long long *__restrict__ now",
+    "int reading",
+)
+"""As the CPU's; ``ring`` is how many steps are remembered, less one."""
+
+
+class MissedText(NamedTuple):
+    """What the kernel of rows has besides."""
+
+    helpers: str
+    """Functions, for after those of all kernels of rows."""
+    catch_up: str
+    """What it does once a row is known, before its gradient is looked at."""
+
+
+def replaying(rule: Rule, compute: str, body: str) -> MissedText:
+    """Step by step; ``body`` is the update of a row, at the step ``past``."""
+    lines = []
+    for k, name in enumerate(rule.coefficients):
+        lines += [f"number<{compute}> {name};", _read(f"{name}.value", k, "past")]
+    return MissedText(
+        NOTHING,
+        REPLAY % {"coefficients": indented(lines, 12), "body": body},
+    )
+
+
+def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
+    """By motions and products; formats are uniform, and rows have no gaps."""
+    where, names = columns(rule, followed), _names(rule)
+    wide = [name for name in (rule.parameter, *rule.states) if name not in rule.row_states]
+    packs = {n: f"*reinterpret_cast<pack<T, N> *>(&{n}_[row * width + j])" for n in wide}
+    load = indented((f"pack<T, N> {n}_w = {packs[n]};" for n in wide), 12)
+    parameter, given = f"{rule.parameter}_w", ", ".join(names)
+    moved, functions = followed.motion is not None, [text.function(of) for of in followed.rules]
+    first, step, once, along, fades, write = ([] for _ in range(6))
+    if moved:
+        functions.append(_along(rule, formats, followed))
+        ones = ", ".join([*names, *["T(1)"] * len(names)])
+        first.append(f"const pack<T, N> x = motions<N>({ones}, steps, history, ring);")
+        step.append(f"go({parameter}.at[k], x.at[k], steps, history, ring);")
+        along.append(
+            f"steps = along<N>({parameter}, {given}, steps, now, reach, history, fading, ring);"
+        )
+    if followed.rest is not None:
+        numbers = ", ".join(["p", "T(0)", *followed.rest.coefficients])
+        functions.append(
+            RESTING
+            % {
+                "coefficients": _coefficients(followed.rest, where.rest),
+                "call": f"{followed.rest.symbol}<T>({numbers});",
+            }
+        )
+        rest = f"rest({parameter}.at[k], steps, history, ring);"
+        step += [rest] * (not moved)
+        along += ["for (; steps <= now; ++steps) {", "    for (int k = 0; k < N; ++k) {"]
+        along += [f"        {rest}", "    }", "}"]
+    for k, state in enumerate(rule.states):
+        if not followed.changes(k):
+            continue
+        once_ = f"narrowed(at_step(history, ring, {where.fades + k}, steps))"
+        if state in rule.row_states:
+            once.append(f"{names[k]} = {names[k]} * {once_};")
+            column = {"state": state, "few": FEW, "k": k, "column": where.fades + k}
+            write += (FADE_ROW % column).split("\n")
+        else:
+            product = f"narrowed(at_step(fading, ring, {k}, before))"
+            step.append(f"{names[k]}.at[k] = {names[k]}.at[k] * {once_};")
+            fades.append(f"{names[k]}.at[k] = {names[k]}.at[k] * {product};")
+    arguments = [f"pack<T, N> &{parameter}"]
+    arguments += [f"T {n}" if n.endswith("_s") else f"pack<T, N> &{n}" for n in names]
+    ones = ", ".join([*names, *["T(1)"] * len(names)])
+    catch_up = CATCH_UP % {
+        "arguments": ", ".join(arguments),
+        "reach": ", double reach" * moved,
+        "few": FEW,
+        "first": indented(first, 12),
+        "step": indented(step, 16),
+        "once": indented(once, 12),
+        "along": indented(along, 4),
+        "fades": indented(fades, 8),
+    }
+    rows = [f"const T {n}_s = here ? T({n}_[row]) : T(0);" for n in rule.row_states]
+    reach = REACH % {"load": load, "given": ones, "parameter": parameter}
+    return MissedText(
+        HELPERS + "\n".join(functions) + catch_up,
+        FOLLOW
+        % {
+            "row_states": indented(rows, 8),
+            "reach": reach * moved,
+            "load": load,
+            "given": ", ".join([parameter, *names]),
+            "reached": ", reach" * moved,
+            "store": indented((f"{packs[n]} = {n}_w;" for n in wide), 12),
+            "fade_rows": indented(write, 12),
+        },
+    )
+
+
+def _names(rule: Rule) -> list[str]:
+    """The states in functions: packs of elements, and numbers of the row."""
+    return [f"{n}_s" if n in rule.row_states else f"{n}_w" for n in rule.states]
+
+
+def _along(rule: Rule, formats: Formats, followed: Missed) -> str:
+    """The functions that take a parameter along its motions."""
+    motion, move, where = followed.motion, followed.move, columns(rule, followed)
+    assert motion is not None and move is not None
+    names = _names(rule)
+    given = [f"T {n}" if n.endswith("_s") else f"const pack<T, N> &{n}" for n in names]
+    old = [n if n.endswith("_s") else f"{n}.at[k]" for n in names]
+    shares = [f"{n}_share_" for n in rule.states]
+    products = [f"{n}_product_" for n in rule.states]
+    aged = [f"{share} * {of}" for share, of in zip(shares, old, strict=True)]
+    fade = [
+        f"{product} *= at_step(history, ring, {where.fades + k}, steps{{}});"
+        for k, product in enumerate(products)
+        if followed.changes(k)
+    ]
+
+    return MOTION % {
+        "states": ", ".join(given),
+        "shares": ", ".join(f"T {share}" for share in shares),
+        "motion_coefficients": _coefficients(motion, where.motion),
+        "motion": f"{motion.symbol}<T>({', '.join(['x.at[k]', *aged, *motion.coefficients])});",
+        "move_coefficients": _coefficients(move, where.move),
+        "move": f"{move.symbol}<T>({', '.join(['p', 'x', *move.coefficients])});",
+        "ones": ", ".join(f"{product} = 1" for product in products),
+        "given": ", ".join([*names, *(f"narrowed({product})" for product in products)]),
+        "peak": len(rule.states) + 1,
+        "least": repr(LEAST[formats.compute]),
+        "span": SPAN,
+        "few": FEW,
+        # Steps are counted before they are taken at once, and after that one by one.
+        "fade_once": indented((line.format(" - 1") for line in fade), 12),
+        "saved": ", ".join(f"{product}before = {product}" for product in products),
+        "fade": indented((line.format(" + j") for line in fade), 12),
+        "ratio": where.ratio,
+        "lag": where.ratio + 1,
+        "straight": repr(STRAIGHT[formats.compute]),
+        "restore": " ".join(f"{product} = {product}before;" for product in products),
+    }
+
+
+def _coefficients(of: Rule, first: int) -> str:
+    """Lines that read a rule's coefficients in a step."""
+    lines = [
+        f"const T {name} = narrowed(at_step(history, ring, {first + k}, step));"
+        for k, name in enumerate(of.coefficients)
+    ]
+    return indented(lines, 4)
+
+
+def _read(target: str, column: int, step: str) -> str:
+    return f"ieee::narrow(history[{column} * (ring + 1) + ({step} & ring)], {target});"

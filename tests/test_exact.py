@@ -1,0 +1,521 @@
+"""Exact rows: what dense steps do, at the cost of the rows that occur."""
+
+import copy
+import itertools
+import math
+import pickle
+
+import hostcupy
+import lazy
+import numba
+import numpy as np
+import pytest
+from cases import CASES
+from conftest import installed
+from formats_table import PARAMETERS
+from gpuadapt.kernels import missed
+from gpuadapt.kernels.missed import missed as followed
+from gpuadapt.kernels.missed import unchanged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_bits import assert_same_bits
+
+import gpuadapt as ga
+
+
+def case(name):
+    return next(case for case in CASES if case.name == name)
+
+
+METHODS = {
+    **{name: case(name).optimizer for name in ("momentum", "adagrad", "rmsprop", "adadelta")},
+    **{name: case(name).optimizer for name in ("adam", "adamw", "amsgrad")},
+    "adam, row-wise": lambda params, **more: case("adam").optimizer(params, rowwise=True, **more),
+}
+FOLLOWED = ["momentum", "rmsprop", "adadelta", "adam", "adamw", "adam, row-wise"]
+
+RATES = {
+    "constant": 0.01,
+    "warm-up": lambda step: 0.02 * min(1, (step + 1) / 20),
+    "falling": lambda step: 0.02 / (1 + step),
+    "jumping": lambda step: [0.0, 1e-4, 0.3][step % 3],
+}
+
+
+def arrays(optimizer, backend, name="table"):
+    """A parameter and its states, as NumPy arrays."""
+    kept = optimizer.state[name].values()
+    return [backend.numpy(a) for a in (optimizer._slots[name].array, *kept)]
+
+
+def dense(shape, rows, values, how="sum"):
+    gradient = np.zeros(shape, values.dtype)
+    for row, total in lazy.merged(rows, values, how).items():
+        gradient[row] = total
+    return gradient
+
+
+@st.composite
+def runs(draw):
+    """A table, the batches of some steps (None for no gradient), and a rate."""
+    count, width = draw(st.integers(1, 9)), draw(st.sampled_from([1, 3, 4, 40, 130]))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    sizes = draw(st.lists(st.sampled_from([None, 0, 1, 2, 5]), min_size=1, max_size=20))
+    batches = []
+    for n in sizes:
+        scale = 10.0 ** draw(st.integers(-7, 3))
+        rows = random.integers(count, size=n or 0)
+        values = (scale * random.normal(size=(n or 0, width))).astype(np.float32)
+        batches.append(None if n is None else (rows, values))
+    table = (10.0 ** draw(st.integers(-4, 1)) * random.normal(size=(count, width))).astype("f4")
+    return table, batches, RATES[draw(st.sampled_from(list(RATES)))], random
+
+
+def take(optimizer, backend, batch):
+    gradient = batch and ga.RowGrad(*map(backend.array, batch))
+    optimizer.step({"table": gradient})
+
+
+@pytest.mark.parametrize("name", METHODS)
+@given(run=runs())
+@settings(max_examples=25, deadline=None)
+def test_bits_are_those_of_dense_steps(name, run):
+    """On both backends, whatever is read between; a method of no momentum needs no replay."""
+    table, batches, lr, random = run
+    whole = table.copy()
+    by_dense = METHODS[name]({"table": whole}, lr=lr)
+    with installed("cpu") as cpu:
+        for batch in batches:
+            by_dense.step({"table": batch and dense(table.shape, *batch)})
+        expected = arrays(by_dense, cpu)
+    for where in ("cpu", "host"):
+        with installed(where) as backend:
+            ours = backend.array(table)
+            optimizer = METHODS[name]({"table": ours}, lr=lr, sparse="exact", exactness="bits")
+            for batch in batches:
+                take(optimizer, backend, batch)
+                if random.random() < 0.3:
+                    optimizer.read("table", backend.array(random.integers(len(table), size=4)))
+            optimizer.flush()
+            for a, b in zip(arrays(optimizer, backend), expected, strict=True):
+                assert_same_bits(a, b, name=name, backend=where)
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+@given(run=runs())
+@settings(max_examples=25, deadline=None)
+def test_followed_steps_are_the_same_on_both_backends(name, run):
+    table, batches, lr, random = run
+    at = [random.integers(len(table), size=3) if random.random() < 0.3 else None for _ in batches]
+    found = []
+    for where in ("cpu", "host"):
+        with installed(where) as backend:
+            ours = backend.array(table)
+            optimizer = METHODS[name]({"table": ours}, lr=lr, sparse="exact")
+            rows = []
+            for batch, read in zip(batches, at, strict=True):
+                take(optimizer, backend, batch)
+                if read is not None:
+                    rows.append(backend.numpy(optimizer.read("table", backend.array(read))))
+            optimizer.flush()
+            found.append([*arrays(optimizer, backend), *rows])
+    for a, b in zip(*found, strict=True):
+        assert_same_bits(a, b, name=name)
+
+
+ULPS = 4
+
+MISSED = ((1, 1), (3, 4), (2, 6), (30, 37), (8, 300), (40, 1100))
+"""Steps of all rows, and steps that they then miss."""
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "float32") for name in FOLLOWED), ("adamw", "float64")]
+)
+def test_followed_steps_are_within_4_ulps(name, dtype, rate):
+    """From the same numbers on, whatever was missed, and however large gradients were.
+
+    Of the largest number that an element has been on the way. States, which are only
+    multiplied, round once where a dense step rounds each time: they are as far apart as that
+    leads, half an ulp a step at most.
+    """
+    random = np.random.default_rng(1)
+    for steps, missing in MISSED:
+        table = random.normal(size=(41, 24)).astype(dtype)
+        table[0], table[1] = 0, 1e-20
+        scales = 10.0 ** random.integers(-12, 4, size=(40, 1))
+        batches = [(scales * random.normal(size=(40, 24))).astype(dtype) for _ in range(steps)]
+        replayed, path = after_missing(METHODS[name], table, batches, missing, rate, "bits")
+        close, _ = after_missing(METHODS[name], table, batches, missing, rate, "close")
+        largest = np.abs(path).max(axis=0)
+        assert ulps(close[0], replayed[0], largest) <= ULPS, (steps, missing)
+        for a, b in zip(close[1:], replayed[1:], strict=True):
+            assert ulps(a, b, np.abs(b)) <= missing / 2 + 1
+
+
+def after_missing(method, table, batches, missing, rate, exactness):
+    """All but the last row and its states after steps they missed, and where the way led."""
+    ours = table.copy()
+    optimizer = method({"table": ours}, lr=RATES[rate], sparse="exact", exactness=exactness)
+    count = len(table) - 1
+    for values in batches:
+        optimizer.step({"table": ga.RowGrad(np.arange(count), values)})
+    path = [ours[:-1].copy()]
+    elsewhere = ga.RowGrad(np.array([count]), np.ones_like(table[:1]))
+    for k in range(missing):
+        optimizer.step({"table": elsewhere})
+        if exactness == "bits" and (k < 40 or k % 16 == 0):
+            path.append(optimizer.read("table", np.arange(count)))
+    optimizer.flush()
+    return [a[:count] for a in (ours, *optimizer.state["table"].values())], path
+
+
+def ulps(a, b, largest):
+    """How far apart numbers are, in units of the last place of others; subnormal ones are 0."""
+    unit = np.spacing(np.maximum(largest, np.finfo(a.dtype).tiny))
+    return (np.abs(a.astype(np.float64) - b) / unit).max()
+
+
+def test_a_run_stays_close():
+    """300 steps of Adam, each row in 3 % of them: no farther than rounding leads dense ones."""
+    random = np.random.default_rng(0)
+    start = random.normal(size=(100, 16)).astype(np.float32)
+    exact, whole, wide = start.copy(), start.copy(), start.astype(np.float64)
+    by_rows = ga.Adam({"table": exact}, lr=1e-3, sparse="exact")
+    others = [ga.Adam({"table": table}, lr=float(np.float32(1e-3))) for table in (whole, wide)]
+    for _ in range(300):
+        rows = np.flatnonzero(random.random(100) < 0.03)
+        values = random.normal(size=(len(rows), 16)).astype(np.float32)
+        by_rows.step({"table": ga.RowGrad(rows, values)})
+        gradient = dense(start.shape, rows, values)
+        for one in others:
+            one.step({"table": gradient.astype(one._slots["table"].dtype)})
+    by_rows.flush()
+    largest = np.maximum(np.abs(start), np.abs(whole))
+    assert ulps(exact, whole, largest) < 8 < ulps(whole.astype(np.float64), wide, largest) * 4
+    assert np.quantile(np.abs(exact - whole) / np.spacing(largest), 0.99) <= ULPS
+
+
+FORMATS = [(2, "bfloat16", {}), (3, "bfloat16", {}), (0, "8bit", {"weight_decay": 0.1})]
+
+
+@pytest.mark.parametrize(("parameter", "state", "more"), FORMATS)
+def test_of_other_formats_with_their_random_bits(parameter, state, more, backend):
+    """Equal to dense steps of the same formats: random bits go by the step that was missed."""
+    kept = PARAMETERS[parameter]
+    random = np.random.default_rng(3)
+    table = random.normal(size=(20, 20)).astype(kept.dtype)
+    given_ = {"lr": 0.01, "state_dtype": state, **kept.settings, **more}
+    exact, whole = backend.array(table), backend.array(table)
+    by_rows = ga.Adam({"table": exact}, sparse="exact", **given_)
+    by_dense = ga.Adam({"table": whole}, **given_)
+    for _ in range(25):
+        rows = np.flatnonzero(random.random(20) < 0.2)
+        values = random.normal(size=(len(rows), 20)).astype(kept.dtype)
+        gradient = np.zeros(table.shape, kept.dtype)
+        gradient[rows] = values
+        by_rows.step({"table": ga.RowGrad(backend.array(rows), backend.array(values))})
+        by_dense.step({"table": backend.array(gradient)})
+    assert not np.array_equal(backend.numpy(exact), backend.numpy(whole))
+    by_rows.flush()
+    for letter, a in by_rows._slots["table"].kept_arrays.items():
+        b = by_dense._slots["table"].kept_arrays[letter]
+        assert_same_bits(backend.numpy(a), backend.numpy(b), letter=letter)
+    assert_same_bits(backend.numpy(exact), backend.numpy(whole))
+
+
+def test_more_steps_than_are_remembered(backend, monkeypatch):
+    """Each step brings some rows up to date: none is left behind, and dense bits stay."""
+    monkeypatch.setattr(missed, "SMALL", 8)
+    random = np.random.default_rng(4)
+    for exactness in ("bits", "close"):
+        table = random.normal(size=(31, 4)).astype(np.float32)
+        exact, whole = backend.array(table), backend.array(table)
+        settings_ = {"sparse": "exact", "exactness": exactness}
+        by_rows = METHODS["adam"]({"table": exact}, **settings_)
+        by_dense = METHODS["adam"]({"table": whole})
+        for _ in range(50):
+            rows = random.integers(5, size=2)
+            values = random.normal(size=(2, 4)).astype(np.float32)
+            take(by_rows, backend, (rows, values))
+            by_dense.step({"table": backend.array(dense(table.shape, rows, values))})
+        clock = by_rows._slots["table"].clock
+        assert backend.numpy(clock.last).min() > 50 - 8
+        by_rows.flush()
+        if exactness == "bits":
+            assert_same_bits(backend.numpy(exact), backend.numpy(whole))
+        else:
+            np.testing.assert_allclose(backend.numpy(exact), backend.numpy(whole), rtol=1e-5)
+
+
+def test_rows_remembered():
+    assert [missed.remembered(n) for n in (0, 1, 300_000, 10**6, 10**9)] == [
+        1024, 1024, 2048, 4096, 16384,
+    ]  # fmt: skip
+
+
+def trained(backend, steps=12, **changes):
+    """An optimizer of a table that has missed steps, beside a dense one; both may go on."""
+    random = np.random.default_rng(5)
+    table = random.normal(size=(10, 4)).astype(np.float32)
+    given_ = {"lr": 0.1, **changes}
+    exact = METHODS["adam"](
+        {"table": backend.array(table)}, sparse="exact", exactness="bits", **given_
+    )
+    whole = METHODS["adam"]({"table": backend.array(table)}, **given_)
+
+    def go_on(by_rows, by_dense, steps=steps):
+        for _ in range(steps):
+            rows = random.integers(10, size=2)
+            values = random.normal(size=(2, 4)).astype(np.float32)
+            take(by_rows, backend, (rows, values))
+            by_dense.step({"table": backend.array(dense(table.shape, rows, values))})
+
+    go_on(exact, whole)
+    return exact, whole, go_on
+
+
+def assert_alike(exact, whole, backend):
+    exact.flush()
+    for a, b in zip(arrays(exact, backend), arrays(whole, backend), strict=True):
+        assert_same_bits(a, b)
+
+
+def test_reading(backend):
+    exact, whole, _ = trained(backend)
+    expected = backend.numpy(whole._slots["table"].array)
+    rows = np.array([[3, 0, 3], [9, 9, 1]])
+    got = exact.read("table", backend.array(rows.astype(np.int32)))
+    assert_same_bits(backend.numpy(got), expected[rows])
+    assert_same_bits(backend.numpy(whole.read("table", backend.array(rows))), expected[rows])
+    assert not np.array_equal(backend.numpy(exact._slots["table"].array), expected)
+    assert_alike(exact, whole, backend)
+
+
+def test_rows_that_are_not_there(backend):
+    for one in trained(backend, check="raise")[:2]:
+        with pytest.raises(ga.RowIndexError, match=r"row 10 at position 1 is not in a table of 10"):
+            one.read("table", backend.array(np.array([3, 10, -1])))
+    for one in trained(backend, check="skip")[:2]:
+        got = backend.numpy(one.read("table", backend.array(np.array([3, 10, -1]))))
+        assert got[0].any() and not got[1:].any()
+        assert one.skipped_rows == 0
+
+
+def test_reading_asks_for_rows():
+    optimizer = ga.Adam({"w": np.ones((3, 2)), "s": np.ones(())}, sparse="exact")
+    for rows in (np.zeros(2), [0, 1], hostcupy.ndarray(np.zeros(1, np.int64))):
+        with pytest.raises(ga.GradientError, match="expected an array of int32 or int64"):
+            optimizer.read("w", rows)
+    with pytest.raises(ga.ParameterError, match="'s' has no rows"):
+        optimizer.read("s", np.zeros(1, np.int64))
+    with pytest.raises(ga.ParameterError, match="no parameter 'x'"):
+        optimizer.read("x", np.zeros(1, np.int64))
+    assert optimizer.read("w", np.zeros((0, 2), np.int64)).shape == (0, 2, 2)
+
+
+def test_flushing_in_parts(backend):
+    exact, whole, _ = trained(backend)
+    for fraction in (0, 1.5, "all", math.nan):
+        with pytest.raises(ga.HyperparameterError, match="fraction"):
+            exact.flush(fraction=fraction)
+    done = [backend.numpy(exact._slots["table"].clock.last)]
+    for _ in range(4):
+        exact.flush("table", fraction=1 / 4)
+        done.append(backend.numpy(exact._slots["table"].clock.last))
+    assert [int((a == 12).sum()) for a in done][-1] == 10
+    assert all((a <= b).all() and (a < b).any() for a, b in itertools.pairwise(done))
+    for a, b in zip(arrays(exact, backend), arrays(whole, backend), strict=True):
+        assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("how", ["state_dict", "pickle", "deepcopy"])
+def test_going_on_from_a_copy(how, backend):
+    exact, whole, go_on = trained(backend)
+    if how == "state_dict":
+        other, _, _ = trained(backend, steps=3)
+        state = exact.state_dict()
+        other.load_state_dict(state)
+        array = other._slots["table"].array
+        array[...] = exact._slots["table"].array
+    elif backend.name == "cpu":
+        other = copy.deepcopy(exact) if how == "deepcopy" else pickle.loads(pickle.dumps(exact))
+    else:
+        return
+    go_on(other, whole)
+    assert_alike(other, whole, backend)
+
+
+def test_what_looks_at_states_brings_them_up_to_date(backend):
+    exact, whole, _ = trained(backend)
+    rates = [backend.numpy(one.effective_lr("table")) for one in (exact, whole)]
+    assert_same_bits(*rates)
+    exact, whole, _ = trained(backend)
+    batch = np.array([1, 2]), np.ones((2, 4), np.float32)
+    exact.step({"table": ga.RowGrad(*map(backend.array, batch))}, stats=["table"])
+    with installed("cpu") as cpu:
+        other, _, _ = trained(cpu)
+        other.step({"table": ga.RowGrad(*batch)}, stats=["table"])
+    assert exact.stats("table") == other.stats("table")
+
+
+def test_steps_with_options_and_without_gradients(backend):
+    """Clipping now and then, dense gradients, decay that is switched on, steps that are skipped."""
+    exact, whole, _ = trained(backend, check="skip")
+    random = np.random.default_rng(6)
+    for step in range(14):
+        rows, values = random.integers(10, size=2), random.normal(size=(2, 4)).astype(np.float32)
+        if step == 5:
+            values[0, 0] = np.inf
+        options = {"max_norm": 0.5} if step % 4 == 1 else {}
+        options |= {"clip_value": 0.2} if step in (2, 3) else {}
+        options |= {"skip_nonfinite": True} if step in (4, 5, 6) else {}
+        options |= {"grad_scale": 4.0} if step > 9 else {}
+        gradient = dense((10, 4), rows, values)
+        if step == 8:
+            for one in (exact, whole):
+                one.param_groups[0]["weight_decay"] = 0.25
+        given_ = ga.RowGrad(backend.array(rows), backend.array(values))
+        if step == 7:
+            given_, gradient = None, None
+        elif step == 11:
+            given_ = backend.array(gradient)
+        if gradient is not None:
+            gradient = backend.array(gradient)
+        exact.step({"table": given_}, **options)
+        whole.step({"table": gradient}, **options)
+        assert exact.step_count == whole.step_count
+    assert exact.step_count == 12 + 13
+    assert_alike(exact, whole, backend)
+
+
+def test_beside_dense_parameters(backend):
+    """They have no rows to make up for, and go on in one launch."""
+    random = np.random.default_rng(7)
+    start = {"table": random.normal(size=(8, 4)), "w": random.normal(size=5)}
+    pair = []
+    for sparse in ("exact", "lazy"):
+        ours = {k: backend.array(v.astype(np.float32)) for k, v in start.items()}
+        pair.append(METHODS["adam"](ours, sparse=sparse, exactness="bits"))
+    for step in range(6):
+        w = backend.array(random.normal(size=5).astype(np.float32))
+        rows, values = random.integers(8, size=2), random.normal(size=(2, 4)).astype(np.float32)
+        gradient = dense((8, 4), rows, values)
+        by_rows = ga.RowGrad(backend.array(rows), backend.array(values))
+        pair[0].step({"table": by_rows if step else backend.array(gradient), "w": w})
+        pair[1].step({"table": backend.array(gradient), "w": w})
+    assert pair[0]._slots["w"].clock is None
+    pair[0].flush()
+    for name in start:
+        for a, b in zip(*(arrays(one, backend, name) for one in pair), strict=True):
+            assert_same_bits(a, b)
+
+
+def test_one_and_two_threads(monkeypatch):
+    random = np.random.default_rng(8)
+    table = random.normal(size=(3000, 20)).astype(np.float32)
+    batches = [
+        ((3000 ** random.random(4000)).astype(np.int64) - 1, random.normal(size=(4000, 20)))
+        for _ in range(8)
+    ]
+    results, before = [], numba.get_num_threads()
+    for threads in (1, 2):
+        numba.set_num_threads(min(threads, before))
+        ours = table.copy()
+        optimizer = METHODS["adam"]({"table": ours}, sparse="exact")
+        reads = []
+        for rows, values in batches:
+            optimizer.step({"table": ga.RowGrad(rows, values.astype(np.float32))})
+            reads.append(optimizer.read("table", rows[::-1]))
+        optimizer.flush()
+        results.append([ours, *optimizer.state["table"].values(), *reads])
+    numba.set_num_threads(before)
+    assert all(map(np.array_equal, *results))
+
+
+def test_what_a_zero_gradient_leaves_of_rules():
+    """Derived from the rules: those that are followed, and those that nothing happens to."""
+    rules = {one.name: one.rule for one in CASES}
+    are = {name for name, rule in rules.items() if followed(rule)}
+    replayed = {
+        "nesterov", "adagrad+l2+max", "rmsprop-outside", "rmsprop-momentum", "centered-velocity",
+        "adadelta+l2", "adam+l2+max", "adam-biased", "amsgrad", "amsgrad-uncorrected",
+        "amsgrad-corrected", "adamax", "adamax-max", "adamax-biased", "nadam", "radam", "ftrl",
+        "ftrl+after",
+    }  # fmt: skip
+    assert set(rules) - are == replayed
+    assert {name for name in are if unchanged(rules[name])} == {"sgd", "adagrad"}
+    adam = followed(ga.rules.adam)
+    assert adam.motion.results == ("(_4_rate * _2_mhat)",)
+    assert adam.move.results == ("(p - _motion)",) and adam.rest is None
+    assert [adam.measures.coefficients[name] for name in adam.names[:2]] == ["beta1", "beta2"]
+    assert followed(rules["adamw"]).rest.results == ("(p - (h_0 * p))",)
+    assert followed(rules["rmsprop"]).rules == () and followed(rules["rmsprop"]).changes(0)
+
+
+@ga.rule
+def two_motions(p, g, a, b, h):
+    a = h.x * a + g
+    b = h.y * b + g
+    return (p - h.lr * a) * h.z - b, a, b
+
+
+@ga.rule
+def products(p, g, a, h):
+    return p * a, h.x * a + g
+
+
+@ga.rule
+def fades_twice(p, g, a, h):
+    return p - a, h.x * (h.y * a) + g
+
+
+def test_rules_that_can_only_be_replayed():
+    assert [followed(rule) for rule in (two_motions, products, fades_twice)] == [None] * 3
+    table = np.random.default_rng(9).normal(size=(6, 3))
+    exact, whole = table.copy(), table.copy()
+    given_ = {"x": 0.9, "y": 0.5, "z": 0.99, "lr": 0.1}
+    by_rows = ga.Optimizer(two_motions, {"t": exact}, sparse="exact", **given_)
+    by_dense = ga.Optimizer(two_motions, {"t": whole}, **given_)
+    for k in range(5):
+        gradient = np.zeros_like(table)
+        gradient[k] = k + 1
+        by_rows.step({"t": ga.RowGrad(np.array([k]), gradient[k : k + 1])})
+        by_dense.step({"t": gradient})
+    by_rows.flush()
+    assert np.array_equal(exact, whole)
+
+
+def test_where_nothing_is_missed_nothing_is_remembered():
+    """A zero gradient changes nothing in Adagrad: exact rows are lazy ones."""
+    optimizer = ga.Adagrad({"table": np.ones((4, 2), np.float32)}, sparse="exact")
+    optimizer.step({"table": ga.RowGrad(np.array([1]), np.ones((1, 2), np.float32))})
+    assert optimizer._slots["table"].clock is None
+    optimizer.flush()
+
+
+def test_settings():
+    with pytest.raises(ga.HyperparameterError, match="sparse: got 'no'"):
+        ga.Adam(np.ones((2, 2)), sparse="no")
+    with pytest.raises(ga.HyperparameterError, match="exactness: got 1"):
+        ga.Adam(np.ones((2, 2)), exactness=1)
+    optimizer = ga.Adam({"t": np.ones((4, 4))[:, :3]}, sparse="exact")
+    with pytest.raises(ga.ParameterError, match="'t': sparse='exact' takes tables whose rows"):
+        optimizer.step({"t": ga.RowGrad(np.array([0]), np.ones((1, 3)))})
+    optimizer.step({"t": np.ones((4, 3))})
+    optimizer.param_groups[0]["sparse"] = "lazy"
+    with pytest.raises(ga.HyperparameterError, match="states are made for 'exact'"):
+        optimizer.step({"t": np.ones((4, 3))})
+
+
+def test_launches(host):
+    """Nothing waits, and nothing is allocated that another step did not need."""
+    launches = hostcupy.RawKernel.launches
+    optimizer = ga.Adam({"table": host.array(np.ones((9, 4), np.float32))}, sparse="exact")
+    gradient = ga.RowGrad(host.array(np.arange(5)), host.array(np.ones((5, 4), np.float32)))
+    for _ in range(2):
+        launches.clear()
+        optimizer.step({"table": gradient})
+    after = ["gpuadapt_advance", "gpuadapt_count", "gpuadapt_due", "gpuadapt_adam_rows"]
+    assert launches == ["gpuadapt_keys", "gpuadapt_begin", "gpuadapt_adam_rows", *after]
