@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,11 +101,16 @@ def draw(case: Case, random: np.random.Generator) -> np.ndarray:
     if case.kind == "hot":
         numbers[random.random(case.batch) < 0.5] = count // 3
     elif case.kind == "Zipf-like":
-        # The distribution function of 1 / rank is nearly a logarithm. Where a rank lies in
-        # the table is a permutation of its own, the same for every batch.
+        # The distribution function of 1 / rank is nearly a logarithm.
         rank = (count ** random.random(case.batch)).astype(np.int64) - 1
-        numbers = np.random.default_rng(1).permutation(count)[rank]
+        numbers = _places(count)[rank]
     return numbers * (case.rows // count)
+
+
+@lru_cache(maxsize=1)
+def _places(count: int) -> np.ndarray:
+    """Where in a table its most frequent rows lie, the same for every batch."""
+    return np.random.default_rng(1).permutation(count)
 
 
 def check(method: str, backend: str) -> dict[str, float]:

@@ -59,7 +59,9 @@ def draw(found: dict[float, dict[str, float]]) -> None:
     styles = {"lazy": ("#d62728", "o-"), "exact": ("#1f77b4", "o-"),
               "dense float32": ("#7f7f7f", "s--")}  # fmt: skip
     for name, (colour, style) in styles.items():
-        axis.loglog(SHARES, [found[s][name] for s in SHARES], style, color=colour, label=name)
+        hollow = {"markerfacecolor": "none", "markersize": 10} if "dense" in name else {}
+        at = [found[share][name] for share in SHARES]
+        axis.loglog(SHARES, at, style, color=colour, label=name, **hollow)
     axis.invert_xaxis()
     axis.set(
         xlabel="share of the steps that a row occurs in",

@@ -76,6 +76,14 @@ class Optimizer(View):
     seed : int, >= 0
         Of random bits, which depend on it, the parameter's name, its number of updates and the
         element, and on nothing else.
+    sparse : {"lazy", "exact"}
+        What rows that do not occur in a `RowGrad` do: nothing, or what a zero gradient makes them
+        do. Exact rows take the steps that they have missed when they occur again, or are read:
+        see `read` and `flush`, and docs/exact_rows.md. Arrays hold them as they were last.
+    exactness : {"close", "bits"}
+        Of exact rows. "close": many missed steps at once, where the rule allows it; a parameter
+        is then within 4 units in the last place of what these steps would have made of it, a state
+        within half a unit for each of them. "bits": each of them, with the bits of dense steps.
     **hyperparameters : float or schedule
         Those of the rule. A schedule is a function of the step, counted from 0, that
         returns the value for that step; ``betas=(b1, b2)`` is short for ``beta1=b1,

@@ -28,7 +28,8 @@ class RowGrad:
     the rows that occur in it, in time and memory that depend on their number alone. Rows that
     do not occur keep their bits, parameter and states, momentum and weight decay included
     ("lazy" updates, as in torch's SparseAdam and TensorFlow's LazyAdam): where a zero gradient
-    would move them, the result is not that of the dense gradient.
+    would move them, the result is not that of the dense gradient, unless the optimizer was
+    made with ``sparse="exact"``.
 
     Parameters
     ----------

@@ -194,12 +194,13 @@ class Rule:
         Parameters
         ----------
         backend : {"cpu", "cuda"}
-        traversal : {"many", "dense", "rows"}
-            Many arrays; one with any strides (on the CPU by the same kernel); rows of a table.
+        traversal : {"many", "dense", "rows", "exact"}
+            Many arrays; one with any strides (on the CPU by the same kernel); rows of a table;
+            rows that take the steps that they have missed.
         dtype : {"float32", "float64"} or gpuadapt.kernels.formats.Formats
             How numbers are kept: all in one type, or each in a format.
         """
-        if self.row_states and traversal != "rows":
+        if self.row_states and traversal not in ("rows", "exact"):
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
         try:
             write = importlib.import_module(f"{__package__}.{backend}.{traversal}").source

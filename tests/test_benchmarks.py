@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import benchmarks.__main__ as command  # noqa: E402
+import gpuadapt as ga  # noqa: E402
 from benchmarks import (  # noqa: E402
+    exact,
     goals,
     limits,
     overhead,
@@ -179,6 +181,24 @@ def test_what_the_size_of_a_table_costs():
     assert not (numbers % 100).any() and numbers.max() < 4_000
     result = rows.run(case, "cpu", rounds=2)
     assert set(result["times"]) == {"gpuadapt", "gpuadapt, small", "limit"}
+
+
+@pytest.mark.parametrize("drawn", [None, 50])
+def test_exact_rows(drawn):
+    result = exact.run(exact.Case(2_000, 3, 100, drawn), "cpu", rounds=3)
+    beside = {"gpuadapt, small"} if drawn else {"gpuadapt lazy", "gpuadapt dense"}
+    assert set(result["times"]) == {"gpuadapt", "gpuadapt read and step", *beside}
+    assert all(len(time["turns"]) == 3 for time in result["times"].values())
+    assert 0 < result["touched"] <= 100 and "100 Zipf-like rows" in result["name"]
+    assert any("read and step" in line for line in report.lines(result))
+
+
+def test_exact_rows_that_are_not_are_refused(monkeypatch):
+    """With the other rows left alone, as lazy ones are."""
+    adam = ga.Adam
+    monkeypatch.setattr(ga, "Adam", lambda t, **given: adam(t, **given | {"sparse": "lazy"}))
+    with pytest.raises(AssertionError, match="not those of dense steps"):
+        exact.check("cpu")
 
 
 def test_how_often_rows_repeat():

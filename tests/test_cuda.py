@@ -11,8 +11,10 @@ import ptx
 import pytest
 from cases import KINDS, RULES
 from cuda_source import architectures, assemble, compile_ptx
-from gpuadapt.kernels.cuda import control, dense, many, rows, squares, text
+from gpuadapt.kernels.cuda import clock, control, dense, many, rows, squares, text
+from gpuadapt.kernels.cuda import exact as exact_rows
 from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
+from gpuadapt.kernels.missed import missed
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
@@ -96,6 +98,27 @@ def test_kernels_of_rows_compile(architecture):
             assert packed[1] >= wide and packed[1] % wide == 0, (rule, of)
             assert packed[0] >= wide + 3, (rule, of)
             assert ("st.global.f" in compiled) == bool(rule.row_states), (rule, of)
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_kernels_of_exact_rows_compile(architecture):
+    """Followed and replayed, in one type and in others, on rows of any width."""
+    adam, dtypes = ga.rules.adam, (np.dtype(np.float32), np.dtype(np.float64))
+    sources = [exact_rows.source(case.rule, uniform(case.rule, dtypes[0])) for case in KINDS]
+    sources += [
+        rows.source(rule, uniform(rule, dtype), of, True, way)
+        for rule in (adam, adam.rowwise)
+        for dtype in dtypes
+        for of in ROW_FORMS
+        if fits(of, dtype) and not of.strided
+        for way in (None, missed(rule))
+    ]
+    element, settings, gradient = FORMATS["all 16 bits"]
+    optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
+    sources.append(exact_rows.source(adam, optimizer._slots["0"].formats_for(gradient)))
+    sources += [clock.advance_source(), clock.count_source(), clock.due_source()]
+    for source in sources:
+        exact(compile_ptx(source, architecture, text.OPTIONS), adam)
 
 
 FORMATS = {

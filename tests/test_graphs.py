@@ -60,15 +60,19 @@ class Setup:
 
 
 @pytest.mark.parametrize(
-    ("scaled", "kept"), [(False, None), (True, None), (True, "bfloat16")]
+    ("scaled", "kept", "sparse"),
+    [
+        (False, None, "lazy"), (True, None, "lazy"), (True, "bfloat16", "lazy"),
+        (False, None, "exact"), (True, None, "exact"),
+    ],
 )  # fmt: skip
-def test_replays_are_steps(scaled, kept, device):
+def test_replays_are_steps(scaled, kept, sparse, device):
     """Bias correction, a changing rate and a schedule, rows in use, loss scale and skipping.
 
-    And random bits, which go by the step.
+    And random bits, which go by the step; and rows that miss steps, of which a GPU keeps count.
     """
-    decay = {"weight_decay": lambda step: 0.01 * step + 0.01}
-    setup = Setup(device, lr=0.1, state_dtype=kept, **decay)
+    decay = {"weight_decay": lambda step: 0.01 * step + 0.01, "decay": "decoupled"}
+    setup = Setup(device, lr=0.1, state_dtype=kept, sparse=sparse, **decay)
     options = [{"max_norm": 1.5} if scaled else {} for _ in range(2)]
     scales = [ga.LossScale(4.0, interval=2) for _ in range(2)]
     if scaled:

@@ -99,7 +99,13 @@ def test_ci_runs_the_command_that_the_readme_prints():
 
 @pytest.mark.parametrize(
     ("page", "count"),
-    [("README.md", 4), ("docs/own_rule.md", 6), ("docs/step.md", 3), ("docs/formats.md", 1)],
+    [
+        ("README.md", 4),
+        ("docs/own_rule.md", 6),
+        ("docs/step.md", 3),
+        ("docs/formats.md", 1),
+        ("docs/exact_rows.md", 1),
+    ],
 )
 def test_examples_run(page, count, capsys):
     """Every block of Python, as printed; what imports CuPy with the stand-in."""

@@ -246,6 +246,12 @@ def test_compare_words(tmp_path, monkeypatch, capsys):
         assert row["rare_loss"] == run["rare_loss"][-1] < 0.95 * run["rare_loss"][0]
         assert len(run["words"]) == len(run["loss"]) == words.POINTS + 1
         assert 0 < row["share"] < 1 and row["words_per_second"] > 0
+    kinds = content["kinds"]
+    assert kinds["steps"] == 80 and "bit for bit" in printed
+    for lazy, exact, dense in zip(*(iter(kinds["runs"]),) * 3, strict=True):
+        assert [run["kind"] for run in (lazy, exact, dense)] == ["lazy", "exact", "dense"]
+        assert [run["equal"] for run in (lazy, exact, dense)] == [False, True, True]
+        assert lazy["loss"] != exact["loss"] == dense["loss"] and exact["rare_loss"] > 0
     common = content["settings"]
     assert common["steps"] == 80 and 0 < common["rows_per_step"] <= common["rows"]
     best = min(content["summary"], key=lambda row: row["loss"])

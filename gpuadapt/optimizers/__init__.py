@@ -1,7 +1,7 @@
 """The named methods: defaults, the formula, and which rule.
 
 Every class takes the keywords of `Optimizer` as well: ``weight_decay``, ``decay``,
-``maximize``, ``rowwise``, ``max_row_norm``, ``check``.
+``maximize``, ``rowwise``, ``max_row_norm``, ``check``, ``sparse``, ``exactness``.
 """
 
 from .adagrad import FTRL, Adagrad

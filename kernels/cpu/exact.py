@@ -10,21 +10,25 @@ from typing import Any
 import numpy as np
 
 from ..formats import Formats, Operand
-from ..missed import Missed
+from ..missed import Missed, missed
 from ..rule import Rule
-from . import module, threads
+from . import missed_source, module, threads
 from .clock import Clock
-from .missed_source import source
 from .rows import ALONE, NOWHERE, Plan, Rows
 
 CHUNK = 65536
 """Rows that are brought up to date in one call."""
 
 
+def source(rule: Rule, formats: Formats) -> str:
+    """The text of rows whose missed steps are followed, or replayed where that cannot be."""
+    return missed_source.source(rule, formats, missed(rule) if formats.uniform else None)
+
+
 @cache
 def kernel(rule: Rule, formats: Formats, followed: Missed | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    text = source(rule, formats, followed)
+    text = missed_source.source(rule, formats, followed)
     compiled: Callable[..., None] = module.load(f"{rule.name}_exact", text).rows
     return compiled
 

@@ -91,10 +91,15 @@ def _past(rule: Rule, first: int, past: str = "past") -> dict[str, str]:
 
 def _replaying(rule: Rule, formats: Formats) -> tuple[str, str]:
     """Functions, and the lines that bring a row up to date, step by step."""
+    return "", "\n".join([REPLAY.format(lines=indented(_replayed(rule, formats), 4)),
+                          *[KEYS] * formats.random])  # fmt: skip
+
+
+def _replayed(rule: Rule, formats: Formats) -> list[str]:
+    """Lines that take a step of the past, by the rule itself."""
     run = row_source.run_of(rule, formats)
-    again, now = [KEYS.replace("step", "steps")] * formats.random, [KEYS] * formats.random
-    lines = [*again, *row_source.update(rule, run, _past(rule, 0))]
-    return "", "\n".join([REPLAY.format(lines=indented(lines, 4)), *now])
+    again = [KEYS.replace("step", "steps")] * formats.random
+    return [*again, *row_source.update(rule, run, _past(rule, 0))]
 
 
 def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str]:
@@ -102,20 +107,13 @@ def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str
     row = {name: f"part({name}_, row, 0, width)" for name in (rule.parameter, *rule.states)}
     row |= {name: f"{name}_[row]" for name in rule.row_states}
     where = columns(rule, followed)
-    text, motion, rest, step = SCALE, "", "", list[str]()
+    text, motion, rest = SCALE, "", ""
     if followed.motion is not None and followed.move is not None:
         text += _functions(rule, formats, followed)
         motion = _motion(rule, formats, followed, row)
-        given = [*(row[state] for state in rule.states), *["T(1)"] * len(rule.states)]
-        given += _past(followed.motion, where.motion).values()
-        step.append(f"motions(part(rooms, 0, 0, width), {', '.join(given)})")
-        numbers = _after(_past(followed.move, where.move).values())
-        step.append(f"go({row[rule.parameter]}, part(rooms, 0, 0, width){numbers})")
     if followed.rest is not None:
         text += _resting(followed.rest)
         here = list(_past(followed.rest, where.rest).values())
-        if not step:
-            step.append(f"rest({row[rule.parameter]}{_after(here)})")
         rest = REST.format(
             p=row[rule.parameter],
             together=TOGETHER,
@@ -124,26 +122,23 @@ def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str
         )
     catch_up = FOLLOW.format(
         few=FEW,
-        step=indented(
-            [*step, *_fades(rule, followed, row, f"history[{where.fades} + {{}}, past]")], 12
-        ),
+        step=indented(_replayed(rule, formats), 12),
         motion=_block(motion),
         rest=_block(rest),
-        fades=indented(_fades(rule, followed, row, "fading[{}, since]") or ["pass"], 8),
+        fades=indented(_fades(rule, followed, row) or ["pass"], 8),
     )
     return text, catch_up
 
 
-def _fades(rule: Rule, followed: Missed, row: dict[str, str], factor: str) -> list[str]:
-    """Lines that multiply states; ``factor`` is what the k-th one is multiplied by."""
+def _fades(rule: Rule, followed: Missed, row: dict[str, str]) -> list[str]:
+    """Lines that multiply states by what becomes of them in all steps since."""
     lines = []
     for k, state in enumerate(rule.states):
-        product = f"T({factor.format(k)})"
-        by_row = state in rule.row_states
-        if followed.changes(k):
-            lines.append(
-                f"{row[state]} *= {product}" if by_row else f"fade({row[state]}, {product})"
-            )
+        product = f"T(fading[{k}, since])"
+        if followed.changes(k) and state in rule.row_states:
+            lines.append(f"{row[state]} *= {product}")
+        elif followed.changes(k):
+            lines.append(f"fade({row[state]}, {product})")
     return lines
 
 
@@ -227,8 +222,7 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
     given |= {"p": row[rule.parameter], "here": _after(here)}
     at_once = []
     for k in range(TOGETHER):
-        at_once += [f"shares[j + {k}]", f"ratios[j + {k}]"]
-        at_once += _later(here, f"steps + j + {k}")
+        at_once += [f"shares[j + {k}]", f"ratios[j + {k}]", *_later(here, f"steps + j + {k}")]
     return MOTION.format(
         **given,
         together=TOGETHER,

@@ -41,11 +41,13 @@ def go(p, x{numbers}):
         p[i] = {gone}
 
 
-# What y is more than x, beside the motion of large states; NaN where that is too much.
+# The motions y, and how much more than x they are, beside the motion of large states; NaN where
+# that is too much to go straight.
 @njit(**OPTIONS)
-def changes(d, x, y, ratio):
+def changes(x, y, d, ratio, {given}):
     bent = U(0)
     for i in range(x.size):
+        y[i] = {motion}(T(0), {states})
         change = y[i] * ratio - x[i]
         straight = np.abs(change) <= T({straight}) * np.abs(x[i])
         d[i] = change if straight else T(np.nan)
@@ -117,6 +119,7 @@ if steps < now:
     since = np.uint64(steps) & ring
     steps += 1
     if now - steps < {few}:
+        total = part(nothing, 0, 0, width)
         while steps <= now:
             past = np.uint64(steps) & ring
 {step}
@@ -153,8 +156,7 @@ while not reach * total * fading[{peak}, past] < {least}:
     share = 1 / (lag - 1) if lag != 1 else 0.0
     for j in range(count):
         shares[j] = T((lags[j] - 1) * share)
-    motions({y}, {at_past})
-    bent = changes({d}, {x}, {y}, T(1 / ratio))
+    bent = changes({x}, {y}, {d}, T(1 / ratio), {at_past})
     if bent:
         take({z}, {p})
     j = 0

@@ -116,10 +116,15 @@ extern "C" __global__ void gpuadapt_due(
 """Keys of the rows that are to be brought up to date with a step; see `turns`."""
 
 
+def due_source() -> str:
+    """The kernel that makes keys of the rows that are due."""
+    return _DUE
+
+
 @cache
 def due_kernel() -> Callable[..., None]:
-    """As `advance_kernel`, of the keys of rows that are due."""
-    return text.built(_DUE, "gpuadapt_due")
+    """As `advance_kernel`, of `due_source`."""
+    return text.built(due_source(), "gpuadapt_due")
 
 
 class Clock:

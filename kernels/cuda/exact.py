@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..formats import Formats, Operand
-from ..missed import Missed
+from ..missed import Missed, missed
 from ..numbers import FIRST
 from ..rule import Rule
-from . import text
+from . import row_source, text
 from .clock import Clock
-from .row_source import Form, source
+from .row_source import Form
 from .rows import Plan, Rows
 
 UPDATE, READ, CATCH_UP = 0, 1, 2
@@ -25,10 +25,18 @@ CHUNK = 2**20
 """Rows that are brought up to date in one launch."""
 
 
+def source(rule: Rule, formats: Formats) -> str:
+    """The text of rows whose missed steps are followed, or replayed where that cannot be."""
+    followed = missed(rule) if formats.uniform else None
+    return row_source.source(rule, formats, exact=True, followed=followed)
+
+
 @cache
 def kernel(rule: Rule, formats: Formats, of: Form, followed: Missed | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(rule, formats, of, True, followed), f"gpuadapt_{rule.name}_rows")
+    return text.built(
+        row_source.source(rule, formats, of, True, followed), f"gpuadapt_{rule.name}_rows"
+    )
 
 
 class Exact(Rows):

@@ -60,12 +60,9 @@ def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
     load = indented((f"pack<T, N> {n}_w = {packs[n]};" for n in wide), 12)
     parameter, given = f"{rule.parameter}_w", ", ".join(names)
     moved, functions = followed.motion is not None, [text.function(of) for of in followed.rules]
-    first, step, once, along, fades, write = ([] for _ in range(6))
+    along, fades, write = list[str](), list[str](), list[str]()
     if moved:
         functions.append(_along(rule, formats, followed))
-        ones = ", ".join([*names, *["T(1)"] * len(names)])
-        first.append(f"const pack<T, N> x = motions<N>({ones}, steps, history, ring);")
-        step.append(f"go({parameter}.at[k], x.at[k], steps, history, ring);")
         along.append(
             f"steps = along<N>({parameter}, {given}, steps, now, reach, history, fading, ring);"
         )
@@ -78,22 +75,23 @@ def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
                 "call": f"{followed.rest.symbol}<T>({numbers});",
             }
         )
-        rest = f"rest({parameter}.at[k], steps, history, ring);"
-        step += [rest] * (not moved)
         along += ["for (; steps <= now; ++steps) {", "    for (int k = 0; k < N; ++k) {"]
-        along += [f"        {rest}", "    }", "}"]
+        along += [f"        rest({parameter}.at[k], steps, history, ring);", "    }", "}"]
+    # A state with one number for the row is the same for all elements: each has a copy.
+    elements = [f"{parameter}.at[k]", "T(0)"]
+    copies = []
     for k, state in enumerate(rule.states):
-        if not followed.changes(k):
-            continue
-        once_ = f"narrowed(at_step(history, ring, {where.fades + k}, steps))"
         if state in rule.row_states:
-            once.append(f"{names[k]} = {names[k]} * {once_};")
+            copies.append(f"pack<T, N> {state}_w;")
+            copies.append(f"for (int k = 0; k < N; ++k) {{ {state}_w.at[k] = {state}_s; }}")
+        elements.append(f"{state}_w.at[k]")
+        if followed.changes(k) and state in rule.row_states:
             column = {"state": state, "few": FEW, "k": k, "column": where.fades + k}
             write += (FADE_ROW % column).split("\n")
-        else:
+        elif followed.changes(k):
             product = f"narrowed(at_step(fading, ring, {k}, before))"
-            step.append(f"{names[k]}.at[k] = {names[k]}.at[k] * {once_};")
             fades.append(f"{names[k]}.at[k] = {names[k]}.at[k] * {product};")
+    elements += [*["T(0)"] * (rule.squared is not None), *rule.coefficients]
     arguments = [f"pack<T, N> &{parameter}"]
     arguments += [f"T {n}" if n.endswith("_s") else f"pack<T, N> &{n}" for n in names]
     ones = ", ".join([*names, *["T(1)"] * len(names)])
@@ -101,9 +99,9 @@ def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
         "arguments": ", ".join(arguments),
         "reach": ", double reach" * moved,
         "few": FEW,
-        "first": indented(first, 12),
-        "step": indented(step, 16),
-        "once": indented(once, 12),
+        "copies": indented(copies, 8),
+        "coefficients": _coefficients(rule, 0, "steps", 12),
+        "step": f"{rule.symbol}<T>({', '.join(elements)});",
         "along": indented(along, 4),
         "fades": indented(fades, 8),
     }
@@ -169,13 +167,13 @@ def _along(rule: Rule, formats: Formats, followed: Missed) -> str:
     }
 
 
-def _coefficients(of: Rule, first: int) -> str:
+def _coefficients(of: Rule, first: int, step: str = "step", by: int = 4) -> str:
     """Lines that read a rule's coefficients in a step."""
     lines = [
-        f"const T {name} = narrowed(at_step(history, ring, {first + k}, step));"
+        f"const T {name} = narrowed(at_step(history, ring, {first + k}, {step}));"
         for k, name in enumerate(of.coefficients)
     ]
-    return indented(lines, 4)
+    return indented(lines, by)
 
 
 def _read(target: str, column: int, step: str) -> str:

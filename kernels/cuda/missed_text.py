@@ -88,7 +88,7 @@ REACH = r"""
             for (int k = 0; k < N; ++k) {
                 const T size = abs(x.at[k]), whole = abs(%(parameter)s.at[k]);
                 T share = size / (size > whole ? size : whole);
-                share = share != share ? T(F(infinity())) : share;
+                share = share != share ? narrowed(infinity()) : share;
                 share = size == T(0) ? T(0) : share;
                 const double own = ieee::widen(share.value);
                 reach = own > reach ? own : reach;
@@ -183,7 +183,7 @@ __device__ inline long long along(
         for (int k = 0; k < N; ++k) {
             const T change = y.at[k] * back - x.at[k];
             const bool straight = abs(change) <= T(F(%(straight)s)) * abs(x.at[k]);
-            d.at[k] = straight ? change : T(F(infinity() - infinity()));
+            d.at[k] = straight ? change : narrowed(infinity() - infinity());
             bent |= !straight;
         }
         double gone = 1, way = 1;
@@ -234,13 +234,13 @@ __device__ inline void catch_up(
 ) {
     long long steps = before + 1;
     if (now - steps < %(few)d) {  // one by one, as they would have been
+%(copies)s
         for (; steps <= now; ++steps) {
-%(first)s
+%(coefficients)s
 #pragma unroll
             for (int k = 0; k < N; ++k) {
-%(step)s
+                %(step)s
             }
-%(once)s
         }
         return;
     }
