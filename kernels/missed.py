@@ -32,6 +32,10 @@ STRAIGHT = {"float32": 2.0**-11, "float64": 2.0**-26}
 ones, if they have come no further than this share of the way; of a curve that leaves the share's
 square, which is below the rounding of a motion."""
 
+FLAT = {"float32": 2.0**-26, "float64": 2.0**-55}
+"""What changes between two of these steps beside the motion of large states is too little to
+count if all of it together is no more than this share of the parameter."""
+
 LEAST = {"float32": 2.0**-26, "float64": 2.0**-55}
 """What a motion is of its parameter where it does not change it any more, and will not if it
 becomes twice as large."""

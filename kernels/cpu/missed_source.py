@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..formats import Formats
-from ..missed import FEW, LEAST, SPAN, STRAIGHT, Missed, columns
+from ..missed import FEW, FLAT, LEAST, SPAN, STRAIGHT, Missed, columns
 from ..rule import Rule
 from ..writer import indented
 from . import module, row_source
 from .missed_text import (
+    ALONG,
     AROUND,
     FOLLOW,
+    FOLLOWING,
     FUNCTIONS,
     MOTION,
     REACH,
@@ -37,8 +39,11 @@ LARGEST = {
 }
 """The largest of numbers that are not negative."""
 
-AHEAD = "(x[i] + lag{0} * d[i]) * ratio{0}"
-"""A motion between two that are computed."""
+SHAPES = {
+    "flat": ("x[i] * ratio{0}", {"ratio": "ratios"}),
+    "straight": ("(x[i] + lag{0} * d[i]) * ratio{0}", {"lag": "shares", "ratio": "ratios"}),
+}
+"""Motions between two that are computed: what they are in a step, from numbers in arrays."""
 
 TOGETHER = 4
 """Steps that are taken at once while an element is in a register."""
@@ -183,11 +188,6 @@ def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
     def moved(x: str) -> str:
         return f"{move.symbol}(p[i], {x}{numbers})"
 
-    every, lines = [], []
-    for k in range(TOGETHER):
-        names = [f"{name}_{k}" for name in move.coefficients]
-        lines.append(f"q = {move.symbol}({', '.join(['q', AHEAD.format(k), *names])})")
-        every += [f"lag{k}", f"ratio{k}", *names]
     text = FUNCTIONS.format(
         reach=REACH.format(**LARGEST[formats.compute]),
         given=", ".join([*(f"{state}_" for state in rule.states), *shares, *motion.coefficients]),
@@ -195,11 +195,23 @@ def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
         states=", ".join([*aged, *motion.coefficients]),
         numbers=numbers,
         gone=moved("x[i]"),
+        flat=repr(FLAT[formats.compute]),
         straight=repr(STRAIGHT[formats.compute]),
-        followed=moved(AHEAD.format("")),
-        every=", ".join(every),
-        lines=indented(lines, 8),
     )
+    for shape, (x, scalars) in SHAPES.items():
+        every, lines = [], []
+        for k in range(TOGETHER):
+            names = [f"{name}_{k}" for name in move.coefficients]
+            lines.append(f"q = {move.symbol}({', '.join(['q', x.format(k), *names])})")
+            every += [*(f"{name}{k}" for name in scalars), *names]
+        text += FOLLOWING.format(
+            shape=shape,
+            scalars=", ".join(scalars),
+            numbers=numbers,
+            followed=moved(x.format("")),
+            every=", ".join(every),
+            lines=indented(lines, 8),
+        )
     return f"{module.function(motion)}\n{module.function(move)}\n{text}"
 
 
@@ -220,13 +232,23 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
     rooms = {"x": "turn", "y": "1 - turn", "d": 2, "z": 3}
     given = {name: f"part(rooms, {at}, 0, width)" for name, at in rooms.items()}
     given |= {"p": row[rule.parameter], "here": _after(here)}
-    at_once = []
-    for k in range(TOGETHER):
-        at_once += [f"shares[j + {k}]", f"ratios[j + {k}]", *_later(here, f"steps + j + {k}")]
+    ways = {}
+    for shape, (_, scalars) in SHAPES.items():
+        at_once = []
+        for k in range(TOGETHER):
+            at_once += [f"{array}[j + {k}]" for array in scalars.values()]
+            at_once += _later(here, f"steps + j + {k}")
+        way = ALONG.format(
+            shape=shape,
+            together=TOGETHER,
+            at_once=", ".join(at_once),
+            at_j=", ".join(f"{array}[j]" for array in scalars.values()),
+            **given,
+        )
+        ways[shape] = indented(way.split("\n"), 8)
     return MOTION.format(
         **given,
-        together=TOGETHER,
-        at_once=", ".join(at_once),
+        **ways,
         ones=" = ".join([*products, "1.0"]),
         at_past=", ".join([*states, *(f"T({name})" for name in products), *coefficients]),
         peak=len(rule.states) + 1,

@@ -41,38 +41,43 @@ def go(p, x{numbers}):
         p[i] = {gone}
 
 
-# The motions y, and how much more than x they are, beside the motion of large states; NaN where
-# that is too much to go straight.
+# The motions y, and how much more than x they are, beside the motion of large states: zero where
+# all of it together is too little to count, NaN where it is too much to go straight. Tells whether
+# some are not zero (1), and some NaN (2).
 @njit(**OPTIONS)
-def changes(x, y, d, ratio, {given}):
-    bent = U(0)
+def changes(p, x, y, d, ratio, together, {given}):
+    shape = U(0)
     for i in range(x.size):
         y[i] = {motion}(T(0), {states})
         change = y[i] * ratio - x[i]
-        straight = np.abs(change) <= T({straight}) * np.abs(x[i])
-        d[i] = change if straight else T(np.nan)
-        bent |= U(not straight)
-    return bent != U(0)
-
-
-@njit(**OPTIONS)
-def follow(p, x, d, lag, ratio{numbers}):
-    for i in range(p.size):
-        p[i] = {followed}
-
-
-@njit(**OPTIONS)
-def follow_some(p, x, d, {every}):
-    for i in range(p.size):
-        q = p[i]
-{lines}
-        p[i] = q
+        size = np.abs(change)
+        flat = size * together <= T({flat}) * np.abs(p[i])
+        straight = size <= T({straight}) * np.abs(x[i])
+        d[i] = T(0) if flat else change if straight else T(np.nan)
+        shape |= U(0) if flat else U(1) if straight else U(3)
+    return shape
 
 
 @njit(**OPTIONS)
 def choose(p, d, other):
     for i in range(p.size):
         p[i] = p[i] if d[i] == d[i] else other[i]
+"""
+
+FOLLOWING = """
+
+@njit(**OPTIONS)
+def follow_{shape}(p, x, d, {scalars}{numbers}):
+    for i in range(p.size):
+        p[i] = {followed}
+
+
+@njit(**OPTIONS)
+def follow_{shape}_some(p, x, d, {every}):
+    for i in range(p.size):
+        q = p[i]
+{lines}
+        p[i] = q
 """
 
 REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN.
@@ -145,29 +150,26 @@ while not reach * total * fading[{peak}, past] < {least}:
         motions({x}, {at_past})
         continue
     {saved} = {products}
-    lag = 1.0
+    lag, together = 1.0, 0.0
     for j in range(count):
         ratios[j], lags[j] = T(ratio), lag
+        together += ratio
 {fades}
         past = np.uint64(steps + j + 1) & ring
         ratio *= history[{ratio}, past]
         lag *= history[{lag}, past]
-    # How far each step is on the way.
-    share = 1 / (lag - 1) if lag != 1 else 0.0
-    for j in range(count):
-        shares[j] = T((lags[j] - 1) * share)
-    bent = changes({x}, {y}, {d}, T(1 / ratio), {at_past})
-    if bent:
+    shape = changes({p}, {x}, {y}, {d}, T(1 / ratio), T(together), {at_past})
+    if shape > U(1):
         take({z}, {p})
-    j = 0
-    while j + {together} <= count:
-        follow_some({p}, {x}, {d}, {at_once})
-        j += {together}
-    while j < count:
-        past = np.uint64(steps + j) & ring
-        follow({p}, {x}, {d}, shares[j], ratios[j]{here})
-        j += 1
-    if bent:
+    if shape == U(0):
+{flat}
+    else:
+        # How far each step is on the way.
+        share = 1 / (lag - 1) if lag != 1 else 0.0
+        for j in range(count):
+            shares[j] = T((lags[j] - 1) * share)
+{straight}
+    if shape > U(1):
         {products} = {saved}
         for j in range(count):
             past = np.uint64(steps + j) & ring
@@ -180,3 +182,12 @@ while not reach * total * fading[{peak}, past] < {least}:
     steps = until
     past = np.uint64(steps) & ring
 """
+
+ALONG = """j = 0
+while j + {together} <= count:
+    follow_{shape}_some({p}, {x}, {d}, {at_once})
+    j += {together}
+while j < count:
+    past = np.uint64(steps + j) & ring
+    follow_{shape}({p}, {x}, {d}, {at_j}{here})
+    j += 1"""
