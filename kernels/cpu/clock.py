@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..formats import Formats
-from ..missed import Missed, columns, remembered, turns
+from ..missed import SPAN, Missed, columns, remembered, turns
 from ..rule import Rule
 
 
@@ -18,45 +18,56 @@ class Clock:
         How many steps there were: the parameter's updates.
     last : ndarray of int32, shape (rows,)
         How many of them each row has had.
-    history, fading : ndarray of float64, shape (k, remembered)
-        See `gpuadapt.kernels.missed`: a step's numbers; and the products of those of all steps
-        since, of states and motion, and the largest that the last one has been.
+    history : ndarray of the compute type, shape (remembered, k)
+        The coefficients of each step; see `gpuadapt.kernels.missed`.
+    paces : ndarray of float64, shape (k, remembered + SPAN)
+        What each step multiplies states by, then its `Columns.ratio` and the number after it. The
+        first steps of the ring come again at its end, so that neighbours have no gap.
+    fading : ndarray of float64, shape (k, remembered)
+        Products of all steps since, of states and motion, and the largest that the last has been.
     """
 
     def __init__(
         self, rule: Rule, formats: Formats, followed: Missed | None, rows: int, updates: int
     ) -> None:
         self.rule, self.followed = rule, followed
-        self._columns, self._dtype = columns(rule, followed), np.dtype(formats.compute)
-        size, states = remembered(rows), len(rule.states)
+        self._columns = columns(rule, followed)
+        size, kinds = remembered(rows), len(rule.states) + 2 if followed else 0
         self.last = np.full(rows, updates, np.int32)
-        self.history = np.zeros((self._columns.width, size))
-        self.fading = np.ones((states + 2 if followed else 0, size))
+        self.history = np.zeros((size, self._columns.fades), formats.compute)
+        self.paces = np.zeros((kinds, size + SPAN))
+        self.fading = np.ones((kinds, size))
+        self._motions = np.zeros(2)
+        """Of large and small states, in the last step."""
         self.now = updates
 
     def advance(self, numbers: np.ndarray, first: int) -> None:
         """Remember a step that was taken; ``numbers[first]`` is its first coefficient."""
-        where = self._columns
+        where, size = self._columns, len(self.history)
         self.now += 1
-        here = self.now & (self.history.shape[1] - 1)
-        row, before = self.history[:, here], self.history[:, here - 1]
-        row[: where.rule] = numbers[first : first + where.rule]
+        here = self.now & (size - 1)
+        self.history[here, : where.rule] = numbers[first : first + where.rule]
         if self.followed is None:
             return
-        after = first + where.rule + 1  # the step's number lies between
-        row[where.rule :] = numbers[after : after + where.width - where.rule]
+        given = numbers[first + 1 :]  # the step's number lies between
+        self.history[here, where.rule :] = given[where.rule : where.fades]
+        pace = np.empty(len(self.paces))
         # Kernels multiply states by rounded numbers.
-        row[where.fades : where.ratio] = row[where.fades : where.ratio].astype(self._dtype)
+        pace[:-2] = given[where.fades : where.ratio].astype(self.history.dtype)
         with np.errstate(all="ignore"):
-            row[where.ratio : where.start] /= before[where.start :]
-            row[where.ratio + 1] = row[where.ratio] / row[where.ratio + 1]
-            self.fading[:-1] *= row[where.fades : where.ratio + 1, None]
+            large, small = given[where.ratio : where.start] / self._motions
+            pace[-2:] = large, large / small
+            self.fading[:-1] *= pace[:-1, None]
             np.maximum(self.fading[-1], self.fading[-2], out=self.fading[-1])
+        self._motions = np.array(given[where.start : where.width])
         self.fading[:, here] = 1
+        self.paces[:, here] = pace
+        if here < SPAN:
+            self.paces[:, size + here] = pace
 
     def due(self) -> tuple[int, int]:
         """The rows that are to be brought up to date with this step; see `turns`."""
         rows = len(self.last)
-        turn, each = turns(rows, self.history.shape[1])
+        turn, each = turns(rows, len(self.history))
         start = self.now % turn * each
         return min(start, rows), min(start + each, rows)

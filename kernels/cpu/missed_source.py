@@ -10,17 +10,15 @@ from ..rule import Rule
 from ..writer import indented
 from . import module, row_source
 from .missed_text import (
-    ALONG,
     AROUND,
     FOLLOW,
-    FOLLOWING,
     FUNCTIONS,
     MOTION,
     REACH,
     REPLAY,
     REST,
-    RESTING,
     SCALE,
+    STEPS,
 )
 from .row_source import KEYS, MissedText
 
@@ -39,26 +37,24 @@ LARGEST = {
 }
 """The largest of numbers that are not negative."""
 
-SHAPES = {
-    "flat": ("x[i] * ratio{0}", {"ratio": "ratios"}),
-    "straight": ("(x[i] + lag{0} * d[i]) * ratio{0}", {"lag": "shares", "ratio": "ratios"}),
-}
-"""Motions between two that are computed: what they are in a step, from numbers in arrays."""
+SHAPES = {"flat": "x[i] * ratio_{0}", "straight": "(x[i] + lag_{0} * d[i]) * ratio_{0}"}
+"""Motions between two that are computed: what they are in a step."""
 
 TOGETHER = 4
 """Steps that are taken at once while an element is in a register."""
 
 ARGUMENTS = {
     "last": "types.Array(types.int32, 1, 'C')",
-    "history": "types.Array(types.float64, 2, 'C')",
+    "history": "types.Array(types.{compute}, 2, 'C')",
+    "paces": "types.Array(types.float64, 2, 'C')",
     "fading": "types.Array(types.float64, 2, 'C')",
     "now": "types.int64",
     "nothing": "types.Array(types.{compute}, 2, 'C', readonly=True)",
     "reading": "types.boolean",
     "out": "types.Array(types.{kept}, 2, 'C')",
 }
-"""Of each row the last step that it has had; the steps' numbers, and products of them, in rings;
-how many steps there were; a gradient of zeros; whether rows are only read, and where to."""
+"""Of each row the last step that it has had; the steps' numbers, paces, and products of these, in
+rings; how many steps there were; a gradient of zeros; whether rows are only read, and where to."""
 
 
 def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
@@ -73,11 +69,13 @@ def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
         )
         return filled.split("\n")
 
-    before = ["ring = np.uint64(history.shape[1] - 1)"]
+    most = max((len(of.coefficients) for of in followed.rules), default=0) if followed else 0
+    before = ["ring = np.uint64(history.shape[0] - 1)"]
+    if followed and followed.rules:
+        before.append(f"numbers = np.empty((1, {(2 + most) * SPAN}), T)")
     if followed and followed.motion:
         before += [
-            f"rooms, ratios = np.empty((4, {rule.gradient}_.shape[1]), T), np.empty({SPAN}, T)",
-            f"lags, shares = np.empty({SPAN}, D), np.empty({SPAN}, T)",
+            f"rooms, lags = np.empty((4, {rule.gradient}_.shape[1]), T), np.empty({SPAN}, D)",
         ]
     return row_source.source(
         rule,
@@ -91,7 +89,7 @@ def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
 
 def _past(rule: Rule, first: int, past: str = "past") -> dict[str, str]:
     """What a rule's coefficients are in the step ``past`` of the history."""
-    return {name: f"T(history[{first + k}, {past}])" for k, name in enumerate(rule.coefficients)}
+    return {name: f"history[{past}, {first + k}]" for k, name in enumerate(rule.coefficients)}
 
 
 def _replaying(rule: Rule, formats: Formats) -> tuple[str, str]:
@@ -117,13 +115,12 @@ def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str
         text += _functions(rule, formats, followed)
         motion = _motion(rule, formats, followed, row)
     if followed.rest is not None:
-        text += _resting(followed.rest)
-        here = list(_past(followed.rest, where.rest).values())
+        text += module.function(followed.rest)
+        text += _steps("rest", "", followed.rest, "T(0)", 0)
         rest = REST.format(
             p=row[rule.parameter],
-            together=TOGETHER,
-            here=_after(here),
-            at_once=_after(at for k in range(TOGETHER) for at in _later(here, f"steps + {k}")),
+            span=SPAN,
+            fill=indented(_fill(followed.rest, 0, where.rest) or ["pass"], 8),
         )
     catch_up = FOLLOW.format(
         few=FEW,
@@ -156,24 +153,36 @@ def _after(arguments: Iterable[str]) -> str:
     return "".join(f", {one}" for one in arguments)
 
 
-def _later(numbers: Iterable[str], step: str) -> list[str]:
-    """Numbers of ``past`` as those of another step."""
-    return [number.replace("past", f"np.uint64({step}) & ring") for number in numbers]
+def _steps(name: str, given: str, rule: Rule, motion: str, first: int) -> str:
+    """A function that takes some steps by a rule, whose coefficients are from ``first`` on."""
+    inside = {"ratio": 0, "lag": 1} if first else {}
+    at = {**inside, **{of: first + k for k, of in enumerate(rule.coefficients)}}
 
+    def read(k: str, j: str) -> list[str]:
+        return [f"{of}_{k} = numbers[{place * SPAN} + {j}]" for of, place in at.items()]
 
-def _resting(rest: Rule) -> str:
-    """Loops over a parameter that has no motion."""
-    every = [f"{name}_{k}" for k in range(TOGETHER) for name in rest.coefficients]
-    lines = []
-    for k in range(TOGETHER):
-        names = [f"{name}_{k}" for name in rest.coefficients]
-        lines.append(f"q = {rest.symbol}({', '.join(['q', 'T(0)', *names])})")
-    return module.function(rest) + RESTING.format(
-        numbers=_after(rest.coefficients),
-        rested=f"{rest.symbol}({', '.join(['p[i]', 'T(0)', *rest.coefficients])})",
-        every=_after(every),
-        lines=indented(lines, 8),
+    def line(k: str) -> str:
+        coefficients = [f"{of}_{k}" for of in rule.coefficients]
+        return f"q = {rule.symbol}({', '.join(['q', motion.format(k), *coefficients])})"
+
+    some = range(TOGETHER)
+    return STEPS.format(
+        name=name,
+        given=given,
+        together=TOGETHER,
+        read_some=indented((text for k in some for text in read(f"{k}", f"done + {k}")), 8),
+        lines=indented((line(f"{k}") for k in some), 12),
+        read=indented(read("0", "done"), 8),
+        line=indented([line("0")], 12),
     )
+
+
+def _fill(rule: Rule, first: int, column: int) -> list[str]:
+    """Lines that copy a rule's coefficients in step j to where `_steps` has them."""
+    return [
+        f"numbers[0, {(first + k) * SPAN} + j] = {number}"
+        for k, number in enumerate(_past(rule, column).values())
+    ]
 
 
 def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
@@ -198,20 +207,8 @@ def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
         flat=repr(FLAT[formats.compute]),
         straight=repr(STRAIGHT[formats.compute]),
     )
-    for shape, (x, scalars) in SHAPES.items():
-        every, lines = [], []
-        for k in range(TOGETHER):
-            names = [f"{name}_{k}" for name in move.coefficients]
-            lines.append(f"q = {move.symbol}({', '.join(['q', x.format(k), *names])})")
-            every += [*(f"{name}{k}" for name in scalars), *names]
-        text += FOLLOWING.format(
-            shape=shape,
-            scalars=", ".join(scalars),
-            numbers=numbers,
-            followed=moved(x.format("")),
-            every=", ".join(every),
-            lines=indented(lines, 8),
-        )
+    for shape, x in SHAPES.items():
+        text += _steps(f"follow_{shape}", "x, d, ", move, x, 2)
     return f"{module.function(motion)}\n{module.function(move)}\n{text}"
 
 
@@ -224,31 +221,18 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
     coefficients = list(_past(motion, where.motion).values())
     products = [f"{state}_product_" for state in rule.states]
     fades = [
-        f"{product} *= history[{where.fades + k}, past]"
-        for k, product in enumerate(products)
-        if followed.changes(k)
+        f"{product} *= paces[{k}, at]" for k, product in enumerate(products) if followed.changes(k)
     ]
     here = list(_past(move, where.move).values())
     rooms = {"x": "turn", "y": "1 - turn", "d": 2, "z": 3}
     given = {name: f"part(rooms, {at}, 0, width)" for name, at in rooms.items()}
     given |= {"p": row[rule.parameter], "here": _after(here)}
-    ways = {}
-    for shape, (_, scalars) in SHAPES.items():
-        at_once = []
-        for k in range(TOGETHER):
-            at_once += [f"{array}[j + {k}]" for array in scalars.values()]
-            at_once += _later(here, f"steps + j + {k}")
-        way = ALONG.format(
-            shape=shape,
-            together=TOGETHER,
-            at_once=", ".join(at_once),
-            at_j=", ".join(f"{array}[j]" for array in scalars.values()),
-            **given,
-        )
-        ways[shape] = indented(way.split("\n"), 8)
+    fill = [
+        line.replace("past", "np.uint64(steps + j) & ring") for line in _fill(move, 2, where.move)
+    ]
     return MOTION.format(
         **given,
-        **ways,
+        fill=indented(fill, 8),
         ones=" = ".join([*products, "1.0"]),
         at_past=", ".join([*states, *(f"T({name})" for name in products), *coefficients]),
         peak=len(rule.states) + 1,
@@ -259,6 +243,6 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
         again=indented(fades, 12),
         saved=", ".join(f"{product}before_" for product in products),
         products=", ".join(products),
-        ratio=where.ratio,
-        lag=where.ratio + 1,
+        ratio=len(rule.states),
+        lag=len(rule.states) + 1,
     )

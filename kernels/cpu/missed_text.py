@@ -31,7 +31,7 @@ FUNCTIONS = """
 @njit(**OPTIONS)
 def motions(x, {given}):
     for i in range(x.size):
-        x[i] = {motion}(T(0), {states})
+        x[i] = {motion}(T(0), {states}) + T(0)  # no zero with a sign
 
 
 {reach}
@@ -48,7 +48,7 @@ def go(p, x{numbers}):
 def changes(p, x, y, d, ratio, together, {given}):
     shape = U(0)
     for i in range(x.size):
-        y[i] = {motion}(T(0), {states})
+        y[i] = {motion}(T(0), {states}) + T(0)
         change = y[i] * ratio - x[i]
         size = np.abs(change)
         flat = size * together <= T({flat}) * np.abs(p[i])
@@ -64,21 +64,27 @@ def choose(p, d, other):
         p[i] = p[i] if d[i] == d[i] else other[i]
 """
 
-FOLLOWING = """
+STEPS = """
 
 @njit(**OPTIONS)
-def follow_{shape}(p, x, d, {scalars}{numbers}):
-    for i in range(p.size):
-        p[i] = {followed}
-
-
-@njit(**OPTIONS)
-def follow_{shape}_some(p, x, d, {every}):
-    for i in range(p.size):
-        q = p[i]
+def {name}(p, {given}numbers, count):
+    done = 0
+    while done + {together} <= count:
+{read_some}
+        for i in range(p.size):
+            q = p[i]
 {lines}
-        p[i] = q
+            p[i] = q
+        done += {together}
+    while done < count:
+{read}
+        for i in range(p.size):
+            q = p[i]
+{line}
+            p[i] = q
+        done += 1
 """
+"""Some steps at once while an element is in a register; ``numbers`` has those of each step."""
 
 REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN.
 @njit(**OPTIONS)
@@ -94,29 +100,13 @@ def reach_of(p, x):
 
 """
 
-RESTING = """
-
-@njit(**OPTIONS)
-def rest(p{numbers}):
-    for i in range(p.size):
-        p[i] = {rested}
-
-
-@njit(**OPTIONS)
-def rest_some(p{every}):
-    for i in range(p.size):
-        q = p[i]
-{lines}
-        p[i] = q
-"""
-
-REST = """while steps + {together} <= now + 1:
-    rest_some({p}{at_once})
-    steps += {together}
-while steps <= now:
-    past = np.uint64(steps) & ring
-    rest({p}{here})
-    steps += 1
+REST = """while steps <= now:
+    count = np.intp(min({span}, now + 1 - steps))
+    for j in range(count):
+        past = np.uint64(steps + j) & ring
+{fill}
+    rest({p}, part(numbers, 0, 0, numbers.shape[1]), count)
+    steps += count
 """
 
 FOLLOW = """steps = np.int64(last[row])
@@ -145,6 +135,7 @@ while not reach * total * fading[{peak}, past] < {least}:
         steps += 1
         if count == 0:
             break
+        at = past
 {fades}
         past = np.uint64(steps) & ring
         motions({x}, {at_past})
@@ -152,29 +143,32 @@ while not reach * total * fading[{peak}, past] < {least}:
     {saved} = {products}
     lag, together = 1.0, 0.0
     for j in range(count):
-        ratios[j], lags[j] = T(ratio), lag
+        numbers[0, j], lags[j] = T(ratio), lag
         together += ratio
+        at = past + np.uint64(j)
 {fades}
-        past = np.uint64(steps + j + 1) & ring
-        ratio *= history[{ratio}, past]
-        lag *= history[{lag}, past]
+        ratio *= paces[{ratio}, at + np.uint64(1)]
+        lag *= paces[{lag}, at + np.uint64(1)]
+{fill}
+    past = np.uint64(until) & ring
     shape = changes({p}, {x}, {y}, {d}, T(1 / ratio), T(together), {at_past})
     if shape > U(1):
         take({z}, {p})
     if shape == U(0):
-{flat}
+        follow_flat({p}, {x}, {d}, part(numbers, 0, 0, numbers.shape[1]), count)
     else:
         # How far each step is on the way.
         share = 1 / (lag - 1) if lag != 1 else 0.0
         for j in range(count):
-            shares[j] = T((lags[j] - 1) * share)
-{straight}
+            numbers[0, {span} + j] = T((lags[j] - 1) * share)
+        follow_straight({p}, {x}, {d}, part(numbers, 0, 0, numbers.shape[1]), count)
     if shape > U(1):
         {products} = {saved}
         for j in range(count):
             past = np.uint64(steps + j) & ring
             motions({x}, {at_past})
             go({z}, {x}{here})
+            at = past
 {again}
         choose({p}, {d}, {z})
     turn = 1 - turn
@@ -182,12 +176,3 @@ while not reach * total * fading[{peak}, past] < {least}:
     steps = until
     past = np.uint64(steps) & ring
 """
-
-ALONG = """j = 0
-while j + {together} <= count:
-    follow_{shape}_some({p}, {x}, {d}, {at_once})
-    j += {together}
-while j < count:
-    past = np.uint64(steps + j) & ring
-    follow_{shape}({p}, {x}, {d}, {at_j}{here})
-    j += 1"""

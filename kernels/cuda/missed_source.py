@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..formats import Formats
-from ..missed import FEW, LEAST, SPAN, STRAIGHT, Missed, columns
+from ..missed import FEW, FLAT, LEAST, SPAN, STRAIGHT, Missed, columns
 from ..rule import Rule
 from ..writer import indented
 from . import text
@@ -162,6 +162,7 @@ def _along(rule: Rule, formats: Formats, followed: Missed) -> str:
         "fade": indented((line.format(" + j") for line in fade), 12),
         "ratio": where.ratio,
         "lag": where.ratio + 1,
+        "flat": repr(FLAT[formats.compute]),
         "straight": repr(STRAIGHT[formats.compute]),
         "restore": " ".join(f"{product} = {product}before;" for product in products),
     }

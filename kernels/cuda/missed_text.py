@@ -132,6 +132,7 @@ __device__ inline pack<T, N> motions(
     for (int k = 0; k < N; ++k) {
         x.at[k] = T(0);
         %(motion)s
+        x.at[k] = x.at[k] + T(0);  // no zero with a sign
     }
     return x;
 }
@@ -168,23 +169,25 @@ __device__ inline long long along(
             continue;
         }
         const double %(saved)s;
-        double ratio = 1, lag = 1;
+        double ratio = 1, lag = 1, together = 0;
         for (int j = 0; j < count; ++j) {
+            together += ratio;
 %(fade)s
             ratio *= at_step(history, ring, %(ratio)d, steps + j + 1);
             lag *= at_step(history, ring, %(lag)d, steps + j + 1);
         }
         const double share = lag != 1 ? 1 / (lag - 1) : 0;
         const pack<T, N> y = motions<N>(%(given)s, until, history, ring);
-        const T back = narrowed(1 / ratio);
+        const T back = narrowed(1 / ratio), all = narrowed(together);
         pack<T, N> d, z = p;
         bool bent = false;
 #pragma unroll
         for (int k = 0; k < N; ++k) {
             const T change = y.at[k] * back - x.at[k];
+            const bool flat = abs(change) * all <= T(F(%(flat)s)) * abs(p.at[k]);
             const bool straight = abs(change) <= T(F(%(straight)s)) * abs(x.at[k]);
-            d.at[k] = straight ? change : narrowed(infinity() - infinity());
-            bent |= !straight;
+            d.at[k] = flat ? T(0) : straight ? change : narrowed(infinity() - infinity());
+            bent |= !flat && !straight;
         }
         double gone = 1, way = 1;
         for (int j = 0; j < count; ++j) {
