@@ -118,10 +118,10 @@ def remembered(rows: int) -> int:
 def turns(rows: int, size: int) -> tuple[int, int]:
     """In how many steps all rows are brought up to date, and how many with each of them.
 
-    Before a step is forgotten, every row has had it: the turn is at half of the steps that are
+    Before a step is forgotten, every row has had it: the turn is shorter than the steps that are
     remembered, and a step brings up to date those of its number modulo the turn.
     """
-    turn = size // 2
+    turn = size * 7 // 8
     return turn, -(-rows // turn)
 
 

@@ -62,9 +62,9 @@ def train(
         for kind in KINDS:
             found[kind] = _train(method, kind, corpus, batches, steps, backend)
             advance(f"{method}, {kind}", steps)
-        for kind, (tables, losses) in found.items():
+        for kind, (tables, (every, rare)) in found.items():
             equal = all(map(np.array_equal, tables, found["dense"][0]))
-            runs.append(Run(method, kind, *losses, equal))
+            runs.append(Run(method, kind, every, rare, equal))
     return runs
 
 

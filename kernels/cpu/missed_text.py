@@ -126,7 +126,9 @@ if steps < now:
 MOTION = """turn, past = 0, np.uint64(steps) & ring
 {ones}
 motions({x}, {at_past})
-reach, total = reach_of({p}, {x}), 1.0
+reach, total = np.inf, 1.0
+if now - steps >= {span}:  # few end within the first of these
+    reach = reach_of({p}, {x})
 while not reach * total * fading[{peak}, past] < {least}:
     until = min(steps + {span}, now)
     ratio, count = 1.0, np.intp(until - steps)

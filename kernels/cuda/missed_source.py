@@ -106,7 +106,7 @@ def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
         "fades": indented(fades, 8),
     }
     rows = [f"const T {n}_s = here ? T({n}_[row]) : T(0);" for n in rule.row_states]
-    reach = REACH % {"load": load, "given": ones, "parameter": parameter}
+    reach = REACH % {"span": SPAN, "load": load, "given": ones, "parameter": parameter}
     return MissedText(
         HELPERS + "\n".join(functions) + catch_up,
         FOLLOW

@@ -100,6 +100,7 @@ REACH = r"""
             reach = other > reach ? other : reach;
         }
         reach = __shfl_sync(0xffffffff, reach, 0, LANES);
+        reach = done - before > %(span)d ? reach : infinity();
 """
 
 HELPERS = r"""
