@@ -6,7 +6,7 @@ a rule allows it (see `idle`) they are *followed* instead: states are multiplied
 numbers of the steps; the parameter goes through the steps by motions that are computed in some
 of them and go straight between these, until no motion changes it any more.
 
-What is remembered of a step is a row of float64 numbers in a ring, and products of all steps since
+What is remembered of a step are its numbers (`Columns`), in a ring, and products of all steps since
 then; both are read by the number of a parameter's updates.
 """
 

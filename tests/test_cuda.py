@@ -104,7 +104,8 @@ def test_kernels_of_rows_compile(architecture):
 def test_kernels_of_exact_rows_compile(architecture):
     """Followed and replayed, in one type and in others, on rows of any width."""
     adam, dtypes = ga.rules.adam, (np.dtype(np.float32), np.dtype(np.float64))
-    sources = [exact_rows.source(case.rule, uniform(case.rule, dtypes[0])) for case in KINDS]
+    rules = [case.rule for case in KINDS[:: 1 if architecture == 90 else 5]]
+    sources = [exact_rows.source(rule, uniform(rule, dtypes[0])) for rule in rules]
     sources += [
         rows.source(rule, uniform(rule, dtype), of, True, way)
         for rule in (adam, adam.rowwise)

@@ -74,9 +74,8 @@ def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
     if followed and followed.rules:
         before.append(f"numbers = np.empty((1, {(2 + most) * SPAN}), T)")
     if followed and followed.motion:
-        before += [
-            f"rooms, lags = np.empty((4, {rule.gradient}_.shape[1]), T), np.empty({SPAN}, D)",
-        ]
+        room = f"np.empty((4, {rule.gradient}_.shape[1]), T)"
+        before.append(f"rooms, lags = {room}, np.empty({SPAN}, D)")
     return row_source.source(
         rule,
         formats,
@@ -189,7 +188,7 @@ def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
     """Loops over the elements of a row."""
     motion, move = followed.motion, followed.move
     assert motion is not None and move is not None
-    shares = [f"{state}_share_" for state in rule.states]
+    shares = [f"_share{k}" for k in range(len(rule.states))]
     old = [f"{state}_" if state in rule.row_states else f"{state}_[i]" for state in rule.states]
     aged = [f"{share} * {of}" for share, of in zip(shares, old, strict=True)]
     numbers = _after(move.coefficients)
@@ -219,7 +218,7 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
     where = columns(rule, followed)
     states = [row[state] for state in rule.states]
     coefficients = list(_past(motion, where.motion).values())
-    products = [f"{state}_product_" for state in rule.states]
+    products = [f"_product{k}" for k in range(len(rule.states))]
     fades = [
         f"{product} *= paces[{k}, at]" for k, product in enumerate(products) if followed.changes(k)
     ]
@@ -241,7 +240,7 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
         few=FEW,
         fades=indented(fades, 8),
         again=indented(fades, 12),
-        saved=", ".join(f"{product}before_" for product in products),
+        saved=", ".join(f"{product}_before" for product in products),
         products=", ".join(products),
         ratio=len(rule.states),
         lag=len(rule.states) + 1,
