@@ -124,11 +124,11 @@ def clock(rule: Rule, backend: str, formats: Formats, close: bool, rows: int, up
     """What is remembered of the steps of a table that has had so many updates.
 
     None if a zero gradient changes nothing. Missed steps are followed if the result may be
-    ``close``, replayed otherwise; so they are where the rule or the formats leave no choice.
+    ``close`` and all numbers are float32, replayed otherwise, or where the rule leaves no choice.
     """
     if unchanged(rule):
         return None
-    plain = all(form == PLAIN[formats.compute] for form in formats.updated)
+    plain = all(form == PLAIN["float32"] for form in formats.updated)
     followed = missed(rule) if close and plain else None
     return _module(backend, "clock").Clock(rule, formats, followed, rows, updates)
 

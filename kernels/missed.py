@@ -4,7 +4,8 @@ Rows that had no gradient have a step to come for each that was taken, with zero
 and the coefficients of that very step. A *replay* takes them one by one, by the rule itself. Where
 a rule allows it (see `idle`) they are *followed* instead: states are multiplied by products of
 numbers of the steps; the parameter goes through the steps by motions that are computed in some
-of them and go straight between these, until no motion changes it any more.
+of them and go straight between these, until no motion changes it any more. That is for float32:
+numbers along the steps are float64.
 
 What is remembered of a step are its numbers (`Columns`), in a ring, and products of all steps since
 then; both are read by the number of a parameter's updates.
@@ -27,16 +28,16 @@ SPAN = 32
 FEW = 5
 """Steps that are cheaper if their motions are all computed."""
 
-STRAIGHT = {"float32": 2.0**-11, "float64": 2.0**-26}
+STRAIGHT = 2.0**-11
 """Between two of these steps motions go from those of large states straight towards those of small
 ones, if they have come no further than this share of the way; of a curve that leaves the share's
 square, which is below the rounding of a motion."""
 
-FLAT = {"float32": 2.0**-26, "float64": 2.0**-55}
+FLAT = 2.0**-26
 """What changes between two of these steps beside the motion of large states is too little to
 count if all of it together is no more than this share of the parameter."""
 
-LEAST = {"float32": 2.0**-26, "float64": 2.0**-55}
+LEAST = 2.0**-26
 """What a motion is of its parameter where it does not change it any more, and will not if it
 becomes twice as large."""
 

@@ -22,21 +22,6 @@ from .missed_text import (
 )
 from .row_source import KEYS, MissedText
 
-LARGEST = {
-    # By their bits: vectors have no largest float but one that treats NaN in its own way.
-    "float32": {
-        "least": "U(0)",
-        "larger": "bits(share) if bits(share) > reach else reach",
-        "reach": "real(reach)",
-    },
-    "float64": {
-        "least": "T(0)",
-        "larger": "share if share > reach else reach",
-        "reach": "reach",
-    },
-}
-"""The largest of numbers that are not negative."""
-
 SHAPES = {"flat": "x[i] * ratio_{0}", "straight": "(x[i] + lag_{0} * d[i]) * ratio_{0}"}
 """Motions between two that are computed: what they are in a step."""
 
@@ -111,8 +96,8 @@ def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str
     where = columns(rule, followed)
     text, motion, rest = SCALE, "", ""
     if followed.motion is not None and followed.move is not None:
-        text += _functions(rule, formats, followed)
-        motion = _motion(rule, formats, followed, row)
+        text += _functions(rule, followed)
+        motion = _motion(rule, followed, row)
     if followed.rest is not None:
         text += module.function(followed.rest)
         text += _steps("rest", "", followed.rest, "T(0)", 0)
@@ -184,7 +169,7 @@ def _fill(rule: Rule, first: int, column: int) -> list[str]:
     ]
 
 
-def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
+def _functions(rule: Rule, followed: Missed) -> str:
     """Loops over the elements of a row."""
     motion, move = followed.motion, followed.move
     assert motion is not None and move is not None
@@ -197,21 +182,21 @@ def _functions(rule: Rule, formats: Formats, followed: Missed) -> str:
         return f"{move.symbol}(p[i], {x}{numbers})"
 
     text = FUNCTIONS.format(
-        reach=REACH.format(**LARGEST[formats.compute]),
+        reach=REACH,
         given=", ".join([*(f"{state}_" for state in rule.states), *shares, *motion.coefficients]),
         motion=motion.symbol,
         states=", ".join([*aged, *motion.coefficients]),
         numbers=numbers,
         gone=moved("x[i]"),
-        flat=repr(FLAT[formats.compute]),
-        straight=repr(STRAIGHT[formats.compute]),
+        flat=repr(FLAT),
+        straight=repr(STRAIGHT),
     )
     for shape, x in SHAPES.items():
         text += _steps(f"follow_{shape}", "x, d, ", move, x, 2)
     return f"{module.function(motion)}\n{module.function(move)}\n{text}"
 
 
-def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str]) -> str:
+def _motion(rule: Rule, followed: Missed, row: dict[str, str]) -> str:
     """The lines that take a parameter along its motions."""
     motion, move = followed.motion, followed.move
     assert motion is not None and move is not None
@@ -236,7 +221,7 @@ def _motion(rule: Rule, formats: Formats, followed: Missed, row: dict[str, str])
         at_past=", ".join([*states, *(f"T({name})" for name in products), *coefficients]),
         peak=len(rule.states) + 1,
         span=SPAN,
-        least=repr(LEAST[formats.compute]),
+        least=repr(LEAST),
         few=FEW,
         fades=indented(fades, 8),
         again=indented(fades, 12),

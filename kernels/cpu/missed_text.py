@@ -86,17 +86,18 @@ def {name}(p, {given}numbers, count):
 """
 """Some steps at once while an element is in a register; ``numbers`` has those of each step."""
 
-REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN.
+REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN. By their bits:
+# vectors have no largest float but one that treats NaN in its own way.
 @njit(**OPTIONS)
 def reach_of(p, x):
-    reach = {least}
+    reach = U(0)
     for i in range(p.size):
         size, whole = np.abs(x[i]), np.abs(p[i])
         share = size / (size if size > whole else whole)
         share = T(np.inf) if share != share else share
         share = T(0) if size == T(0) else share
-        reach = {larger}
-    return D({reach})
+        reach = bits(share) if bits(share) > reach else reach
+    return D(real(reach))
 
 """
 

@@ -19,11 +19,11 @@ BLOCK = 256
 _ADVANCE = r"""
 // What is remembered of the step at hand, in a column; see the CPU's Clock.advance.
 __device__ inline double taken(
-    const double *given, long long c, long long fades, long long ratio, int rounded,
+    const double *given, long long c, long long fades, long long ratio,
     const double *history, long long size, long long before
 ) {
     double x = given[c];
-    if (rounded != 0 && c >= fades && c < ratio) {
+    if (c >= fades && c < ratio) {
         float narrow;
         ieee::narrow(x, narrow);
         x = ieee::widen(narrow);
@@ -36,7 +36,7 @@ __device__ inline double taken(
 // Each thread has one of the steps that are remembered; that of the new one writes it down.
 extern "C" __global__ void gpuadapt_advance(
     const double *__restrict__ numbers, long long first, long long rule, long long fades,
-    long long ratio, long long count, int rounded, long long ring,
+    long long ratio, long long count, long long ring,
     const long long *__restrict__ now, double *history, double *fading
 ) {
     const long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x, size = ring + 1;
@@ -51,7 +51,7 @@ extern "C" __global__ void gpuadapt_advance(
         }
         for (long long c = rule; c < count; ++c) {
             history[c * size + here] = gpuadapt::taken(
-                given, c, fades, ratio, rounded, history, size, before);
+                given, c, fades, ratio, history, size, before);
         }
         if (count > rule) {
             history[(ratio + 1) * size + here] =
@@ -61,7 +61,7 @@ extern "C" __global__ void gpuadapt_advance(
     for (long long c = fades; count > rule && c <= ratio; ++c) {
         double *product = fading + (c - fades) * size + k;
         *product = k == here ? 1 : *product * gpuadapt::taken(
-            given, c, fades, ratio, rounded, history, size, before);
+            given, c, fades, ratio, history, size, before);
         if (c == ratio) {
             double *most = product + size;
             const bool number = *product == *product && *most == *most;
@@ -136,7 +136,7 @@ class Clock:
         import cupy
 
         self.rule, self.followed = rule, followed
-        self._columns, self._rounded = columns(rule, followed), formats.compute == "float32"
+        self._columns = columns(rule, followed)
         self.size, states = remembered(rows), len(rule.states)
         self.last = cupy.full(rows, updates, np.int32)
         self.history = cupy.zeros((self._columns.width, self.size), np.float64)
@@ -154,7 +154,7 @@ class Clock:
             (-(-self.size // BLOCK),),
             (BLOCK,),
             (numbers, *map(np.int64, (first, where.rule, where.fades, where.ratio, where.width)),
-             np.int32(self._rounded), np.int64(self.size - 1), self.now, self.history, self.fading),
+             np.int64(self.size - 1), self.now, self.history, self.fading),
         )  # fmt: skip
         count((1,), (1,), (numbers, self.now))
 

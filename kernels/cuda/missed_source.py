@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..formats import Formats
 from ..missed import FEW, FLAT, LEAST, SPAN, STRAIGHT, Missed, columns
 from ..rule import Rule
 from ..writer import indented
@@ -52,8 +51,8 @@ def replaying(rule: Rule, compute: str, body: str) -> MissedText:
     )
 
 
-def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
-    """By motions and products; formats are uniform, and rows have no gaps."""
+def following(rule: Rule, followed: Missed) -> MissedText:
+    """By motions and products; all numbers are float32, and rows have no gaps."""
     where, names = columns(rule, followed), _names(rule)
     wide = [name for name in (rule.parameter, *rule.states) if name not in rule.row_states]
     packs = {n: f"*reinterpret_cast<pack<T, N> *>(&{n}_[row * width + j])" for n in wide}
@@ -62,7 +61,7 @@ def following(rule: Rule, formats: Formats, followed: Missed) -> MissedText:
     moved, functions = followed.motion is not None, [text.function(of) for of in followed.rules]
     along, fades, write = list[str](), list[str](), list[str]()
     if moved:
-        functions.append(_along(rule, formats, followed))
+        functions.append(_along(rule, followed))
         along.append(
             f"steps = along<N>({parameter}, {given}, steps, now, reach, history, fading, ring);"
         )
@@ -127,7 +126,7 @@ def _names(rule: Rule) -> list[str]:
     return [f"{n}_s" if n in rule.row_states else f"{n}_w" for n in rule.states]
 
 
-def _along(rule: Rule, formats: Formats, followed: Missed) -> str:
+def _along(rule: Rule, followed: Missed) -> str:
     """The functions that take a parameter along its motions."""
     motion, move, where = followed.motion, followed.move, columns(rule, followed)
     assert motion is not None and move is not None
@@ -153,7 +152,7 @@ def _along(rule: Rule, formats: Formats, followed: Missed) -> str:
         "ones": ", ".join(f"{product} = 1" for product in products),
         "given": ", ".join([*names, *(f"narrowed({product})" for product in products)]),
         "peak": len(rule.states) + 1,
-        "least": repr(LEAST[formats.compute]),
+        "least": repr(LEAST),
         "span": SPAN,
         "few": FEW,
         # Steps are counted before they are taken at once, and after that one by one.
@@ -162,8 +161,8 @@ def _along(rule: Rule, formats: Formats, followed: Missed) -> str:
         "fade": indented((line.format(" + j") for line in fade), 12),
         "ratio": where.ratio,
         "lag": where.ratio + 1,
-        "flat": repr(FLAT[formats.compute]),
-        "straight": repr(STRAIGHT[formats.compute]),
+        "flat": repr(FLAT),
+        "straight": repr(STRAIGHT),
         "restore": " ".join(f"{product} = {product}before;" for product in products),
     }
 

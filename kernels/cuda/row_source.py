@@ -149,7 +149,7 @@ def source(
     if exact:
         arguments += [*ARGUMENTS, f"{types[names[0]]} *out"]
         missed = (
-            following(rule, formats, followed)
+            following(rule, followed)
             if followed
             else replaying(rule, TYPES[formats.compute], update("past"))
         )
