@@ -86,8 +86,8 @@ def {name}(p, {given}numbers, count):
 """
 """Some steps at once while an element is in a register; ``numbers`` has those of each step."""
 
-REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN. By their bits:
-# vectors have no largest float but one that treats NaN in its own way.
+REACH = """# The largest motion as a share of its parameter, at most 1; infinite for NaN. By
+# their bits: vectors have no largest float but one that treats NaN in its own way.
 @njit(**OPTIONS)
 def reach_of(p, x):
     reach = U(0)
