@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random as shuffling
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,11 +12,14 @@ from gpuadapt.kernels import rules
 
 import gpuadapt as ga
 
-from . import rows, traffic
+from . import limits, rows, traffic
 from .timing import measured, spread
 from .training import library
 
 WIDTH, BATCH = 64, 100_000
+FITTING = 5_000_000
+"""Rows of the largest table beside which there is memory for the limit's own."""
+
 LR, SCALE = 1e-3, 1e-2
 """Learning rate, and the size of gradients."""
 
@@ -82,16 +86,21 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
         gradient.fill(SCALE)
         steps["gpuadapt lazy"] = lambda batch: other.step({"table": ga.RowGrad(batch, values)})
         steps["gpuadapt dense"] = lambda batch: other.step({"table": gradient})
+    if case.rows <= FITTING:
+        few = [rows.draw(kind, random) for _ in range(rows.BATCHES)]
+        limit = limits.rows(backend, (case.rows, WIDTH), few, len(rules.adam.states))
+        turn = itertools.cycle(range(rows.BATCHES))
+        steps["limit"] = lambda _: limit(next(turn))
     turns: dict[str, list[float]] = {name: [] for name in steps}
     order, shuffle, touched = list(steps), shuffling.Random(0).shuffle, []
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         shuffle(order)
         for name in order:
             # Caches and threads are still the last candidate's.
             steps[name](draw())
             batch = draw()
             seconds = measured(backend, lambda: steps[name](batch))  # noqa: B023
-            if turn:
+            if number:
                 turns[name].append(seconds)
                 touched.append(int(np.unique(rows_of(batch)).size))
     count = round(float(np.mean(touched)))

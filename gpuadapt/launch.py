@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
-from gpuadapt.kernels.formats import PLAIN, Formats, Operand
-from gpuadapt.kernels.missed import missed, unchanged
+from gpuadapt.kernels.formats import Formats, Operand
+from gpuadapt.kernels.missed import following, unchanged
 from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import Rule
 
@@ -124,12 +124,11 @@ def clock(rule: Rule, backend: str, formats: Formats, close: bool, rows: int, up
     """What is remembered of the steps of a table that has had so many updates.
 
     None if a zero gradient changes nothing. Missed steps are followed if the result may be
-    ``close`` and all numbers are float32, replayed otherwise, or where the rule leaves no choice.
+    ``close`` and rule and formats allow it, replayed otherwise.
     """
     if unchanged(rule):
         return None
-    plain = all(form == PLAIN["float32"] for form in formats.updated)
-    followed = missed(rule) if close and plain else None
+    followed = following(rule, formats) if close else None
     return _module(backend, "clock").Clock(rule, formats, followed, rows, updates)
 
 

@@ -169,9 +169,8 @@ class Slot:
                 f"parameter {self.name!r}: sparse='exact' takes tables whose rows lie one behind "
                 "the other, without gaps"
             )
-        self.clock = clock(
-            rule, self.backend, self.formats, self._close, len(self.array), self.updates
-        )  # fmt: skip
+        rows = len(self.array)
+        self.clock = clock(rule, self.backend, self.formats, self._close, rows, self.updates)
 
     def flush(self, fraction: float = 1.0) -> None:
         """Bring all rows up to date with the last step, or the next fraction of them."""

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
+from .formats import PLAIN, Formats
 from .idle import idle_programs
 from .program import Program
 from .rule import STEP, Rule, from_program
@@ -26,7 +27,7 @@ SPAN = 32
 """Most steps from one motion that is computed to the next."""
 
 FEW = 5
-"""Steps that are cheaper if their motions are all computed."""
+"""Steps that are cheaper one by one."""
 
 STRAIGHT = 2.0**-11
 """Between two of these steps motions go from those of large states straight towards those of small
@@ -97,6 +98,12 @@ def missed(rule: Rule) -> Missed | None:
     )
     measured = Rule(program, read, writer.coefficients(), (), names, ())
     return Missed(motion, move, rest, measured, names)
+
+
+def following(rule: Rule, formats: Formats) -> Missed | None:
+    """As `missed`, of numbers in these formats: parameter and states have to be float32."""
+    plain = all(form == PLAIN["float32"] for form in formats.updated)
+    return missed(rule) if plain else None
 
 
 @cache

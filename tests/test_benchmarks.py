@@ -187,7 +187,7 @@ def test_what_the_size_of_a_table_costs():
 def test_exact_rows(drawn):
     result = exact.run(exact.Case(2_000, 3, 100, drawn), "cpu", rounds=3)
     beside = {"gpuadapt, small"} if drawn else {"gpuadapt lazy", "gpuadapt dense"}
-    assert set(result["times"]) == {"gpuadapt", "gpuadapt read and step", *beside}
+    assert set(result["times"]) == {"gpuadapt", "gpuadapt read and step", "limit", *beside}
     assert all(len(time["turns"]) == 3 for time in result["times"].values())
     assert 0 < result["touched"] <= 100 and "100 Zipf-like rows" in result["name"]
     assert any("read and step" in line for line in report.lines(result))

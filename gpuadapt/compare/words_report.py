@@ -91,14 +91,11 @@ def print_kinds(runs: list[kinds.Run], steps: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    equal = all(run.equal for run in runs if run.kind == "exact")
     table = Table(
         title=f"rows that do not occur in a batch: held-out loss after {steps:,} steps",
         caption="of all words / of rare words; exact is dense "
-        + (
-            "bit for bit"
-            if all(run.equal for run in runs if run.kind == "exact")
-            else "but for rounding"
-        ),
+        + ("bit for bit" if equal else "but for rounding"),
     )
     table.add_column("method")
     for kind in kinds.KINDS:

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import Formats, Operand, uniform
-from ..missed import Missed, missed
+from ..formats import Formats, Operand
+from ..missed import Missed, following
 from ..rule import Rule
 from . import missed_source, module, threads
 from .clock import Clock
 from .rows import ALONE, NOWHERE, Plan, Rows
-
-SINGLE = np.dtype(np.float32)
 
 CHUNK = 65536
 """Rows that are brought up to date in one call."""
@@ -24,9 +22,7 @@ CHUNK = 65536
 
 def source(rule: Rule, formats: Formats) -> str:
     """The text of rows whose missed steps are followed, or replayed where that cannot be."""
-    return missed_source.source(
-        rule, formats, missed(rule) if formats == uniform(rule, SINGLE) else None
-    )
+    return missed_source.source(rule, formats, following(rule, formats))
 
 
 @cache

@@ -71,9 +71,9 @@ def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
     )  # fmt: skip
 
 
-def _past(rule: Rule, first: int, past: str = "past") -> dict[str, str]:
+def _past(rule: Rule, first: int) -> dict[str, str]:
     """What a rule's coefficients are in the step ``past`` of the history."""
-    return {name: f"history[{past}, {first + k}]" for k, name in enumerate(rule.coefficients)}
+    return {name: f"history[past, {first + k}]" for k, name in enumerate(rule.coefficients)}
 
 
 def _replaying(rule: Rule, formats: Formats) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import Formats, Operand, uniform
-from ..missed import Missed, missed
+from ..formats import Formats, Operand
+from ..missed import Missed, following
 from ..numbers import FIRST
 from ..rule import Rule
 from . import row_source, text
@@ -21,16 +21,13 @@ from .rows import Plan, Rows
 UPDATE, READ, CATCH_UP = 0, 1, 2
 """What rows are brought up to date for: a gradient, a copy, nothing else."""
 
-SINGLE = np.dtype(np.float32)
-
 CHUNK = 2**20
 """Rows that are brought up to date in one launch."""
 
 
 def source(rule: Rule, formats: Formats) -> str:
     """The text of rows whose missed steps are followed, or replayed where that cannot be."""
-    followed = missed(rule) if formats == uniform(rule, SINGLE) else None
-    return row_source.source(rule, formats, exact=True, followed=followed)
+    return row_source.source(rule, formats, exact=True, followed=following(rule, formats))
 
 
 @cache

@@ -40,15 +40,10 @@ class MissedText(NamedTuple):
     """What it does once a row is known, before its gradient is looked at."""
 
 
-def replaying(rule: Rule, compute: str, body: str) -> MissedText:
+def replaying(rule: Rule, body: str) -> MissedText:
     """Step by step; ``body`` is the update of a row, at the step ``past``."""
-    lines = []
-    for k, name in enumerate(rule.coefficients):
-        lines += [f"number<{compute}> {name};", _read(f"{name}.value", k, "past")]
-    return MissedText(
-        NOTHING,
-        REPLAY % {"coefficients": indented(lines, 12), "body": body},
-    )
+    coefficients = _coefficients(rule, 0, "past", 12)
+    return MissedText(HELPERS % NOTHING, REPLAY % {"coefficients": coefficients, "body": body})
 
 
 def following(rule: Rule, followed: Missed) -> MissedText:
@@ -107,7 +102,7 @@ def following(rule: Rule, followed: Missed) -> MissedText:
     rows = [f"const T {n}_s = here ? T({n}_[row]) : T(0);" for n in rule.row_states]
     reach = REACH % {"span": SPAN, "load": load, "given": ones, "parameter": parameter}
     return MissedText(
-        HELPERS + "\n".join(functions) + catch_up,
+        HELPERS % ("\n".join(functions) + catch_up),
         FOLLOW
         % {
             "row_states": indented(rows, 8),
@@ -174,7 +169,3 @@ def _coefficients(of: Rule, first: int, step: str = "step", by: int = 4) -> str:
         for k, name in enumerate(of.coefficients)
     ]
     return indented(lines, by)
-
-
-def _read(target: str, column: int, step: str) -> str:
-    return f"ieee::narrow(history[{column} * (ring + 1) + ({step} & ring)], {target});"

@@ -39,8 +39,6 @@ REPLAY = r"""
 """
 
 NOTHING = r"""
-namespace gpuadapt {
-
 // The gradient of a row in a step that it has missed.
 struct nothing {
     template <int N>
@@ -53,8 +51,6 @@ struct nothing {
         return zero;
     }
 };
-
-}  // namespace gpuadapt
 """
 
 FOLLOW = r"""
@@ -120,6 +116,8 @@ __device__ inline double at_step(
 ) {
     return history[column * (ring + 1) + (step & ring)];
 }
+%s
+}  // namespace gpuadapt
 """
 
 MOTION = r"""
@@ -254,8 +252,6 @@ __device__ inline void catch_up(
 %(fades)s
     }
 }
-
-}  // namespace gpuadapt
 """
 
 FADE_ROW = r"""T %(state)s_f = %(state)s_s;

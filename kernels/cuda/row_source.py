@@ -148,11 +148,7 @@ def source(
     missed = MissedText("", "")
     if exact:
         arguments += [*ARGUMENTS, f"{types[names[0]]} *out"]
-        missed = (
-            following(rule, followed)
-            if followed
-            else replaying(rule, TYPES[formats.compute], update("past"))
-        )
+        missed = following(rule, followed) if followed else replaying(rule, update("past"))
         read = READ % {"parameter": names[0]}
         missed = missed._replace(catch_up=missed.catch_up + read)
     return (
