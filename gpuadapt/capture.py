@@ -35,7 +35,7 @@ def check_alike(
     """
     rules = [group.rule for group in groups]
     others = place.described(found, groups)
-    alike = (request.key, rules, found.addresses.tolist(), place.elements[:], others)
+    alike = (request.key, rules, found.addresses.tolist(), found.elements, others)
     if captured is not None and alike != captured:
         raise CaptureError(
             "the step is unlike the captured one, in its gradients' arrays or its options; "

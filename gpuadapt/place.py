@@ -29,7 +29,7 @@ from .group import Group, coefficients
 from .rowgrad import RowGrad
 from .slot import Slot, prepare_rows
 from .structure import check_apart, check_gradient
-from .work import Gathered, Layout, Table, Work
+from .work import Arrangement, Gathered, Layout, Table, Work
 
 
 class Place:
@@ -47,43 +47,43 @@ class Place:
         self._owners = {owner(array) for array in arrays}
         self._places = merged(arrays)
         self._orders = [_order(slot) for slot in slots]
-        self.elements = [slot.element for slot in slots]
-        """The element types of dense gradients."""
-        self.changed = False
-        """Whether some are others since tables were made."""
-        self._headers = self._expected()
         self._exact = [k for k, slot in enumerate(slots) if slot.exact]
-        self._tables: list[Table] = []
+        elements = tuple(slot.element for slot in slots)
+        nothing = Layout((), (), FIRST, (), ())
+        self.arrangement = Arrangement(nothing, [], elements, self._expected(elements), [])
         self._updates: dict[tuple[Rule, Formats, bytes], launch.Update] = {}
         """Those of tables so far, by what they update: options of a step may come and go."""
-        self._launches: list[launch.Update] = []
-        """Those of the tables of the last step."""
-        self.layout = Layout((), (), FIRST, (), ())
 
-    def _expected(self) -> Any:
-        """What looks at NumPy's gradients; None for a GPU's."""
+    @property
+    def layout(self) -> Layout:
+        """Where in the numbers the coefficients of each parameter are."""
+        return self.arrangement.layout
+
+    def _expected(self, elements: Sequence[str]) -> Any:
+        """What looks at NumPy's gradients of these element types; None for a GPU's."""
         if self.backend != "cpu":
             return None
         wanted = [
             (np.broadcast_to(np.zeros((), kind_dtype(element, "cpu")), slot.shape), order)
             if order
             else None
-            for slot, order, element in zip(self.slots, self._orders, self.elements, strict=True)
+            for slot, order, element in zip(self.slots, self._orders, elements, strict=True)
         ]
         return launch.headers(wanted, [place[1:] for place in self._places])
 
     def gather(self, given: Sequence[Any], groups: Sequence[Group]) -> Gathered:
-        """Look at gradients.
+        """Look at gradients; nothing of this place changes.
 
         Raises
         ------
         GradientError
         """
-        if self._headers is not None:
-            found, missing = self._headers.addresses(given)
+        if self.arrangement.headers is not None:
+            found, missing = self.arrangement.headers.addresses(given)
         else:
             found, missing = np.zeros(len(given), np.int64), len(given)
         others: dict[int, Any] = {}
+        elements = list(self.arrangement.elements) if missing else []
         for k in np.flatnonzero(found == 0).tolist() if missing else ():
             slot, grad = self.slots[k], given[k]
             if grad is None:
@@ -94,15 +94,11 @@ class Place:
             for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
                 self._check_apart(slot.name, array)
             if by_table and self._orders[k] and contiguous(grad, self._orders[k]):
-                element = kind_of(grad) or ""
-                self.changed |= element != self.elements[k]
-                self.elements[k] = element
+                elements[k] = kind_of(grad) or ""
                 found[k] = address(grad)
                 missing -= 1
             else:
                 others[k] = grad
-        if self.changed:
-            self._headers = self._expected()
         for number, group in enumerate(groups):
             if group.by_rows:
                 for k in np.flatnonzero(found).tolist():
@@ -114,7 +110,7 @@ class Place:
             if self.slots[k].clock is not None and found[k]:
                 found[k], others[k] = 0, plain(given[k])
                 missing += 1
-        return Gathered(found, others, missing == 0)
+        return Gathered(found, others, missing == 0, tuple(elements) or self.arrangement.elements)
 
     def starts(self, gathered: Gathered, groups: Sequence[Group]) -> bool:
         """Whether steps of a table are to be remembered from now on, or by another rule."""
@@ -131,12 +127,13 @@ class Place:
 
     def addresses(self, given: Sequence[Any]) -> np.ndarray | None:
         """Those of NumPy arrays that tables work on, all of them; None if one is something else."""
-        found, missing = self._headers.addresses(given)
+        found, missing = self.arrangement.headers.addresses(given)
         return None if missing else found
 
     def repeat(self, addresses: np.ndarray) -> None:
         """Update by gradients at these addresses, the tables of the last step."""
-        for table, update in zip(self._tables, self._launches, strict=True):
+        now = self.arrangement
+        for table, update in zip(now.tables, now.launches, strict=True):
             of = addresses if table.whole else addresses[table.members]
             update(of, table.firsts, self.control.numbers)
 
@@ -146,8 +143,16 @@ class Place:
         if not elsewhere and meets(array, self._places):
             check_apart(name, array, self.every)
 
-    def arrange(self, groups: Sequence[Group], active: np.ndarray, missed: np.ndarray) -> None:
-        """Make tables and layout for parameters that have gradients, by the groups' rules.
+    def arranged(
+        self,
+        groups: Sequence[Group],
+        active: np.ndarray,
+        missed: np.ndarray,
+        elements: tuple[str, ...],
+    ) -> Arrangement:
+        """Tables and layout for parameters that have gradients, by the groups' rules.
+
+        They are this place's when `arrangement` is set to them.
 
         Parameters
         ----------
@@ -155,6 +160,8 @@ class Place:
             Which of the slots have gradients.
         missed : ndarray of int64
             In how many steps each had none.
+        elements : tuple of str
+            The element types of their gradients.
         """
         rules = tuple(group.rule for group in groups)
         classes: dict[tuple[int, int], int] = {}
@@ -170,18 +177,21 @@ class Place:
                 width += len(names) + groups[key[0]].remembers
             firsts[k] = classes[key]
         listed = tuple((*key, first) for key, first in classes.items())
-        self.layout = Layout(listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors))
+        layout = Layout(listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors))
         members: dict[tuple[Rule, Formats], list[int]] = {}
         for k, slot in enumerate(self.slots):
             if self._orders[k]:
-                key_ = rules[slot.group], slot.formats_for(self.elements[k])
+                key_ = rules[slot.group], slot.formats_for(elements[k])
                 members.setdefault(key_, []).append(k)
         every = len(self.slots)
-        self._tables = [
+        tables = [
             Table(*of, np.array(found), len(found) == every, firsts[found])
             for of, found in members.items()
         ]
-        self._launches, self.changed = [], False
+        headers = self.arrangement.headers
+        if elements != self.arrangement.elements:
+            headers = self._expected(elements)
+        return Arrangement(layout, tables, elements, headers, [])
 
     def described(self, gathered: Gathered, groups: Sequence[Group]) -> list[Any]:
         """What launches depend on besides addresses; for steps that are captured.
@@ -213,9 +223,10 @@ class Place:
         """
         works = []
         with self.device:
-            if gathered.complete and not self._launches:
-                self._launches = [self._update(table) for table in self._tables]
-            for table in self._tables:
+            now = self.arrangement
+            if gathered.complete and not now.launches:
+                now.launches[:] = [self._update(table) for table in now.tables]
+            for table in now.tables:
                 addresses = gathered.addresses
                 addresses = addresses if table.whole else addresses[table.members]
                 if gathered.complete or addresses.any():

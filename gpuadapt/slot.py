@@ -146,8 +146,7 @@ class Slot:
                 self._start(rule)
             formats = self.formats_for(element)
             update = bind_rows(rule, self.backend, formats, self.operand, self.clock)
-            self._skipped = self.skipped
-            self._rows = rule, element, update
+            self._skipped, self._rows = self.skipped, (rule, element, update)
         return self._rows[2]
 
     def starts(self, rule: Rule) -> bool:

@@ -47,9 +47,12 @@ class Steps:
         """How many of the last steps the GPU may not have taken."""
         self._active = np.zeros(len(slots), bool)
         """Which slots have had gradients since."""
+        self._missed = np.zeros(len(slots), np.int64)
+        """In how many of the steps so far each of these had none."""
         self._complete = False
         """Whether all of them have, and tables work on them."""
         self._rules: list[Rule] = []
+        """Those that the places are arranged for; none if they have to be arranged anew."""
         self._repeated: list[int] | None = None
         """The groups' versions, if a step like the last one needs no more than a launch."""
         self._request = NOTHING
@@ -107,7 +110,7 @@ class Steps:
         """Count the slots' updates; the steps so far."""
         count = self.count
         for k in np.flatnonzero(self._active).tolist() if count > self._settled else ():
-            self._slots[k].updates += count - self._settled
+            self._slots[k].updates = count - int(self._missed[k])
         self._settled = count
         return count
 
@@ -118,14 +121,19 @@ class Steps:
         self._restart_controls()
         if self._rules:
             before = [place.layout for place, _ in self._places]
-            self._lay_out()
+            rules = [group.rule for group in self._groups]
+            elements = [place.arrangement.elements for place, _ in self._places]
+            self._lay_out(rules, self._active, elements)
             if before != [place.layout for place, _ in self._places]:
                 self._captured = self._before = None
 
     def _place_all(self) -> None:
         if not self._places:
-            self._places = places(self._slots)
-            self._restart_controls()
+            made = places(self._slots)
+            for place, _ in made:
+                with place.device:
+                    place.control.restart(self._count)
+            self._places = made
 
     @property
     def capturable(self) -> bool:
@@ -160,9 +168,10 @@ class Steps:
             place.gather(given if alone else [given[k] for k in members], self._groups)
             for place, members in self._places
         ]
+        like = None
         if self._capturable:
             before = self._captured[0][0] if self._captured is not None else None
-            self._before = check_alike(
+            like = check_alike(
                 first, gathered[0], self._groups, request, before, self._before, capturing
             )
         scale = request.scale_on(first.slots[0].array.device) if on_gpu else None
@@ -177,12 +186,11 @@ class Steps:
             place.works(found, self._groups)
             for (place, _), found in zip(self._places, gathered, strict=True)
         ]
-        self._request = request
         if not capturing:
-            self._load(1, on_gpu, values)
+            self._load(1, on_gpu, values, request)
         # Nothing above has written to an array. Below only a launch can fail.
         try:
-            skipped = self._judge(work, request, scale)
+            skipped, report = self._judge(work, request, scale)
             if not skipped:
                 for (place, _), launches in zip(self._places, work, strict=True):
                     place.update(launches)
@@ -190,8 +198,9 @@ class Steps:
             if not self._unsure:
                 self._restart_controls()
             raise
+        self._request, self._report, self._before = request, report, like
         if capturing:
-            self._captured = self._before, given, scale
+            self._captured = like, given, scale
             return
         self._count += not skipped
         self._unsure += skipped is None
@@ -235,7 +244,7 @@ class Steps:
         values = self._values(self._count, self._request, scaled)
         if self._rules != [group.rule for group in self._groups]:
             raise CaptureError("prepare_replay: the captured step had other options")
-        self._load(count, scaled, values)
+        self._load(count, scaled, values, self._request)
         self._report = self._places[0][0]
         self._count += count
         self._unsure += count
@@ -250,23 +259,26 @@ class Steps:
             values = [of | asked for of in values]
         return values
 
-    def _load(self, count: int, on_gpu: bool, values: list[dict[str, float]]) -> None:
+    def _load(
+        self, count: int, on_gpu: bool, values: list[dict[str, float]], request: Request
+    ) -> None:
         """Give the places the numbers of so many steps from now on.
 
         And those of steps that the GPU may not have taken, if settings are others since.
         """
-        first, every = self._count, [values]
+        first, every, settings = self._count, [values], None
         if self._on_gpu:
-            settings = [group.version for group in self._groups], self._request.key
+            settings = [group.version for group in self._groups], request.key
             if settings != self._loaded:
-                first, self._loaded = self._count - self._unsure, settings
+                first = self._count - self._unsure
         if first < self._count or count > 1:
             steps = range(first, self._count + count)
-            every = [self._values(step, self._request, on_gpu) for step in steps]
+            every = [self._values(step, request, on_gpu) for step in steps]
         for place, _ in self._places:
             rows = [place.row(step, self._groups, of) for step, of in enumerate(every, first)]
             with place.device:
                 place.control.load(first, rows)
+        self._loaded = settings
 
     def _restart_controls(self) -> None:
         for place, _ in self._places:
@@ -277,33 +289,54 @@ class Steps:
         """Bring tables and layouts up to date with the rules, and which slots have gradients."""
         rules = [group.rule for group in self._groups]
         complete = all(found.complete for found in gathered)
-        changed = any(place.changed for place, _ in self._places)
-        if complete and self._complete and rules == self._rules and not changed:
+        elements = [found.elements for found in gathered]
+        same = rules == self._rules and elements == [
+            place.arrangement.elements for place, _ in self._places
+        ]
+        if complete and self._complete and same:
             return
         active = np.zeros(len(self._slots), bool)
         for (_, members), found in zip(self._places, gathered, strict=True):
             active[members] = found.addresses != 0
             active[members[list(found.others)]] = True
+        if not (same and np.array_equal(active, self._active)):
+            self.settle()
+            self._lay_out(rules, active, elements)
         self._complete = complete
-        if rules == self._rules and np.array_equal(active, self._active) and not changed:
-            return
-        self.settle()
-        self._active, self._rules = active, rules
-        self._lay_out()
 
-    def _lay_out(self) -> None:
-        missed = np.array([self._count - slot.updates for slot in self._slots])
-        for place, members in self._places:
-            place.arrange(self._groups, self._active[members], missed[members])
+    def _lay_out(
+        self, rules: list[Rule], active: np.ndarray, elements: Sequence[tuple[str, ...]]
+    ) -> None:
+        """Arrange all places for rules, active slots and element types of gradients."""
+        missed = np.array([self._count - slot.updates for slot in self._slots], np.int64)
+        arranged = [
+            place.arranged(self._groups, active[members], missed[members], of)
+            for (place, members), of in zip(self._places, elements, strict=True)
+        ]
+        # Until all of it is in place, a step that is interrupted leaves it to the next one to
+        # arrange everything anew.
+        self._rules, self._complete = [], False
+        for (place, _), new in zip(self._places, arranged, strict=True):
+            place.arrangement = new
+        self._active, self._missed, self._rules = active, missed, rules
 
-    def _judge(self, work: Sequence[Sequence[Work]], request: Request, scale: Any) -> bool | None:
-        """Make the numbers final; whether to skip the step, None if only the GPU knows."""
+    def _judge(
+        self, work: Sequence[Sequence[Work]], request: Request, scale: Any
+    ) -> tuple[bool | None, Place | Last]:
+        """Make the numbers final.
+
+        Returns
+        -------
+        bool or None
+            Whether to skip the step; None if only the GPU knows.
+        Place or Last
+            Who knows what became of it, or that.
+        """
         for place, _ in self._places:
             with place.device:
                 place.control.begin(scale, place.layout.scales)
         if not request.measured:
-            self._report = self._places[0][0] if self._capturable else UNMEASURED
-            return False
+            return False, self._places[0][0] if self._capturable else UNMEASURED
         partial = [
             place.measure(launches) for (place, _), launches in zip(self._places, work, strict=True)
         ]
@@ -324,7 +357,5 @@ class Steps:
                 verdicts.append(
                     place.control.judge(part, norm, request.most, request.skip, factors, adapted)
                 )
-        self._report = self._places[0][0]
-        if not request.skip:
-            return False
-        return verdicts[0] if norm is None else not math.isfinite(norm)
+        skipped = verdicts[0] if norm is None else not math.isfinite(norm)
+        return skipped if request.skip else False, self._places[0][0]

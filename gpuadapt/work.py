@@ -21,6 +21,8 @@ class Gathered(NamedTuple):
     """The others, by the positions of their slots."""
     complete: bool
     """Whether all have an address."""
+    elements: tuple[str, ...]
+    """The element types of the gradients that tables work on; those of before for others."""
 
 
 class Table(NamedTuple):
@@ -58,3 +60,16 @@ class Layout(NamedTuple):
     scales: tuple[int, ...]
     factors: tuple[int, ...]
     """The places of gradients' scales and clip factors."""
+
+
+class Arrangement(NamedTuple):
+    """What a place works by, from one step to the next, until gradients or rules are others."""
+
+    layout: Layout
+    tables: list[Table]
+    elements: tuple[str, ...]
+    """The element types of dense gradients, for each slot."""
+    headers: Any
+    """What looks at NumPy's gradients of these types; None for a GPU's."""
+    launches: list[launch.Update]
+    """The updates of the tables, once all of them are needed in one step."""
