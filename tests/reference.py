@@ -150,8 +150,9 @@ def adam_root(vhat, c2, eps, eps_mode):
 
 
 def over(a, b):
-    """a / b, with 0 / 0 = 0."""
-    return np.divide(a, b, out=np.zeros_like(a), where=(a != 0) | (b != 0))
+    """a / b, with 0 / 0 = 0. Functions of CuPy's arrays have no ``where=``: `np.where` it is."""
+    neither = (a == 0) & (b == 0)
+    return np.where(neither, 0, a / np.where(neither, 1, b))
 
 
 def with_options(method, *, weight_decay=0.0, decay="l2", maximize=False):

@@ -203,6 +203,62 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     assert python(script, GPUADAPT_CACHE_DIR=str(blocked)).strip() == "0.5"
 
 
+WITHOUT_HELPERS = """
+    import importlib.metadata, sys
+
+    sys.modules["platformdirs"] = sys.modules["tbb"] = None  # importing them raises ImportError
+    files = importlib.metadata.files
+
+    def without_tbb(name):
+        if name == "tbb":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return files(name)
+
+    importlib.metadata.files = without_tbb
+    from gpuadapt.kernels.cpu import module
+    print(module.directory())
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"GPUADAPT_CACHE_DIR": "{}/own", "XDG_CACHE_HOME": "{}/xdg"}, "own"),
+        ({"GPUADAPT_CACHE_DIR": "", "XDG_CACHE_HOME": "{}/xdg"}, "xdg/gpuadapt"),
+        ({"GPUADAPT_CACHE_DIR": "", "XDG_CACHE_HOME": ""}, "home/.cache/gpuadapt"),
+    ],
+    ids=["named", "XDG_CACHE_HOME", "home"],
+)
+def test_platformdirs_and_tbb_need_not_be_there(tmp_path, environment, folder):
+    environment = {name: value.format(tmp_path) for name, value in environment.items()}
+    environment["HOME"] = str(tmp_path / "home")
+    assert python(WITHOUT_HELPERS, **environment).strip() == str(tmp_path / folder)
+
+
+def test_a_step_without_platformdirs_and_tbb(tmp_path):
+    script = (
+        WITHOUT_HELPERS
+        + """
+    import numpy as np, gpuadapt as ga
+    w = np.ones(5)
+    ga.SGD(w, lr=0.5).step(np.ones(5))
+    print(w[0], any(module.directory().iterdir()))
+"""
+    )
+    environment = {"GPUADAPT_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path)}
+    assert python(script, **environment).split()[1:] == ["0.5", "True"]
+
+
+def test_platformdirs_is_not_imported_where_the_folder_is_named(tmp_path):
+    script = """
+        import sys
+        from gpuadapt.kernels.cpu import module
+        module.directory()
+        print("platformdirs" in sys.modules)
+    """
+    assert python(script, GPUADAPT_CACHE_DIR=str(tmp_path)).strip() == "False"
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """A folder with a rule and a cache with its machine code."""

@@ -1,6 +1,8 @@
 """Every rule, on every backend, against plain NumPy float64 written from the papers."""
 
 import numpy as np
+import pytest
+import reference
 from cases import CASES, KINDS
 from conftest import crossed
 
@@ -51,3 +53,17 @@ def test_every_option_is_used_by_every_method():
     for method, used in by_method.items():
         assert "maximize" in used and used & set(DECAYS), method
     assert set().union(*by_method.values()) >= {"maximize", *DECAYS}
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_quotient_of_zeros_is_zero(kind):
+    numbers = [0.0, -0.0, 1.5, -3.0, 1e-30, np.inf, np.nan]
+    a, b = (half.astype(kind) for half in np.meshgrid(numbers, numbers))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plain = a / b
+        got = reference.over(a, b)
+    assert got.dtype == kind
+    assert np.array_equal(got, np.where((a == 0) & (b == 0), 0, plain), equal_nan=True)
+    with np.errstate(all="raise"):
+        zeros = reference.over(np.array([0, -0.0, 3], kind), np.array([-0.0, 0, 2], kind))
+    assert zeros.tobytes() == np.array([0, 0, 1.5], kind).tobytes()

@@ -125,17 +125,27 @@ def directory() -> Path:
     ``GPUADAPT_CACHE_DIR`` if set, else ``gpuadapt`` in the user's cache directory; a
     private temporary directory of this process where that cannot be written.
     """
-    import platformdirs
-
-    chosen = os.environ.get("GPUADAPT_CACHE_DIR") or platformdirs.user_cache_dir("gpuadapt")
-    path = Path(chosen).expanduser().absolute()
+    chosen = os.environ.get("GPUADAPT_CACHE_DIR") or _users()
     try:
+        path = Path(chosen).expanduser().absolute()
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: "~" where nobody has a home directory
         return Path(_temporary().name)
     return path
+
+
+def _users() -> str:
+    """``gpuadapt`` in the user's cache directory, as the system has it.
+
+    On a machine where platformdirs is not installed: in ``$XDG_CACHE_HOME``, else in ``~/.cache``.
+    """
+    try:
+        import platformdirs
+    except ImportError:
+        return os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "gpuadapt")
+    return platformdirs.user_cache_dir("gpuadapt")
 
 
 @cache
