@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import Memory, check_disjoint, check_parameter, describe
+from .arrays import Memory, check_disjoint, check_parameter
 from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
@@ -66,8 +66,6 @@ def build(
             template.append(add_group(settings.pop("params"), settings))
     else:
         template = add_group(params, common)
-    if not slots:
-        raise ParameterError(f"params: got {describe(params)} without any array")
     check_disjoint((slot.name, slot.backend, slot.array) for slot in slots.values())
     return template, groups, slots
 
@@ -98,8 +96,9 @@ def shown(
     )
     elements = sum(slot.array.size for slot in slots)
     backends = " and ".join(sorted({slot.backend for slot in slots}))
+    where = f", {elements:,} elements on {backends}" if slots else ""
     return (
         f"{kind}({rule.name}: {changed}; {len(groups)} group{'s' * (len(groups) > 1)}, "
-        f"{len(slots)} parameter{'s' * (len(slots) > 1)}, {elements:,} elements on {backends}; "
+        f"{len(slots)} parameter{'s' * (len(slots) != 1)}{where}; "
         f"step {step_count})"
     )

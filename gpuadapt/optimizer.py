@@ -18,6 +18,7 @@ from .state import check, restore, snapshot
 from .stats import watch
 from .steps import Steps
 from .structure import check_gradient, flatten
+from .sums import added
 from .view import View
 
 
@@ -175,7 +176,8 @@ class Optimizer(View):
         grads
             The structure of ``params`` with a gradient for each array: of its shape, on its
             device, of any type that parameters have, with any strides; or None where there is
-            no gradient; or a `RowGrad`, where only some rows have one. A dict of name to
+            no gradient; or a `RowGrad`, where only some rows have one; or a list or tuple of
+            these, which add up (see `RowGrad`). A dict of name to
             gradient always works. With groups: a list, with the structure of each group's
             params. A gradient shares no memory with a parameter or a state.
         grad_scale : float > 0, or LossScale, or CuPy array of one float32, optional
@@ -220,6 +222,11 @@ class Optimizer(View):
 
     def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
         """Take a step, and keep what it did to some parameters."""
+        slots = self._slots.values()
+        given[:] = [
+            added(slot, grad) if isinstance(grad, (list, tuple)) else grad
+            for slot, grad in zip(slots, given, strict=True)
+        ]
         grads = dict(zip(self._slots, given, strict=True))
         watching = {}
         for name in names:

@@ -29,6 +29,7 @@ from .group import Group, coefficients
 from .rowgrad import RowGrad
 from .slot import Slot, prepare_rows
 from .structure import check_apart, check_gradient
+from .sums import added
 from .work import Arrangement, Gathered, Layout, Table, Work
 
 
@@ -40,7 +41,7 @@ class Place:
         self.slots = slots
         self.every = every
         """The parameters of all devices: gradients share no memory with any."""
-        self.device = on_device(slots[0].array)
+        self.device = on_device(slots[0].array if slots else None)
         with self.device:
             self.control = launch.control(backend)
         arrays = [array for slot in slots for array in slot.arrays]
@@ -84,8 +85,11 @@ class Place:
             found, missing = np.zeros(len(given), np.int64), len(given)
         others: dict[int, Any] = {}
         elements = list(self.arrangement.elements) if missing else []
+        sums: dict[int, Any] = {}
         for k in np.flatnonzero(found == 0).tolist() if missing else ():
             slot, grad = self.slots[k], given[k]
+            if isinstance(grad, (list, tuple)):
+                grad = sums[k] = added(slot, grad)
             if grad is None:
                 continue
             check_gradient(slot, grad)
@@ -99,6 +103,8 @@ class Place:
                 missing -= 1
             else:
                 others[k] = grad
+        if sums:
+            given = [sums.get(k, grad) for k, grad in enumerate(given)]
         for number, group in enumerate(groups):
             if group.by_rows:
                 for k in np.flatnonzero(found).tolist():
@@ -110,7 +116,8 @@ class Place:
             if self.slots[k].clock is not None and found[k]:
                 found[k], others[k] = 0, plain(given[k])
                 missing += 1
-        return Gathered(found, others, missing == 0, tuple(elements) or self.arrangement.elements)
+        kinds = tuple(elements) or self.arrangement.elements
+        return Gathered(found, others, missing == 0, kinds, sums)
 
     def starts(self, gathered: Gathered, groups: Sequence[Group]) -> bool:
         """Whether steps of a table are to be remembered from now on, or by another rule."""
@@ -202,14 +209,24 @@ class Place:
             The step waits for the GPU.
         """
         found: list[Any] = []
+        for k in gathered.sums:
+            raise CaptureError(
+                f"gradient of {self.slots[k].name!r}: several are added up in new memory, which "
+                "cannot be captured: add them up in an array of yours"
+            )
         for k, grad in gathered.others.items():
             group = groups[self.slots[k].group]
             if self._by_rows(k, grad, groups):
                 if not group.skips(self.backend):
                     raise CaptureError('check="raise" waits for the GPU: it cannot be captured')
                 launch.check_sort()
-                if not (grad.values if isinstance(grad, RowGrad) else grad).flags.c_contiguous:
+                values = grad.values if isinstance(grad, RowGrad) else grad
+                if not values.flags.c_contiguous:
                     raise CaptureError("rows of gradients with gaps are copied: write them without")
+                if isinstance(grad, RowGrad) and not grad.captured:
+                    raise CaptureError(
+                        "row numbers with gaps, or of other types than int32 and int64, are copied"
+                    )
             arrays = grad.arrays if isinstance(grad, RowGrad) else (grad,)
             found.append((k, [(a.data.ptr, a.shape, a.strides) for a in arrays]))
         return found
@@ -297,8 +314,11 @@ def places(slots: Sequence[Slot]) -> list[tuple[Place, np.ndarray]]:
     """The places of parameters and the positions of their slots, GPUs first.
 
     After all checks only a launch can fail, such as one of arrays with gaps, which CuPy compiles
-    then: nothing of the CPU's has been touched by that time.
+    then: nothing of the CPU's has been touched by that time. Without parameters there is one
+    place, a CPU's.
     """
+    if not slots:
+        return [(Place("cpu", (), ()), np.zeros(0, np.int64))]
     found: dict[tuple[bool, int], list[int]] = {}
     for k, slot in enumerate(slots):
         cpu = slot.backend == "cpu"

@@ -13,9 +13,20 @@ from gpuadapt.kernels.formats import PLAIN, Operand, uniform
 from gpuadapt.kernels.numbers import FIRST
 from gpuadapt.kernels.rule import rule
 
-from .arrays import KINDS, backend_of, bits_of, describe, kind_of, namespace, on_device, plain
-from .errors import GradientError
-from .launch import bind_rows, numbers
+from .addition import plain_backend, summed, total, widened
+from .arrays import (
+    KINDS,
+    backend_of,
+    bits_of,
+    describe,
+    kind_of,
+    namespace,
+    on_device,
+    plain,
+)
+from .errors import GradientError, RowIndexError
+from .launch import RowUpdate, bind_rows, numbers
+from .rownumbers import INDEX, as_given, counted, in_use, listed
 
 DUPLICATES = ("sum", "mean")
 """What rows that occur more than once are made into."""
@@ -33,9 +44,10 @@ class RowGrad:
 
     Parameters
     ----------
-    rows : array of int32 or int64, shape (n,)
-        Numbers of rows, from 0, in any order, as often as they occur.
-    values : array, shape (n, \\*row shape)
+    rows : array of any integer type, of any shape, or (of NumPy's values) a list of int
+        Numbers of rows, from 0, in any order, as often as they occur; ``(batch, k)`` for instance.
+        Types other than int32 and int64 are copied to int64 in each step.
+    values : array, shape (\\*rows.shape, \\*row shape)
         Their gradients, on the table's device; of any type that gradients have.
     duplicates : {"sum", "mean"}
         Rows that occur more than once are summed first, in order of occurrence, or averaged
@@ -48,6 +60,15 @@ class RowGrad:
     ------
     GradientError
         Not such arrays.
+
+    Notes
+    -----
+    ``a + b``, `sum`, and a list as the gradient of one parameter in `Optimizer.step` add gradients
+    of the same table. Of two `RowGrad` the rows of the second follow those of the first, so that
+    equal rows are summed in order of occurrence; one whose duplicates are averaged is averaged
+    first, and only rows in use are taken (of a ``count`` on a GPU, that waits for it). A `RowGrad`
+    and an array of the whole table give such an array. Of different element types the result has
+    float64 if one of them has, otherwise float32.
 
     Examples
     --------
@@ -65,16 +86,18 @@ class RowGrad:
     def __init__(
         self, rows: Any, values: Any, *, duplicates: str = "sum", count: Any = None
     ) -> None:
-        backend = _backend_of(rows)
-        if backend is None or rows.ndim != 1 or rows.dtype not in (np.int32, np.int64):
-            raise GradientError(
-                f"rows: got {describe(rows)}, expected a 1-D array of int32 or int64"
-            )
-        fits = _backend_of(values) == backend and kind_of(values) is not None
-        if not (fits and values.shape[:1] == rows.shape):
+        backend = plain_backend(rows)
+        if backend is None and plain_backend(values) == "cpu":
+            rows = listed(rows)
+            backend = plain_backend(rows)
+        if backend is None or rows.dtype.kind not in "iu":
+            raise GradientError(f"rows: got {describe(rows)}, expected an array of integers")
+        fits = plain_backend(values) == backend and kind_of(values) is not None
+        if not (fits and values.shape[: rows.ndim] == rows.shape):
+            shape = ", ".join([*map(str, rows.shape), "..."])
             raise GradientError(
                 f"values: got {describe(values)}, expected {', '.join(KINDS)} where rows are, "
-                f"of shape ({len(rows)}, ...)"
+                f"of shape ({shape})"
             )
         if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
             names = ", ".join(map(repr, DUPLICATES))
@@ -82,7 +105,7 @@ class RowGrad:
         self._rows = plain(rows)
         self._values = plain(values)
         self._duplicates = duplicates
-        self._count = None if count is None else _counted(count, self._rows, backend)
+        self._count = None if count is None else counted(count, self._rows, backend)
 
     @property
     def rows(self) -> Any:
@@ -95,6 +118,34 @@ class RowGrad:
         return self._values
 
     @property
+    def index(self) -> Any:
+        """Numbers of rows as kernels take them: int32 or int64, one dimension.
+
+        What int64 does not hold is negative, and so in no table.
+        """
+        rows = self._rows if self._rows.ndim == 1 else self._rows.reshape(-1)
+        return rows if rows.dtype in INDEX else rows.astype(np.int64)
+
+    @property
+    def captured(self) -> bool:
+        """Whether `index` is the memory of `rows` itself, as in a step that is captured."""
+        whole = self._rows.ndim == 1 or self._rows.flags.c_contiguous
+        return bool(whole and self._rows.dtype in INDEX)
+
+    @property
+    def flat(self) -> Any:
+        """Values of shape (n, \\*row shape)."""
+        if self._rows.ndim == 1:
+            return self._values
+        return self._values.reshape(self._rows.size, *self.row_shape)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        shape: tuple[int, ...] = self._values.shape[self._rows.ndim :]
+        return shape
+
+    @property
     def duplicates(self) -> str:
         """What is done about rows that occur more than once."""
         return self._duplicates
@@ -103,6 +154,11 @@ class RowGrad:
     def count(self) -> Any:
         """How many of the rows are in use, an int or an array on the GPU; None for all."""
         return self._count
+
+    @property
+    def used(self) -> int:
+        """The same as a number; waits for a GPU."""
+        return in_use(self._count, self._rows)
 
     @property
     def arrays(self) -> tuple[Any, ...]:
@@ -118,7 +174,7 @@ class RowGrad:
         ----------
         gradient : array, shape (rows, \\*row shape)
         """
-        backend = _backend_of(gradient)
+        backend = plain_backend(gradient)
         if backend is None or gradient.ndim == 0 or kind_of(gradient) is None:
             raise GradientError(
                 f"gradient: got {describe(gradient)}, expected an array of {', '.join(KINDS)} "
@@ -138,7 +194,8 @@ class RowGrad:
         gradient : csr_array or csr_matrix, shape (rows, columns)
         """
         if getattr(gradient, "format", None) != "csr":
-            raise GradientError(f"gradient: got {describe(gradient)}, expected a CSR matrix")
+            call = "; call its tocsr()" if hasattr(gradient, "tocsr") else ""
+            raise GradientError(f"gradient: got {describe(gradient)}, expected a CSR matrix{call}")
         pointers = gradient.indptr
         with on_device(pointers):
             xp = namespace(backend_of(pointers) or "cpu")
@@ -152,10 +209,10 @@ class RowGrad:
         """
         with on_device(self.values):
             xp = namespace(backend_of(self.rows) or "cpu")
-            used = None if self.count is None else int(self.count)
-            touched, places = xp.unique(self.rows[:used], return_inverse=True)
-            values = xp.empty((len(touched), *self.values.shape[1:]), _summed(self.values))
-            _overwrite(values, RowGrad(places, self.values[:used], duplicates=self.duplicates))
+            used = self.used
+            touched, places = xp.unique(self.index[:used], return_inverse=True)
+            values = xp.empty((len(touched), *self.row_shape), summed([self.values]))
+            _overwrite(values, RowGrad(places, self.flat[:used], duplicates=self.duplicates))
             return RowGrad(touched, values)
 
     def to_dense(self, shape: int | Sequence[int]) -> Any:
@@ -177,49 +234,82 @@ class RowGrad:
             shape = tuple(map(operator.index, np.atleast_1d(shape)))
         except (TypeError, ValueError):
             shape = ()
-        if not shape or min(shape) < 0 or shape[1:] != self.values.shape[1:]:
-            raise GradientError(f"shape: got {shape}, expected (rows, *{self.values.shape[1:]})")
+        if not shape or min(shape) < 0 or shape[1:] != self.row_shape:
+            raise GradientError(f"shape: got {shape}, expected (rows, *{self.row_shape})")
         with on_device(self.values):
-            table = namespace(backend_of(self.rows) or "cpu").zeros(shape, _summed(self.values))
+            table = namespace(backend_of(self.rows) or "cpu").zeros(shape, summed([self.values]))
             _overwrite(table, self)
             return table
 
+    __array_ufunc__ = None  # so that array + RowGrad is ours
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, RowGrad):
+            return joined([self, other])
+        if plain_backend(other) is None:
+            return NotImplemented
+        return total([self.to_dense(other.shape), other])
+
+    def __radd__(self, other: Any) -> Any:
+        # `sum` begins with 0.
+        return self if isinstance(other, int) and other == 0 else self.__add__(other)
+
     def __repr__(self) -> str:
         used = "" if self.count is None else f", {self.count} of them in use"
-        return f"RowGrad({len(self.rows):,} rows{used}, values {describe(self.values)})"
+        return f"RowGrad({self.rows.size:,} rows{used}, values {describe(self.values)})"
 
 
-def _counted(count: Any, rows: Any, backend: str) -> Any:
-    """How many rows are in use, where the backend wants it.
+def joined(gradients: Sequence[RowGrad]) -> RowGrad:
+    """The sum of gradients of one table: the rows of each behind those of the one before.
 
     Raises
     ------
     GradientError
+        They are of different tables, or on different devices.
     """
-    if backend == "cuda" and backend_of(count) == "cuda":
-        if count.size == 1 and count.dtype == np.int64:
-            return count.reshape(1)
-    else:
-        try:
-            number = operator.index(count.item() if getattr(count, "size", 0) == 1 else count)
-        except TypeError:
-            number = -1
-        if 0 <= number <= len(rows):
-            with on_device(rows):
-                return number if backend == "cpu" else namespace(backend).full(1, number, np.int64)
-    raise GradientError(
-        f"count: got {count!r}, expected 0 to {len(rows)}, or one int64 where rows are"
-    )
+    first, *others = (one.coalesced() if one.duplicates == "mean" else one for one in gradients)
+    for other in others:
+        if other.row_shape != first.row_shape or not _together(other, first):
+            raise GradientError(f"cannot add {other!r} to {first!r}: not of one table")
+    every = (first, *others)
+    with on_device(first.values):
+        xp = namespace(backend_of(first.rows) or "cpu")
+        used = [one.used for one in every]
+        kinds = {kind_of(one.values) for one in every}
+        values = [one.flat[:n] for one, n in zip(every, used, strict=True)]
+        if len(kinds) > 1:
+            values = [widened(one, summed(values)) for one in values]
+        rows = [one.index[:n] for one, n in zip(every, used, strict=True)]
+        if len({one.dtype for one in rows}) > 1:
+            rows = [one.astype(np.int64) for one in rows]
+        return RowGrad(xp.concatenate(rows), xp.concatenate(values))
 
 
-def _backend_of(array: Any) -> str | None:
-    """As `backend_of`, without masked arrays: what is masked would be taken for numbers."""
-    return None if isinstance(array, np.ma.MaskedArray) else backend_of(array)
+def _together(a: RowGrad, b: RowGrad) -> bool:
+    where = backend_of(a.values)
+    on = where == backend_of(b.values)
+    return on and (where == "cpu" or a.values.device == b.values.device)
 
 
-def _summed(values: Any) -> np.dtype:
-    """The type of sums of values."""
-    return np.dtype("float64" if kind_of(values) == "float64" else "float32")
+def prepared(update: RowUpdate, gradient: RowGrad, skip: bool, most: float) -> Any:
+    """What `RowUpdate.prepare` makes of a gradient.
+
+    Raises
+    ------
+    RowIndexError
+        With the row number and its place as they were given.
+    """
+    try:
+        return update.prepare(
+            gradient.index,
+            bits_of(gradient.flat),
+            gradient.duplicates,
+            gradient.count,
+            skip,
+            most,
+        )
+    except RowIndexError as error:
+        raise as_given(error, gradient.rows) from None
 
 
 @rule
@@ -234,6 +324,4 @@ def _overwrite(table: Any, gradient: RowGrad) -> None:
     kind = kind_of(gradient.values) or ""
     formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[kind])
     update = bind_rows(overwrite, backend, formats, Operand([table]))
-    given = gradient.rows, bits_of(gradient.values), gradient.duplicates
-    plan = update.prepare(*given, gradient.count, False, math.inf)
-    update(plan, FIRST, numbers(backend, ()))
+    update(prepared(update, gradient, False, math.inf), FIRST, numbers(backend, ()))

@@ -15,7 +15,6 @@ from gpuadapt.kernels.rule import Rule
 from . import storage
 from .arrays import (
     Memory,
-    bits_of,
     contiguous,
     copied,
     kind_of,
@@ -27,7 +26,8 @@ from .arrays import (
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
 from .launch import RowUpdate, Update, bind, bind_rows, clock, update_once
-from .rowgrad import RowGrad
+from .rowgrad import RowGrad, prepared
+from .rownumbers import INDEX, as_given
 
 
 class Slot:
@@ -194,11 +194,15 @@ class Slot:
         """
         shape = rows.shape + self.shape[1:]
         with on_device(self.array):
-            if self.clock is not None and self._rows is not None:
-                update: Any = self._rows[2]
-                found = update.read(rows.reshape(-1), skip)
-                return found.view(self.array.dtype).reshape(shape)
-            return storage.taken(self.array, rows.reshape(-1), skip).reshape(shape)
+            numbers = rows.reshape(-1)
+            numbers = numbers if rows.dtype in INDEX else numbers.astype(np.int64)
+            try:
+                if self.clock is not None and self._rows is not None:
+                    update: Any = self._rows[2]
+                    return update.read(numbers, skip).view(self.array.dtype).reshape(shape)
+                return storage.taken(self.array, numbers, skip).reshape(shape)
+            except RowIndexError as error:
+                raise as_given(error, rows) from None
 
     def restart(self) -> None:
         """Forget missed steps: the arrays have been written anew."""
@@ -268,9 +272,6 @@ def prepare_rows(
     rows = slot.rows_of(grad)
     update = slot.bound_rows(rule, kind_of(rows.values) or "")
     try:
-        plan = update.prepare(
-            rows.rows, bits_of(rows.values), rows.duplicates, rows.count, skips, most
-        )
+        return update, prepared(update, rows, skips, most)
     except RowIndexError as error:
         raise RowIndexError(f"gradient of {slot.name!r}: {error}") from None
-    return update, plan

@@ -50,9 +50,8 @@ def watch(
     """
     rows = None
     if isinstance(grad, RowGrad):
-        count = None if grad.count is None else int(grad.count)
         merged = RowGrad(
-            to_host(grad.rows), decoded(grad.values), duplicates=grad.duplicates, count=count
+            to_host(grad.index), decoded(grad.flat), duplicates=grad.duplicates, count=grad.used
         ).coalesced()
         inside = (merged.rows >= 0) & (merged.rows < len(slot.array))
         rows, grad = merged.rows[inside], merged.values[inside]

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend_of, describe, kind_of, namespace
+from .arrays import backend_of, describe, kind_of, namespace, plain
 from .errors import GradientError, ParameterError
 from .quantized import Quantized
 from .rowgrad import RowGrad
+from .rownumbers import advice, listed
 from .slot import Slot
 
 
@@ -62,6 +63,7 @@ def check_gradient(slot: Slot, grad: Any) -> None:
         return
     raise GradientError(
         f"gradient of {slot.name!r}: got {describe(grad)}, expected {describe(slot.array)}"
+        f"{advice(grad)}"
     )
 
 
@@ -69,7 +71,7 @@ def _check_rows(slot: Slot, grad: RowGrad) -> None:
     fits = (
         backend_of(grad.values) == slot.backend
         and slot.shape != ()
-        and grad.values.shape[1:] == slot.shape[1:]
+        and grad.row_shape == slot.shape[1:]
         and (slot.backend == "cpu" or grad.rows.device == grad.values.device == slot.array.device)
     )
     if not fits:
@@ -78,16 +80,23 @@ def _check_rows(slot: Slot, grad: RowGrad) -> None:
         )
 
 
-def check_numbers(slot: Slot, rows: Any) -> None:
-    """Raise `GradientError` or `ParameterError` unless these may be numbers of a table's rows."""
+def row_numbers(slot: Slot, rows: Any) -> Any:
+    """Numbers of a table's rows, as an array.
+
+    Raises
+    ------
+    GradientError, ParameterError
+        They cannot be such; the parameter has no rows.
+    """
     if slot.shape == ():
         raise ParameterError(f"parameter {slot.name!r} has no rows: its shape is ()")
-    on_device = backend_of(rows) == slot.backend
-    if not on_device or rows.dtype not in (np.int32, np.int64):
+    rows = plain(listed(rows) if slot.backend == "cpu" else rows)
+    if backend_of(rows) != slot.backend or rows.dtype.kind not in "iu":
         raise GradientError(
-            f"rows of {slot.name!r}: got {describe(rows)}, expected an array of int32 or int64 on "
-            "the table's device"
+            f"rows of {slot.name!r}: got {describe(rows)}, expected an array of integers on the "
+            "table's device"
         )
+    return rows
 
 
 def _is_kind(slot: Slot, grad: Any) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import plain
 from .building import shown
 from .errors import HyperparameterError, ParameterError, RuleError
 from .group import Group
@@ -16,7 +15,7 @@ from .request import Last
 from .slot import Slot
 from .stats import Stats
 from .steps import Steps
-from .structure import check_numbers
+from .structure import row_numbers
 
 
 class View:
@@ -73,7 +72,7 @@ class View:
         ----------
         name : str
             The parameter's name.
-        rows : array of int32 or int64, of any shape
+        rows : array of any integer type and shape, or (of a NumPy table) a list of int
             Numbers of rows, on the table's device, as often as they are wanted.
 
         Returns
@@ -89,8 +88,7 @@ class View:
         RowIndexError
         """
         slot = self._slot(name)
-        check_numbers(slot, rows)
-        return slot.read(plain(rows), self._groups[slot.group].skips(slot.backend))
+        return slot.read(row_numbers(slot, rows), self._groups[slot.group].skips(slot.backend))
 
     def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
         """Bring rows up to date that have missed steps (``sparse="exact"``), states too.

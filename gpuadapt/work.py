@@ -23,6 +23,8 @@ class Gathered(NamedTuple):
     """Whether all have an address."""
     elements: tuple[str, ...]
     """The element types of the gradients that tables work on; those of before for others."""
+    sums: dict[int, Any]
+    """Of several gradients of one parameter the sums, which live as long as the step."""
 
 
 class Table(NamedTuple):

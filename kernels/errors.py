@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Error(Exception):
     """Base of every exception that gpuadapt raises on purpose."""
@@ -18,10 +20,17 @@ class BackendError(Error, RuntimeError):
 class RowIndexError(Error, IndexError):
     """A row number that is not in its table."""
 
+    position: Any = None
+    """Where among the numbers that were given, if there is one."""
+    count: int = 0
+    """Rows of the table."""
+
     @classmethod
-    def of(cls, row: int, position: int, count: int) -> RowIndexError:
+    def of(cls, row: int, position: Any, count: int) -> RowIndexError:
         """The error that names a row of a batch."""
-        return cls(f"row {row} at position {position} is not in a table of {count:,} rows")
+        made = cls(f"row {row} at position {position} is not in a table of {count:,} rows")
+        made.position, made.count = position, count
+        return made
 
 
 def check_key(n: int, count: int) -> None:

@@ -92,6 +92,15 @@ class ndarray:
     def __or__(self, other):
         return self._with(np.logical_or, other)
 
+    def __add__(self, other):
+        return self._with(np.add, other) if isinstance(other, ndarray) else NotImplemented
+
+    def __lshift__(self, other):
+        return self._with(np.left_shift, other)
+
+    def astype(self, dtype):
+        return made(self.host.astype(dtype))
+
     def any(self):
         return made(np.asarray(self.host.any()))
 
@@ -239,6 +248,15 @@ def empty(*arguments):
 
 def where(condition, a, b):
     return made(np.where(*(getattr(one, "host", one) for one in (condition, a, b))))
+
+
+def concatenate(arrays):
+    return made(np.concatenate([array.host for array in arrays]))
+
+
+def unique(array, return_inverse):
+    assert return_inverse
+    return tuple(map(made, np.unique(array.host, return_inverse=True)))
 
 
 def broadcast_to(array, shape):

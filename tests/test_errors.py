@@ -40,8 +40,6 @@ def overlapping():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ([], "without any array"),
-        ({}, "without any array"),
         ([1.0], "parameter '0': got float, expected a NumPy or CuPy array"),
         ([[1.0]], "parameter '0': got list"),
         ({"w": None}, "parameter 'w': got NoneType"),

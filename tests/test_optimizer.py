@@ -1,5 +1,8 @@
 """The surface: structures, groups, schedules, what a step does and what it allocates."""
 
+import copy
+import pickle
+
 import hostcupy
 import numpy as np
 import pytest
@@ -289,3 +292,30 @@ def test_states_begin_as_they_are_told(backend, dtype):
             values = backend.numpy(array)
             assert values.shape == ((3,) if rowwise and letter == "v" else (3, 4))
             assert (values == first[letter]).all() and values.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("params", "grads"),
+    [({}, {}), ([], []), ((), ()), ([{"params": []}], [[]]), ([{"params": {}, "lr": 1}], [{}])],
+    ids=repr,
+)
+def test_no_parameters_at_all(params, grads):
+    """A step of nothing is a step: schedules go on, and a snapshot has its number."""
+    asked = []
+    optimizer = ga.Adam(params, eps=lambda step: asked.append(step) or 1e-8)
+    optimizer.step(grads)
+    optimizer.step({})
+    optimizer.step(grads, max_norm=1.0, grad_scale=ga.LossScale(2.0))
+    assert optimizer.step_count == 3 and sorted(set(asked)) == [0, 1, 2]
+    assert optimizer.last == (0.0, 1.0, False)
+    assert "0 parameters; step 3" in repr(optimizer)
+    again = ga.Adam(params)
+    again.load_state_dict(optimizer.state_dict())
+    for other in (again, copy.deepcopy(again), pickle.loads(pickle.dumps(again))):
+        other.step(grads)
+        assert other.step_count == 4 and not other.state and other.skipped_rows == 0
+    again.flush()
+    with pytest.raises(ga.CaptureError, match="not all on one CUDA device"):
+        again.capturable = True
+    with pytest.raises(ga.GradientError, match="unknown 'w'"):
+        again.step({"w": np.ones(3)})

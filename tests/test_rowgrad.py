@@ -80,11 +80,14 @@ ROWS = np.zeros(2, np.int64)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ga.RowGrad([0, 1], GOOD), "rows: got list, expected a 1-D array of int32 or"),
-        (lambda: ga.RowGrad(ROWS.astype(np.uint64), GOOD), "rows: got NumPy uint64"),
-        (lambda: ga.RowGrad(ROWS.astype(">i8"), GOOD), "rows: got NumPy >i8"),
+        (lambda: ga.RowGrad([0.0, 1.0], GOOD), "rows: got NumPy float64.*, expected an array of i"),
+        (lambda: ga.RowGrad([[0], [0, 1]], GOOD), "rows: got list"),
+        (lambda: ga.RowGrad([2**70, 1], GOOD), "rows: got NumPy object"),
+        (lambda: ga.RowGrad(True, GOOD), "rows: got bool"),
+        (lambda: ga.RowGrad([True, False], GOOD), "rows: got NumPy bool"),
         (lambda: ga.RowGrad(ROWS.astype(float), GOOD), "rows: got NumPy float64"),
-        (lambda: ga.RowGrad(ROWS[:, None], GOOD), r"rows: got .* of shape \(2, 1\)"),
+        (lambda: ga.RowGrad(ROWS[:, None], GOOD), r"\(2, 3\), expected .* shape \(2, 1, ...\)"),
+        (lambda: ga.RowGrad(0, np.float32(1)), "rows: got int, expected an array of integers"),
         (lambda: ga.RowGrad(np.ma.masked_less(ROWS, 1), GOOD), "rows: got numpy.ma"),
         (lambda: ga.RowGrad(ROWS, GOOD.tolist()), "values: got list"),
         (lambda: ga.RowGrad(ROWS, GOOD.astype(np.uint16)), "values: got NumPy uint16"),
@@ -166,6 +169,84 @@ def test_a_row_that_is_not_there_changes_nothing(wrong, n, index, backend):
             assert np.array_equal(kept, backend.numpy(state["state"][name][letter]))
     assert optimizer.step_count == 1 and optimizer.skipped_rows == 0
     optimizer.step({"a": good, "b": good})
+
+
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)] + [">i2", ">u8"]
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (3, 1, 2)])
+def test_row_numbers_of_any_integers_and_shape(shape, backend):
+    """In steps, in a norm, in `stats`, `read`, `coalesced` and `to_dense`."""
+    rows, values = rows_and_values()
+    whole = ga.RowGrad(backend.array(rows), backend.array(values))
+    expected = train(ADAM, backend, np.ones((12, 3), np.float32), [(rows, values)])
+    table = backend.array(expected[0])
+    optimizer = ga.SGD({"table": table})
+    for integer in INTEGERS:
+        if integer.startswith(">") and backend.name != "cpu":
+            continue
+        given = backend.array(rows.astype(integer).reshape(shape))
+        gradient = ga.RowGrad(given, backend.array(values.reshape(*shape, 3)))
+        assert gradient.rows is given and repr(gradient).startswith("RowGrad(6 rows, ")
+        ours = backend.array(np.ones((12, 3), np.float32))
+        optimizer = ADAM.optimizer({"table": ours})
+        optimizer.step({"table": gradient}, stats=["table"])
+        got = [backend.numpy(a) for a in (ours, *optimizer.state["table"].values())]
+        assert all(map(np.array_equal, got, expected)), integer
+        read = backend.numpy(optimizer.read("table", given))
+        assert np.array_equal(read, expected[0][rows].reshape(*shape, 3)), integer
+        merged = gradient.coalesced()
+        assert merged.rows.dtype == np.int64 or integer == "int32"
+        assert np.array_equal(backend.numpy(merged.values), backend.numpy(whole.coalesced().values))
+        dense = backend.numpy(gradient.to_dense((12, 3)))
+        assert np.array_equal(dense, backend.numpy(whole.to_dense((12, 3)))), integer
+
+
+def test_row_numbers_in_place_are_seen(backend):
+    """Numbers that are written anew are those of the next step, whatever their type."""
+    for integer in (np.int16, np.int64):
+        rows = backend.array(np.zeros((2, 1), integer))
+        gradient = ga.RowGrad(rows, backend.array(np.ones((2, 1, 3), np.float32)))
+        rows[...] = backend.array(np.full((2, 1), 3, integer))
+        assert backend.numpy(gradient.to_dense((4, 3)))[:, 0].tolist() == [0, 0, 0, 2]
+
+
+def test_lists_of_row_numbers():
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for rows in ([3, 1], (3, 1), range(3, -1, -2)):
+        assert ga.RowGrad(rows, values).to_dense((4, 3))[[3, 1]].tolist() == values.tolist()
+    assert ga.RowGrad([[3], [1]], values[:, None]).to_dense((4, 3))[1].tolist() == [3, 4, 5]
+    for one in (2, np.uint8(2), np.array(2)):
+        assert ga.RowGrad(one, values[0]).to_dense((4, 3))[2].tolist() == [0, 1, 2]
+    assert not ga.RowGrad([], values[:0]).to_dense((4, 3)).any()
+    table = np.arange(8.0).reshape(4, 2)
+    assert ga.SGD({"t": table}).read("t", [[3, 0]]).tolist() == [[[6, 7], [0, 1]]]
+    assert ga.SGD({"t": table}).read("t", 1).tolist() == [2, 3]
+    said = "rows of 't': got list, expected an array of integers"
+    with installed("host") as host, pytest.raises(ga.GradientError, match=said):
+        ga.SGD({"t": host.array(table)}).read("t", [1])
+
+
+@pytest.mark.parametrize("sparse", ["lazy", "exact"])
+def test_numbers_beyond_int64_are_out_of_range(sparse, backend):
+    """The message has the number and the place that were given; nothing wraps around."""
+    rows = np.array([[1, 2], [2**64 - 1, 2**63 + 5]], np.uint64)
+    gradient = ga.RowGrad(backend.array(rows), backend.array(np.ones((2, 2, 3), np.float32)))
+    said = rf"row {2**64 - 1} at position \(1, 0\) is not in a table of 10 rows"
+    table = backend.array(np.ones((10, 3), np.float32))
+    optimizer = ADAM.optimizer({"t": table}, check="raise", sparse=sparse)
+    for refused in (
+        lambda: optimizer.step({"t": gradient}),
+        lambda: optimizer.read("t", gradient.rows),
+        lambda: gradient.to_dense((10, 3)),
+    ):
+        with pytest.raises(ga.RowIndexError, match=said):
+            refused()
+    assert (backend.numpy(table) == 1).all() and optimizer.step_count == 0
+    optimizer = ADAM.optimizer({"t": table}, check="skip", sparse=sparse)
+    optimizer.step({"t": gradient})
+    changed = (backend.numpy(table) != 1).any(axis=1)
+    assert optimizer.skipped_rows == 2 and np.flatnonzero(changed).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("n", [6, 40_000])

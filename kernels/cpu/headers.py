@@ -122,7 +122,7 @@ class Headers:
                 for of in self._arrays
             ],
             np.int64,
-        ).T.copy()
+        ).reshape(-1, 3).T.copy()  # fmt: skip
         self._begins, self._ends = np.array(places, np.int64).reshape(-1, 2).T.copy()
 
     def addresses(self, given: Sequence[Any]) -> tuple[np.ndarray, int]:
