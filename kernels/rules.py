@@ -114,41 +114,40 @@ def rmsprop_velocity(p, g, G, b, h):
 
 
 @rule(root=inside)
-def centered(p, g, G, M, h):
-    """M <- rho M + (1 - rho) g ;  G <- rho G + (1 - rho) g^2 ;
-    p <- p - lr g / root(G - M^2)
+def centered(p, g, V, M, h):
+    """V <- rho V + rho (1 - rho) (g - M)^2 ;  M <- rho M + (1 - rho) g ;
+    p <- p - lr g / root(V)
 
-    Graves, Generating Sequences with Recurrent Neural Networks, 2013, eq. 38-41. The
-    variance is not taken for less than the zero that rounding can lead below.
+    Graves, Generating Sequences with Recurrent Neural Networks, 2013, eq. 38-41, where V is
+    G - M^2 with G <- rho G + (1 - rho) g^2. That difference has no correct digit left where
+    gradients vary by less than the square root of the rounding error of their mean; V is the
+    same number, computed without it.
     """
+    V = h.rho * V + h.rho * (1 - h.rho) * sq(g - M)
     M = h.rho * M + (1 - h.rho) * g
-    G = h.rho * G + (1 - h.rho) * sq(g)
-    rate = h.lr / root(maximum(G - sq(M), 0), h)
-    return p - rate * g, G, M
+    rate = h.lr / root(V, h)
+    return p - rate * g, V, M
 
 
 @rule(root=inside)
-def centered_momentum(p, g, G, M, b, h):
-    """As centered, with b <- momentum b + g / root(G - M^2) ;  p <- p - lr b"""
+def centered_momentum(p, g, V, M, b, h):
+    """As centered, with b <- momentum b + g / root(V) ;  p <- p - lr b"""
+    V = h.rho * V + h.rho * (1 - h.rho) * sq(g - M)
     M = h.rho * M + (1 - h.rho) * g
-    G = h.rho * G + (1 - h.rho) * sq(g)
-    r = root(maximum(G - sq(M), 0), h)
+    r = root(V, h)
     rate = h.lr / r
     b = h.momentum * b + g / r
-    return p - h.lr * b, G, M, b
+    return p - h.lr * b, V, M, b
 
 
 @rule(root=inside)
-def centered_velocity(p, g, G, M, b, h):
-    """As centered, with b <- momentum b + lr g / root(G - M^2) ;  p <- p - b
-
-    Graves 2013, eq. 38-41.
-    """
+def centered_velocity(p, g, V, M, b, h):
+    """As centered, with b <- momentum b + lr g / root(V) ;  p <- p - b"""
+    V = h.rho * V + h.rho * (1 - h.rho) * sq(g - M)
     M = h.rho * M + (1 - h.rho) * g
-    G = h.rho * G + (1 - h.rho) * sq(g)
-    rate = h.lr / root(maximum(G - sq(M), 0), h)
+    rate = h.lr / root(V, h)
     b = h.momentum * b + rate * g
-    return p - b, G, M, b
+    return p - b, V, M, b
 
 
 @rule

@@ -104,8 +104,11 @@ def reproduce(case, backend, dtype, make=make):
         w = backend.array(np.array(tensor["init"], dtype))
         optimizer = make(case, w)
         snapshot = optimizer.state_dict()
-        for letter, value in tensor.get("state_init", {}).items():
-            snapshot["state"]["0"][letters[letter]] = backend.array(np.array(value, dtype))
+        given = tensor.get("state_init", {})
+        start = {letters[name]: np.array(value, dtype) for name, value in given.items()}
+        if "V" in snapshot["state"]["0"] and "G" in start:  # we keep the variance, they the mean of squares
+            start["V"] = start.pop("G") - start.get("M", 0) ** 2
+        snapshot["state"]["0"] |= {name: backend.array(value) for name, value in start.items()}
         optimizer.load_state_dict(snapshot)
         expected = {entry["step"]: entry for entry in tensor["expected"]}
         steps = gradients(tensor["grads"], w, backend, dtype)
@@ -123,7 +126,11 @@ def reproduce(case, backend, dtype, make=make):
                     case "objective_sum_squares":
                         got = {key: (now**2).sum()}
                     case "state":
-                        got = {k: backend.numpy(optimizer.state["0"][letters[k]]) for k in value}
+                        state = optimizer.state["0"].items()
+                        state = {name: backend.numpy(kept) for name, kept in state}
+                        if "V" in state:
+                            state["G"] = state["V"] + state["M"] ** 2
+                        got = {k: state[letters[k]] for k in value}
                 wanted = value if key == "state" else {key: value}
                 for k, array in got.items():
                     name = f"{case['id']} {k}, step {step}"

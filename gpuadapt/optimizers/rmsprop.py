@@ -18,8 +18,14 @@ class RMSprop(Optimizer):
         G &\leftarrow \rho G + (1 - \rho) g^2 \\
         p &\leftarrow p - \frac{lr}{\sqrt{G + \epsilon}} g
 
-    With ``centered`` there is also :math:`M \leftarrow \rho M + (1 - \rho) g`, and the variance
-    :math:`G - M^2` in the place of :math:`G`. With momentum, :math:`b` moves the parameter:
+    With ``centered`` the variance is in the place of :math:`G`. It is :math:`G - M^2`, which would
+    lose its digits where gradients vary little beside their mean; computed without that:
+
+    .. math::
+        V \leftarrow \rho V + \rho (1 - \rho) (g - M)^2, \quad
+        M \leftarrow \rho M + (1 - \rho) g
+
+    With momentum, :math:`b` moves the parameter:
 
     .. math::
         b &\leftarrow \mu b + g / \sqrt{G + \epsilon}, \quad p \leftarrow p - lr \cdot b
@@ -47,11 +53,11 @@ class RMSprop(Optimizer):
     centered : bool
         Divide by the deviation from the mean.
     initial_square : float, >= 0
-        Every element of :math:`G` before the first step (TensorFlow 1 has 1).
+        Every element of :math:`G`, or :math:`V`, before the first step (TensorFlow 1 has 1).
 
     Notes
     -----
-    State: ``G``; ``M`` if centered; ``b`` if there is momentum. Tieleman & Hinton, Neural
+    State: ``G``, or ``V`` and ``M`` if centered; ``b`` if there is momentum. Tieleman & Hinton, Neural
     Networks for Machine Learning, lecture 6.5, 2012; Graves, Generating Sequences with
     Recurrent Neural Networks, 2013, eq. 38-41 (centered).
 
@@ -88,7 +94,8 @@ class RMSprop(Optimizer):
         roots = {name: ROOTS[name] for name in ("inside", "outside")}
         rule = rule.variant(root=choose("eps_mode", eps_mode, roots))
         hyperparameters = {"lr": lr, "rho": rho, "eps": eps, "momentum": momentum}
-        initial = started(more, G=number("initial_square", initial_square))
+        square = number("initial_square", initial_square)
+        initial = started(more, **{rule.states[0]: square})
         super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
 
 
