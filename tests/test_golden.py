@@ -106,7 +106,8 @@ def reproduce(case, backend, dtype, make=make):
         snapshot = optimizer.state_dict()
         given = tensor.get("state_init", {})
         start = {letters[name]: np.array(value, dtype) for name, value in given.items()}
-        if "V" in snapshot["state"]["0"] and "G" in start:  # we keep the variance, they the mean of squares
+        if "V" in snapshot["state"]["0"] and "G" in start:
+            # We keep the variance, they the mean of squares.
             start["V"] = start.pop("G") - start.get("M", 0) ** 2
         snapshot["state"]["0"] |= {name: backend.array(value) for name, value in start.items()}
         optimizer.load_state_dict(snapshot)

@@ -96,7 +96,7 @@ def test_a_variance_keeps_its_digits(deviation, dtype):
     gradients = gradients.astype(dtype).astype(np.float64)
     weights = (1 - rho) * rho ** np.arange(399, -1, -1)
     mean = weights @ gradients
-    variance = weights @ (gradients - mean) ** 2 + (1 - weights.sum()) * mean**2
+    variance = weights @ (gradients - mean) ** 2 + rho**400 * mean**2  # M begins at 0
     w = np.zeros(500, dtype)
     optimizer = ga.RMSprop(w, centered=True, rho=rho)
     for gradient in gradients.astype(dtype):

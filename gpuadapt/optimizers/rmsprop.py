@@ -57,9 +57,9 @@ class RMSprop(Optimizer):
 
     Notes
     -----
-    State: ``G``, or ``V`` and ``M`` if centered; ``b`` if there is momentum. Tieleman & Hinton, Neural
-    Networks for Machine Learning, lecture 6.5, 2012; Graves, Generating Sequences with
-    Recurrent Neural Networks, 2013, eq. 38-41 (centered).
+    State: ``G``, or ``V`` and ``M`` if centered (other frameworks keep ``V + M**2``); ``b`` if
+    there is momentum. Tieleman & Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012;
+    Graves, Generating Sequences with Recurrent Neural Networks, 2013, eq. 38-41 (centered).
 
     Examples
     --------
