@@ -482,7 +482,8 @@ def test_what_a_zero_gradient_leaves_of_rules():
     rules = {one.name: one.rule for one in CASES}
     are = {name for name, rule in rules.items() if followed(rule)}
     replayed = {
-        "nesterov", "adagrad+l2+max", "rmsprop-outside", "rmsprop-momentum", "centered-velocity",
+        "nesterov", "adagrad+l2+max", "rmsprop-outside", "rmsprop-momentum", "centered",
+        "centered-momentum", "centered-velocity",
         "adadelta+l2", "adam+l2+max", "adam-biased", "amsgrad", "amsgrad-uncorrected",
         "amsgrad-corrected", "adamax", "adamax-max", "adamax-biased", "nadam", "radam", "ftrl",
         "ftrl+after",
