@@ -40,11 +40,26 @@ def test_the_reference_imports_nothing_of_the_package():
     assert list(imports(ROOT / "tests" / "reference.py")) == ["numpy"]
 
 
+LONG = {
+    ("kernels/cpu/run_source.py", "_blocks"),
+    ("kernels/cuda/run_source.py", "block"),
+    ("kernels/cuda/row_source.py", "source"),
+    ("kernels/cuda/missed_source.py", "following"),
+    ("benchmarks/exact.py", "run"),
+}
+"""Functions that are longer, most of them because they fill in a kernel's text."""
+
+
 @pytest.mark.parametrize("folder", ["gpuadapt", "kernels", "benchmarks", "docs"])
-def test_files_are_short(folder):
+def test_functions_are_short(folder):
+    """At most 60 lines after the docstring."""
     for file in (ROOT / folder).rglob("*.py"):
-        lines = len(file.read_text(encoding="utf-8").splitlines())
-        assert lines <= 330, f"{file}: {lines} lines"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                known = (str(file.relative_to(ROOT)), node.name) in LONG
+                assert lines <= 60 or known, f"{file}: {node.name} has {lines} lines"
 
 
 def test_only_launch_dispatches():
