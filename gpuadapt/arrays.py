@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import pages
 from .errors import BackendError, ParameterError
 
 KINDS = ("float64", "float32", "float16", "bfloat16")
@@ -94,6 +96,9 @@ def owner(array: Any) -> int | None:
 
     Arrays with different owners share no memory, unless one of them has none.
     """
+    own = pages.pages_of(array)
+    if own is not None:
+        return id(own)
     if not isinstance(array, np.ndarray):
         return id(array.data.mem)
     base = array.base
@@ -199,7 +204,7 @@ class Memory:
     def take(self, count: int) -> np.ndarray:
         """So many bytes."""
         if count > self.SMALL:
-            return np.zeros(count, np.uint8)
+            return pages.zeros(count)
         if count > self._rest.size:
             self._rest = np.zeros(self.CHUNK, np.uint8)
         taken, self._rest = self._rest[:count], self._rest[count:]
@@ -222,17 +227,25 @@ def zeros_like(
     if backend == "cpu" and array.flags.c_contiguous and array.flags.aligned:
         nbytes = array.size * dtype.itemsize
         within = LINE if nbytes <= Memory.SMALL else PAGE
-        raw = (memory or Memory()).take(nbytes + within)
+        raw = memory.take(nbytes + within) if memory else np.zeros(nbytes + within, np.uint8)
         start = (array.ctypes.data + number * STAGGER - raw.ctypes.data) % within
         return raw[start : start + nbytes].view(dtype).reshape(array.shape)
     if order == "C":
         return new_zeros(array.shape, dtype, array)
+    if backend == "cpu" and memory:
+        # As NumPy's zeros_like: no gaps, the axes in the array's order.
+        axes = np.argsort([-abs(stride) for stride in array.strides], kind="stable")
+        shape = tuple(array.shape[axis] for axis in axes)
+        return new_zeros(shape, dtype, array).transpose(np.argsort(axes))
     with on_device(array):
         return namespace(backend).zeros_like(array, dtype=dtype)
 
 
 def new_zeros(shape: Any, dtype: np.dtype, array: Any) -> Any:
     """Zeros of a shape, on the device of an array."""
+    if backend_of(array) == "cpu":
+        count = math.prod(shape) * dtype.itemsize
+        return pages.zeros(count).view(dtype).reshape(shape)
     with on_device(array):
         return namespace(backend_of(array) or "cpu").zeros(shape, dtype)
 

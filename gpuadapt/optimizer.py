@@ -103,6 +103,10 @@ class Optimizer(View):
 
     Notes
     -----
+    Memory of states larger than 4 MB is taken as rows are first updated: 4 kB or a little more for
+    each on Linux. Dense gradients, ``initial`` values, a snapshot that is loaded and the scales of
+    8 bits (one float32 for each row and 256 elements) take all of it.
+
     Coefficients that depend on the step are computed in float64 on the host. Bias
     correction counts the updates of each parameter: one that had no gradient in a step
     is, bits and count, as if that step had not been.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 LARGE = 2**22
 """Bytes from which NumPy asks for huge pages."""
 
-SMALL_PAGE = mmap.PAGESIZE
+SMALL_PAGE, HUGE_PAGE = mmap.PAGESIZE, 2**21
 
 MOST = 0.75
 """The share of small pages in use from which on they are made huge."""
@@ -79,6 +78,11 @@ def _own(arrays: Iterable[Any]) -> Iterator[Pages]:
             yield pages
 
 
+def has_pages(arrays: Iterable[Any]) -> bool:
+    """Whether some have memory of `zeros` whose use is not known yet."""
+    return next(_own(arrays), None) is not None
+
+
 def touch_all(*arrays: Any) -> None:
     """Ask for huge pages: these arrays will be used as a whole."""
     for pages in _own(arrays):
@@ -87,11 +91,11 @@ def touch_all(*arrays: Any) -> None:
             _advise(pages, COLLAPSE)
 
 
-def _advise(pages: Pages, advice: int, start: int = 0, length: int | None = None) -> bool:
+def _advise(pages: Pages, advice: int, start: int = 0, stop: int | None = None) -> bool:
     """Give advice; False if the system does not take it."""
     try:
         if advice != COLLAPSE or _wanted():
-            pages.madvise(advice, start, len(pages) - start if length is None else length)
+            pages.madvise(advice, start, (len(pages) if stop is None else stop) - start)
     except (OSError, ValueError):
         return False
     return True
@@ -107,10 +111,14 @@ def _wanted() -> bool:
         return False
 
 
+def _address(pages: Pages) -> int:
+    return int(np.frombuffer(pages, np.uint8).ctypes.data)
+
+
 def share(pages: Pages) -> float:
     """The share of small pages that are in use, from a sample; 0 if the system does not say."""
     count = len(pages) // SMALL_PAGE
-    first = np.frombuffer(pages, np.uint8).ctypes.data // SMALL_PAGE
+    first = _address(pages) // SMALL_PAGE
     length = min(SAMPLE, -(-count // SAMPLES))
     starts = np.linspace(0, count - length, SAMPLES).astype(np.int64)
     try:
@@ -175,10 +183,9 @@ class Residence:
         start, self._at = self._at, self._at + PIECE
         self.settled = True
         for pages in every:
-            left = len(pages) - start
-            if left > 0:
-                _advise(pages, COLLAPSE, start, min(PIECE, left))
-            if left > PIECE:
-                self.settled = False
-            else:
-                pages.huge = True
+            # Pieces end where huge pages do.
+            before = _address(pages) % HUGE_PAGE
+            stop = start + PIECE - before
+            _advise(pages, COLLAPSE, max(start - before, 0), min(stop, len(pages)))
+            pages.huge = stop >= len(pages)
+            self.settled = self.settled and pages.huge

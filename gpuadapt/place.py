@@ -26,6 +26,7 @@ from .arrays import (
 )
 from .errors import CaptureError
 from .group import Group, coefficients
+from .pages import has_pages
 from .rowgrad import RowGrad
 from .slot import Slot, prepare_rows
 from .structure import check_apart, check_gradient
@@ -48,6 +49,8 @@ class Place:
         self._owners = {owner(array) for array in arrays}
         self._places = merged(arrays)
         self._orders = [_order(slot) for slot in slots]
+        self._paged = [k for k, slot in enumerate(slots) if has_pages(slot.kept_arrays.values())]
+        """Those with large states whose pages depend on what is touched."""
         self._exact = [k for k, slot in enumerate(slots) if slot.exact]
         elements = tuple(slot.element for slot in slots)
         nothing = Layout((), (), FIRST, (), ())
@@ -257,7 +260,15 @@ class Place:
                 else:
                     update = slot.bound(group.rule, kind_of(grad) or "")
                     works.append(Work(update, bits_of(grad), first))
+            self._paged = [k for k in self._paged if self._touch(k, gathered)]
         return works
+
+    def _touch(self, k: int, gathered: Gathered) -> bool:
+        """Say what a step is about to touch; whether later ones have to."""
+        grad = gathered.others.get(k)
+        if grad is None and not gathered.addresses[k]:
+            return True
+        return self.slots[k].touch(grad)
 
     def _update(self, table: Table) -> launch.Update:
         """The update of a table, made when it is first needed."""

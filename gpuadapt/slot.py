@@ -26,6 +26,7 @@ from .arrays import (
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
 from .launch import RowUpdate, Update, bind, bind_rows, clock, update_once
+from .pages import Residence
 from .rowgrad import RowGrad, prepared
 from .rownumbers import INDEX, as_given
 
@@ -94,6 +95,7 @@ class Slot:
         """The row from which on a part of the table is flushed next."""
         self._skipped = 0
         self._numbers: Any = None
+        self.residence = Residence()
 
     @property
     def arrays(self) -> list[Any]:
@@ -177,6 +179,8 @@ class Slot:
             return
         update: Any = self._rows[2]
         left = min(len(self.array), math.ceil(fraction * len(self.array)))
+        if left == len(self.array):
+            self.residence.all(self.kept_arrays.values())
         with on_device(self.array):
             while left:
                 stop = min(self._turn + left, len(self.array))
@@ -204,8 +208,18 @@ class Slot:
             except RowIndexError as error:
                 raise as_given(error, rows) from None
 
+    def touch(self, grad: Any) -> bool:
+        """Say what a gradient is about to touch; whether more of it has to be said."""
+        arrays = self.kept_arrays.values()
+        if isinstance(grad, RowGrad):
+            self.residence.rows(grad.rows.size, arrays)
+        else:
+            self.residence.all(arrays)
+        return not self.residence.settled
+
     def restart(self) -> None:
-        """Forget missed steps: the arrays have been written anew."""
+        """Forget missed steps: the arrays are written anew."""
+        self.residence.all(self.kept_arrays.values())
         self._skipped = self.skipped
         self.clock = self._rows = None
         self._turn = 0
@@ -252,6 +266,7 @@ class Slot:
             "clock": None,
             "_numbers": None,
             "_skipped": self.skipped,
+            "residence": Residence(),
         }
 
 

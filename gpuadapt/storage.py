@@ -42,6 +42,7 @@ from .arrays import (
 )
 from .errors import HyperparameterError, ParameterError, RowIndexError
 from .hyperparameters import INTERVALS
+from .pages import touch_all
 from .quantized import Quantized
 
 NARROW = 8
@@ -127,6 +128,7 @@ def companions(array: Any, form: Format) -> dict[str, Any]:
     """What is kept beside a parameter, by name: of what 16 bits leave out, none yet."""
     found = {part: new_zeros(array.shape, np.dtype(dtype), array) for part, dtype in form.parts[1:]}
     if "master" in found:
+        touch_all(found["master"])
         copy_into(found["master"], decoded(array))
     return found
 
@@ -207,13 +209,16 @@ def fill(state: Any, value: float) -> None:
     if not np.isfinite(kept):
         raise HyperparameterError(f"{value!r} does not fit in {kind}")
     if not isinstance(state, Quantized):
+        touch_all(state)
         with on_device(state):
             bits_of(state).fill(code)
         return
     scale, code = _encoded(SIGNED8 if state.signed else UNSIGNED8, value)
+    touch_all(state.scales)
     with on_device(state.codes):
         state.scales.fill(scale)
         if code:  # zeros are memory that nobody has touched yet
+            touch_all(state.codes)
             state.codes.fill(code)
 
 
