@@ -3,80 +3,113 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import Memory, check_disjoint, check_parameter
+from .arrays import Memory, check_disjoint, check_parameter, describe
 from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
 from .slot import Slot
+from .tree import Branch, Place, branch, read
+
+
+class Built(NamedTuple):
+    """Groups and slots, in the structure of what the user gave."""
+
+    templates: list[Place]
+    """Of each group."""
+    groups: list[Group]
+    slots: dict[str, Slot]
 
 
 def build(
-    rule: Rule, params: Any, common: Mapping[str, Any], initial: Mapping[str, float]
-) -> tuple[Any, list[Group], dict[str, Slot]]:
-    """The structure of ``params`` with slots for arrays; the groups; the slots by name.
-
-    A tuple stands for a list of arrays, a list for groups.
+    rule: Rule,
+    params: Any,
+    common: Mapping[str, Any],
+    initial: Mapping[str, float],
+    before: Built | None = None,
+) -> Built:
+    """What there was before, with groups and slots of what the user calls parameters.
 
     Parameters
     ----------
     rule : Rule
-    params : array, list, dict or list of groups
+    params : array, container of arrays and containers, or list of groups
     common : mapping
         Settings that groups do not have of their own.
     initial : mapping
         What states are filled with.
+    before : Built, optional
+        It is left as it is.
 
     Raises
     ------
     ParameterError, BackendError, HyperparameterError
     """
-    groups: list[Group] = []
-    slots: dict[str, Slot] = {}
+    built = Built([], [], {})
+    if before is not None:
+        built = Built([*before.templates], [*before.groups], {**before.slots})
     memory = Memory()
 
-    def add(group: Group, name: Any, array: Any) -> Slot:
-        if not isinstance(name, str):
-            raise ParameterError(f"parameter {name!r}: names are strings")
-        if name in slots:
+    def add(group: Group, name: str, array: Any) -> None:
+        if name in built.slots:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise ParameterError(f"parameter {name!r}: half of a character is no text")
         backend = check_parameter(name, array)
-        number = len(groups) - 1
+        number = len(built.groups) - 1
         slot = Slot(name, array, backend, number, rule, group.settings, initial, memory)
-        slots[name] = slot
+        built.slots[name] = slot
         group.add(slot)
-        return slot
 
-    def add_group(given: Any, settings: Mapping[str, Any]) -> Any:
+    def add_group(given: Any, settings: Mapping[str, Any]) -> None:
         group = Group(rule, {"params": (), **settings})
-        groups.append(group)
-        if isinstance(given, Mapping):
-            return {name: add(group, name, array) for name, array in given.items()}
-        if isinstance(given, (list, tuple)):
-            return tuple(add(group, str(len(slots)), array) for array in given)
-        return add(group, str(len(slots)), given)
+        built.groups.append(group)
+        template, found = read(given, len(built.slots))
+        for name, array in found:
+            add(group, name, array)
+        built.templates.append(template)
 
-    template: Any = []
     if are_groups(params):
         for given in params:
             settings = {**common, **expand(given)}
-            template.append(add_group(settings.pop("params"), settings))
+            add_group(settings.pop("params"), settings)
     else:
-        template = add_group(params, common)
-    check_disjoint((slot.name, slot.backend, slot.array) for slot in slots.values())
-    return template, groups, slots
+        add_group(params, common)
+    check_disjoint((slot.name, slot.backend, slot.array) for slot in built.slots.values())
+    return built
 
 
 def are_groups(params: Any) -> bool:
-    """Whether ``params`` is a list of groups."""
-    return (
-        isinstance(params, (list, tuple))
-        and len(params) > 0
-        and all(isinstance(given, Mapping) and "params" in given for given in params)
-    )
+    """Whether ``params`` is a list of groups: of dicts that all have "params".
+
+    Raises
+    ------
+    ParameterError
+        Some of it are groups.
+    """
+    if not isinstance(params, (list, tuple)):
+        return False
+    groups = [isinstance(given, Mapping) and "params" in given for given in params]
+    if any(groups) and not all(groups):
+        raise ParameterError(
+            f"params: {groups.index(True)} is a group, a dict with 'params', and "
+            f"{groups.index(False)} is {describe(params[groups.index(False)])}; give groups alone, "
+            "or none"
+        )
+    return bool(groups) and all(groups)
+
+
+def structure(built: Built, grouped: bool) -> tuple[Place, Branch]:
+    """In what structure gradients come; and all names.
+
+    With groups it is a list of theirs.
+    """
+    names = list(built.slots)
+    template = branch("", None, built.templates) if grouped else built.templates[0]
+    return template, branch("", names, [*names], ordered=False)
 
 
 def shown(

@@ -10,15 +10,16 @@ from typing import Any
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import describe
-from .building import build
+from .building import are_groups, build, structure
 from .errors import BackendError, RuleError
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
 from .request import Request, request
 from .state import check, restore, snapshot
 from .stats import watch
 from .steps import Steps
-from .structure import check_gradient, flatten
+from .structure import check_gradient
 from .sums import added
+from .tree import flatten, taken
 from .view import View
 
 
@@ -29,12 +30,14 @@ class Optimizer(View):
     ----------
     rule : Rule
         A rule of `gpuadapt.rules`, or your own (see `gpuadapt.rule`).
-    params : array, list of arrays, dict of name to array, or list of groups
+    params : array, or dict, list, tuple or iterator of arrays, or of such; or list of groups
         NumPy or CuPy arrays of float32, float64, float16 or bfloat16 (`ml_dtypes`; on a GPU
         also its bits as uint16), of any shape and strides; they are updated where they are, on
-        the backend and device where they live. A group is a dict with "params" (any of the
-        former) and hyperparameters of its own. Parameters without a name are called "0", "1",
-        ... in order.
+        the backend and device where they live. An array is called by its path: keys, fields of
+        named tuples and positions, such as "encoder.0.w"; "0" if it is alone. Pairs of name and
+        array, in a list or from an iterator, are as a dict. A group is a dict with "params"
+        (any of the former) and hyperparameters of its own; positions in it count from the
+        number of arrays in the groups before.
     weight_decay : float or schedule, >= 0
         Weight decay; 0 for none.
     decay : {"l2", "decoupled", "absolute", "after"}
@@ -145,9 +148,10 @@ class Optimizer(View):
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
-        self._template, self._groups, self._slots = build(
-            rule, params, common, check_initial(rule, initial or {})
-        )
+        params = taken(params)
+        built = build(rule, params, common, check_initial(rule, initial or {}))
+        self._template, self._names = structure(built, are_groups(params))
+        self._groups, self._slots = built.groups, built.slots
         for group in self._groups:
             group.prepare(0)
         self._steps = Steps(list(self._slots.values()), self._groups)
@@ -181,9 +185,11 @@ class Optimizer(View):
             The structure of ``params`` with a gradient for each array: of its shape, on its
             device, of any type that parameters have, with any strides; or None where there is
             no gradient; or a `RowGrad`, where only some rows have one; or a list or tuple of
-            these, which add up (see `RowGrad`). A dict of name to
-            gradient always works. With groups: a list, with the structure of each group's
-            params. A gradient shares no memory with a parameter or a state.
+            these, which add up (see `RowGrad`). Lists, tuples and iterators stand for each
+            other, and None for a whole part without gradients. A dict of name to gradient always
+            works. With groups: a list, with the structure of each group's params; if these are
+            dicts, also one dict with the keys of all. A gradient shares no memory with a
+            parameter or a state.
         grad_scale : float > 0, or LossScale, or CuPy array of one float32, optional
             What the loss was multiplied by: gradients are divided by it.
         max_norm : float > 0, optional
@@ -207,8 +213,7 @@ class Optimizer(View):
         RowIndexError
             Names the first row that is not in its table, and its position.
         """
-        by_name = isinstance(grads, Mapping) and not isinstance(self._template, dict)
-        given = flatten(self._slots if by_name else self._template, grads)
+        given = flatten(self._template, self._names, grads)
         asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
         if stats:
             self._watched(stats, given, lambda: self._take(given, asked, stream))

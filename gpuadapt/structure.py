@@ -1,8 +1,8 @@
-"""Gradients come in the structure of the parameters; what each must be."""
+"""What the gradient of a parameter must be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,39 +13,6 @@ from .quantized import Quantized
 from .rowgrad import RowGrad
 from .rownumbers import advice, listed
 from .slot import Slot
-
-
-def flatten(template: Any, grads: Any) -> list[Any]:
-    """Gradients in the order of the slots.
-
-    ``template`` is the structure of the parameters with slots for arrays: one, a dict, a tuple,
-    or a list of these for groups.
-
-    Raises
-    ------
-    GradientError
-        They have another structure.
-    """
-    if isinstance(template, Slot):
-        return [grads]
-    if isinstance(template, dict):
-        if not isinstance(grads, Mapping):
-            raise GradientError(f"gradients: got {describe(grads)}, expected a dict by name")
-        if grads.keys() != template.keys():
-            problems = [f"unknown {name!r}" for name in grads if name not in template]
-            problems += [f"missing {name!r}" for name in template if name not in grads]
-            raise GradientError(f"gradients: {', '.join(problems)} (None stands for no gradient)")
-        return list(map(grads.__getitem__, template))
-    if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
-        got = len(grads) if isinstance(grads, (list, tuple)) else describe(grads)
-        raise GradientError(
-            f"gradients: got {got}, expected a list of {len(template)} "
-            "(None stands for no gradient)"
-        )
-    if isinstance(template, tuple):
-        return list(grads)
-    parts = zip(template, grads, strict=True)
-    return [grad for part, given in parts for grad in flatten(part, given)]
 
 
 def check_gradient(slot: Slot, grad: Any) -> None:

@@ -41,7 +41,7 @@ def overlapping():
     ("params", "message"),
     [
         ([1.0], "parameter '0': got float, expected a NumPy or CuPy array"),
-        ([[1.0]], "parameter '0': got list"),
+        ([[1.0]], "parameter '0.0': got float"),
         ({"w": None}, "parameter 'w': got NoneType"),
         ({"w": np.zeros(3, int)}, "parameter 'w': got dtype int64, expected float64, float32"),
         ({"w": np.zeros(3, complex)}, "got dtype complex128"),
@@ -57,7 +57,7 @@ def overlapping():
         ({1: np.zeros(3)}, "names are strings"),
         (overlapping(), "parameters 'a' and 'b' share memory"),
         ([{"params": {"w": np.zeros(1)}}, {"params": {"w": np.zeros(1)}}], "have this name"),
-        ([{"params": np.zeros(1)}, np.zeros(1)], "parameter '0': got dict"),
+        ([{"params": np.zeros(1)}, np.zeros(1)], "0 is a group, .*, and 1 is NumPy float64 array"),
     ],
 )
 def test_bad_parameters(params, message):

@@ -1,0 +1,218 @@
+"""Nested structures of arrays: dicts, lists, tuples and iterators; each array is named by its path.
+
+Parameters are read once. Gradients come in the same structure, or in a dict by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from typing import Any, NamedTuple
+
+from .arrays import backend_of, describe
+from .errors import GradientError, ParameterError
+
+
+class Branch(NamedTuple):
+    """A container in the structure of the parameters."""
+
+    path: str
+    """Where it is; "" for the whole."""
+    keys: list[str] | None
+    """Of a dict, a named tuple or pairs of name and array; None for what goes by position."""
+    parts: list[Place]
+    ordered: bool
+    """Whether gradients may go by position."""
+    flat: bool
+    """Whether all parts are arrays."""
+    size: int
+    """How many arrays there are."""
+
+
+Place = Branch | str
+"""A container, or the name of an array."""
+
+
+def branch(path: str, keys: list[str] | None, parts: list[Place], ordered: bool = True) -> Branch:
+    """A container of these parts."""
+    flat = all(isinstance(part, str) for part in parts)
+    size = sum(part.size if isinstance(part, Branch) else 1 for part in parts)
+    return Branch(path, keys, parts, ordered, flat, size)
+
+
+def opened(given: Any) -> tuple[list[Any] | None, list[Any]] | None:
+    """The keys of a container (None where parts go by position) and its parts, read once.
+
+    None for what is no container. An iterable of (name, array) pairs, such as ``dict.items()`` or
+    torch's ``named_parameters()``, has the names for keys.
+    """
+    if backend_of(given) is not None:
+        return None
+    if isinstance(given, Mapping):
+        return list(given), list(given.values())
+    if isinstance(given, tuple) and hasattr(given, "_fields"):
+        return list(given._fields), list(given)
+    in_order = isinstance(given, (Sequence, Iterator, ValuesView, ItemsView))
+    if not in_order or isinstance(given, (str, bytes, bytearray, memoryview)):
+        return None
+    parts = list(given)
+    if parts and all(_is_pair(part) for part in parts):
+        return [name for name, _ in parts], [part for _, part in parts]
+    return None, parts
+
+
+def _is_pair(given: Any) -> bool:
+    return isinstance(given, (tuple, list)) and len(given) == 2 and isinstance(given[0], str)
+
+
+def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
+    """The structure of parameters, and their names and arrays in order.
+
+    Parameters
+    ----------
+    given : array, or container of arrays and containers
+    first : int
+        The number of the first of them, if they go by position.
+
+    Raises
+    ------
+    ParameterError
+        A key is no string, or an iterator has nothing left.
+    """
+    found: list[tuple[str, Any]] = []
+
+    def place(path: str | None, given: Any) -> Place:
+        inside = opened(given)
+        if inside is None:
+            name = str(first) if path is None else path
+            found.append((name, given))
+            return name
+        keys, parts = inside
+        if isinstance(given, Iterator) and not parts:
+            raise _exhausted(path, given)
+        if not all(isinstance(key, str) for key in keys or ()):
+            key = next(key for key in keys or () if not isinstance(key, str))
+            raise ParameterError(f"parameter {_below(path, key)!r}: names are strings")
+        start = first if path is None else 0
+        named = keys if keys is not None else map(str, range(start, start + len(parts)))
+        below = [place(_below(path, key), part) for key, part in zip(named, parts, strict=True)]
+        return branch(path or "", keys, below, not isinstance(given, Mapping))
+
+    return place(None, given), found
+
+
+def taken(params: Any) -> Any:
+    """What an iterator goes through, as a list; anything else as it is.
+
+    Raises
+    ------
+    ParameterError
+        Nothing is left of it.
+    """
+    if not isinstance(params, Iterator):
+        return params
+    if not (parts := list(params)):
+        raise _exhausted(None, params)
+    return parts
+
+
+def _exhausted(path: str | None, given: Any) -> ParameterError:
+    where = "params" if path is None else f"params at {path!r}"
+    return ParameterError(
+        f"{where}: this {type(given).__name__} gives no arrays; an iterator gives them once: if it "
+        "has been used before, make a new one, or pass a list"
+    )
+
+
+def _below(path: str | None, key: Any) -> Any:
+    return key if path is None else f"{path}.{key}"
+
+
+def flatten(template: Place, names: Branch, grads: Any) -> list[Any]:
+    """Gradients in the order of the parameters.
+
+    Parameters
+    ----------
+    template : Branch or str
+        The structure of the parameters; with groups, a list of theirs.
+    names : Branch
+        All names, as keys.
+    grads
+        In that structure, or a dict by name. With groups that are dicts, one dict with the keys
+        of all.
+
+    Raises
+    ------
+    GradientError
+        They have another structure.
+    """
+    if isinstance(template, str):
+        return _by_name(names, grads) if isinstance(grads, Mapping) else [grads]
+    if template.flat and (found := _in_order(template, grads)) is not None:
+        return found
+    if not isinstance(grads, Mapping):
+        return _flatten(template, grads)
+    if template.keys is not None:
+        paths = any(key in (names.keys or ()) and key not in template.keys for key in grads)
+        return _by_name(names, grads) if paths else _flatten(template, grads)
+    dicts = [part for part in template.parts if isinstance(part, Branch) and not part.ordered]
+    keys = [key for part in dicts for key in part.keys or ()]
+    if template.parts == dicts and len(keys) == len(grads) and set(keys) == grads.keys():
+        shares = [{key: grads[key] for key in part.keys or ()} for part in dicts]
+        pairs = zip(dicts, shares, strict=True)
+        return [grad for part, share in pairs for grad in _flatten(part, share)]
+    return _by_name(names, grads)
+
+
+def _flatten(place: Place, grads: Any) -> list[Any]:
+    if isinstance(place, str):
+        return [grads]
+    if grads is None and place.path:
+        return [None] * place.size
+    parts = _in_order(place, grads)
+    if parts is None:
+        parts = _by_position(place, grads) if place.keys is None else _by_name(place, grads)
+    if place.flat:
+        return parts
+    pairs = zip(place.parts, parts, strict=True)
+    return [grad for part, given in pairs for grad in _flatten(part, given)]
+
+
+def _in_order(place: Branch, grads: Any) -> list[Any] | None:
+    """The gradients of a container's parts if they come as usual: in a dict, in order."""
+    if type(grads) is dict and place.keys is not None and [*grads] == place.keys:
+        return [*grads.values()]
+    return None
+
+
+def _by_position(place: Branch, grads: Any) -> list[Any]:
+    inside = None if isinstance(grads, Mapping) else opened(grads)
+    named = inside is not None and inside[0] is not None and not hasattr(grads, "_fields")
+    if inside is not None and not named and len(inside[1]) == len(place.parts):
+        return inside[1]
+    got = describe(grads) if inside is None else len(inside[1])
+    got = f"{got} with names" if named else got
+    raise GradientError(
+        f"{_named(place)}: got {got}, expected a list of {len(place.parts)} "
+        "(None stands for no gradient)"
+    )
+
+
+def _by_name(place: Branch, grads: Any) -> list[Any]:
+    expected = place.keys or []
+    inside = opened(grads)
+    if inside is not None and inside[0] is None and place.ordered:
+        return _by_position(place, inside[1])
+    if inside is None or inside[0] is None:
+        raise GradientError(f"{_named(place)}: got {describe(grads)}, expected a dict by name")
+    given = dict(zip(inside[0], inside[1], strict=True))
+    if given.keys() != set(expected) or len(given) < len(inside[0]):
+        below = place.path or None
+        problems = [f"unknown {_below(below, key)!r}" for key in given if key not in expected]
+        problems += [f"missing {_below(below, key)!r}" for key in expected if key not in given]
+        problems = problems or ["a name occurs twice"]
+        raise GradientError(f"{_named(place)}: {', '.join(problems)} (None stands for no gradient)")
+    return [given[key] for key in expected]
+
+
+def _named(place: Branch) -> str:
+    return f"gradients of {place.path!r}" if place.path else "gradients"
