@@ -4,48 +4,118 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import json
+import os
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from gpuadapt.arrays import check_device
+from gpuadapt.errors import BackendError
 from gpuadapt.machine import describe_machine
 
-from . import exact, goals, overhead, peers, report, rows, suites, update
+from . import exact, failures, goals, overhead, peers, report, rows, suites, training, update
 
 
-def main() -> None:
-    """Run suites, print each result as it comes, write all of them to a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = (*report.SUITES, "overhead", "all")
-    parser.add_argument("suite", nargs="?", choices=names, default="all")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
-    parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results here, and a picture beside"
-    )
-    given = parser.parse_args()
+def main() -> int:
+    """Run suites, print each result as it comes, and write all that there are to a file.
+
+    Returns
+    -------
+    int
+        1 if something of gpuadapt's own failed, else 0. A peer may fail.
+    """
+    given, refuse = _arguments()
     began = time.perf_counter()
     # Peers' own: what torch says of sparse tensors, what JAX says of missing GPUs.
     warnings.simplefilter("ignore")
+    try:
+        if given.backend == "cuda":
+            check_device()
+    except BackendError as error:
+        refuse(f"--backend cuda: {error}")
     results = setting()
     for name, version in results["peers"].items():
         print(f"{name} {version}" if version else f"{name}: not installed, left out")
+    for note in results["notes"]:
+        print(note)
+    if given.add:
+        try:
+            results = earlier(given.json, results)
+        except ValueError as error:
+            refuse(str(error))
     chosen = (*report.SUITES, "overhead") if given.suite == "all" else (given.suite,)
     for suite in chosen:
-        results[suite] = list(_suite(suite, given.backend, given.quick))
-        if given.json:
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        results[suite] = []
+        for result in _suite(suite, given.backend, given.quick):
+            results[suite].append(result)
+            if given.json:
+                save(results, given.json)
     for line in goals.verdicts(results):
         print(line)
     if given.json and "dense" in chosen:
         image = given.json.with_suffix(".png")
         print(f"{given.json}, {image if report.picture(results, image) else 'no picture'}")
     print(f"{time.perf_counter() - began:.0f} s")
+    failed = failures.ours({suite: results[suite] for suite in chosen})
+    for line in failed:
+        print(f"FAILED: {line}")
+    return 1 if failed else 0
+
+
+def _arguments() -> tuple[argparse.Namespace, Callable[[str], NoReturn]]:
+    """What was asked for, and how to refuse it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = (*report.SUITES, "overhead", "all")
+    parser.add_argument("suite", nargs="?", choices=names, default="all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
+    parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the results here after each case, and a picture beside at the end",
+    )
+    parser.add_argument(
+        "--add", action="store_true", help="keep the other suites that FILE has, if it is there"
+    )
+    given = parser.parse_args()
+    if given.add and not given.json:
+        parser.error("--add needs --json FILE, the file to add to")
+    return given, parser.error
+
+
+def save(results: dict[str, Any], file: Path) -> None:
+    """Write the results so far, in one go: whoever reads the file finds it whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, file)
+
+
+def earlier(file: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """The results that a file has already, if it is there, for others to be added.
+
+    Raises
+    ------
+    ValueError
+        They are of another commit, machine or version of something.
+    """
+    if not file.exists():
+        return results
+    before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for what in ("commit", "machine", "peers"):
+        if before.get(what) != results[what]:
+            raise ValueError(
+                f"--add: {file} has results of {what} {before.get(what)}, and this is "
+                f"{results[what]}; write to another file"
+            )
+    return before
 
 
 def setting() -> dict[str, Any]:
@@ -56,7 +126,10 @@ def setting() -> dict[str, Any]:
         "commit": _commit(),
         "machine": machine | {"caches": _caches()},
         "peers": peers.versions(),
-        "notes": [],
+        "notes": [
+            f"{name} is installed and cannot be imported: {error}"
+            for name, error in peers.installed.broken.items()
+        ],
     }
 
 
@@ -73,13 +146,37 @@ def _suite(suite: str, backend: str, quick: bool) -> Iterator[dict[str, Any]]:
     listed = own.cases(quick) if own else getattr(suites, suite)(backend, quick)
     for number, case in enumerate(listed, 1):
         print(f"\n{suite} {number}/{len(listed)}: {case.name}", flush=True)
-        result = run(case, backend, rounds=5 if quick else 25)
+        result = _attempt(run, case, backend, rounds=5 if quick else 25)
         print("\n".join(report.lines(result)), flush=True)
         yield result
 
 
+def _attempt(
+    run: Callable[..., dict[str, Any]], case: Any, backend: str, rounds: int
+) -> dict[str, Any]:
+    """The result of a case; where there is none, an entry with what was raised instead."""
+    errors: failures.Errors = {}
+    with failures.noted(errors, failures.WHOLE):
+        release(backend)
+        return run(case, backend, rounds=rounds)
+    return {"name": case.name, "backend": backend, "times": {}, "errors": errors}
+
+
+def release(backend: str) -> None:
+    """Give back the memory of earlier cases: CuPy and torch would each keep theirs."""
+    gc.collect()
+    if backend == "cuda":
+        training.library(backend).get_default_memory_pool().free_all_blocks()
+        torch = peers.torch.library()
+        if torch is not None:
+            torch.cuda.empty_cache()
+
+
 def _commit() -> str | None:
-    """The commit that was measured, with a mark if files had changed; None outside git."""
+    """The commit that was measured, with a mark if files had changed.
+
+    Where there is no repository it is what ``BENCHMARKS_COMMIT`` says, or None.
+    """
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
@@ -89,7 +186,7 @@ def _commit() -> str | None:
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("BENCHMARKS_COMMIT") or None
     return done.stdout.strip()
 
 
@@ -105,4 +202,4 @@ def _caches() -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,7 @@ import gpuadapt as ga
 
 from . import limits, rows, traffic
 from .timing import measured, spread
-from .training import library
+from .training import library, normal
 
 WIDTH, BATCH = 64, 100_000
 FITTING = 5_000_000
@@ -55,14 +55,14 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     check(backend)
     xp, random = library(backend), np.random.default_rng(0)
     kind = rows.Case("adam", case.rows, WIDTH, case.batch, drawn=case.drawn)
-    values = xp.asarray(SCALE * random.standard_normal((case.batch, WIDTH), np.float32))
+    values = SCALE * normal(backend, 0)((case.batch, WIDTH))
     apart = case.rows // (case.drawn or case.rows)
 
     def draw() -> Any:
         return xp.asarray(rows.draw(kind, random))
 
-    exact = optimizer(xp, random, case.rows, sparse="exact")
-    other = optimizer(xp, random, case.drawn or case.rows, sparse="exact" if apart > 1 else "lazy")
+    exact = optimizer(backend, case.rows, sparse="exact")
+    other = optimizer(backend, case.drawn or case.rows, sparse="exact" if apart > 1 else "lazy")
     for _ in range(case.before):
         batch = draw()
         exact.step({"table": ga.RowGrad(batch, values)})
@@ -124,12 +124,12 @@ def rows_of(batch: Any) -> np.ndarray:
     return found
 
 
-def optimizer(xp: Any, random: np.random.Generator, count: int, **settings: Any) -> ga.Optimizer:
+def optimizer(backend: str, count: int, **settings: Any) -> ga.Optimizer:
     """Adam of a table that is drawn where it is: there is no memory for another of its size."""
-    table = xp.empty((count, WIDTH), np.float32)
+    table, draw = library(backend).empty((count, WIDTH), np.float32), normal(backend, 1)
     for start in range(0, count, BATCH):
         part = table[start : start + BATCH]
-        part[...] = xp.asarray(0.1 * random.standard_normal(part.shape, np.float32))
+        part[...] = 0.1 * draw(part.shape)
     return ga.Adam({"table": table}, lr=LR, **settings)
 
 

@@ -127,16 +127,16 @@ def rows(
     function of k
     """
     xp, width = library(backend), table[1]
-    tables = np.ones((1 + states, *table), np.float32)
-    tables = placed(tables) if xp is np else xp.asarray(tables)
+    tables = xp.ones((1 + states, *table), np.float32)
+    tables = placed(tables) if xp is np else tables
     plans = []
     for numbers in batches:
         touched, counts = np.unique(numbers, return_counts=True)
         ends = np.concatenate([[0], np.cumsum(counts)])
         order = np.argsort(numbers, kind="stable")
         plan = [xp.asarray(part) for part in (touched, ends, order)]
-        values = np.ones((numbers.size, width), np.float32)
-        plans.append((*plan, placed(values) if xp is np else xp.asarray(values)))
+        values = xp.ones((numbers.size, width), np.float32)
+        plans.append((*plan, placed(values) if xp is np else values))
     if backend == "cpu":
         add = _rows_cpu()
         return lambda k: add(*plans[k], tables)

@@ -21,6 +21,7 @@ import gpuadapt as ga
 from gpuadapt import launch
 
 from . import limits, peers
+from .failures import WHOLE, Errors, noted
 from .timing import interleaved, ratio
 from .training import HYPER, Make, library
 
@@ -70,16 +71,31 @@ Entry = dict[str, Any]
 
 
 def entries(backend: str, quick: bool) -> Iterator[Entry]:
-    """Each as {"name", "value", "unit"}: "s", "B" (bytes), or "x" (a ratio)."""
-    repeats = 3 if quick else 9
-    yield from _startup(repeats)
+    """Each as {"name", "value", "unit"}: "s", "B" (bytes), or "x" (a ratio).
+
+    What could not be measured has "errors" instead: by who failed, what was raised.
+    """
+    errors: Errors = {}
+    for label, part in _parts(backend, quick, errors):
+        errors.clear()
+        with noted(errors, WHOLE):
+            yield from part
+        if errors:
+            yield {"name": label, "errors": dict(errors)}
+
+
+def _parts(backend: str, quick: bool, errors: Errors) -> Iterator[tuple[str, Iterator[Entry]]]:
+    """What is measured one after the other, and what to call it if it fails."""
+    repeats, rounds = (3, 5) if quick else (9, 25)
+    yield "import and first step", _startup(repeats)
     for count in (1, 10, 1_000):
-        yield from _python(count, backend, repeats)
+        label = f"step of {count:,} parameters with one element"
+        yield label, _python(count, backend, repeats, errors)
     for size in (1_000_000,) if quick else (10_000_000, 50_000_000):
-        yield from _clipping(size, backend, 5 if quick else 25)
-    yield from _memory(backend, 10_000_000)
+        yield f"clipping by norm, {size:,} elements", _clipping(size, backend, rounds)
+    yield "memory that a step needs for itself", _memory(backend, 10_000_000, errors)
     for size in (10_000, 1_000_000) if quick else (10_000, 1_000_000, 10_000_000):
-        yield from _exactness(size, backend, repeats)
+        yield f"exact Adam, {size:,} elements", _exactness(size, backend, repeats)
 
 
 def _startup(repeats: int) -> Iterator[Entry]:
@@ -95,14 +111,15 @@ def _startup(repeats: int) -> Iterator[Entry]:
             yield _seconds(f"import and first {kind}, second process", again)
 
 
-def _python(count: int, backend: str, rounds: int) -> Iterator[Entry]:
+def _python(count: int, backend: str, rounds: int, errors: Errors | None = None) -> Iterator[Entry]:
     """A step of so many parameters of one element each."""
-    candidates = {}
-    for name, make in peers.makers("adam", backend, ("torch fused", "optax jit")).items():
-        trainer = make([np.ones(1, np.float32) for _ in range(count)], HYPER["adam"])
-        trainer.load([np.ones(1, np.float32) for _ in range(count)])
-        trainer.step()
-        candidates[name] = trainer.step
+    candidates, beside = {}, ("torch fused", "optax jit")
+    for name, make in peers.makers("adam", backend, beside, errors=errors).items():
+        with noted(errors, name):
+            trainer = make([np.ones(1, np.float32) for _ in range(count)], HYPER["adam"])
+            trainer.load([np.ones(1, np.float32) for _ in range(count)])
+            trainer.step()
+            candidates[name] = trainer.step
     xp = library(backend)
     names = [str(k) for k in range(count)]
     optimizer = ga.Adam({name: xp.ones(1, xp.float32) for name in names})
@@ -111,7 +128,7 @@ def _python(count: int, backend: str, rounds: int) -> Iterator[Entry]:
     new = itertools.cycle([{k: g.copy() for k, g in same.items()} for _ in range(16)])
     candidates["gpuadapt, a dict"] = lambda: optimizer.step(same)
     candidates["gpuadapt, a dict of new gradients"] = lambda: optimizer.step(next(new))
-    for name, times in interleaved(candidates, backend, rounds).items():
+    for name, times in interleaved(candidates, backend, rounds, errors=errors).items():
         yield {
             "name": f"step of {count:,} parameters with one element, {name}",
             "value": times["median"],
@@ -140,21 +157,22 @@ def _clipping(size: int, backend: str, rounds: int) -> Iterator[Entry]:
     yield {"name": label, "value": added, "unit": "x"}
 
 
-def _memory(backend: str, size: int) -> Iterator[Entry]:
+def _memory(backend: str, size: int, errors: Errors | None = None) -> Iterator[Entry]:
     """What memory grows by during a step of one float32 parameter, at its peak."""
-    makers = peers.makers("adam", backend)
+    makers = peers.makers("adam", backend, errors=errors)
     if backend == "cpu" and not Path("/proc/self/clear_refs").exists():
         print("- peak memory: left out, this system does not count it")
         return
     for name in makers:
-        if backend == "cpu":
-            grown = _run(MEMORY, None, name, str(size))
-        elif name.startswith(("gpuadapt", "cupy")):
-            grown = _pool_growth(makers[name], size)
-        else:
+        if backend == "cuda" and not name.startswith(("gpuadapt", "cupy")):
             continue
-        label = f"memory that a step of {size:,} elements needs for itself, {name}"
-        yield {"name": label, "value": grown, "unit": "B"}
+        with noted(errors, name):
+            if backend == "cpu":
+                grown = _run(MEMORY, None, name, str(size))
+            else:
+                grown = _pool_growth(makers[name], size)
+            label = f"memory that a step of {size:,} elements needs for itself, {name}"
+            yield {"name": label, "value": grown, "unit": "B"}
 
 
 def _pool_growth(make: Make, size: int) -> int:

@@ -31,8 +31,11 @@ PRINTED = {
 
 
 def lines(result: dict[str, Any]) -> Iterable[str]:
-    """One case: for each candidate the time with quartiles, bandwidth, and ratios."""
+    """One case: for each candidate the time with quartiles, bandwidth, and ratios; or its error."""
     times = result["times"]
+    yield from (f"  {name:<20}FAILED: {error}" for name, error in _errors(result))
+    if not times:
+        return
     each = result["bytes"] / result["size"]
     yield f"{'':22}{'time':>12}{'quartiles':>22}{'GB/s':>8}{'of limit':>10}{'ours':>8}{'first':>9}"
     for name, time in sorted(times.items(), key=lambda item: item[1]["median"]):
@@ -59,7 +62,9 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def table(cases: list[dict[str, Any]], peers: Iterable[str]) -> list[str]:
-    """A row for each case: our time, its roofs' shares of it, others' times as multiples."""
+    """A row for each case that gpuadapt has a time in: that, its roofs' shares of it, others'
+    times as multiples."""
+    cases = [case for case in cases if "gpuadapt" in case["times"]]
     roofs, present = (
         [name for name in names if any(name in case["times"] for case in cases)]
         for names in (ROOFS, peers)
@@ -88,8 +93,13 @@ def times_table(cases: list[dict[str, Any]]) -> list[str]:
 
 
 def entry(figure: dict[str, Any]) -> str:
-    """A line for a figure beside memory traffic."""
-    return f"- {figure['name']}: {_value(figure)}"
+    """A line for a figure beside memory traffic, or for each error in its place."""
+    failed = [f"- {figure['name']}, {who}: FAILED: {error}" for who, error in _errors(figure)]
+    return "\n".join(failed) or f"- {figure['name']}: {_value(figure)}"
+
+
+def _errors(result: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    return result.get("errors", {}).items()
 
 
 def page(results: dict[str, Any], picture: str | None) -> str:
@@ -105,10 +115,12 @@ def page(results: dict[str, Any], picture: str | None) -> str:
     for suite in SUITES:
         cases = results.get(suite, [])
         if cases:
-            ours = all("gpuadapt" in case["times"] for case in cases)
+            ours = any("gpuadapt" in case["times"] for case in cases)
             every = [name for case in cases for name in case["times"]]
             names = [n for n in dict.fromkeys(every) if n not in ("gpuadapt", *ROOFS)]
             parts += [f"## {suite}", "\n".join(table(cases, names) if ours else times_table(cases))]
+            failed = [entry(case) for case in cases if case.get("errors")]
+            parts += ["\n".join(failed)] if failed else []
     if results.get("overhead"):
         parts += ["## overhead", "\n".join(map(entry, results["overhead"]))]
     return "\n\n".join(parts) + "\n"
@@ -124,7 +136,7 @@ def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
         parts += [f"{headline(results)} ({link}):"]
         for suite, names in PRINTED.items():
             cases = results.get(suite, ())
-            if cases and all("gpuadapt" in case["times"] for case in cases):
+            if any("gpuadapt" in case["times"] for case in cases):
                 parts += ["\n".join(table(cases, names))]
     return "\n\n".join([BEGIN, *parts, END])
 
@@ -134,7 +146,7 @@ def picture(results: dict[str, Any], path: Path) -> bool:
     cases = [
         case
         for case in results.get("dense", ())
-        if case["case"] == "adam" and case.get("threads") is None
+        if case.get("case") == "adam" and case.get("threads") is None and "limit" in case["times"]
     ]
     try:
         from matplotlib.figure import Figure

@@ -8,12 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .failures import Errors, noted
+
 Candidates = Mapping[str, Callable[[], Any]]
 Times = dict[str, Any]
 
 
 def interleaved(
-    candidates: Candidates, backend: str, rounds: int, seconds: float = 0.02
+    candidates: Candidates,
+    backend: str,
+    rounds: int,
+    seconds: float = 0.02,
+    errors: Errors | None = None,
 ) -> dict[str, Times]:
     """Time candidates in turn, so that drift of the machine meets all of them alike.
 
@@ -29,6 +35,9 @@ def interleaved(
     seconds : float
         About how long a turn lasts; calls are repeated to fill it. How often is found from one
         early call, so a turn of small work is shorter.
+    errors : dict, optional
+        Takes the error of a candidate that raises, which then has no times and no more turns.
+        Without it the error is raised.
 
     Returns
     -------
@@ -38,18 +47,21 @@ def interleaved(
     measure = _cuda if backend == "cuda" else _cpu
     calls = {}
     for name, run in candidates.items():
-        measure(run, 1)
-        once = measure(run, 1)
-        calls[name] = max(1, min(100_000, int(seconds / max(once, 1e-9))))
-    turns: dict[str, list[float]] = {name: [] for name in candidates}
-    order, shuffle = list(candidates), random.Random(0).shuffle
-    for _ in range(rounds):
+        with noted(errors, name):
+            measure(run, 1)
+            once = measure(run, 1)
+            calls[name] = max(1, min(100_000, int(seconds / max(once, 1e-9))))
+    turns: dict[str, list[float]] = {name: [] for name in calls}
+    order, shuffle = list(calls), random.Random(0).shuffle
+    for number in range(1, rounds + 1):
         shuffle(order)
         for name in order:
-            # Caches and threads are still the last candidate's.
-            measure(candidates[name], max(1, calls[name] // 2))
-            turns[name].append(measure(candidates[name], calls[name]))
-    return {name: spread(turns[name]) | {"calls": calls[name]} for name in candidates}
+            with noted(errors, name):
+                # Caches and threads are still the last candidate's.
+                measure(candidates[name], max(1, calls[name] // 2))
+                turns[name].append(measure(candidates[name], calls[name]))
+        order = [name for name in order if len(turns[name]) == number]
+    return {name: spread(turns[name]) | {"calls": calls[name]} for name in calls if name in order}
 
 
 def measured(backend: str, run: Callable[[], Any]) -> float:

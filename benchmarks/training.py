@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -42,10 +44,14 @@ LINE = 64
 """Bytes of a cache line."""
 
 
+Given = Sequence[Any]
+"""Parameters or gradients that all candidates are given, and copy: NumPy's arrays, or CuPy's."""
+
+
 class Trainer(NamedTuple):
     """Parameters of a candidate's own, and its optimizer."""
 
-    load: Callable[[Sequence[np.ndarray]], Any]
+    load: Callable[[Given], Any]
     """Set the gradients of the next steps."""
     step: Callable[[], Any]
     """Update the parameters; this is what is timed."""
@@ -68,7 +74,7 @@ class RowTrainer(NamedTuple):
     """Whether a row has one second moment, the mean over its elements."""
 
 
-Make = Callable[[Sequence[np.ndarray], Hyper], Trainer]
+Make = Callable[[Given, Hyper], Trainer]
 """From the first parameters and the hyperparameters, for one method on one backend."""
 
 
@@ -79,6 +85,51 @@ def library(backend: str) -> Any:
     import cupy
 
     return cupy
+
+
+def normal(backend: str, seed: int) -> Callable[..., Any]:
+    """A function of (shape, dtype) that draws arrays of a normal distribution where they are to be.
+
+    With the same seed it draws the same numbers. One thread of the host would take longer for
+    the arrays of a GPU than everything that is measured on them.
+    """
+    if backend == "cpu":
+        random = np.random.default_rng(seed)
+        return lambda shape, dtype="float32": random.standard_normal(shape, np.float32).astype(
+            dtype, copy=False
+        )
+    xp, numbers = library(backend), itertools.count(seed << 16)
+
+    def draw(shape: Any, dtype: Any = "float32") -> Any:
+        array = xp.empty(shape, dtype)
+        _normal_cuda()(np.int64(next(numbers)), array)
+        return array
+
+    return draw
+
+
+NORMAL_CUDA = """
+    unsigned long long z = ((unsigned long long)array << 40) + (unsigned long long)i + 1;
+    z *= 0x9E3779B97F4A7C15ULL;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    z ^= z >> 31;
+    const double u = ((double)(z >> 32) + 1) / 4294967296.0;
+    const double turn = (double)(z & 0xFFFFFFFFULL) / 4294967296.0;
+    x = (T)(sqrt(-2 * log(u)) * cos(6.283185307179586 * turn));
+"""
+"""SplitMix64 of the array's number and the element's, then Box and Muller's transform."""
+
+
+@cache
+def _normal_cuda() -> Callable[..., None]:
+    import cupy
+
+    options = ("--fmad=false",)  # the same numbers whatever the compiler contracts
+    kernel: Callable[..., None] = cupy.ElementwiseKernel(
+        "int64 array", "T x", NORMAL_CUDA, "gpuadapt_normal", options=options
+    )
+    return kernel
 
 
 def placed(array: np.ndarray) -> np.ndarray:
@@ -113,5 +164,5 @@ def expected(
     return w
 
 
-MakeRows = Callable[[np.ndarray, Sequence[tuple[np.ndarray, np.ndarray]], Hyper], RowTrainer]
-"""From the table, batches of (row numbers, gradient rows) and the hyperparameters."""
+MakeRows = Callable[[Any, Sequence[tuple[np.ndarray, Any]], Hyper], RowTrainer]
+"""From the table, batches of (row numbers, gradient rows) and the hyperparameters; as `Given`."""

@@ -6,15 +6,17 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from gpuadapt.kernels import rules
 
 from . import limits, peers, traffic
+from .failures import Errors, noted
 from .timing import interleaved
-from .training import CHECKED, HYPER, Make, expected
+from .training import CHECKED, HYPER, Given, Make, expected, normal
 
 MOST_CHECKED = 5_000_000
 """Elements up to which results are compared: enough for every path of a kernel."""
@@ -61,32 +63,36 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
         "name", "case" (the method), "size" (elements in all), "bytes" (that must move), and
         "times": for each candidate what `timing.interleaved` gives, and "first", the seconds
         that its making and first step took, with what had to be compiled or loaded for them.
+        "errors", if there are any: for each candidate that failed, what it raised.
     """
-    makers = peers.makers(case.method, backend, case.only, case.dtype, case.kept)
+    errors: Errors = {}
+    makers = peers.makers(case.method, backend, case.only, case.dtype, case.kept, errors)
     rule, dtype, size = getattr(rules, case.method), np.dtype(case.dtype), sum(case.sizes)
     each = traffic.element(rule, dtype)
     moved = int(size * (peers.ours.traffic(case.method, case.kept) if case.kept else each))
     with _threads(case.threads):
-        first = check(makers, case, backend)
+        first = check(makers, case, backend, errors)
         copies = _copies(moved) if backend == "cuda" else 1
-        random = np.random.default_rng(0)
-        drawn = [
-            [random.standard_normal(size, np.float32).astype(dtype) for size in case.sizes]
-            for _ in ("parameters", "gradients")
-        ]
-        candidates = {
-            name: _in_turn([_step(make, case.method, *drawn) for _ in range(copies)])
-            for name, make in makers.items()
-        }
-        # As many bytes, if not in as many numbers.
-        as_many = moved // each
-        roofs = [limits.dense(backend, as_many, dtype, len(rule.states)) for _ in range(copies)]
-        candidates |= {name: _in_turn([steps[name] for steps in roofs]) for name in roofs[0]}
+        draw = normal(backend, 0)
+        parameters, gradients = ([draw(size, dtype) for size in case.sizes] for _ in range(2))
+        candidates: dict[str, Callable[[], Any]] = {}
+        for name in first:
+            with noted(errors, name):
+                steps = [
+                    _step(makers[name], case.method, parameters, gradients) for _ in range(copies)
+                ]
+                candidates[name] = _in_turn(steps)
+        with noted(errors, "limit"):
+            # As many bytes, if not in as many numbers.
+            as_many = moved // each
+            roofs = [limits.dense(backend, as_many, dtype, len(rule.states)) for _ in range(copies)]
+            candidates |= {name: _in_turn([of[name] for of in roofs]) for name in roofs[0]}
         if backend == "cpu" and not case.kept:
-            candidates["arithmetic"] = limits.arithmetic(rule, dtype, size)
-        times = interleaved(candidates, backend, rounds)
-    for name, seconds in first.items():
-        times[name]["first"] = seconds
+            with noted(errors, "arithmetic"):
+                candidates["arithmetic"] = limits.arithmetic(rule, dtype, size)
+        times = interleaved(candidates, backend, rounds, errors=errors)
+    for name in times.keys() & first.keys():
+        times[name]["first"] = first[name]
     return {
         "name": case.name,
         "case": case.method,
@@ -97,16 +103,19 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
         "backend": backend,
         "bytes": moved,
         "times": times,
-    }
+    } | ({"errors": errors} if errors else {})
 
 
-def check(makers: dict[str, Make], case: Case, backend: str) -> dict[str, float]:
+def check(
+    makers: dict[str, Make], case: Case, backend: str, errors: Errors | None = None
+) -> dict[str, float]:
     """Three steps of every candidate against float64; returns the seconds of its first.
 
     Raises
     ------
     AssertionError
-        A result is too far from what its form of the method gives.
+        A result is too far from what its form of the method gives. With ``errors`` that, and
+        what else a candidate raises, is noted there, and the candidate left out.
     """
     sizes: list[int] = []
     for size in case.sizes:
@@ -115,31 +124,35 @@ def check(makers: dict[str, Make], case: Case, backend: str) -> dict[str, float]
     random, dtype = np.random.default_rng(1), np.dtype(case.dtype)
     start = [random.standard_normal(size).astype(dtype) for size in sizes]
     gradients = [[random.standard_normal(size).astype(dtype) for size in sizes] for _ in range(3)]
-    hyper, exact = HYPER[case.method] | CHECKED, {}
+    hyper = HYPER[case.method] | CHECKED
+
+    @cache
+    def exact(form: tuple[tuple[str, Any], ...]) -> np.ndarray:
+        whole = [np.concatenate(arrays) for arrays in gradients]
+        return expected(case.method, np.concatenate(start), whole, hyper, dict(form))
+
     first: dict[str, float] = {}
     for name, make in makers.items():
-        began = time.perf_counter()
-        trainer = make(start, hyper)
-        for arrays in gradients:
-            trainer.load(arrays)
-            trainer.step()
-            first.setdefault(name, time.perf_counter() - began)
-        form = tuple(trainer.form.items())
-        if form not in exact:
-            whole = [np.concatenate(arrays) for arrays in gradients]
-            exact[form] = expected(case.method, np.concatenate(start), whole, hyper, trainer.form)
-        errors = np.abs(np.concatenate(trainer.result()) - exact[form])
-        allowed = (OURS if name.startswith("gpuadapt") else THEIRS) * np.finfo(dtype).eps
-        if case.kept and name != "torch fused":
-            errors, allowed = errors / np.maximum(1, np.abs(exact[form])), FEW_BITS
-        error = errors.max()
-        assert error <= allowed, f"{name}, {case.name}: off by {error:.2g}"
+        with noted(errors, name):
+            began = time.perf_counter()
+            trainer = make(start, hyper)
+            for step, arrays in enumerate(gradients):
+                trainer.load(arrays)
+                trainer.step()
+                if step == 0:
+                    seconds = time.perf_counter() - began
+            right = exact(tuple(trainer.form.items()))
+            off = np.abs(np.concatenate(trainer.result()) - right)
+            allowed = (OURS if name.startswith("gpuadapt") else THEIRS) * np.finfo(dtype).eps
+            if case.kept and name != "torch fused":
+                off, allowed = off / np.maximum(1, np.abs(right)), FEW_BITS
+            error = off.max()
+            assert error <= allowed, f"{name}, {case.name}: off by {error:.2g}"
+            first[name] = seconds
     return first
 
 
-def _step(
-    make: Make, method: str, start: Sequence[np.ndarray], gradients: Sequence[np.ndarray]
-) -> Callable[[], Any]:
+def _step(make: Make, method: str, start: Given, gradients: Given) -> Callable[[], Any]:
     """A step of a candidate on parameters of its own, compiled."""
     trainer = make(start, HYPER[method])
     trainer.load(gradients)

@@ -7,7 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+import elsewhere
 import hostcupy
+import ml_dtypes
 import numpy as np
 import pytest
 from gpuadapt.kernels import rules
@@ -111,6 +113,38 @@ def test_a_peer_that_is_missing_is_left_out(monkeypatch):
     for method in METHODS:
         assert set(peers.makers(method, "cpu")) == {"gpuadapt", "numpy"}
     assert set(peers.rows("adam", "cpu")) == {"gpuadapt", "numpy"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_expressions_are_checked_on_arrays_like_cupys(method, monkeypatch):
+    monkeypatch.setattr(training, "library", lambda _: elsewhere.module())
+    makers = peers.numpy.makers(method, "cuda")
+    assert set(update.check(makers, small_case(method), "cuda")) == {"cupy"}
+
+
+def test_numbers_are_rounded_to_bfloat16_where_they_are():
+    some = np.random.default_rng(0).standard_normal(1_000).astype(np.float32)
+    halves = np.array([0x3F808000, 0x3F818000, 0x3F807FFF, 0xBF818001], np.uint32)
+    values = np.concatenate([some, halves.view(np.float32), [0, -0.0, 1e30]]).astype(np.float32)
+    bits = peers.ours.as_bfloat16(elsewhere.Elsewhere(values)).get()
+    assert bits.dtype == np.uint16
+    assert np.array_equal(bits, values.astype(ml_dtypes.bfloat16).view(np.uint16))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normal_numbers_are_drawn_on_the_device(host, dtype):
+    training._normal_cuda.cache_clear()
+    draw, again = (training.normal("cuda", 7) for _ in range(2))
+    one, two = draw((200, 150), dtype).get(), draw(30_000, dtype).get()
+    assert one.shape == (200, 150) and one.dtype == two.dtype == dtype
+    assert np.array_equal(again((200, 150), dtype).get(), one)
+    assert not np.intersect1d(one, training.normal("cuda", 8)(30_000, dtype).get()).size > 100
+    for numbers in (one.ravel(), two):
+        assert abs(numbers.mean()) < 0.03 and abs(numbers.std() - 1) < 0.02
+        assert abs((np.abs(numbers) < 1).mean() - 0.6827) < 0.02 and np.abs(numbers).max() < 6
+        assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
+    assert abs(np.corrcoef(one.ravel(), two)[0, 1]) < 0.03
+    training._normal_cuda.cache_clear()
 
 
 def test_turns_are_interleaved_in_changing_order():
@@ -226,21 +260,17 @@ def test_lazy_rows_are_the_dense_method_where_zero_gradients_change_nothing():
     )
 
 
-def test_a_wrong_row_update_is_refused(monkeypatch):
+def test_a_wrong_row_update_is_refused():
     def once(numbers, values):
         """Without duplicates: the last one counts."""
         kept = {int(number): k for k, number in enumerate(numbers)}
         return np.array(list(kept)), values[list(kept.values())]
 
-    right = peers.rows("adagrad", "cpu")["numpy"]
-    rows.check("adagrad", "cpu")
-    monkeypatch.setattr(
-        peers,
-        "rows",
-        lambda *_: {"numpy": lambda w, batches, h: right(w, [once(*b) for b in batches], h)},
-    )
+    right = {"numpy": peers.rows("adagrad", "cpu")["numpy"]}
+    assert set(rows.check("adagrad", "cpu", right)) == {"numpy"}
+    wrong = {"numpy": lambda w, batches, h: right["numpy"](w, [once(*b) for b in batches], h)}
     with pytest.raises(AssertionError, match="numpy, adagrad: off by"):
-        rows.check("adagrad", "cpu")
+        rows.check("adagrad", "cpu", wrong)
 
 
 def rows_on_host(touched, ends, order, values, width, stride, count, tables, size):
@@ -432,7 +462,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         file = tmp_path / "new" / f"{suite}.json"
         arguments = ["benchmarks", suite, "--quick", "--json", str(file)]
         monkeypatch.setattr(sys, "argv", arguments)
-        command.main()
+        assert command.main() == 0
         results = json.loads(file.read_text(encoding="utf-8"))
         assert {"date", "commit", "machine", "peers", "notes", suite} == set(results)
         assert report.page(results, None).startswith("# ")

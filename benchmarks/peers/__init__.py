@@ -7,6 +7,7 @@ method, by name; or, for rows of a table, ``row_makers(method, backend)``.
 
 from __future__ import annotations
 
+from ..failures import Errors, noted
 from ..training import Make, MakeRows
 from . import deepspeed, fbgemm, installed, numpy, optax, ours, thinc, torch
 
@@ -24,27 +25,35 @@ def versions() -> dict[str, str | None]:
 
 
 def makers(
-    method: str, backend: str, only: tuple[str, ...] = (), dtype: str = "float32", kept: str = ""
+    method: str,
+    backend: str,
+    only: tuple[str, ...] = (),
+    dtype: str = "float32",
+    kept: str = "",
+    errors: Errors | None = None,
 ) -> dict[str, Make]:
     """gpuadapt first, then whoever is installed and has this method, backend and type.
 
     ``kept`` is how gpuadapt keeps its numbers, if not in ``dtype``; torch's bfloat16 is then
-    beside its float32.
+    beside its float32. ``errors`` takes what a library raises when it is asked, by its name.
     """
     found = ours.makers(method, backend, kept)
     if kept and torch.library() is not None:
-        found |= torch.makers_of_few_bits(method, backend)
+        with noted(errors, torch.NAME):
+            found |= torch.makers_of_few_bits(method, backend)
     for peer in DENSE:
         if peer.library() is not None and dtype in peer.DTYPES:
-            offered = peer.makers(method, backend)
-            found |= {k: v for k, v in offered.items() if not only or k in only}
+            with noted(errors, peer.NAME):
+                offered = peer.makers(method, backend)
+                found |= {k: v for k, v in offered.items() if not only or k in only}
     return found
 
 
-def rows(method: str, backend: str) -> dict[str, MakeRows]:
+def rows(method: str, backend: str, errors: Errors | None = None) -> dict[str, MakeRows]:
     """gpuadapt first, then whoever updates a table by rows, and is installed."""
     found = ours.row_makers(method, backend)
     for peer in ROWS:
         if peer.library() is not None:
-            found |= peer.row_makers(method, backend)
+            with noted(errors, peer.NAME):
+                found |= peer.row_makers(method, backend)
     return found

@@ -8,13 +8,24 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from ..failures import Errors, described
+
+broken: Errors = {}
+"""Why an installed module cannot be used, by its name."""
+
 
 @cache
 def load(name: str) -> Any:
-    """A module by its name, imported once; None if it, or what it needs, is not installed."""
+    """A module by its name, imported once; None if it, or what it needs, is not installed.
+
+    So it is where the import fails in another way: a library built for other versions, say.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:
+        return None
+    except Exception as error:
+        broken[name] = described(error)
         return None
 
 

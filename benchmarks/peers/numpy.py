@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import training
-from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer, placed, reference
+from ..training import Given, Hyper, Make, MakeRows, RowTrainer, Trainer, placed, reference
 
 NAME = "numpy"
 PACKAGES = ("numpy",)
@@ -24,7 +24,7 @@ def makers(method: str, backend: str) -> dict[str, Make]:
     return {training.library(backend).__name__: partial(make, method, backend)}
 
 
-def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
+def make(method: str, backend: str, start: Given, hyper: Hyper) -> Trainer:
     xp = training.library(backend)
     update = getattr(reference, method)
     parameters = [xp.array(w) for w in start]
@@ -32,7 +32,7 @@ def make(method: str, backend: str, start: Sequence[np.ndarray], hyper: Hyper) -
     gradients: list[Any] = []
     count = 0
 
-    def load(given: Sequence[np.ndarray]) -> None:
+    def load(given: Given) -> None:
         gradients[:] = [xp.asarray(g) for g in given]
 
     def step() -> None:

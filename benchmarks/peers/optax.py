@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..training import Hyper, Make, Trainer
+from gpuadapt.arrays import to_host
+
+from ..training import Given, Hyper, Make, Trainer
 from .installed import load
 
 NAME = "optax"
@@ -32,12 +33,12 @@ def makers(method: str, backend: str) -> dict[str, Make]:
     return {"optax jit": partial(make, method)}
 
 
-def make(method: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
+def make(method: str, start: Given, hyper: Hyper) -> Trainer:
     import jax
     import jax.numpy as jnp
 
     transform, form = _transform(method, hyper)
-    parameters = [jnp.array(w) for w in start]
+    parameters = [jnp.array(to_host(w)) for w in start]
     now: dict[str, Any] = {"w": parameters, "state": transform.init(parameters)}
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -45,8 +46,8 @@ def make(method: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
         updates, state = transform.update(gradients, state, w)
         return library().apply_updates(w, updates), state
 
-    def load(gradients: Sequence[np.ndarray]) -> None:
-        now["gradients"] = [jnp.array(g) for g in gradients]
+    def load(gradients: Given) -> None:
+        now["gradients"] = [jnp.array(to_host(g)) for g in gradients]
 
     def step() -> None:
         now["w"], now["state"] = update(now["w"], now["state"], now["gradients"])

@@ -13,7 +13,7 @@ import gpuadapt as ga
 from gpuadapt.arrays import kind_dtype
 from gpuadapt.storage import decoded
 
-from ..training import HYPER, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
+from ..training import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
 
 FORMS = {"adagrad": "inside", "rmsprop": "inside", "adam": "outside"}
 """Where eps stands by default."""
@@ -56,25 +56,27 @@ def makers(method: str, backend: str, kept: str = "") -> dict[str, Make]:
 def make(
     method: str,
     backend: str,
-    start: Sequence[np.ndarray],
+    start: Given,
     hyper: Hyper,
     element: str = "",
     **settings: str,
 ) -> Trainer:
     xp = library(backend)
 
-    def kept(values: np.ndarray) -> Any:
-        """An array of the backend; of bfloat16 on a GPU the bits."""
+    def kept(values: Any) -> Any:
+        """A copy on the backend; of bfloat16 on a GPU the bits."""
         if not element:
             return xp.array(values)
+        if not isinstance(values, np.ndarray):
+            return as_bfloat16(values) if element == "bfloat16" else values.astype(element)
         few = values.astype(kind_dtype(element, "cpu"))
         return few if xp is np else xp.asarray(few.view(np.uint16) if few.itemsize == 2 else few)
 
     parameters = [kept(w) for w in start]
     optimizer = optimizer_of(method, parameters, hyper, **settings)
-    gradients: list[np.ndarray] = []
+    gradients: list[Any] = []
 
-    def load(given: Sequence[np.ndarray]) -> None:
+    def load(given: Given) -> None:
         gradients[:] = [kept(g) for g in given]
 
     return Trainer(
@@ -85,15 +87,21 @@ def make(
     )
 
 
-def make_captured(method: str, start: Sequence[np.ndarray], hyper: Hyper) -> Trainer:
+def as_bfloat16(values: Any) -> Any:
+    """Bits of finite float32 numbers on a GPU, rounded to bfloat16, to the nearest even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def make_captured(method: str, start: Given, hyper: Hyper) -> Trainer:
     """A step that is captured in a CUDA graph, and replayed on the current stream."""
     xp = library("cuda")
-    parameters, gradients = [[xp.asarray(w) for w in start] for _ in range(2)]
+    parameters, gradients = [[xp.array(w) for w in start] for _ in range(2)]
     optimizer = optimizer_of(method, parameters, hyper)
     optimizer.capturable = True
     stream, graphs = xp.cuda.Stream(non_blocking=True), []
 
-    def load(given: Sequence[np.ndarray]) -> None:
+    def load(given: Given) -> None:
         for gradient, values in zip(gradients, given, strict=True):
             gradient[...] = xp.asarray(values)
 
@@ -142,12 +150,12 @@ def make_rows(
     method: str,
     backend: str,
     rowwise: bool,
-    start: np.ndarray,
-    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    start: Any,
+    batches: Sequence[tuple[np.ndarray, Any]],
     hyper: Hyper,
 ) -> RowTrainer:
     xp = library(backend)
-    table = placed(start) if xp is np else xp.asarray(start)
+    table = placed(start) if xp is np else xp.array(start)
     optimizer = optimizer_of(method, [table], hyper, rowwise=rowwise)
     gradients = [ga.RowGrad(xp.asarray(rows), xp.asarray(values)) for rows, values in batches]
     return RowTrainer(

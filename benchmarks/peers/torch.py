@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import Hyper, Make, MakeRows, RowTrainer, Trainer
+from ..training import Given, Hyper, Make, MakeRows, RowTrainer, Trainer
 from .installed import load
 
 NAME = "torch"
@@ -46,7 +46,7 @@ def make(
     kind: Callable[..., Any],
     method: str,
     device: str,
-    start: Sequence[np.ndarray],
+    start: Given,
     hyper: Hyper,
     dtype: str | None = None,
 ) -> Trainer:
@@ -56,7 +56,7 @@ def make(
     parameters = [torch.nn.Parameter(torch.tensor(w, dtype=kept, device=device)) for w in start]
     optimizer = kind(parameters, **keywords(method, hyper))
 
-    def load(gradients: Sequence[np.ndarray]) -> None:
+    def load(gradients: Given) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = torch.tensor(gradient, dtype=kept, device=device)
 
@@ -95,8 +95,8 @@ def make_rows(
     method: str,
     name: str,
     device: str,
-    start: np.ndarray,
-    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    start: Any,
+    batches: Sequence[tuple[np.ndarray, Any]],
     hyper: Hyper,
 ) -> RowTrainer:
     """With sparse gradients, not coalesced: the optimizer does that."""
@@ -105,8 +105,8 @@ def make_rows(
     optimizer = getattr(torch.optim, name)([table], **keywords(method, hyper))
     gradients = [
         torch.sparse_coo_tensor(
-            torch.tensor(numbers[None]),
-            torch.tensor(values),
+            torch.tensor(numbers[None], device=device),
+            torch.tensor(values, device=device),
             start.shape,
             device=device,
             check_invariants=False,
