@@ -113,6 +113,9 @@ class Optimizer(View):
     Coefficients that depend on the step are computed in float64 on the host. Bias
     correction counts the updates of each parameter: one that had no gradient in a step
     is, bits and count, as if that step had not been.
+
+    A new state whose magnitude is below the smallest normal number of the arithmetic's type
+    (1.2e-38 in float32, 2.2e-308 in float64) becomes +0; parameters keep such numbers.
     """
 
     def __init__(

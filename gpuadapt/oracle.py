@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.functions import NORMAL
 from gpuadapt.kernels.rule import Rule
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -18,8 +19,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "maximum": lambda a, b: np.where((a > b) | (a != a), a, b),
     "minimum": lambda a, b: np.where((a < b) | (a != a), a, b),
     "where": np.where,
+    NORMAL: lambda x: np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.zeros_like(x), x),
 }
-"""What rules may call, on whole NumPy arrays: written again, so that a slip shows."""
+"""What rules may call, and what is around new states, on whole NumPy arrays: written again, so
+that a slip shows."""
 
 
 def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[Any]:

@@ -45,7 +45,8 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     1. Its author's function, run by Python in float64, gives what the kernel gives.
     2. Its translated lines, run by NumPy, give the kernel's bits: for numbers of every
        kind (infinities, NaN, subnormals, both zeros), in float32 and float64, with one
-       thread and with all, with strides.
+       thread and with all, with strides. States that are below the smallest normal number are
+       +0 after a step.
     3. Its CUDA text gives the same bits: on a GPU, or compiled by g++ where there is none.
     4. A step by rows gives the bits of the dense step on the summed rows.
 
@@ -163,9 +164,8 @@ def additions(states: int) -> Rule:
     """The rule that only adds the gradient to the parameter and to each of so many states."""
     names = [f"s{k}" for k in range(states)]
     results = tuple(ast.BinOp(ast.Name(name), ast.Add(), ast.Name("g")) for name in ("p", *names))
-    return from_program(
-        Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
-    )
+    program = Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
+    return from_program(program, flush=False)
 
 
 def _checkable(rule: Rule) -> None:

@@ -57,7 +57,8 @@ class Rule:
     lines : tuple of (str, str)
         Element-wise assignments: variable and expression.
     results : tuple of str
-        Expressions of the new parameter and states.
+        Expressions of the new parameter and states; states below the smallest normal number
+        become +0.
     functions : tuple of str
         The functions it calls, each after those it is written in.
     """
@@ -128,7 +129,7 @@ class Rule:
         RuleError
             There is no such variable, or the states do not determine it.
         """
-        return from_program(rate_program(self.program))
+        return from_program(rate_program(self.program), flush=False)
 
     @cached_property
     def rowwise(self) -> Rule:
@@ -308,8 +309,13 @@ def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
     return replace(from_program(program), function=rule.function, pieces=given, original=rule)
 
 
-def from_program(program: Program) -> Rule:
-    """Translate a checked program."""
+def from_program(program: Program, *, flush: bool = True) -> Rule:
+    """Translate a checked program.
+
+    With ``flush``, a new state whose magnitude is below the smallest normal number of the
+    arithmetic's type becomes +0: states that decay would stay subnormal for ever, and arithmetic
+    with subnormal numbers is slow.
+    """
     writer = Writer(program.h)
     if program.squared is not None:
         # Its text is a function of its own, but what it reads comes with this one's.
@@ -319,6 +325,9 @@ def from_program(program: Program) -> Rule:
             writer.text(node)
     lines = tuple((target, writer.text(node)) for target, node in program.lines)
     results = tuple(writer.text(node) for node in program.results)
+    if flush and results[1:]:
+        writer.called[functions.NORMAL] = None
+        results = results[:1] + tuple(f"{functions.NORMAL}({state})" for state in results[1:])
     names = [name for name in writer.read if name != STEP]
     for name in program.prepare:
         if name in names or name == STEP:

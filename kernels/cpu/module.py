@@ -62,7 +62,8 @@ def compute(dtype: str, codecs: Sequence[Codec], called: Sequence[str] = ("where
     given = [inspect.getsource(getattr(functions, name)).rstrip() for name in called]
     if codecs:
         given += ["def truncated(x):\n    return U(x)", *(codec.python for codec in codecs)]
-    return f"T = np.{dtype}" + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
+    head = f"T = np.{dtype}" + "\nSMALLEST = np.finfo(T).tiny" * (functions.NORMAL in called)
+    return head + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
 
 
 def function(rule: Rule) -> str:

@@ -165,6 +165,11 @@ template <typename T> __device__ inline T minimum(T a, T b) {
 template <typename T> __device__ inline T sign(T x) {
     return where(x > T(0), T(1), where(x < T(0), T(-1), x));
 }
+__device__ inline S smallest(S) { return 1.17549435e-38f; }
+__device__ inline D smallest(D) { return 2.2250738585072014e-308; }
+template <typename T> __device__ inline T _normal(T x) {
+    return where(abs(x) < smallest(x), T(0), x);
+}
 """
 
 PLACE = r"""
