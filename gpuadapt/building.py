@@ -28,7 +28,7 @@ def build(
     rule: Rule,
     params: Any,
     common: Mapping[str, Any],
-    initial: Mapping[str, float],
+    initial: Mapping[str, Any],
     before: Built | None = None,
 ) -> Built:
     """What there was before, with groups and slots of what the user calls parameters.

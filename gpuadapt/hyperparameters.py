@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -138,7 +139,15 @@ def check_rule(rule: Rule) -> None:
         )
 
 
-def check_initial(rule: Rule, initial: Any) -> dict[str, float]:
+@dataclass(frozen=True)
+class Start:
+    """What a state is before the first step, where that depends on the parameter."""
+
+    of: Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
+    """From the parameter's numbers, as float32 or float64, and the group's settings."""
+
+
+def check_initial(rule: Rule, initial: Any) -> dict[str, Any]:
     """Values of states before the first step.
 
     Raises
@@ -153,7 +162,10 @@ def check_initial(rule: Rule, initial: Any) -> dict[str, float]:
             raise HyperparameterError(
                 f"initial: {rule.name!r} has no state {state!r}, but {list(rule.states)}"
             )
-    return {state: number(f"initial {state}", value) for state, value in initial.items()}
+    return {
+        state: value if isinstance(value, Start) else number(f"initial {state}", value)
+        for state, value in initial.items()
+    }
 
 
 def check_known(given: Iterable[str], known: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from .arrays import (
     Memory,
     contiguous,
     copied,
+    kind_dtype,
     kind_of,
     namespace,
     new_zeros,
@@ -25,6 +26,7 @@ from .arrays import (
     zeros_like,
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
+from .hyperparameters import Start
 from .launch import RowUpdate, Update, bind, bind_rows, clock, update_once
 from .pages import Residence
 from .rowgrad import RowGrad, prepared
@@ -42,7 +44,7 @@ class Slot:
         group: int,
         rule: Rule,
         settings: Mapping[str, Any],
-        initial: Mapping[str, float],
+        initial: Mapping[str, Any],
         memory: Memory,
     ) -> None:
         self.name = name
@@ -71,9 +73,13 @@ class Slot:
                 if state in by_row
                 else storage.new_state(form, self.array, backend, order, memory, number)
             )
-            if initial.get(state, 0.0) != 0:  # zeros are memory that nobody has touched yet
+            start = initial.get(state, 0.0)
+            if isinstance(start, Start):
+                numbers = start.of(storage.decoded(self.array), settings)
+                storage.put([self.states[state]], storage.stored(form, numbers))
+            elif start != 0:  # zeros are memory that nobody has touched yet
                 try:
-                    storage.fill(self.states[state], initial[state])
+                    storage.fill(self.states[state], start)
                 except HyperparameterError as error:
                     raise HyperparameterError(f"initial {state}: {error}") from None
         self.beside = storage.companions(self.array, self.formats.parameter)
@@ -216,6 +222,26 @@ class Slot:
         else:
             self.residence.all(arrays)
         return not self.residence.settled
+
+    def write(self, numbers: np.ndarray) -> None:
+        """Make the parameter, and what is kept beside it, hold these numbers.
+
+        Raises
+        ------
+        ParameterError
+            A finite number does not fit in the parameter's type.
+        """
+        with np.errstate(over="ignore"):
+            parts = storage.stored(self.formats.parameter, numbers.astype(self.dtype))
+        held = storage.decoded(parts[0].view(kind_dtype(self.element, "cpu")))
+        lost = np.isfinite(numbers) & ~np.isfinite(held)
+        if lost.any():
+            first = float(numbers[lost][0])
+            raise ParameterError(
+                f"values of {self.name!r}: {first!r} does not fit in {self.element}"
+            )
+        self.flush()
+        storage.put([self.array, *self.beside.values()], parts)
 
     def restart(self) -> None:
         """Forget missed steps: the arrays are written anew."""

@@ -51,7 +51,7 @@ NARROW = 8
 
 
 def formats_of(
-    rule: Rule, name: str, kind: str, settings: Mapping[str, Any], initial: Mapping[str, float]
+    rule: Rule, name: str, kind: str, settings: Mapping[str, Any], initial: Mapping[str, Any]
 ) -> Formats:
     """The formats of a parameter of an element type, with a gradient of that type too.
 
@@ -133,14 +133,36 @@ def companions(array: Any, form: Format) -> dict[str, Any]:
     return found
 
 
+def _names(form: Format) -> dict[str, Any]:
+    """What the texts of a format call."""
+    names: dict[str, Any] = {codec.name: codec.function for codec in form.codecs}
+    return names | {"U": lambda x: x.astype(np.uint32), "S": np.float32, "D": np.float64}
+
+
 def loaded(form: Format, parts: Sequence[Any]) -> np.ndarray:
     """What a rule sees of arrays in a format without blocks, as NumPy's float32 or float64."""
-    names: dict[str, Any] = {codec.name: codec.function for codec in form.codecs}
-    names |= {"U": lambda x: x.astype(np.uint32), "S": np.float32, "D": np.float64}
+    names = _names(form)
     names |= {f"part{k}": to_host(bits_of(part)) for k, part in enumerate(parts)}
     text = form.load.format(*(f"part{k}" for k in range(len(parts))))
     numbers: np.ndarray = np.asarray(eval(text, names))  # noqa: S307
     return numbers
+
+
+def stored(form: Format, numbers: np.ndarray) -> list[np.ndarray]:
+    """What each part of a format without blocks holds of numbers, rounded to the nearest."""
+    names = _names(form) | {"x": numbers, "half": np.uint32(0x8000)}
+    with np.errstate(over="ignore"):
+        return [
+            np.asarray(eval(text.format(x="x", r16="half"), names)).astype(dtype)  # noqa: S307
+            for text, (_, dtype) in zip(form.store, form.parts, strict=True)
+        ]
+
+
+def put(arrays: Sequence[Any], parts: Sequence[np.ndarray]) -> None:
+    """Write what `stored` returned into the arrays of the format."""
+    touch_all(*arrays)
+    for array, part in zip(arrays, parts, strict=True):
+        copy_into(array, part)
 
 
 def decoded(array: Any) -> np.ndarray:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend_of, describe, kind_of, namespace, plain
+from .addition import plain_backend
+from .arrays import KINDS, backend_of, describe, kind_of, namespace, plain
 from .errors import GradientError, ParameterError
 from .quantized import Quantized
 from .rowgrad import RowGrad
 from .rownumbers import advice, listed
 from .slot import Slot
+from .storage import decoded
 
 
 def check_gradient(slot: Slot, grad: Any) -> None:
@@ -64,6 +66,25 @@ def row_numbers(slot: Slot, rows: Any) -> Any:
             "table's device"
         )
     return rows
+
+
+def numbers_of(slot: Slot, values: Any) -> np.ndarray:
+    """Values that a parameter is to hold, on the host.
+
+    Raises
+    ------
+    ParameterError
+    """
+    values = plain(values) if plain_backend(values) else values
+    kind = kind_of(values) if plain_backend(values) else None
+    if kind is None or values.shape != slot.shape:
+        raise ParameterError(
+            f"values of {slot.name!r}: got {describe(values)}, expected {', '.join(KINDS)} of "
+            f"shape {slot.shape}"
+        )
+    if slot.backend == "cpu" and not slot.array.flags.writeable:
+        raise ParameterError(f"parameter {slot.name!r}: the array is read-only")
+    return decoded(values)
 
 
 def _is_kind(slot: Slot, grad: Any) -> bool:

@@ -15,7 +15,7 @@ from .request import Last
 from .slot import Slot
 from .stats import Stats
 from .steps import Steps
-from .structure import row_numbers
+from .structure import numbers_of, row_numbers
 
 
 class View:
@@ -89,6 +89,39 @@ class View:
         """
         slot = self._slot(name)
         return slot.read(row_numbers(slot, rows), self._groups[slot.group].skips(slot.backend))
+
+    def write(self, name: str, values: Any) -> None:
+        """Make a parameter hold these numbers, and what is kept beside it hold the rest of them.
+
+        Of float32 numbers that are written into an array of 16 bits, only what fits is left. Given
+        here, the next step starts from the numbers themselves with ``master``, and from a number
+        within 16 more bits of each with ``rounding="kahan"``. Other parameters take them to the
+        nearest. Rows that have missed steps (``sparse="exact"``) take them before. States stay.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+        values : array
+            NumPy's or CuPy's, of the parameter's shape, of any type that parameters have.
+
+        Raises
+        ------
+        ParameterError
+            No such parameter; not such an array; a number that is infinite in the parameter's type.
+
+        Examples
+        --------
+        >>> import ml_dtypes, numpy as np, gpuadapt as ga
+        >>> full = np.array([1.001, 2.002], np.float32)
+        >>> w = full.astype(ml_dtypes.bfloat16)
+        >>> optimizer = ga.Adam({"w": w}, master="float32")
+        >>> optimizer.write("w", full)
+        >>> optimizer.state["w"]["master"]
+        array([1.001, 2.002], dtype=float32)
+        """
+        slot = self._slot(name)
+        slot.write(numbers_of(slot, values))
 
     def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
         """Bring rows up to date that have missed steps (``sparse="exact"``), states too.

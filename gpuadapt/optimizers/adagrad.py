@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from gpuadapt.kernels import rules
 
-from ..hyperparameters import Hyperparameter, number
+from ..errors import HyperparameterError
+from ..hyperparameters import Hyperparameter, Start, check_choice, number
 from ..optimizer import Optimizer
 from .forms import ROOTS, choose, read_by, started
 
@@ -79,7 +85,7 @@ class FTRL(Optimizer):
     ----------
     params
         See `Optimizer`. An element without a gradient becomes zero: weights are what their
-        gradients made of them.
+        gradients made of them, unless ``keep_weights`` says otherwise.
     lr : float or schedule, > 0
         :math:`\alpha` in the paper.
     l1, l2 : float or schedule, >= 0
@@ -88,6 +94,12 @@ class FTRL(Optimizer):
         :math:`\beta`: the rate of the first steps is about lr / beta.
     initial_accumulator : float, >= 0
         Every element of :math:`n` before the first step.
+    keep_weights : bool
+        :math:`z` starts so that a zero gradient leaves the weights that are given as they are, to
+        within rounding; by default from 0, as in the paper, TensorFlow and Keras. Weights that
+        are written into the arrays later are not kept: make another optimizer for them. ``lr``,
+        ``l1``, ``l2`` and ``beta`` have to be numbers then, with beta, initial_accumulator or l2
+        above 0.
 
     Notes
     -----
@@ -112,9 +124,41 @@ class FTRL(Optimizer):
         l2: Hyperparameter = 0.0,
         beta: Hyperparameter = 1.0,
         initial_accumulator: float = 0.0,
+        keep_weights: bool = False,
         **more: Any,
     ) -> None:
         initial = started(more, n=number("initial_accumulator", initial_accumulator))
+        check_choice({"keep_weights": keep_weights}, "keep_weights", (False, True))
+        if keep_weights and isinstance(initial, Mapping):
+            if "z" in initial:
+                raise HyperparameterError("initial z: keep_weights says what z is")
+            initial = {**initial, "z": Start(partial(_kept, initial["n"]))}
         super().__init__(
             rules.ftrl, params, initial=initial, lr=lr, l1=l1, l2=l2, beta=beta, **more
         )
+
+
+def _kept(accumulator: Any, weights: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """The z of which FTRL's formula makes these weights, where n is the accumulator.
+
+    Raises
+    ------
+    HyperparameterError
+        A hyperparameter is a schedule; no z makes anything but 0.
+    """
+    names = ("lr", "l1", "l2", "beta")
+    for name in names:
+        if callable(settings[name]):
+            raise HyperparameterError(
+                f"keep_weights: {name} is a schedule, but z starts from a number"
+            )
+    lr, l1, l2, beta = (number(name, settings[name]) for name in names)
+    root = math.sqrt(number("initial n", accumulator))
+    divisor = (beta + root) / lr + l2 if lr > 0 else 0.0
+    if not 0 < divisor < math.inf:
+        raise HyperparameterError(
+            "keep_weights: with these lr, beta, initial_accumulator and l2 the formula divides by "
+            f"{divisor}; it takes lr > 0, and one of the others above 0"
+        )
+    wide = weights.astype(np.float64)
+    return -(wide * divisor + l1 * np.sign(wide))
