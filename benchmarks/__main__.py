@@ -109,11 +109,12 @@ def earlier(file: Path, results: dict[str, Any]) -> dict[str, Any]:
     if not file.exists():
         return results
     before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for what in ("commit", "machine", "peers"):
-        if before.get(what) != results[what]:
+    was, now = ({"commit": of["commit"]} | of["machine"] | of["peers"] for of in (before, results))
+    for what in {**was, **now}:
+        if was.get(what) != now.get(what):
             raise ValueError(
-                f"--add: {file} has results of {what} {before.get(what)}, and this is "
-                f"{results[what]}; write to another file"
+                f"--add: {file} has results with {what} {was.get(what)}, and here it is "
+                f"{now.get(what)}; write to another file"
             )
     return before
 

@@ -49,9 +49,10 @@ def architectures() -> list[int]:
     """sm_70, 80, 90, 100, as far as the installed NVRTC knows them."""
     try:
         from cupy.cuda import nvrtc
-    except ImportError:
+
+        known = nvrtc.getSupportedArchs()
+    except (ImportError, RuntimeError):  # the latter: CuPy is there, and finds no NVRTC
         return []
-    known = nvrtc.getSupportedArchs()
     return [architecture for architecture in (70, 80, 90, 100) if architecture in known]
 
 

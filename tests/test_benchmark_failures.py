@@ -243,7 +243,7 @@ def test_suites_are_added_to_a_file(tmp_path, some_suites, monkeypatch, capsys):
     results = json.loads(file.read_text())
     assert (len(results["many"]), len(results["dense"])) == (2, 1)
     command.save(results | {"commit": "another"}, file)
-    for given, why in ((["--json", file], "has results of commit another"), ([], "needs --json")):
+    for given, why in ((["--json", file], "has results with commit another"), ([], "needs --json")):
         with pytest.raises(SystemExit):
             run_command(monkeypatch, "formats", "--quick", "--add", *given)
         assert why in capsys.readouterr().err
