@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -146,21 +146,21 @@ class Residence:
         self.settled = False
         """Whether there is nothing left to do."""
 
-    def all(self, arrays: Iterable[Any]) -> None:
+    def all(self, arrays: Callable[[], Iterable[Any]]) -> None:
         """All elements are about to be written."""
         if not self.settled:
-            touch_all(*arrays)
+            touch_all(*arrays())
             self.settled = True
 
-    def rows(self, count: int, arrays: Iterable[Any]) -> None:
-        """So many rows are about to be written; ``arrays`` are the same as before."""
+    def rows(self, count: int, arrays: Callable[[], Iterable[Any]]) -> None:
+        """So many rows are about to be written; ``arrays`` is seldom asked for them."""
         if self.settled:
             return
         # Exact rows are brought up to date in turn besides those that occur.
         self._touched += count * SMALL_PAGE + (self._next >> 12)
         if self._at < 0 and self._touched < self._next:
             return
-        every = list(_own(arrays))
+        every = list(_own(arrays()))
         largest = max(every, key=len, default=None)
         if largest is None:
             self.settled = True

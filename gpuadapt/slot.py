@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -186,7 +186,7 @@ class Slot:
         update: Any = self._rows[2]
         left = min(len(self.array), math.ceil(fraction * len(self.array)))
         if left == len(self.array):
-            self.residence.all(self.kept_arrays.values())
+            self.residence.all(self._memory)
         with on_device(self.array):
             while left:
                 stop = min(self._turn + left, len(self.array))
@@ -214,13 +214,15 @@ class Slot:
             except RowIndexError as error:
                 raise as_given(error, rows) from None
 
+    def _memory(self) -> Iterable[Any]:
+        return self.kept_arrays.values()
+
     def touch(self, grad: Any) -> bool:
         """Say what a gradient is about to touch; whether more of it has to be said."""
-        arrays = self.kept_arrays.values()
         if isinstance(grad, RowGrad):
-            self.residence.rows(grad.rows.size, arrays)
+            self.residence.rows(grad.rows.size, self._memory)
         else:
-            self.residence.all(arrays)
+            self.residence.all(self._memory)
         return not self.residence.settled
 
     def write(self, numbers: np.ndarray) -> None:
@@ -245,7 +247,7 @@ class Slot:
 
     def restart(self) -> None:
         """Forget missed steps: the arrays are written anew."""
-        self.residence.all(self.kept_arrays.values())
+        self.residence.all(self._memory)
         self._skipped = self.skipped
         self.clock = self._rows = None
         self._turn = 0

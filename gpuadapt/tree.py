@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .arrays import backend_of, describe
 from .errors import GradientError, ParameterError
+from .rownumbers import advice
 
 
 class Branch(NamedTuple):
@@ -193,7 +194,7 @@ def _by_position(place: Branch, grads: Any) -> list[Any]:
     got = f"{got} with names" if named else got
     raise GradientError(
         f"{_named(place)}: got {got}, expected a list of {len(place.parts)} "
-        "(None stands for no gradient)"
+        f"(None stands for no gradient){_of_rows(grads)}"
     )
 
 
@@ -203,15 +204,25 @@ def _by_name(place: Branch, grads: Any) -> list[Any]:
     if inside is not None and inside[0] is None and place.ordered:
         return _by_position(place, inside[1])
     if inside is None or inside[0] is None:
-        raise GradientError(f"{_named(place)}: got {describe(grads)}, expected a dict by name")
+        raise GradientError(
+            f"{_named(place)}: got {describe(grads)}, expected a dict by name{_of_rows(grads)}"
+        )
     given = dict(zip(inside[0], inside[1], strict=True))
     if given.keys() != set(expected) or len(given) < len(inside[0]):
         below = place.path or None
         problems = [f"unknown {_below(below, key)!r}" for key in given if key not in expected]
         problems += [f"missing {_below(below, key)!r}" for key in expected if key not in given]
         problems = problems or ["a name occurs twice"]
-        raise GradientError(f"{_named(place)}: {', '.join(problems)} (None stands for no gradient)")
+        raise GradientError(
+            f"{_named(place)}: {', '.join(problems)} (None stands for no gradient){_of_rows(grads)}"
+        )
     return [given[key] for key in expected]
+
+
+def _of_rows(grads: Any) -> str:
+    """Advice about what seems to be one table's gradient, in the place of all gradients."""
+    pair = isinstance(grads, Mapping) and "values" in grads
+    return advice(grads) if pair or opened(grads) is None else ""
 
 
 def _named(place: Branch) -> str:
