@@ -132,9 +132,13 @@ def clock(rule: Rule, backend: str, formats: Formats, close: bool, rows: int, up
     return _module(backend, "clock").Clock(rule, formats, followed, rows, updates)
 
 
-def headers(wanted: Sequence[tuple[Any, str] | None], places: Sequence[tuple[int, int]]) -> Any:
+def headers(
+    updated: Sequence[Any],
+    wanted: Sequence[tuple[Any, str] | None],
+    places: Sequence[tuple[int, int]],
+) -> Any:
     """What looks at many NumPy arrays at once; see `kernels.cpu.headers.Headers`."""
-    return _module("cpu", "headers").Headers(wanted, places)
+    return _module("cpu", "headers").Headers(updated, wanted, places)
 
 
 def control(backend: str) -> Control:

@@ -11,8 +11,9 @@ from gpuadapt.kernels.rule import Rule
 
 from .arrays import describe
 from .building import are_groups, build, structure
-from .errors import BackendError, RuleError
+from .errors import BackendError, RuleError, StateError
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
+from .passed import Held, Passed, held, look, portable, unchanged
 from .request import Request, request
 from .state import check, restore, snapshot
 from .stats import watch
@@ -159,11 +160,30 @@ class Optimizer(View):
             group.prepare(0)
         self._steps = Steps(list(self._slots.values()), self._groups)
         self._stats = {}
+        self._passed = [Passed(params, built.templates)]
+        self._held: Held | None = held(params)
+        self._grown: frozenset[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied
         self.flush()
-        return self.__dict__
+        return self.__dict__ | {"_passed": portable(self._passed, self._held), "_held": None}
+
+    def __copy__(self) -> Optimizer:
+        raise StateError(
+            "copy.copy: both would update the same arrays, and count in one place; "
+            "copy.deepcopy copies the arrays too (see `params`)"
+        )
+
+    def _look(self) -> None:
+        """See whether what was passed as params still holds the parameters.
+
+        Raises
+        ------
+        ParameterError
+        """
+        passed, now = look(self._passed, self.params, self._grown)
+        vars(self).update(_passed=passed, _held=now, _grown=frozenset())
 
     def step(
         self,
@@ -213,9 +233,14 @@ class Optimizer(View):
         Raises
         ------
         GradientError, HyperparameterError
+        ParameterError
+            A parameter has been made read-only; or the dict or list that was passed as ``params``
+            holds another array now.
         RowIndexError
             Names the first row that is not in its table, and its position.
         """
+        if self._held is None or not unchanged(self._held):
+            self._look()
         given = flatten(self._template, self._names, grads)
         asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
         if stats:

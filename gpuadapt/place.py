@@ -73,14 +73,17 @@ class Place:
             else None
             for slot, order, element in zip(self.slots, self._orders, elements, strict=True)
         ]
-        return launch.headers(wanted, [place[1:] for place in self._places])
+        updated = [slot.given for slot in self.slots]
+        return launch.headers(updated, wanted, [place[1:] for place in self._places])
 
-    def gather(self, given: Sequence[Any], groups: Sequence[Group]) -> Gathered:
+    def gather(self, given: list[Any], groups: Sequence[Group]) -> Gathered:
         """Look at gradients; nothing of this place changes.
 
         Raises
         ------
         GradientError
+        ParameterError
+            A parameter has been made read-only.
         """
         if self.arrangement.headers is not None:
             found, missing = self.arrangement.headers.addresses(given)
@@ -96,6 +99,7 @@ class Place:
             if grad is None:
                 continue
             check_gradient(slot, grad)
+            slot.check_writable()
             by_table = not isinstance(grad, (RowGrad, np.generic))
             grad = grad if isinstance(grad, RowGrad) else plain(grad)
             for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
@@ -135,7 +139,7 @@ class Place:
         by_rows = isinstance(grad, RowGrad) or slot.clock is not None
         return by_rows or groups[slot.group].by_rows
 
-    def addresses(self, given: Sequence[Any]) -> np.ndarray | None:
+    def addresses(self, given: list[Any]) -> np.ndarray | None:
         """Those of NumPy arrays that tables work on, all of them; None if one is something else."""
         found, missing = self.arrangement.headers.addresses(given)
         return None if missing else found

@@ -48,9 +48,10 @@ class Slot:
         memory: Memory,
     ) -> None:
         self.name = name
-        # Of NumPy's a view, so that nobody else can change its shape.
-        self.array = plain(array).view() if backend == "cpu" else array
+        self.given = array
+        """What its owner has; `array` is a view of it."""
         self.backend = backend
+        self.array = self._view()
         self.group = group
         """Its number, not the group itself: a cycle would keep the arrays alive."""
         self.kind = type(self.array)
@@ -102,6 +103,18 @@ class Slot:
         self._skipped = 0
         self._numbers: Any = None
         self.residence = Residence()
+
+    def _view(self) -> Any:
+        """Of NumPy's array a view, so that nobody else can change its shape."""
+        return plain(self.given).view() if self.backend == "cpu" else self.given
+
+    def check_writable(self) -> None:
+        """Raise `ParameterError` if the parameter has been made read-only."""
+        if self.backend == "cpu" and not self.given.flags.writeable:
+            raise ParameterError(
+                f"parameter {self.name!r}: the array has been made read-only; make it writable "
+                "(setflags(write=True)), give it no gradient, or leave it out of a new optimizer"
+            )
 
     @property
     def arrays(self) -> list[Any]:
@@ -180,9 +193,16 @@ class Slot:
         self.clock = clock(rule, self.backend, self.formats, self._close, rows, self.updates)
 
     def flush(self, fraction: float = 1.0) -> None:
-        """Bring all rows up to date with the last step, or the next fraction of them."""
+        """Bring all rows up to date with the last step, or the next fraction of them.
+
+        Raises
+        ------
+        ParameterError
+            The table has been made read-only.
+        """
         if self.clock is None or self._rows is None:
             return
+        self.check_writable()
         update: Any = self._rows[2]
         left = min(len(self.array), math.ceil(fraction * len(self.array)))
         if left == len(self.array):
@@ -287,8 +307,10 @@ class Slot:
         return copied(namespace(self.backend).broadcast_to(wide, self.shape))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: the bound kernels are not for them.
+        # A copy has arrays of its own: the bound kernels are not for them. Its view is made anew,
+        # of the array that belongs to the copy: a view that is copied has memory of its own.
         return self.__dict__ | {
+            "array": None,
             "_dense": None,
             "_rows": None,
             "clock": None,
@@ -296,6 +318,10 @@ class Slot:
             "_skipped": self.skipped,
             "residence": Residence(),
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.array = self._view()
 
 
 def prepare_rows(

@@ -147,7 +147,7 @@ class Steps:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
         self._capturable, self._before, self._captured = bool(value), None, None
 
-    def take(self, given: Sequence[Any], request: Request) -> None:
+    def take(self, given: list[Any], request: Request) -> None:
         """Take a step with a gradient (or None) for each slot."""
         if request is NOTHING and self._repeated and self._take_again(given):
             return
@@ -209,7 +209,7 @@ class Steps:
         if isinstance(request.scale, LossScale) and scale is None:
             request.scale.update(bool(skipped))
 
-    def _take_again(self, given: Sequence[Any]) -> bool:
+    def _take_again(self, given: list[Any]) -> bool:
         """Take a step on the CPU that is like the one before; False if it is not.
 
         It is what is left of `take` where nothing is to be arranged, checked or decided: half of

@@ -18,6 +18,22 @@ from .steps import Steps
 from .structure import numbers_of, row_numbers
 
 
+class Params(dict[str, Any]):
+    """Arrays by name, to be read: what is put there instead of an array would not be updated."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise ParameterError(
+            "params: it shows which arrays are updated, and cannot be changed. Write into an array "
+            "(params[name][...] = new); for more parameters there is `add`, for more rows `grow`"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class View:
     """The part of `Optimizer` that takes no steps."""
 
@@ -53,6 +69,16 @@ class View:
         Counts every occurrence since the optimizer was made. Waits for the GPU.
         """
         return sum(slot.skipped for slot in self._slots.values())
+
+    @property
+    def params(self) -> Params:
+        """The arrays that are updated, by name: those that were given, or a copy's own.
+
+        Arrays and their optimizer stay together if they are copied or pickled together:
+        ``copy.deepcopy((arrays, optimizer))``. A copy of the optimizer alone has copies of the
+        arrays, which are found here.
+        """
+        return Params({name: slot.given for name, slot in self._slots.items()})
 
     @property
     def param_groups(self) -> tuple[dict[str, Any], ...]:

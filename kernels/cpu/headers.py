@@ -2,7 +2,8 @@
 
 Asking a thousand arrays for their type, shape, flags and address takes Python a millisecond
 and a half; reading the same from memory takes microseconds. The fields of an array are part of
-NumPy's public C interface (``PyArrayObject_fields``), the same in NumPy 1 and 2.
+NumPy's public C interface (``PyArrayObject_fields``), the same in NumPy 1 and 2; those of a list
+are part of Python's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ HEAD = object.__basicsize__
 
 DATA, DIMENSIONS, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
 
-ALIGNED = 0x100
+ITEMS = HEAD + 8
+"""Where a list (``PyListObject``) has the address of its items."""
+
+ALIGNED, WRITEABLE = 0x100, 0x400
 ORDERS = {"C": 0x1, "F": 0x2}
 
 _TEXT = """
@@ -54,17 +58,21 @@ def alike(given, wanted):
 LIST = types.Array(types.int64, 1, "C")
 
 
-@njit([types.intp(LIST, LIST, LIST, LIST, LIST, LIST, LIST)], cache=True, **OPTIONS)
-def addresses(given, wanted, flags, nbytes, begins, ends, found):
+@njit([types.intp(types.intp, *[LIST] * 7)], cache=True, **OPTIONS)
+def addresses(given, updated, wanted, flags, nbytes, begins, ends, found):
     missing = 0
-    for k in range(given.size):
+    items = read(given + {items})
+    for k in range(found.size):
         missing += 1
         found[k] = 0
-        if wanted[k] == 0 or not alike(given[k], wanted[k]):
+        one = read(items + 8 * k)
+        if wanted[k] == 0 or not alike(one, wanted[k]):
             continue
-        if read_short(given[k] + {flags}) & flags[k] != flags[k]:
+        if read_short(one + {flags}) & flags[k] != flags[k]:
             continue
-        low = read(given[k] + {data})
+        if not read_short(updated[k] + {flags}) & {writeable}:
+            continue
+        low = read(one + {data})
         first, last = np.intp(0), begins.size
         while first < last:  # how many of the places begin before this one ends
             middle = (first + last) // 2
@@ -87,7 +95,7 @@ def address(array: np.ndarray) -> int:
 @cache
 def _kernel() -> Callable[..., int]:
     fields = {"data": DATA, "dimensions": DIMENSIONS, "shape": SHAPE, "dtype": DTYPE}
-    text = _TEXT.format(kind=HEAD - 8, flags=FLAGS, **fields)
+    text = _TEXT.format(kind=HEAD - 8, flags=FLAGS, items=ITEMS, writeable=WRITEABLE, **fields)
     compiled: Callable[..., int] = module.load(
         "headers", module.imports("headers") + text
     ).addresses
@@ -99,6 +107,8 @@ class Headers:
 
     Parameters
     ----------
+    updated : sequence of ndarray
+        The parameters, as their owner has them: it may make them read-only.
     wanted : sequence of (ndarray, {"C", "F"}) or None
         An array, and the order of memory; None for what has no address here.
     places : sequence of (int, int)
@@ -107,10 +117,13 @@ class Headers:
 
     def __init__(
         self,
+        updated: Sequence[np.ndarray],
         wanted: Sequence[tuple[np.ndarray, str] | None],
         places: Sequence[tuple[int, int]],
     ) -> None:
         self._kernel = _kernel()
+        self._objects = list(updated)
+        self._updated = np.array([id(array) for array in updated], np.int64)
         # Views, so that nobody else can change their shapes; and of the type that arrays usually
         # have: there is one object for each, but for arrays that were unpickled.
         self._arrays = [
@@ -125,11 +138,16 @@ class Headers:
         ).reshape(-1, 3).T.copy()  # fmt: skip
         self._begins, self._ends = np.array(places, np.int64).reshape(-1, 2).T.copy()
 
-    def addresses(self, given: Sequence[Any]) -> tuple[np.ndarray, int]:
-        """Where the given arrays are, 0 for what is not such an array; how many are not."""
-        found = np.empty(len(given), np.int64)
+    def addresses(self, given: list[Any]) -> tuple[np.ndarray, int]:
+        """Where the given arrays are, and how many have no address.
+
+        That is 0 for what is not such an array, and where the parameter is read-only.
+        """
+        found = np.empty(len(self._updated), np.int64)
+        if len(given) != len(found):
+            raise ValueError(f"got {len(given)} gradients of {len(found)} parameters")
         missing = self._kernel(
-            np.fromiter(map(id, given), np.int64, len(given)),
-            self._wanted, self._flags, self._nbytes, self._begins, self._ends, found,
+            id(given), self._updated, self._wanted, self._flags, self._nbytes,
+            self._begins, self._ends, found,
         )  # fmt: skip
         return found, missing
