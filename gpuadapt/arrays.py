@@ -94,13 +94,17 @@ def plain(array: Any) -> Any:
 def owner(array: Any) -> int | None:
     """The identity of the memory that an array is a view of; None if it is not NumPy's or CuPy's.
 
+    It is not where another library allocated it: CuPy makes an owner for each import of it.
+
     Arrays with different owners share no memory, unless one of them has none.
     """
     own = pages.pages_of(array)
     if own is not None:
         return id(own)
     if not isinstance(array, np.ndarray):
-        return id(array.data.mem)
+        memory = array.data.mem
+        imported = isinstance(memory, namespace("cuda").cuda.UnownedMemory)
+        return None if imported else id(memory)
     base = array.base
     while isinstance(base, np.ndarray):
         array, base = base, base.base

@@ -40,9 +40,10 @@ class Device:
 class ndarray:
     """An array "on the GPU": NumPy memory behind CuPy's surface."""
 
-    def __init__(self, host, device=0):
+    def __init__(self, host, device=0, imported=False):
         self.host = host
         self.device = Device(device)
+        self.imported = imported
 
     dtype = property(lambda self: self.host.dtype)
     shape = property(lambda self: self.host.shape)
@@ -124,11 +125,17 @@ class ndarray:
         run(self.host.sort)
 
 
+class UnownedMemory:
+    """What another library has allocated; each import of an array makes one."""
+
+
 class MemoryPointer:
     """Where an array is."""
 
     def __init__(self, array):
         self.array, self.ptr, self.mem = array, array.host.ctypes.data, array.memory
+        if array.imported:
+            self.mem = UnownedMemory()
 
     def copy_from_host_async(self, address, size):
         not_captured("a copy from the host")

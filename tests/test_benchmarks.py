@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import sys
+import types
 from pathlib import Path
 
 import elsewhere
@@ -145,6 +146,23 @@ def test_normal_numbers_are_drawn_on_the_device(host, dtype):
         assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
     assert abs(np.corrcoef(one.ravel(), two)[0, 1]) < 0.03
     training._normal_cuda.cache_clear()
+
+
+def test_the_kernel_that_draws_compiles():
+    from cuda_source import architectures, assemble, compile_ptx
+
+    if not architectures():
+        pytest.skip("there is no NVRTC here")
+    kernel = types.SimpleNamespace(
+        in_params="int64 array",
+        out_params="T x",
+        operation=training.NORMAL_CUDA,
+        name="normal",
+        preamble="",
+    )
+    for dtype in ("float32", "float64"):
+        text = assemble(kernel, np.dtype(dtype), 1)
+        assert ".entry normal" in compile_ptx(text, architectures()[-1], ("--fmad=false",))
 
 
 def test_turns_are_interleaved_in_changing_order():

@@ -9,6 +9,7 @@ import pytest
 from conftest import installed
 
 import gpuadapt as ga
+from gpuadapt import arrays
 
 
 def test_a_launch_that_fails_comes_before_the_cpu(host, monkeypatch):
@@ -320,6 +321,21 @@ def test_overlap_on_the_gpu(host):
     with pytest.raises(ga.ParameterError, match="share memory"):
         ga.Adam([hostcupy.ndarray(base[:6]), hostcupy.ndarray(base[5:])])
     ga.Adam([hostcupy.ndarray(base[::2]), hostcupy.ndarray(base[1::2])])
+
+
+def test_a_gradient_that_is_the_parameter_imported_twice(host):
+    """Each import of another library's memory makes an owner of its own in CuPy."""
+    memory, other = np.ones(10, np.float32), np.ones(10, np.float32)
+    parameter, again, gradient = (
+        hostcupy.ndarray(of, imported=True) for of in (memory, memory, other)
+    )
+    assert arrays.owner(parameter) is None
+    optimizer = ga.SGD(parameter, lr=0.5)
+    with pytest.raises(ga.GradientError, match="gradient of '0': shares memory with parameter"):
+        optimizer.step(again)
+    assert (memory == 1).all()
+    optimizer.step(gradient)
+    assert (memory == 0.5).all()
 
 
 def test_names_of_parameters_are_checked():
