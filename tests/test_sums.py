@@ -1,9 +1,12 @@
 """Gradients of one parameter add up: rows, arrays of the whole of it, and both together."""
 
+import re
+
 import hostcupy
 import ml_dtypes
 import numpy as np
 import pytest
+from test_exact import METHODS
 from test_rows import ADAM
 
 import gpuadapt as ga
@@ -150,6 +153,25 @@ def test_what_cannot_be_added_changes_nothing(given, message):
     assert all((table == 1).all() for table in tables.values()) and optimizer.step_count == 0
 
 
+@pytest.mark.parametrize(
+    ("params", "given", "said"),
+    [
+        (lambda w: w, lambda: {"rows": ROWS[0], "values": VALUES[0]}, "RowGrad(rows, values)"),
+        (lambda w: {"w": w}, lambda: {"indices": 0, "values": 1}, "RowGrad(rows, values)"),
+        (lambda w: w, lambda: (ROWS[0], VALUES[0]), "RowGrad(rows, values)"),
+        (lambda w: w, lambda: sparse("csr"), "RowGrad.from_scipy(gradient)"),
+        (lambda w: [w], lambda: sparse("csr"), "RowGrad.from_scipy(gradient)"),
+        (lambda w: {"w": w}, lambda: sparse("coo"), "RowGrad.from_scipy(gradient.tocsr())"),
+    ],
+)
+def test_one_tables_gradient_in_the_place_of_all(params, given, said):
+    """The message says what to write there too; a wrong name alone is not taken for rows."""
+    with pytest.raises(ga.GradientError, match=re.escape(said)):
+        ga.SGD(params(START.copy())).step(given())
+    with pytest.raises(ga.GradientError, match=r"unknown 'v', missing '0'.*gradient\)$"):
+        ga.SGD(START.copy()).step({"v": DENSE[0]})
+
+
 def parts_of():
     return [ga.RowGrad(rows, values) for rows, values in zip(ROWS, VALUES, strict=True)]
 
@@ -208,3 +230,24 @@ def test_a_list_is_not_captured(host):
         optimizer.step({"table": ga.RowGrad(host.array(ROWS[2]), host.array(VALUES[2]))})
     assert np.array_equal(host.numpy(table), START)
     optimizer.step({"table": a})
+
+
+def test_arrays_that_are_updated_by_rows(backend):
+    """Where all gradients are rows to the kernel, sums of arrays are too."""
+    d, e = map(backend.array, DENSE)
+    found = [stepped(backend, gradient, max_row_norm=0.5) for gradient in ([d, e], d + e)]
+    assert_alike(*found, "max_row_norm")
+
+
+def test_a_list_once_rows_have_missed_steps():
+    for gradient in (DENSE, [parts_of()[0], *DENSE]):
+        found = []
+        for given in (gradient, [sum(gradient[1:], gradient[0])]):
+            table = START.copy()
+            make = METHODS["momentum"]
+            optimizer = make({"table": table}, lr=0.1, sparse="exact", exactness="bits")
+            optimizer.step({"table": parts_of()[1]})
+            optimizer.step({"table": given})
+            optimizer.flush()
+            found.append([table, *optimizer.state["table"].values()])
+        assert_alike(*found, len(gradient))
