@@ -82,8 +82,7 @@ def numbers_of(slot: Slot, values: Any) -> np.ndarray:
             f"values of {slot.name!r}: got {describe(values)}, expected {', '.join(KINDS)} of "
             f"shape {slot.shape}"
         )
-    if slot.backend == "cpu" and not slot.array.flags.writeable:
-        raise ParameterError(f"parameter {slot.name!r}: the array is read-only")
+    slot.check_writable()
     return decoded(values)
 
 

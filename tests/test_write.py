@@ -102,6 +102,15 @@ def test_values_that_are_refused_change_nothing(values, message, settings):
         optimizer.write("x", values)
 
 
+def test_a_parameter_that_is_read_only_now():
+    w = np.ones(3, np.float16)
+    optimizer = ga.SGD({"w": w}, master="float32")
+    w.setflags(write=False)
+    with pytest.raises(ga.ParameterError, match="'w': the array has been made read-only"):
+        optimizer.write("w", np.zeros(3))
+    assert (w == 1).all() and (optimizer.state["w"]["master"] == 1).all()
+
+
 def test_what_is_not_finite_is_written_as_it_is():
     w = np.ones(3, np.float16)
     ga.SGD({"w": w}, master="float32").write("w", np.array([np.inf, np.nan, -np.inf]))
