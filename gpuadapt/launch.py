@@ -10,6 +10,7 @@ from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be t
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.missed import following, unchanged
 from gpuadapt.kernels.numbers import FIRST
+from gpuadapt.kernels.overflow import Measured, Verdict
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import on_device
@@ -18,6 +19,9 @@ from .errors import CaptureError
 
 class Update(Protocol):
     """Updates the arrays that it is bound to, in place."""
+
+    kind: int
+    """What makes its gradients too large; see `kernels.overflow`."""
 
     def __call__(self, gradient: Any, first: Any, numbers: Any) -> None:
         """Update, by coefficients that begin at ``numbers[first]``; see `kernels.numbers`.
@@ -28,8 +32,11 @@ class Update(Protocol):
     def partials(self, gradient: Any) -> int:
         """How many numbers `squares` writes."""
 
-    def squares(self, gradient: Any, numbers: Any, partial: Any) -> None:
-        """Write sums of squares of the gradient, divided by the scale in ``numbers``."""
+    def squares(self, gradient: Any, numbers: Any, partial: Any, peaks: Any) -> None:
+        """Write sums of squares of the gradient, divided by the scale in ``numbers``.
+
+        And as many largest magnitudes.
+        """
 
 
 class RowUpdate(Update, Protocol):
@@ -73,16 +80,16 @@ class Control(Protocol):
         """
 
     def partial(self, count: int) -> Any:
-        """Memory for so many sums of squares."""
+        """Memory for so many numbers of what is measured."""
 
     def fetch(self, partial: Any) -> Any:
         """As a NumPy array; waits for a GPU."""
 
     def judge(
-        self, partial: Any, norm: float | None, most: float, skip: bool, places: Sequence[int],
-        adapted: Any,
+        self, measured: Measured, known: Verdict | None, most: float, limit: float, skip: bool,
+        places: Sequence[int], adapted: Any,
     ) -> bool | None:  # fmt: skip
-        """From sums of squares (or the norm, if known) to the factor, in these places.
+        """From what is measured (or the verdict, if known) to the factor, in these places.
 
         Returns
         -------

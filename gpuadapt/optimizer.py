@@ -223,7 +223,9 @@ class Optimizer(View):
             Each element of a gradient is brought between -clip_value and clip_value.
         skip_nonfinite : bool
             Change nothing, parameters, states and counts, if a gradient is not finite (or, in
-            float64, beyond 1e145). Always so with a `LossScale`.
+            float64, beyond 1e145), or if, divided by the scale and clipped, it is too large to be
+            squared by a rule that squares (in float32 from 2**64, about 1.8e19). Always so with a
+            `LossScale`.
         stream : cupy.cuda.Stream, optional
             Where to launch; the current one by default.
         stats : sequence of str

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpuadapt.kernels.formats import Formats
 from gpuadapt.kernels.numbers import FIRST, SCALE
+from gpuadapt.kernels.overflow import KINDS, Measured
 from gpuadapt.kernels.rule import Rule
 
 from . import launch
@@ -300,16 +301,22 @@ class Place:
             numbers += group.remembered(values[number], updates)
         return numbers
 
-    def measure(self, works: Sequence[Work]) -> Any:
-        """Sums of squares of all gradients, divided by their scale."""
+    def measure(self, works: Sequence[Work]) -> Measured:
+        """Sums of squares and largest magnitudes of all gradients, divided by their scale."""
+        # The sums have the same total in any order.
+        works = sorted(works, key=lambda work: work.update.kind)
+        counts = [work.update.partials(work.gradient) for work in works]
+        every, start = sum(counts), 0
+        ends = [0] * KINDS
         with self.device:
-            counts = [work.update.partials(work.gradient) for work in works]
-            partial, start = self.control.partial(sum(counts)), 0
+            room = self.control.partial(2 * every)
             for work, count in zip(works, counts, strict=True):
-                part = partial[start : start + count]
-                work.update.squares(work.gradient, self.control.numbers, part)
-                start += count
-        return partial
+                stop = start + count
+                parts = room[start:stop], room[every + start : every + stop]
+                work.update.squares(work.gradient, self.control.numbers, *parts)
+                ends[work.update.kind :] = [stop] * (KINDS - work.update.kind)
+                start = stop
+        return Measured(room, tuple(ends))
 
     def update(self, works: Sequence[Work]) -> None:
         """Write."""

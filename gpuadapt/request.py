@@ -22,7 +22,7 @@ class Last(NamedTuple):
     clip_factor: float
     """What the gradients were multiplied by, 1 for nothing."""
     skipped: bool
-    """Whether a gradient was not finite, and nothing has changed."""
+    """Whether a gradient was not finite, or too large for its rule, and nothing has changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,11 @@ class Request:
     def most(self) -> float:
         """The largest norm."""
         return math.inf if self.max_norm is None else self.max_norm
+
+    @property
+    def limit(self) -> float:
+        """The largest magnitude of an element."""
+        return math.inf if self.clip_value is None else self.clip_value
 
     @property
     def key(self) -> tuple[Any, ...]:

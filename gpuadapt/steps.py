@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.overflow import judged
 from gpuadapt.kernels.rule import Rule
-from gpuadapt.kernels.summation import total
 
 from . import launch
 from .arrays import to_host
@@ -337,25 +336,26 @@ class Steps:
                 place.control.begin(scale, place.layout.scales)
         if not request.measured:
             return False, self._places[0][0] if self._capturable else UNMEASURED
-        partial = [
+        measured = [
             place.measure(launches) for (place, _), launches in zip(self._places, work, strict=True)
         ]
-        norm = None
+        wanted = request.most, request.limit
+        known = None
         if len(self._places) > 1:
-            sums = [
-                place.control.fetch(part)
-                for (place, _), part in zip(self._places, partial, strict=True)
+            found = [
+                of._replace(numbers=place.control.fetch(of.numbers))
+                for (place, _), of in zip(self._places, measured, strict=True)
             ]
-            norm = math.sqrt(total(np.concatenate(sums)))
+            known = judged(found, *wanted)
         adapted = None
         if isinstance(request.scale, LossScale) and scale is not None:
             adapted = request.scale.on_gpu(scale.device), *request.scale.rates
         verdicts = []
-        for (place, _), part in zip(self._places, partial, strict=True):
+        for (place, _), of in zip(self._places, measured, strict=True):
             with place.device:
                 factors = place.layout.factors
                 verdicts.append(
-                    place.control.judge(part, norm, request.most, request.skip, factors, adapted)
+                    place.control.judge(of, known, *wanted, request.skip, factors, adapted)
                 )
-        skipped = verdicts[0] if norm is None else not math.isfinite(norm)
+        skipped = verdicts[0] if known is None else not known.finite
         return skipped if request.skip else False, self._places[0][0]

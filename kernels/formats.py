@@ -151,6 +151,14 @@ class Formats(NamedTuple):
         return all(one == PLAIN[self.compute] for one in self.every)
 
     @property
+    def wide(self) -> str:
+        """The type in which gradients are unscaled, measured, merged and clipped.
+
+        That of the arithmetic, or their own if it is wider: they are rounded after that.
+        """
+        return "float64" if self.gradient == FLOAT64 else self.compute
+
+    @property
     def random(self) -> bool:
         """Whether random bits are needed."""
         return any(one.random for one in self.updated)

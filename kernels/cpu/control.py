@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..numbers import FIRST
-from ..summation import factor, total
+from ..overflow import Measured, Verdict, judged
 
 
 def numbers(coefficients: Sequence[float]) -> np.ndarray:
@@ -36,7 +36,7 @@ class Control:
         """The scale is among the numbers."""
 
     def partial(self, count: int) -> np.ndarray:
-        """Memory for so many sums of squares, kept."""
+        """Memory for so many numbers of what is measured, kept."""
         if count > self._partial.size:
             self._partial = np.empty(count)
         return self._partial[:count]
@@ -47,19 +47,23 @@ class Control:
 
     def judge(
         self,
-        partial: np.ndarray,
-        norm: float | None,
+        measured: Measured,
+        known: Verdict | None,
         most: float,
+        limit: float,
         skip: bool,
         places: Sequence[int],
         adapted: Any,
     ) -> bool:
-        """From sums of squares (or the norm) to the factor, in these places; whether to skip."""
-        norm = math.sqrt(total(partial)) if norm is None else norm
-        skipped = skip and not math.isfinite(norm)
-        self._report = (norm, factor(norm, most), skipped)
+        """From what is measured to the factor, in these places; whether to skip the step.
+
+        ``known`` is the verdict, if it has been made of what other devices measured, too.
+        """
+        verdict = known or judged([measured], most, limit)
+        skipped = skip and not verdict.finite
+        self._report = (verdict.norm, verdict.factor, skipped)
         for place in places:
-            self.numbers[place] = self._report[1]
+            self.numbers[place] = verdict.factor
         return skipped
 
     def report(self) -> tuple[float, float, bool]:

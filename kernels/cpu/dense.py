@@ -10,6 +10,7 @@ import numpy as np
 from ..copies import Copies
 from ..formats import Formats, Operand
 from ..numbers import SCALE
+from ..overflow import kind
 from ..rule import Rule
 from ..summation import SPAN
 from . import many
@@ -23,6 +24,7 @@ class Dense:
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
+        self.kind = kind(rule, formats)
         self._copies = Copies(() if formats.uniform else self._arrays, _whole, np.empty)
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
@@ -63,13 +65,18 @@ class Dense:
         """How many numbers `squares` writes."""
         return -(-gradient.size // SPAN)
 
-    def squares(self, gradient: np.ndarray, numbers: np.ndarray, partial: np.ndarray) -> None:
-        """Write sums of squares of the gradient, divided by the scale, in C order."""
+    def squares(
+        self, gradient: np.ndarray, numbers: np.ndarray, partial: np.ndarray, peaks: np.ndarray
+    ) -> None:
+        """Write sums of squares of the gradient, divided by the scale, in C order.
+
+        And largest magnitudes, to ``peaks``.
+        """
         formats = self._formats
         for k in range(self.partials(gradient)):
             part = gradient.flat[k * SPAN : (k + 1) * SPAN]
             squares = Squares(formats.compute, formats.gradient, [part.size])
-            squares(_address(part), numbers[SCALE], partial[k : k + 1])
+            squares(_address(part), numbers[SCALE], partial[k : k + 1], peaks[k : k + 1])
 
 
 def _whole(array: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from llvmlite.binding import get_host_cpu_name
 
 from ..formats import BLOCK, Formats, Operand, tables
 from ..numbers import SCALE
+from ..overflow import kind
 from ..rule import Rule
 from ..spans import Spans
 from ..writer import indented
@@ -166,6 +167,7 @@ class Many:
 
     def __init__(self, rule: Rule, formats: Formats, operands: Sequence[Operand]) -> None:
         self._kernel = kernel(rule, formats)
+        self.kind = kind(rule, formats)
         self._operands = operands  # whose arrays' addresses these are
         self._addresses = np.array([list(map(address, of.arrays)) for of in operands], np.int64)
         sizes = [of.arrays[0].size for of in operands]
@@ -194,9 +196,14 @@ class Many:
         """How many numbers `squares` writes."""
         return self._squares.partials
 
-    def squares(self, gradients: np.ndarray, numbers: np.ndarray, partial: np.ndarray) -> None:
-        """Write sums of squares of the gradients, divided by the scale; see `squares.Squares`."""
-        self._squares(gradients, numbers[SCALE], partial)
+    def squares(
+        self, gradients: np.ndarray, numbers: np.ndarray, partial: np.ndarray, peaks: np.ndarray
+    ) -> None:
+        """Write sums of squares and largest magnitudes of the gradients, divided by the scale.
+
+        See `squares.Squares`.
+        """
+        self._squares(gradients, numbers[SCALE], partial, peaks)
 
 
 def _cut(

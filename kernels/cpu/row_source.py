@@ -13,9 +13,10 @@ from ..rule import Rule
 from ..summation import SUMS
 from ..writer import indented
 from . import module
-from .row_text import ADDITIONS, FREQUENT, MERGED, ROWS, SQUARES, TYPES
+from .row_text import ADDITIONS, FREQUENT, MAGNITUDES, MERGED, ROWS, SQUARES, TYPES
 from .run_source import Run
 from .shared import FOLD
+from .squares import TOP
 
 AHEAD = 4
 """Occurrences between what is asked for and what is worked on.
@@ -92,26 +93,34 @@ def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> st
 
 
 def squares_source(compute: str, form: Format) -> str:
-    """As `source`, of the kernel that writes the sum of squares of each row's gradient."""
+    """As `source`, of the kernel that measures each row's gradient.
+
+    It writes the sum of squares, and the largest magnitude of what a limit on the row's norm leaves
+    of the gradient.
+    """
     title = f"squares of rows, {compute}" + f" of {form.name}" * (form.name != compute)
     text = module.imports(title) + "\n" + module.compute(compute, needed(form.codecs))
-    text += _additions(compute, form) + FOLD
-    for name, arguments, value in (
-        ("squares", "x", "x[i]"),
-        ("scaled", "x, scale", "x[i] / scale"),
-    ):
-        text += SQUARES.format(name=name, arguments=arguments, first="x", value=value, sums=SUMS)
+    text += _additions(compute, form) + FOLD + TOP
+    text += SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
+    text += MAGNITUDES.format(sums=SUMS)
+    sums, tops = f"part(partial, k, 0, {SUMS})", f"part(partial, k, {SUMS}, {2 * SUMS})"
     ((_, dtype),) = form.parts
     return text + _rows(
         Formats(compute, form, form, ()),
-        ["g_", "scale", "squared"],
+        ["g_", "scale", "longest", "squared", "tops"],
         [
             f"types.Array(types.{dtype}, 2, 'C', readonly=True)",
-            "types.float64",
-            "types.Array(types.float64, 1, 'C')",
+            *["types.float64"] * 2,
+            *["types.Array(types.float64, 1, 'C')"] * 2,
         ],
         "g_",
-        [f"squared[i] = scaled(total, scale, part(partial, k, 0, {SUMS}))"],
+        [
+            f"squared[i] = measured(total, scale, {sums}, {tops})",
+            "if longest < np.inf:",
+            f"    tops[i] = clipped_top(total, scale, longest, {sums}, {tops})",
+            "else:",
+            f"    tops[i] = top({tops})",
+        ],
         ["scale"],
         [],
         [],

@@ -51,6 +51,38 @@ def sum_frequent(keys, mask, spans, values, totals, block, serial):
 """
 """Shared out by columns, so that the order of a sum stays as it is."""
 
+MAGNITUDES = """
+
+@njit(**OPTIONS)
+def measured(x, scale, partial, tops):
+    partial[:] = 0
+    tops[:] = 0
+    for start in range(0, x.size, {sums}):
+        for k in range(min({sums}, x.size - start)):
+            i = start + k
+            value = np.float64(x[i] / scale)
+            partial[k] += value * value
+            size = np.abs(value)
+            tops[k] = size if size > tops[k] else tops[k]
+    return fold(partial)
+
+
+# The largest number of what a limit on the row's norm leaves of it; ``most`` is of numbers that
+# are still to be divided by their scale.
+@njit(**OPTIONS)
+def clipped_top(x, scale, most, partial, tops):
+    norm = np.sqrt(squares(x, partial))
+    if norm > most:
+        factor = T(most / norm)
+        tops[:] = 0
+        for start in range(0, x.size, {sums}):
+            for k in range(min({sums}, x.size - start)):
+                size = np.abs(np.float64(x[start + k] * factor / scale))
+                tops[k] = size if size > tops[k] else tops[k]
+    return top(tops)
+"""
+"""The sum of squares of a row's numbers, and the largest of them."""
+
 SQUARES = """
 
 @njit(**OPTIONS)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..formats import FLOAT64, Format, Formats, Operand, blocks
 from ..numbers import SCALE
+from ..overflow import kind
 from ..rule import Rule
 from ..summation import SPAN as SUMMED
 from ..summation import SUMS
@@ -84,6 +85,7 @@ class Rows:
                 self._shapes.append(() if name in rule.row_states else (width,))
         self._whole = all(array.flags.carray for array in arrays)
         self._kernel = kernel(rule, formats)
+        self.kind = kind(rule, formats)
         self._compute, self._gradient = formats.compute, formats.gradient
         self._coefficients = len(rule.coefficients)
         self._parameter_parts = len(formats.parameter.parts)
@@ -159,17 +161,23 @@ class Rows:
         """How many numbers `squares` writes."""
         return -(-len(plan.values) // SUMMED)
 
-    def squares(self, plan: Plan, numbers: np.ndarray, partial: np.ndarray) -> None:
-        """Write sums of squares of the gradient, duplicates merged, divided by the scale."""
-        n = len(plan.values)
-        squared = np.zeros(n)
+    def squares(
+        self, plan: Plan, numbers: np.ndarray, partial: np.ndarray, peaks: np.ndarray
+    ) -> None:
+        """Write sums of squares of the gradient, duplicates merged, divided by the scale.
+
+        And largest magnitudes, of what a limit on rows' norms leaves, to ``peaks``.
+        """
+        n, scale = len(plan.values), numbers[SCALE]
+        squared, tops = np.zeros(n), np.zeros(n)
         self._run(
             squares_kernel(self._compute, self._gradient), plan, math.inf,
-            plan.values, numbers[SCALE], squared,
+            plan.values, scale, plan.most * scale, squared, tops,
         )  # fmt: skip
         if n:
             sums = Squares("float64", FLOAT64, [n], squared=False)
             sums(np.array([address(squared)]), 1.0, partial)
+            peaks[:] = np.maximum.reduceat(tops, np.arange(0, n, SUMMED))
 
     def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
@@ -241,5 +249,5 @@ def _workspace(parts: int, frequent: int, width: int, dtype: np.dtype) -> _Works
         buffers,
         merged,
         np.empty((frequent, width), dtype),
-        np.empty((parts, SUMS)),
+        np.empty((parts, 2 * SUMS)),
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..numbers import FIRST, LARGEST_SCALE, SKIP, SMALLEST_SCALE
+from ..overflow import SQUARED, Measured, Verdict
 from ..summation import EXPONENT, LARGEST, MOST, NORMAL
 from . import text
 from .memory import Mirror, upload
@@ -71,7 +72,8 @@ __device__ inline double together(double *lanes, double own, F combine) {
 }
 
 extern "C" __global__ void gpuadapt_judge(
-    const double *__restrict__ partial, long long count, double norm, double most, int skips,
+    const double *__restrict__ partial, long long count, double norm, int large, double most,
+    double limit, long long same, long long squared, long long others, int skips,
     const long long *__restrict__ factors, long long clipped,
     float *loss_scale, int adapts, float growth, float backoff, float interval,
     long long *steps, double *numbers, double *report
@@ -105,7 +107,19 @@ extern "C" __global__ void gpuadapt_judge(
     }
     const bool clips = !(norm <= most) && most - most == 0;  // an infinite limit is none
     const double factor = clips ? ieee::divide(most, norm) : 1.0;
-    const bool finite = norm - norm == 0, skip = skips != 0 && !finite;
+    bool finite = norm - norm == 0 && large == 0;
+    if (skips != 0) {  // `gpuadapt.kernels.overflow` says what is looked at, and has these lines
+        double own = 0;
+        for (long long k = threadIdx.x; k < others; k += %(block)d) {
+            const double peak = partial[count + k];
+            const S seen = k < same ? minimum(S(D(factor)) * S(D(peak)), S(D(limit)))
+                                    : S(minimum(D(factor) * D(peak), D(limit)));
+            const bool too_large = k < squared ? seen >= S(%(squared)s) : seen - seen != S(0);
+            own = too_large ? 1 : own;
+        }
+        finite &= together(lanes, own, [](D a, D b) { return maximum(a, b); }) == 0;
+    }
+    const bool skip = skips != 0 && !finite;
     if (numbers[%(skip)d] != 0) {
         return;
     }
@@ -154,6 +168,7 @@ def judge_source() -> str:
         "normal": repr(NORMAL),
         "smallest_scale": repr(SMALLEST_SCALE),
         "largest_scale": repr(LARGEST_SCALE),
+        "squared": repr(SQUARED),
     }
 
 
@@ -242,7 +257,7 @@ class Control:
         )  # fmt: skip
 
     def partial(self, count: int) -> Any:
-        """Memory for so many sums of squares, kept."""
+        """Memory for so many numbers of what is measured, kept."""
         import cupy
 
         if count > self._partial.size:
@@ -256,23 +271,27 @@ class Control:
 
     def judge(
         self,
-        partial: Any,
-        norm: float | None,
+        measured: Measured,
+        known: Verdict | None,
         most: float,
+        limit: float,
         skip: bool,
         places: Sequence[int],
         adapted: Any,
     ) -> None:
-        """From sums of squares (or the norm) to the factor, in these places, and the verdict.
+        """From what is measured to the factor, in these places, and the verdict.
 
-        ``adapted`` is None or (numbers of a loss scale, growth, backoff, interval).
+        ``known`` is both, if they have been made of what other devices measured, too; ``adapted``
+        is None or (numbers of a loss scale, growth, backoff, interval).
         """
         scale, *rates = adapted or (self._unused, 1, 1, 1)
+        norm, large = (-1.0, False) if known is None else (known.norm, not known.finite)
         judge_kernel()(
             (1,),
             (BLOCK,),
-            (partial, np.int64(partial.size), np.float64(-1 if norm is None else norm),
-             np.float64(most), np.int32(skip),
+            (measured.numbers, np.int64(measured.numbers.size // 2), np.float64(norm),
+             np.int32(large), np.float64(most), np.float64(limit), *map(np.int64, measured.ends),
+             np.int32(skip),
              self._factors.of(np.array(places, np.int64)), np.int64(len(places)),
              scale, np.int32(adapted is not None), *map(np.float32, rates),
              self._steps, self.numbers, self._report),

@@ -11,6 +11,7 @@ import numpy as np
 from ..copies import Copies
 from ..formats import Formats, Operand
 from ..numbers import SKIP
+from ..overflow import kind
 from ..rule import Rule
 from ..summation import SPAN
 from . import many, text
@@ -88,6 +89,7 @@ class Dense:
         import cupy
 
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
+        self.kind = kind(rule, formats)
         self._copies = Copies(() if formats.uniform else self._arrays, _whole, cupy.empty)
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
@@ -120,8 +122,11 @@ class Dense:
         """How many numbers `squares` writes."""
         return -(-int(gradient.size) // SPAN)
 
-    def squares(self, gradient: Any, numbers: Any, partial: Any) -> None:
-        """Write sums of squares of the gradient, divided by the scale, in C order."""
+    def squares(self, gradient: Any, numbers: Any, partial: Any, peaks: Any) -> None:
+        """Write sums of squares of the gradient, divided by the scale, in C order.
+
+        And largest magnitudes, to ``peaks``.
+        """
         import cupy
 
         if gradient.size == 0:
@@ -133,7 +138,7 @@ class Dense:
             kind = self._formats.compute, self._formats.gradient
             self._measured = key, address, Squares(*kind, [gradient.size], row)
         _, address, squares = self._measured
-        squares(address, numbers, partial)
+        squares(address, numbers, partial, peaks)
 
 
 def _whole(array: Any) -> bool:

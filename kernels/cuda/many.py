@@ -16,6 +16,7 @@ import numpy as np
 from ..formats import BLOCK as SHARED
 from ..formats import Formats, Operand, tables
 from ..numbers import SKIP
+from ..overflow import kind
 from ..rule import Rule
 from ..spans import Spans
 from ..writer import indented
@@ -179,6 +180,7 @@ class Many:
         import cupy
 
         self._kernel = kernel(rule, formats)
+        self.kind = kind(rule, formats)
         self._operands = operands  # whose arrays' addresses these are
         sizes, widths = [of.arrays[0].size for of in operands], [of.width for of in operands]
         table = Spans(sizes, SPAN, widths=widths if formats.block else ()).table
@@ -215,6 +217,9 @@ class Many:
         """How many numbers `squares` writes."""
         return self._squares.partials
 
-    def squares(self, gradients: np.ndarray, numbers: Any, partial: Any) -> None:
-        """Write sums of squares of the gradients, divided by the scale; see `squares.Squares`."""
-        self._squares(self._gradients.of(gradients), numbers, partial)
+    def squares(self, gradients: np.ndarray, numbers: Any, partial: Any, peaks: Any) -> None:
+        """Write sums of squares and largest magnitudes of the gradients, divided by the scale.
+
+        See `squares.Squares`.
+        """
+        self._squares(self._gradients.of(gradients), numbers, partial, peaks)

@@ -162,7 +162,7 @@ __device__ inline number<double> squares(bool here, long long width, V value) {
 ROW_SQUARES = r"""
 extern "C" __global__ void gpuadapt_row_squares(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const %(type)s *__restrict__ totals, int mean,
+    long long width, const %(type)s *__restrict__ totals, int mean, int clipped, double most,
     const double *__restrict__ numbers, const %(kept)s *__restrict__ values, double *squared
 ) {
     using namespace gpuadapt;
@@ -176,15 +176,36 @@ extern "C" __global__ void gpuadapt_row_squares(
     };
     T scale;
     ieee::narrow(numbers[%(scale)d], scale.value);
+    T factor = F(1), top = F(0);
+    if (clipped) {  // as in the update
+        const number<double> norm = ieee::root(squares<LANES, N>(here, width, [&](long long j) {
+            return row_gradient.at<1>(j).at[0];
+        }).value);
+        const number<double> largest = number<double>(most) * number<double>(numbers[%(scale)d]);
+        if (norm > largest) {
+            ieee::narrow((largest / norm).value, factor.value);
+        }
+    }
     const number<double> sum = squares<LANES, N>(here, width, [&](long long j) {
-        return row_gradient.at<1>(j).at[0] / scale;
+        const T x = row_gradient.at<1>(j).at[0], value = x / scale;
+        const T size = abs(clipped ? x * factor / scale : value);
+        top = size > top ? size : top;
+        return value;
     });
+    double peak = ieee::widen(top.value);
+#pragma unroll
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        const double other = __shfl_down_sync(0xffffffff, peak, half, LANES);
+        peak = other > peak ? other : peak;
+    }
     if (i < n && threadIdx.x %% LANES == 0) {
         squared[i] = here ? sum.value : 0;
+        squared[n + i] = here ? peak : 0;
     }
 }
 """
-"""The sum of squares of each row's gradient, where its first key is; 0 elsewhere."""
+"""The sum of squares of each row's gradient, where its first key is, 0 elsewhere; in the second
+half the largest magnitude of what a limit on the row's norm leaves of it."""
 
 FREQUENT = r"""
 extern "C" __global__ void gpuadapt_frequent(

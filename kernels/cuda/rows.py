@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import RowIndexError, check_key
 from ..formats import FLOAT64, Format, Formats, Operand
 from ..numbers import SCALE
+from ..overflow import kind
 from ..rule import Rule
 from ..summation import SPAN
 from . import text
@@ -84,6 +85,7 @@ class Rows:
         import cupy
 
         self._rule, self._formats = rule, formats
+        self.kind = kind(rule, formats)
         self._key = [np.int64(operand.key)] * formats.random
         arrays = [array if array.ndim else array.reshape(1) for array in operand.arrays]
         self._arrays = arrays
@@ -184,16 +186,21 @@ class Rows:
         """How many numbers `squares` writes."""
         return -(-len(plan.values) // SPAN)
 
-    def squares(self, plan: Plan, numbers: Any, partial: Any) -> None:
-        """Write sums of squares of the gradient, duplicates merged, divided by the scale."""
+    def squares(self, plan: Plan, numbers: Any, partial: Any, peaks: Any) -> None:
+        """Write sums of squares of the gradient, duplicates merged, divided by the scale.
+
+        And largest magnitudes, of what a limit on rows' norms leaves, to ``peaks``.
+        """
         import cupy
 
         n, width = plan.values.shape
         if n == 0:
             return
-        if self._squared.size != n:
-            self._squared = cupy.zeros(n, np.float64)
-            self._squared_at = cupy.asarray(np.array([self._squared.data.ptr], np.uint64))
+        if self._squared.size != 2 * n:
+            self._squared = cupy.zeros(2 * n, np.float64)
+            start = self._squared.data.ptr
+            at = np.array([start, start + n * self._squared.itemsize], np.uint64)
+            self._squared_at = cupy.asarray(at)
             self._sums = Squares("float64", FLOAT64, [n], squared=False)
         if width:
             of = plan.of._replace(strided=False)
@@ -201,10 +208,10 @@ class Rows:
                 (-(-n * of.lanes // THREADS),),
                 (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), plan.totals, np.int32(plan.mean), numbers, plan.values,
-                 self._squared),
+                 np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
+                 np.float64(plan.most), numbers, plan.values, self._squared),
             )  # fmt: skip
-        self._sums(self._squared_at, self._one, partial)
+        self._sums(self._squared_at, self._one, partial, peaks)
 
     def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
