@@ -261,20 +261,17 @@ class Optimizer(View):
 
     def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
         """Take a step, and keep what it did to some parameters."""
-        slots = self._slots.values()
-        given[:] = [
-            added(slot, grad) if isinstance(grad, (list, tuple)) else grad
-            for slot, grad in zip(slots, given, strict=True)
-        ]
         grads = dict(zip(self._slots, given, strict=True))
         watching = {}
         for name in names:
             slot = self._slot(name)
             slot.flush()
-            if grads[name] is not None:
-                check_gradient(slot, grads[name])
+            grad = grads[name]
+            grad = added(slot, grad) if isinstance(grad, (list, tuple)) else grad
+            if grad is not None:
+                check_gradient(slot, grad)
                 used, rate = partial(self._steps.used, name), partial(self._rate, slot)
-                watching[name] = watch(slot, grads[name], used, rate)
+                watching[name] = watch(slot, grad, used, rate)
         step()
         skipped = self.last is not None and self.last.skipped
         self._stats = {} if skipped else {name: done() for name, done in watching.items()}

@@ -67,8 +67,9 @@ class RowGrad:
     of the same table. Of two `RowGrad` the rows of the second follow those of the first, so that
     equal rows are summed in order of occurrence; one whose duplicates are averaged is averaged
     first, and only rows in use are taken (of a ``count`` on a GPU, that waits for it). A `RowGrad`
-    and an array of the whole table give such an array. Of different element types the result has
-    float64 if one of them has, otherwise float32.
+    and an array of the whole table give such an array; in a list, rows are summed before arrays,
+    and the step is one of all rows. Of different element types the result has float64 if one of
+    them has, otherwise float32.
 
     Examples
     --------
