@@ -68,9 +68,10 @@ class Optimizer(View):
         How states are kept, all of them or by the rule's letter; by default in float32 (float64
         for parameters of float64), in which all arithmetic is done whatever is kept. 16 and 8
         bits are rounded stochastically: a running mean changes by less than they can hold.
-        "float16" leaves states that are never negative, such as means of squares, in bfloat16,
-        unless they are named: most squares lie below its smallest number, 6e-8. "8bit" has a
-        scale for each block of up to 256 elements, within one row if rows have at least 8.
+        "float16" leaves squares in bfloat16, unless they are named: most lie below its smallest
+        number, 6e-8. "8bit" has a scale for each block of up to 256 elements, within one row if
+        rows have at least 8. States that the rule's lines do not show to bear fewer bits are kept
+        in more, and refused if they are named (see docs/formats.md).
     master : {"float32", "split"}, optional
         For parameters of 16 bits: keep a float32 copy, which is what is updated, or (of
         bfloat16) the 16 bits that are missing, so that the two are that float32 number.

@@ -19,7 +19,7 @@ class Quantized:
     ----------
     codes : array of uint8, of the parameter's shape
     scales : array of float32, shape (rows, blocks of a row)
-        Powers of two; NaN where an element was not finite. One row if blocks cross rows.
+        Powers of two. One row if blocks cross rows.
     signed : bool
         A code has a sign, 4 bits of exponent and 3 of mantissa, or 5 and 3 without a sign: 0 is
         zero, others are ``(1 + mantissa / 8) 2^(exponent - largest exponent) scale``.

@@ -85,8 +85,11 @@ class Slot:
                     raise HyperparameterError(f"initial {state}: {error}") from None
         self.beside = storage.companions(self.array, self.formats.parameter)
         """What is kept of the parameter besides its 16 bits, by name."""
-        if taken := set(self.beside) & set(self.states):
-            raise ParameterError(f"parameter {name!r}: the rule has a state {min(taken)!r} itself")
+        if taken := {"updates", *self.beside} & set(self.states):
+            raise ParameterError(
+                f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
+                "has beside the states: give the state another name"
+            )
         self.key = storage.key_of(settings["seed"], name)
         self.updates = 0
         """How many there were, up to where `Steps` has last settled."""

@@ -15,6 +15,7 @@ from gpuadapt.kernels.formats import (
     MASTER,
     NEAREST,
     PLAIN,
+    SATURATED,
     SHORT,
     SIGNED8,
     SPLIT,
@@ -24,6 +25,7 @@ from gpuadapt.kernels.formats import (
     Formats,
     blocks,
 )
+from gpuadapt.kernels.narrow import Need, needs, not_of_gradients_size
 from gpuadapt.kernels.rule import Rule
 from gpuadapt.kernels.signs import not_negative
 
@@ -66,12 +68,8 @@ def formats_of(
     if isinstance(wanted, Mapping):
         kinds |= {state: kept for state, kept in wanted.items() if kept is not None}
     elif wanted is not None:
-        kinds |= {state: wanted for state in rule.states if state not in by_row}
-    positive = _never_negative(rule)
-    if wanted == "float16":
-        # Squares of gradients lie below its smallest number, 6e-8: as zeros they make m / eps of
-        # Adam's step. Who names a state has what it asks for.
-        kinds |= dict.fromkeys(positive - set(by_row), "bfloat16")
+        kinds |= {s: _as_kept(rule, s, wanted, compute) for s in rule.states if s not in by_row}
+    positive = never_negative(rule)
     states = []
     for state, kept in kinds.items():
         if state in by_row and kept != compute:
@@ -82,16 +80,57 @@ def formats_of(
             raise HyperparameterError(
                 f"state_dtype: got 'float64' for {state!r} of {name!r}, whose arithmetic is float32"
             )
-        unsigned = state in positive and initial.get(state, 0.0) >= 0
-        eight = UNSIGNED8 if unsigned else SIGNED8
-        states.append(eight if kept == "8bit" else (PLAIN | STOCHASTIC)[kept])
+        _check_need(rule, state, kept, compute)
+        if state in positive and initial.get(state, 0.0) < 0:
+            raise HyperparameterError(
+                f"initial {state}: got {initial[state]!r}, expected a number >= 0: by its lines "
+                f"{rule.name!r} never makes {state!r} negative"
+            )
+        eight = UNSIGNED8 if state in positive else SIGNED8
+        states.append(eight if kept == "8bit" else (PLAIN | SATURATED)[kept])
     return Formats(compute, _parameter(name, kind, settings), PLAIN[kind], tuple(states))
 
 
+BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "8bit": 8}
+
+
+def _as_kept(rule: Rule, state: str, wanted: str, compute: str) -> str:
+    """How a state is kept if all are to be kept in some way: wider, where it has to be."""
+    need = _needs(rule).get(state)
+    if need is not None and need.bits == 32 and BITS[wanted] < BITS[compute]:
+        return compute
+    if need is not None and BITS[wanted] < need.bits:
+        return "bfloat16"
+    return "bfloat16" if wanted == "float16" and state in _other_sizes(rule) else wanted
+
+
+def _check_need(rule: Rule, state: str, kept: str, compute: str) -> None:
+    """Raise `HyperparameterError` if a state may not be kept in some way."""
+    need = _needs(rule).get(state)
+    if need is None or BITS[kept] >= BITS[compute]:
+        return
+    allowed = compute if need.bits == 32 else "bfloat16" if need.bits == 16 else "bfloat16 or 8bit"
+    if BITS[kept] < need.bits or need.bits == 32 or kept == "float16":
+        raise HyperparameterError(
+            f"state_dtype: got {kept!r} for {state!r} of {rule.name!r}, which takes {allowed}: "
+            f"{need.reason}"
+        )
+
+
 @cache
-def _never_negative(rule: Rule) -> frozenset[str]:
+def never_negative(rule: Rule) -> frozenset[str]:
     """Its states that are never negative; found once, for all parameters."""
     return not_negative(rule.program, INTERVALS)
+
+
+@cache
+def _needs(rule: Rule) -> Mapping[str, Need]:
+    return needs(rule.program, INTERVALS)
+
+
+@cache
+def _other_sizes(rule: Rule) -> frozenset[str]:
+    return not_of_gradients_size(rule.program, INTERVALS)
 
 
 def _parameter(name: str, kind: str, settings: Mapping[str, Any]) -> Format:
@@ -218,7 +257,7 @@ def fill(state: Any, value: float) -> None:
     Raises
     ------
     HyperparameterError
-        It is infinite in the array's element type.
+        It is another number in the array's element type, infinite or zero.
     """
     kind = "float32" if isinstance(state, Quantized) else kind_of(state) or ""
     code, kept = value, value
@@ -228,14 +267,17 @@ def fill(state: Any, value: float) -> None:
             kept = float(getattr(codecs, f"{kind}_load").function(np.uint32(code)))
         else:
             kept = float(np.dtype(kind).type(value))
-    if not np.isfinite(kept):
+    if isinstance(state, Quantized):
+        kind = "8bit"
+        scale, code, kept = _encoded(SIGNED8 if state.signed else UNSIGNED8, kept)
+    # Half a unit of the last place of 8 bits, and none of what is there becomes zero.
+    if not abs(kept - value) <= abs(value) / 16:
         raise HyperparameterError(f"{value!r} does not fit in {kind}")
     if not isinstance(state, Quantized):
         touch_all(state)
         with on_device(state):
             bits_of(state).fill(code)
         return
-    scale, code = _encoded(SIGNED8 if state.signed else UNSIGNED8, value)
     touch_all(state.scales)
     with on_device(state.codes):
         state.scales.fill(scale)
@@ -244,13 +286,14 @@ def fill(state: Any, value: float) -> None:
             state.codes.fill(code)
 
 
-def _encoded(form: Format, value: float) -> tuple[float, int]:
-    """The scale and the code of a block of equal numbers."""
+def _encoded(form: Format, value: float) -> tuple[float, int, float]:
+    """The scale and the code of a block of equal numbers, and what the code stands for."""
     x, half = np.float32(value), np.uint32(2**31)
     scale = getattr(codecs, f"{form.block}_scale").function(np.abs(x).view(np.uint32))
     base = getattr(codecs, f"{form.block}_base").function(scale)
     code = getattr(codecs, f"{form.block}_random").function(x, base, half)
-    return float(scale), int(code)
+    kept = getattr(codecs, f"{form.block}_load").function(np.uint32(code), base)
+    return float(scale), int(code), float(kept)
 
 
 def arrays_of(states: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,8 +153,9 @@ class View:
         """Bring rows up to date that have missed steps (``sparse="exact"``), states too.
 
         `state_dict`, `effective_lr` and ``stats`` do so themselves; it is for who reads the
-        arrays, such as ``state``. Steps bring a few rows up to date as well, so that no more
-        than some thousand steps have to be remembered.
+        arrays, such as ``state``, and for who writes into a table: call it before, or rows take
+        the steps that they have missed from what was written. Steps bring a few rows up to date as
+        well, so that no more than some thousand steps have to be remembered.
 
         Parameters
         ----------

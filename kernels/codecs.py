@@ -27,8 +27,9 @@ def bfloat16_store(x: S) -> U:
 
 @codec
 def bfloat16_random(x: S, random: U) -> U:
-    """Stochastic; of a NaN the upper half, by which every NaN that arithmetic made is one."""
-    return (bits(x) + where(x != x, 0, random)) >> 16
+    """Stochastic, but a finite number never becomes infinite: what lies beyond the largest number
+    is cut off. Of a NaN the upper half, by which every NaN that arithmetic made is one."""
+    return (bits(x) + where((bits(x) & 0x7FFFFFFF) < 0x7F7F0000, random, 0)) >> 16
 
 
 @codec
@@ -38,9 +39,35 @@ def bfloat16_rest(x: S) -> U:
 
 
 @codec
+def bfloat16_master(code: U, copy: S) -> S:
+    """The copy, or the parameter where its owner has written what the copy does not round to."""
+    return where(bfloat16_store(copy) == code, copy, bfloat16_load(code))
+
+
+@codec
+def compensation(x: S, rest: S, places: S) -> S:
+    """What rounding left out of x, or 0 if that is more than half of the last place of x: then
+    the owner of x has written another number since. ``places`` is 2^n, with n bits in x."""
+    half = real(bits(x) & 0x7F800000)
+    return where(half - real(bits(rest) & 0x7FFFFFFF) * places >= 0.0, rest, 0.0)
+
+
+@codec
+def bfloat16_kahan(code: U, rest: U) -> S:
+    """A number and what rounding left out of it."""
+    x = bfloat16_load(code)
+    return x + compensation(x, bfloat16_load(rest), 256.0)
+
+
+@codec
 def split_load(high: U, low: U) -> S:
-    """A float32 from its nearest bfloat16 and its lower half."""
-    return real((high << 16) + low - ((low & 0x8000) << 1))
+    """A float32 from its nearest bfloat16 and its lower half.
+
+    Where the owner has written a zero or an infinity over another number, the two may make a NaN
+    of which no part is one: then the lower half counts as 0.
+    """
+    x = real((high << 16) + low - ((low & 0x8000) << 1))
+    return where(x != x, real(high << 16), x)
 
 
 @codec
@@ -95,23 +122,81 @@ def float16_random(x: S, random: U) -> U:
 
 
 @codec
+def float16_saturated(x: S, random: U) -> U:
+    """Stochastic, of states: what is larger than 65504 is kept as 65504, infinities too."""
+    code = float16_random(x, random)
+    return where((code & 0x7FFF) == 0x7C00, (code & 0x8000) | 0x7BFF, code)
+
+
+@codec
 def float16_rest(x: S) -> U:
     """What `float16_store` leaves out."""
     return float16_store(x - float16_load(float16_store(x)))
 
 
+@codec
+def float16_master(code: U, copy: S) -> S:
+    """As `bfloat16_master`."""
+    return where(float16_store(copy) == code, copy, float16_load(code))
+
+
+@codec
+def float16_kahan(code: U, rest: U) -> S:
+    """As `bfloat16_kahan`."""
+    x = float16_load(code)
+    return x + compensation(x, float16_load(rest), 2048.0)
+
+
 # Numbers of 8 bits have 3 of a mantissa and share a scale, a power of two. Code 0 is zero; the
 # others are (1 + f / 8) 2^e scale, with f and e from the code's bits, the largest e being 0.
 # "base" has the bits of code 0 as if it were such a number, so that codes and the bits of
-# float32 differ by a shift and an addition. In a block with an infinity or NaN all are NaN.
+# float32 differ by a shift and an addition. There is no code for infinities and NaN, nor for what
+# rounds to more than 1.875 2^127: before a block with such an element is coded, `held` puts numbers
+# in their place, so that its neighbours do not feel them.
+
+
+@codec
+def larger(largest: U, x: S) -> U:
+    """The bits of the larger magnitude; NaN is the largest."""
+    size = bits(x) & 0x7FFFFFFF
+    return where(largest < size, size, largest)
+
+
+@codec
+def all_held(largest: U) -> U:
+    """Whether (1) 8 bits hold every element of a block with that largest magnitude."""
+    return where(largest < 0x7F700001, 1, 0)
+
+
+@codec
+def larger_held(largest: U, x: S) -> U:
+    """As `larger`, of what 8 bits hold."""
+    size = bits(x) & 0x7FFFFFFF
+    size = where(size < 0x7F800000, where(size < 0x7F700000, size, 0x7F700000), 0)
+    return where(largest < size, size, largest)
+
+
+@codec
+def held_at_most(largest: U) -> U:
+    """The same, but beside zeros alone an infinity may be as large as 8 bits hold."""
+    return where(largest == 0, 0x7F700000, largest)
+
+
+@codec
+def held(x: S, largest: U) -> S:
+    """What is kept of x in a block with that largest magnitude: of an infinity the largest code,
+    of a NaN zero."""
+    size = bits(x) & 0x7FFFFFFF
+    most = where(size == 0x7F800000, ((largest + 0xFFFFF) & 0x7F800000) + 0x700000, 0x7F700000)
+    kept = where(size < 0x7F700000, size, where(x != x, 0, most))
+    return real(kept | (bits(x) & 0x80000000))
 
 
 @codec
 def scale_from(largest: U, least: U) -> S:
     """From the bits of a block's largest magnitude; what rounds up to 2 needs the next one."""
     power = (largest + 0xFFFFF) & 0x7F800000
-    power = where(power < least, least, power)
-    return real(where(largest < 0x7F800000, power, 0x7FC00000))
+    return real(where(power < least, least, power))
 
 
 @codec
@@ -122,7 +207,7 @@ def signed8_scale(largest: U) -> S:
 
 @codec
 def signed8_base(scale: S) -> U:
-    """Sign, 4 bits of exponent."""
+    """Sign, 4 bits of exponent. Scales that are NaN are those of snapshots of version 0.1."""
     return where(scale != scale, 0x7F900000, bits(scale) - 0x07800000)
 
 
@@ -140,7 +225,7 @@ def signed8_random(x: S, base: U, random: U) -> U:
     least = base + 0x00100000
     few = where(S(random >> 8) * (real(least) * 5.9604644775390625e-08) < real(size), 1, 0)
     code = where(size < least, few, (size - base + (random >> 12)) >> 20)
-    return where(base == 0x7F900000, 1, code) | ((bits(x) >> 24) & 0x80)
+    return code | ((bits(x) >> 24) & 0x80)
 
 
 @codec
@@ -174,9 +259,8 @@ def unsigned8_random(x: S, base: U, random: U) -> U:
     """Stochastic; but what is not zero does not become zero: rules divide by its root."""
     size = bits(x) & 0x7FFFFFFF
     least = base + 0x00100000
-    held = where(size == 0, base, where(size < least, least, size))
-    code = (held - base + (random >> 12)) >> 20
-    return where(base == 0x7F900000, 1, code)
+    kept = where(size == 0, base, where(size < least, least, size))
+    return (kept - base + (random >> 12)) >> 20
 
 
 @codec
@@ -190,13 +274,6 @@ def smaller(smallest: U, x: S) -> U:
 def all_quick(smallest: U, base: U) -> U:
     """Whether (1) a block with that smallest magnitude may be stored by a quick codec."""
     return where(smallest < base + 0x000FFFFF, 0, 1)
-
-
-@codec
-def larger(largest: U, x: S) -> U:
-    """The bits of the larger magnitude; NaN is the largest."""
-    size = bits(x) & 0x7FFFFFFF
-    return where(largest < size, size, largest)
 
 
 # Random bits: a hash of the element's number with two keys, which are hashes of the

@@ -51,13 +51,13 @@ SHORT = ("bfloat16", "float16")
 """Types of 16 bits; kernels see the bits."""
 
 
-def _short(name: str, random: bool) -> Format:
-    load, store = (
-        getattr(codecs, f"{name}_{what}") for what in ("load", "random" if random else "store")
-    )
+def _short(name: str, how: str) -> Format:
+    """``how`` is the end of the store's name: "store" rounds to the nearest."""
+    load, store = (getattr(codecs, f"{name}_{what}") for what in ("load", how))
+    random = how != "store"
     given = ", {r16}" if random else ""
     return Format(
-        f"{name}, stochastic" if random else name,
+        f"{name}, {'stochastic' if how == 'random' else how}" if random else name,
         (("", "uint16"),),
         f"{name}_load(U({{0}}))",
         (f"{store.name}(S({{x}}){given})",),
@@ -68,24 +68,25 @@ def _short(name: str, random: bool) -> Format:
 
 def _kahan(name: str) -> Format:
     """A number and, in 16 bits too, what rounding left out of it."""
-    load, store, rest = (getattr(codecs, f"{name}_{what}") for what in ("load", "store", "rest"))
+    load, store, rest = (getattr(codecs, f"{name}_{what}") for what in ("kahan", "store", "rest"))
     return Format(
         f"{name}, kahan",
         (("", "uint16"), ("compensation", "uint16")),
-        f"({name}_load(U({{0}})) + {name}_load(U({{1}})))",
+        f"{name}_kahan(U({{0}}), U({{1}}))",
         (f"{name}_store(S({{x}}))", f"{name}_rest(S({{x}}))"),
         (load, store, rest),
     )
 
 
 def _master(name: str) -> Format:
-    """A copy in float32, which is what the rule sees; the parameter is only written."""
+    """A copy in float32, which is what the rule sees as long as it rounds to the parameter."""
+    load, store = (getattr(codecs, f"{name}_{what}") for what in ("master", "store"))
     return Format(
         f"{name}, master",
         (("", "uint16"), ("master", "float32")),
-        "S({1})",
+        f"{name}_master(U({{0}}), S({{1}}))",
         (f"{name}_store(S({{x}}))", "S({x})"),
-        (getattr(codecs, f"{name}_store"),),
+        (load, store),
     )
 
 
@@ -108,6 +109,10 @@ def _eight(prefix: str, *more: Codec) -> Format:
         (
             *(getattr(codecs, f"{prefix}_{name}") for name in names),
             codecs.larger,
+            codecs.all_held,
+            codecs.larger_held,
+            codecs.held_at_most,
+            codecs.held,
             *more,
         ),
         True,
@@ -118,7 +123,10 @@ def _eight(prefix: str, *more: Codec) -> Format:
 SIGNED8 = _eight("signed8", codecs.signed8_quick, codecs.smaller, codecs.all_quick)
 UNSIGNED8 = _eight("unsigned8")
 
-NEAREST, STOCHASTIC = ({name: _short(name, random) for name in SHORT} for random in (False, True))
+NEAREST, STOCHASTIC = ({name: _short(name, how) for name in SHORT} for how in ("store", "random"))
+SATURATED = STOCHASTIC | {"float16": _short("float16", "saturated")}
+"""Of states: they do not become infinite."""
+
 KAHAN = {name: _kahan(name) for name in SHORT}
 MASTER = {name: _master(name) for name in SHORT}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .program import Program
 from .rowwise import MEAN
@@ -30,41 +30,63 @@ def not_negative(program: Program, ranges: Mapping[str, Interval]) -> frozenset[
         known = dict.fromkeys(program.arguments, ANYTHING) | dict.fromkeys(kept, NOT_NEGATIVE)
         known |= {MEAN: NOT_NEGATIVE}
         for target, expression in program.lines:
-            known[target] = _interval(expression, known, ranges)
+            known[target] = interval(expression, known, ranges)
         left = {
             state
             for state, result in zip(states, program.results[1:], strict=True)
-            if state in kept and _interval(result, known, ranges)[0] >= 0
+            if state in kept and interval(result, known, ranges)[0] >= 0
         }
         if left == kept:
             return frozenset(kept)
         kept = left
 
 
-def _interval(
+def interval(
     node: ast.expr, known: Mapping[str, Interval], ranges: Mapping[str, Interval]
 ) -> Interval:
-    """Between what an expression is."""
+    """Between what an expression is, by what variables and hyperparameters are."""
 
     def read(one: ast.expr) -> Interval:
-        return _interval(one, known, ranges)
+        return interval(one, known, ranges)
 
     match node:
         case ast.Constant(value=value):
             return float(value), float(value)  # type: ignore[arg-type]
         case ast.Name(id=name):
             return known.get(name, ANYTHING)
+        case ast.Attribute(attr="t"):  # the number of the step
+            return 1.0, math.inf
         case ast.Attribute(attr=name):
             return ranges.get(name, ANYTHING)
         case ast.UnaryOp(operand=operand):
             low, high = read(operand)
             return -high, -low
+        case ast.BinOp(op=ast.Mult()):
+            return _product(node, read)
         case ast.BinOp(left=left, op=op, right=right):
             return _operation(op, read(left), read(right))
         case ast.Call(func=ast.Name(id=name), args=[*arguments]):
             numbers = [one for one in arguments if not isinstance(one, ast.Compare)]
             return _call(name, list(map(read, numbers)))
     return ANYTHING
+
+
+def _product(node: ast.expr, read: Callable[[ast.expr], Interval]) -> Interval:
+    """Of a product; what is in it twice is a square."""
+    once: dict[str, ast.expr] = {}
+    between = (1.0, 1.0)
+    left = [node]
+    while left:
+        one = left.pop()
+        if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult):
+            left += [one.left, one.right]
+        elif once.pop(ast.dump(one), None) is not None:
+            between = _operation(ast.Mult(), between, NOT_NEGATIVE)
+        else:
+            once[ast.dump(one)] = one
+    for one in once.values():
+        between = _operation(ast.Mult(), between, read(one))
+    return between
 
 
 def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:

@@ -134,12 +134,98 @@ def test_a_block_has_the_scale_that_holds_its_largest(name):
     assert (np.where(largest <= 1.875 * 2.0**-7, 2.0**-7, 2.0**-6) == scale).all()
     most = called(f"{name}_random", largest, called(f"{name}_base", scale), np.uint32(2**32 - 1))
     assert (called(f"{name}_load", most, called(f"{name}_base", scale)) >= largest).all()
-    for lost in (np.inf, np.nan):
-        scale = called(f"{name}_scale", bits(lost))
-        base = called(f"{name}_base", scale)
-        assert np.isnan(scale)
-        code = called(f"{name}_random", np.float32([0, 1, lost]), base, HALF)
-        assert np.isnan(called(f"{name}_load", code, base)).all()
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_a_block_keeps_what_is_finite_beside_what_is_not(name):
+    """Infinities and what is too large become the largest code, NaN becomes zero."""
+    most = np.float32(1.875 * 2.0**127)
+    for given, wanted in (
+        ([1.0, 0.5, np.inf, np.nan], [1.0, 0.5, 1.875, 0.0]),
+        ([0.0, np.inf], [0.0, most]),
+        ([np.nan, 0.0], [0.0, 0.0]),
+        ([2.0**125, 3.4e38], [2.0**125, most]),
+    ):
+        block = np.float32(given)
+        for sign in (1, -1)[: 1 + (name == "signed8")]:
+            largest = np.uint32(0)
+            for x in block:
+                largest = called("larger", largest, np.float32(x))
+            assert called("all_held", largest) == 0
+            largest = np.uint32(0)
+            for x in block:
+                largest = called("larger_held", largest, np.float32(x))
+            largest = called("held_at_most", largest)
+            kept = called("held", sign * block, largest)
+            base = called(f"{name}_base", called(f"{name}_scale", largest))
+            for random in (0, 2**32 - 1):
+                code = called(f"{name}_random", kept, base, np.uint32(random))
+                assert np.array_equal(called(f"{name}_load", code, base), sign * np.float32(wanted))
+    for x in (1.0, 1e-40, most):
+        assert called("all_held", bits(np.float32(x))) == 1
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_states_of_16_bits_do_not_become_infinite(name):
+    """Nothing finite does; a float16 keeps 65504 of what is larger, of an infinity too."""
+    x = some_numbers(np.random.default_rng(5), 50_000)
+    x = np.concatenate([x, np.float32([65504, 65519, 65520, 1e5, np.inf, 3.4e38, 3.39e38])])
+    x[np.isnan(x)] = np.nan  # as arithmetic makes them
+    store = {"bfloat16": "bfloat16_random", "float16": "float16_saturated"}[name]
+    plain = f"{name}_random"
+    for random in (0, 2**15, 2**16 - 1):
+        code = called(store, x, np.uint32(random))
+        kept = called(f"{name}_load", code)
+        assert (np.isfinite(kept) | ~np.isfinite(x)).all()
+        assert np.array_equal(np.isnan(kept), np.isnan(x))
+        if name == "float16":
+            assert not np.isinf(kept).any() and kept[-3] == 65504
+            usual = np.abs(x) <= 65504
+            assert np.array_equal(code[usual], called(plain, x[usual], np.uint32(random)))
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_what_is_kept_beside_a_parameter_counts_as_long_as_it_agrees(name):
+    """Of every two parameters, what one had beside it is not the other's; its own always is."""
+    x = some_numbers(np.random.default_rng(6), 50_000)
+    code = called(f"{name}_store", x)
+    load, rest = called(f"{name}_load", code), called(f"{name}_rest", x)
+    other = np.random.default_rng(7).permutation(len(x))
+    own = called(f"{name}_master", code, x)
+    assert np.array_equal(bits(own)[~np.isnan(x)], bits(x)[~np.isnan(x)])
+    assert np.isnan(own[np.isnan(x)]).all()
+    written = called(f"{name}_master", code, x[other])
+    agrees = code == code[other]
+    assert np.array_equal(bits(written)[agrees], bits(x[other])[agrees])
+    assert np.array_equal(bits(written)[~agrees], bits(load)[~agrees])
+    # Rounding leaves out half of the last place at most, which is 2^-9 or 2^-12 of what leads it.
+    finite = np.isfinite(load)
+    both = called(f"{name}_kahan", code, rest)
+    beside = called(f"{name}_load", rest)
+    assert np.array_equal(both[finite], load[finite] + beside[finite])
+    assert np.array_equal(bits(both)[np.isinf(load)], bits(load)[np.isinf(load)])
+    stale = beside[other].astype(float)
+    places = {"bfloat16": 8, "float16": 11}[name]
+    with np.errstate(all="ignore"):
+        half = np.where(load == 0, 0.0, 2.0 ** (np.frexp(load.astype(float))[1] - 1 - places))
+    small = np.abs(load) < np.float32(2.0**-126)
+    half[small] = 0
+    keeps = np.abs(stale) <= half
+    wanted = (load + np.where(keeps, stale, 0).astype(np.float32))[finite]
+    assert np.array_equal(called(f"{name}_kahan", code, rest[other])[finite], wanted)
+
+
+def test_a_split_parameter_that_its_owner_writes_is_what_was_written():
+    """To half of the last place, whatever the lower half is of; zeros are no NaN."""
+    high = CODES16[np.isfinite(called("bfloat16_load", CODES16))]
+    value = called("bfloat16_load", high).astype(float)
+    place = np.spacing(np.abs(called("bfloat16_load", high))).astype(float) * 2.0**16
+    for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
+        got = called("split_load", high, np.uint32(low)).astype(float)
+        assert (np.abs(got - value) <= place / 2).all(), low
+    for written in (0x7F80, 0xFF80):
+        got = called("split_load", np.uint32(written), np.uint32(0x1234))
+        assert got == called("bfloat16_load", np.uint32(written))
 
 
 def test_what_is_divided_by_does_not_become_zero():
@@ -209,7 +295,7 @@ def test_random_bits_are_independent():
         assert ((pairs - expected) ** 2 / expected).sum() < 255 + 5 * np.sqrt(2 * 255)
 
 
-FEW = ("bfloat16_random", "float16_random")
+FEW = ("bfloat16_random", "float16_random", "float16_saturated")
 """Those that take 16 random bits."""
 
 

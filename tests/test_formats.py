@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from cases import CASES
 from conftest import BACKENDS, installed
+from formats_by_numpy import Reference
 from formats_table import GRADIENTS, PAIRS, PARAMETERS, ROWS, STATES, Kept, always, dtype, make
 from gpuadapt.kernels import codecs
 from gpuadapt.kernels.cpu import many, module
-from gpuadapt.kernels.formats import BLOCK, DRAWN, traffic
+from gpuadapt.kernels.formats import BLOCK, traffic
+from gpuadapt.kernels.narrow import needs, not_of_gradients_size
 from gpuadapt.kernels.signs import not_negative
 from lazy import merged
 
@@ -63,53 +65,36 @@ def start(parameter, shape=SHAPE, seed=3):
     return w, list(gradients.astype(dtype(GRADIENTS[parameter.element])))
 
 
+def rewrite(w, step, backend=None):
+    """What an owner may do between steps: other numbers in some rows, zeros in others."""
+    random = np.random.default_rng(step)
+    other = (random.normal(size=(len(w), SHAPE[1])) * 10.0 ** random.integers(-3, 3)).astype(
+        w.dtype
+        if w.dtype.name in ("bfloat16", "float16", "float32", "float64")
+        else dtype("bfloat16")
+    )
+    other[::2] = 0
+    w[step::5] = other[step::5] if backend is None else as_array(backend, other[step::5])
+
+
 def trained(name, parameter, state, layout=lambda array: array, method=ADAM):
-    """The contents after some dense steps on a backend."""
+    """The contents after some dense steps on a backend, between which the owner writes."""
     with installed(name) as backend:
         w, gradients = start(parameter)
         w = as_array(backend, layout(w))
         optimizer = make(method, w, parameter, state)
-        for gradient in gradients:
+        for step, gradient in enumerate(gradients):
             optimizer.step({"w": as_array(backend, layout(gradient))})
+            if step < STEPS - 1:
+                rewrite(w, step, backend)
         return contents(backend, optimizer)
-
-
-class Reference:
-    """A state or a parameter: read, then written, by NumPy and the codecs' definition."""
-
-    def __init__(self, form, arrays, width, draw):
-        self.form, self.arrays, self.width, self.draw = form, arrays, width, draw
-
-    def read(self):
-        if not self.form.block:
-            return storage.loaded(self.form, self.arrays)
-        return ga.Quantized(*self.arrays, "un" not in self.form.block).decoded()
-
-    def write(self, values, random):
-        values = np.asarray(values)
-        random = random * np.uint32(pow(DRAWN, self.draw, 2**32))
-        if self.form.block:
-            codes, scales = self.arrays
-            rows = values.reshape(-1, self.width).astype(np.float32)
-            call = {part: getattr(codecs, f"{self.form.block}_{part}").function
-                    for part in ("scale", "base", "random")}  # fmt: skip
-            for block in range(scales.shape[1]):
-                part = slice(block * BLOCK, (block + 1) * BLOCK)
-                largest = np.abs(rows[:, part]).view(np.uint32).max(axis=1)
-                scales[:, block] = call["scale"](largest)
-            base = np.repeat(call["base"](scales), BLOCK, axis=1)[:, : self.width]
-            codes[...] = call["random"](rows, base, random.reshape(rows.shape)).reshape(codes.shape)
-            return
-        names = {codec.name: codec.function for codec in self.form.codecs}
-        names |= {"S": np.float32, "D": np.float64, "x": values, "few": random >> np.uint32(16)}
-        for array, text in zip(self.arrays, self.form.store, strict=True):
-            array[...] = eval(text.format(x="x", r16="few"), names)
 
 
 def by_reference(parameter, state, method=ADAM):
     """As `trained`, by NumPy: loads, the rule's lines and stores, one after the other."""
     w, gradients = start(parameter)
-    optimizer = make(method, w.copy(), parameter, state)
+    w = w.copy()
+    optimizer = make(method, w, parameter, state)
     slot, group = optimizer._slots["w"], optimizer._groups[0]
     arrays, places, draw = iter(slot.arrays), [], 0
     for form in slot.formats.updated:
@@ -133,6 +118,8 @@ def by_reference(parameter, state, method=ADAM):
             random = codecs.random_bits.function(elements, *keys)
         for place, result in zip(places, results, strict=True):
             place.write(result, random)
+        if t < STEPS:
+            rewrite(w, t - 1)
     return slot.arrays
 
 
@@ -238,6 +225,151 @@ def test_states_are_signed_unless_they_cannot_be_negative():
     # A maximum stays where it began, whatever it is taken with; v goes by what beta2 is.
     assert not_negative(ga.rules.amsgrad.program, {}) == {"w"}
     assert not_negative(ga.rules.amsgrad.program, INTERVALS) == {"v", "w"}
+
+
+@ga.rule
+def yogi(p, g, m, v, h):
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = v - (1 - h.beta2) * sign(v - sq(g)) * sq(g)  # noqa: F821
+    return p - h.lr * m / (sqrt(v) + h.eps), m, v  # noqa: F821
+
+
+@ga.rule
+def graves(p, g, G, M, h):
+    M = h.rho * M + (1 - h.rho) * g
+    G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
+    return p - h.lr / sqrt(maximum(G - M * M, 0) + h.eps) * g, G, M  # noqa: F821
+
+
+@ga.rule
+def belief(p, g, m, s, h):
+    m = h.beta1 * m + (1 - h.beta1) * g
+    s = h.beta2 * s + (1 - h.beta2) * sq(g - m)  # noqa: F821
+    return p - h.lr * m / (sqrt(s) + h.eps), m, s  # noqa: F821
+
+
+@ga.rule
+def by_hand(p, g, m, V, h):
+    d = g - m
+    V = h.rho * V + h.rho * (1 - h.rho) * (d * d)
+    m = h.rho * m + (1 - h.rho) * g
+    return p - h.lr / sqrt(V + h.eps) * g, m, V  # noqa: F821
+
+
+@ga.rule
+def crossing(p, g, a, b, h):
+    a = h.beta1 * a + (1 - h.beta1) * g
+    b = h.beta2 * b + (1 - h.beta2) * g
+    return p - h.lr * (a - b), a, b
+
+
+@ga.rule
+def mixed(p, g, a, b, h):
+    a = h.beta1 * a + (1 - h.beta1) * g
+    b = h.beta2 * b + (1 - h.beta2) * g
+    return p - h.lr * (a + h.momentum * b), a, b
+
+
+@ga.rule
+def of_unknown_sign(p, g, a, b, h):
+    a = h.beta1 * a + (1 - h.beta1) * g
+    b = h.beta2 * b + (1 - h.beta2) * g
+    return p - h.lr * (a + h.unknown * b), a, b
+
+
+@ga.rule
+def rates_apart(p, g, a, b, h):
+    a = h.beta1 * a + (1 - h.beta1) * sq(g)  # noqa: F821
+    b = h.beta2 * b + (1 - h.beta2) * sq(g)  # noqa: F821
+    return p - h.lr * (1 / sqrt(a) - 1 / sqrt(b)) * g, a, b  # noqa: F821
+
+
+@ga.rule
+def summed_up(p, g, s, h):
+    s = s + g
+    return p - h.lr * s, s
+
+
+@ga.rule
+def not_by_sq(p, g, v, h):
+    v = h.beta2 * v + (1 - h.beta2) * g * g
+    return p - h.lr / (sqrt(v) + h.eps) * g, v  # noqa: F821
+
+
+@ga.rule
+def unknown_share(p, g, s, h):
+    s = h.unknown * s + g
+    return p - h.lr * s, s
+
+
+@ga.rule
+def signed_squares(p, g, s, h):
+    s = h.beta1 * s + (1 - h.beta1) * g * abs(g)
+    return p - h.lr * s, s
+
+
+@ga.rule
+def around(p, g, a, b, h):
+    return p - h.lr * a, h.beta1 * a + b, h.beta1 * b + a + g
+
+
+@ga.rule
+def careful(p, g, m, v, h):
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = h.beta2 * v + (1 - h.beta2) * sq(g)  # noqa: F821
+    u = m / (sqrt(v) + h.eps)  # noqa: F821
+    return p - h.lr * where(u * g > 0, u, 0), m, v  # noqa: F821
+
+
+NEEDS = {
+    ga.rules.momentum: ({}, ""),
+    ga.rules.nesterov_velocity: ({}, ""),
+    ga.rules.adagrad: ({"G": 8}, "G"),
+    ga.rules.rmsprop_momentum: ({}, "G"),
+    ga.rules.centered: ({"M": 32}, "V"),
+    ga.rules.adadelta: ({"G": 16, "U": 16}, "GU"),
+    ga.rules.adam: ({}, "v"),
+    ga.rules.amsgrad: ({"v": 16, "w": 16}, "vw"),
+    ga.rules.adamax: ({}, "u"),
+    ga.rules.nadam: ({}, "v"),
+    ga.rules.radam: ({}, "v"),
+    ga.rules.lion: ({}, ""),
+    ga.rules.ftrl: ({"z": 32, "n": 32}, "zn"),
+    yogi: ({"v": 32}, "v"),
+    graves: ({"G": 32, "M": 32}, "G"),
+    belief: ({"m": 32}, "s"),
+    by_hand: ({"m": 32}, "V"),
+    crossing: ({"a": 32, "b": 32}, ""),
+    mixed: ({}, ""),
+    of_unknown_sign: ({"a": 32, "b": 32}, ""),
+    rates_apart: ({"a": 32, "b": 32}, "ab"),
+    summed_up: ({"s": 32}, ""),
+    not_by_sq: ({}, "v"),
+    unknown_share: ({"s": 32}, ""),
+    signed_squares: ({}, "s"),
+    around: ({"a": 32, "b": 32}, ""),
+    careful: ({}, "v"),
+}
+"""What states may not have fewer bits than, and those that float16 has no numbers for."""
+
+
+@pytest.mark.parametrize("rule", NEEDS, ids=lambda rule: rule.name)
+def test_what_a_state_needs_is_found_in_the_lines_of_its_rule(rule):
+    wanted, squares = NEEDS[rule]
+    found = needs(rule.program, INTERVALS)
+    assert {state: need.bits for state, need in found.items()} == wanted
+    assert not_of_gradients_size(rule.program, INTERVALS) == set(squares)
+
+
+def test_states_that_need_more_are_kept_wider_if_all_are_given():
+    values = dict.fromkeys(("lr", "beta1", "beta2", "eps"), 0.5)
+    for kind, wanted in (("8bit", "8bit, signed"), ("float16", "float16, saturated")):
+        for element in ("float32", "float64"):
+            w = np.zeros((2, 16), element)
+            formats = ga.Optimizer(yogi, w, state_dtype=kind, **values)._slots["0"].formats
+            assert [form.name for form in formats.states] == [wanted, element]
+    formats = ga.Adam(np.zeros(3, np.float32), amsgrad=True, state_dtype="8bit")._slots["0"].formats
+    assert [f.name for f in formats.states] == ["8bit, signed"] + 2 * ["bfloat16, stochastic"]
 
 
 def test_rowwise_states_are_plain_and_backends_agree():
@@ -364,14 +496,58 @@ def test_float16_with_infinities_and_a_small_eps():
     assert np.allclose(w[:7].astype(float), 0.99, atol=1e-3)
 
 
-def test_a_block_with_an_infinity_is_lost_and_its_neighbours_are_not():
-    w = np.zeros((2, 512), np.float32)
-    optimizer = ga.Adam({"w": w}, state_dtype="8bit")
-    gradient = np.ones_like(w)
-    gradient[0, 300] = np.inf
-    optimizer.step({"w": gradient})
-    m = optimizer.state["w"]["m"].decoded()
-    assert np.isnan(m[0, 256:]).all() and np.isfinite(m[0, :256]).all() and np.isfinite(m[1]).all()
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_block_with_what_8_bits_do_not_hold_keeps_its_neighbours(name):
+    """They are as they would be beside a zero, bit for bit; the element itself is a number."""
+    with installed(name) as backend:
+        found = []
+        for lost in (0.0, np.inf, np.nan):
+            w = backend.array(np.zeros((2, 301), np.float32))
+            optimizer = ADAM({"w": w}, state_dtype="8bit")
+            gradient = np.random.default_rng(0).normal(size=(2, 301)).astype(GRADIENT)
+            for step in range(2):
+                gradient[0, 100] = gradient[0, 280] = lost if step == 0 else 1
+                optimizer.step({"w": as_array(backend, gradient)})
+            found.append(contents(backend, optimizer)[1:])
+        for one in found[1:]:
+            for array, wanted in zip(one, found[0], strict=True):
+                same = np.array(array == wanted)
+                if array.dtype == np.uint8:
+                    same[0, [100, 280]] = True
+                assert same.all()
+        decoded = ga.Quantized(*found[1][2:4], False).decoded()
+        assert np.isfinite(decoded).all()
+
+
+GRADIENT = dtype(GRADIENTS["float32"])
+
+WRITTEN = [pair for pair in PAIRS if pair[0].element in ("bfloat16", "float16")]
+
+
+@pytest.mark.parametrize("pair", WRITTEN, ids=ids)
+def test_a_step_begins_with_what_the_owner_has_written(pair):
+    """A step of length 0 leaves it; the lower half of a split number is worth half a unit."""
+    parameter, state = pair
+    w, gradients = start(parameter)
+    optimizer = make(ADAM, w, parameter, state)
+    optimizer.step({"w": gradients[0]})
+    random = np.random.default_rng(1)
+    other = random.normal(size=SHAPE) * 10.0 ** random.integers(-3, 3, SHAPE)
+    w[...] = other.astype(w.dtype)
+    w[::2, ::3] = 0
+    wanted = w.astype(np.float32)
+    slot = optimizer._slots["w"]
+    seen = storage.loaded(slot.formats.parameter, [w, *slot.beside.values()])
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step({"w": gradients[1]})
+    half = np.abs(wanted) * 2.0 ** -(8 if parameter.element == "bfloat16" else 11)
+    kept = "master" not in parameter.settings or parameter.settings["master"] == "float32"
+    if kept and "kahan" not in parameter.settings.values():
+        assert np.array_equal(w.astype(np.float32), wanted) and np.array_equal(seen, wanted)
+    else:
+        tiny = 2.0**-133
+        assert (np.abs(w.astype(np.float32) - wanted) <= half + tiny).all()
+        assert (np.abs(seen - wanted) <= half + tiny).all()
 
 
 def test_a_step_after_a_resume_has_the_same_bits():
@@ -489,6 +665,18 @@ def test_memory_per_parameter_is_what_the_documentation_says():
             "initial v: 1000000.0 does",
         ),
         (lambda w: ga.Adam(w, initial={"v": 1e60}, state_dtype="8bit"), "initial v: 1e\\+60 does"),
+        (lambda w: ga.Adam(w, initial={"v": 3.3e38}, state_dtype="8bit"), "3.3e\\+38 does not"),
+        (lambda w: ga.Adam(w, initial={"m": 1e-9}, state_dtype="float16"), "1e-09 does not fit"),
+        (lambda w: ga.Adam(w, initial={"v": 1e-60}), "initial v: 1e-60 does not fit in float32"),
+        (lambda w: ga.Adagrad(w, initial={"G": -0.1}), "initial G: got -0.1, expected a num"),
+        (lambda w: ga.Adam(w, amsgrad=True, initial={"w": -1.0}), "initial w: got -1.0, expected"),
+        (lambda w: ga.Adam(w, initial={"m": np.nan}), "initial m: got nan, expected"),
+        (lambda w: ga.Adam(w, initial={"m": np.inf}), "initial m: got inf, expected"),
+        (lambda w: ga.FTRL(w, state_dtype={"z": "bfloat16"}), "'z' of 'ftrl', which takes float32"),
+        (lambda w: ga.FTRL(w.astype(float), state_dtype={"z": "float32"}), "which takes float64"),
+        (lambda w: ga.Adadelta(w, state_dtype={"G": "8bit"}), "which takes bfloat16: it goes into"),
+        (lambda w: ga.Adagrad(w, state_dtype={"G": "float16"}), "which takes bfloat16 or 8bit"),
+        (lambda w: ga.RMSprop(w, centered=True, state_dtype={"M": "8bit"}), "'M' of 'centered'"),
     ],
 )  # fmt: skip
 def test_what_is_refused(call, message):
@@ -507,6 +695,13 @@ def test_what_parameters_cannot_be():
 
     with pytest.raises(ga.ParameterError, match="the rule has a state 'low' itself"):
         ga.Optimizer(low, np.zeros(3, dtype("bfloat16")), lr=1.0, master="split")
+
+    @ga.rule
+    def counted(p, g, updates, h):
+        return p - h.lr * updates, g
+
+    with pytest.raises(ga.ParameterError, match="rule has a state 'updates' itself"):
+        ga.Optimizer(counted, np.zeros(3), lr=1.0)
     narrow = ga.Adam({"w": np.zeros((9, 4), np.float32)}, state_dtype="8bit")
     with pytest.raises(ga.GradientError, match="rows of 4 elements share scales"):
         narrow.step({"w": ga.RowGrad(np.array([1]), np.zeros((1, 4), np.float32))})

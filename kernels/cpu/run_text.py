@@ -65,10 +65,23 @@ def span({given}):
 BLOCKS = """
 
 @njit(**OPTIONS)
-def largest_of(held, size):
+def all_made_held(numbers, size):
     largest = U(0)
     for i in range(size):
-        largest = larger(largest, S(held[i]))
+        largest = larger_held(largest, S(numbers[i]))
+    largest = held_at_most(largest)
+    for i in range(size):
+        numbers[i] = T(held(S(numbers[i]), largest))
+    return largest
+
+
+@njit(**OPTIONS)
+def largest_of(numbers, size):
+    largest = U(0)
+    for i in range(size):
+        largest = larger(largest, S(numbers[i]))
+    if all_held(largest) == U(0):
+        largest = all_made_held(numbers, size)
     return largest
 
 

@@ -78,6 +78,27 @@ __device__ inline U largest_of(U x) {
 }
 """
 
+HELD = r"""
+// Puts numbers that 8 bits hold in the place of others of a block; returns the largest.
+template <typename T> __device__ inline U all_made_held(T *numbers, int lane, bool whole, int n) {
+    U largest = 0;
+#pragma unroll
+    for (int k = 0; k < %(each)d; ++k) {
+        if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
+            largest = larger_held(largest, S(numbers[k]));
+        }
+    }
+    largest = held_at_most(largest_of(largest));
+#pragma unroll
+    for (int k = 0; k < %(each)d; ++k) {
+        if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
+            numbers[k] = T(held(S(numbers[k]), largest));
+        }
+    }
+    return largest;
+}
+"""
+
 
 class Run:
     """The names and the text of a run's update.
@@ -97,7 +118,9 @@ class Run:
         self.compute = formats.compute
         self.arguments = named(rule, formats)
         self.updated = (self.arguments[0], *self.arguments[2:])
-        self.head = text.codecs(formats.codecs) + (LARGEST if formats.block else "")
+        self.head = text.codecs(formats.codecs)
+        if formats.block:
+            self.head += LARGEST + HELD % {"each": EACH}
         self.head += text.function(rule)
 
     def types(self, of: Sequence[Named]) -> dict[str, str]:
@@ -109,7 +132,7 @@ class Run:
         }
 
     def read(self) -> set[str]:
-        """The names of arrays that are read: a parameter with a master is not."""
+        """The names of arrays that are read."""
         return {
             name
             for one in self.arguments
@@ -213,7 +236,11 @@ class Run:
                 f"{name}_largest = larger({name}_largest, S({name}_n));",
             ]
             scales += [
-                f"const S {name}_scale = {prefix}_scale(largest_of({name}_largest));",
+                f"{name}_largest = largest_of({name}_largest);",
+                f"if (all_held({name}_largest) == U(0)) {{",
+                f"    {name}_largest = all_made_held({name}_held, lane, whole, n);",
+                "}",
+                f"const S {name}_scale = {prefix}_scale({name}_largest);",
                 f"if (lane == 0) {{ {scale} = {name}_scale.value; }}",
                 f"{name}_base = {prefix}_base({name}_scale);",
             ]
