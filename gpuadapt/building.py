@@ -12,6 +12,7 @@ from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
 from .slot import Slot
+from .storage import element
 from .tree import Branch, Place, branch, read
 
 
@@ -127,6 +128,7 @@ def shown(
         for key, value in settings.items()
         if key not in usual or value != usual[key]
     )
+    changed += _wider(rule, groups[0].settings["state_dtype"], slots)
     elements = sum(slot.array.size for slot in slots)
     backends = " and ".join(sorted({slot.backend for slot in slots}))
     where = f", {elements:,} elements on {backends}" if slots else ""
@@ -135,3 +137,17 @@ def shown(
         f"{len(slots)} parameter{'s' * (len(slots) != 1)}{where}; "
         f"step {step_count})"
     )
+
+
+def _wider(rule: Rule, asked: Any, slots: Sequence[Slot]) -> str:
+    """The states that are kept in more bits than was asked for all of them, and in what."""
+    if not isinstance(asked, str):
+        return ""
+    found = {
+        f"{state} in {element(form)}"
+        for slot in slots
+        if slot.group == 0
+        for state, form in zip(rule.states, slot.formats.states, strict=True)
+        if element(form) != asked
+    }
+    return f" (kept wider: {', '.join(sorted(found))})" if found else ""

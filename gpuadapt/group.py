@@ -14,6 +14,7 @@ from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
+from .effects import check_decay
 from .errors import HyperparameterError
 from .slot import Slot
 
@@ -127,7 +128,9 @@ class Group:
                 raise HyperparameterError(
                     f"{name}: got {settings[name]!r}, but the states are made for {value!r}"
                 )
-        rule = compose(self.base, hyperparameters.options(settings) | options)
+        chosen = hyperparameters.options(settings)
+        check_decay(self.base, chosen)
+        rule = compose(self.base, chosen | options)
         rule = rule.rowwise if self.rowwise else rule
         needed = (*always, *self.base.hyperparameters, *_own(rule))
         hyperparameters.check_present(settings, needed)

@@ -11,6 +11,7 @@ from gpuadapt.kernels.rule import Rule
 
 from .arrays import describe
 from .building import are_groups, build, structure
+from .effects import check_effects
 from .errors import BackendError, RuleError, StateError
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
 from .passed import Held, Passed, held, look, portable, unchanged
@@ -157,6 +158,7 @@ class Optimizer(View):
         built = build(rule, params, common, check_initial(rule, initial or {}))
         self._template, self._names = structure(built, are_groups(params))
         self._groups, self._slots = built.groups, built.slots
+        check_effects(self._groups, list(self._slots.values()))
         for group in self._groups:
             group.prepare(0)
         self._steps = Steps(list(self._slots.values()), self._groups)

@@ -69,7 +69,7 @@ def formats_of(
         kinds |= {state: kept for state, kept in wanted.items() if kept is not None}
     elif wanted is not None:
         kinds |= {s: _as_kept(rule, s, wanted, compute) for s in rule.states if s not in by_row}
-    positive = never_negative(rule)
+    positive = _never_negative(rule)
     states = []
     for state, kept in kinds.items():
         if state in by_row and kept != compute:
@@ -81,9 +81,10 @@ def formats_of(
                 f"state_dtype: got 'float64' for {state!r} of {name!r}, whose arithmetic is float32"
             )
         _check_need(rule, state, kept, compute)
-        if state in positive and initial.get(state, 0.0) < 0:
+        start = initial.get(state, 0.0)
+        if state in positive and isinstance(start, float) and start < 0:
             raise HyperparameterError(
-                f"initial {state}: got {initial[state]!r}, expected a number >= 0: by its lines "
+                f"initial {state}: got {start!r}, expected a number >= 0: by its lines "
                 f"{rule.name!r} never makes {state!r} negative"
             )
         eight = UNSIGNED8 if state in positive else SIGNED8
@@ -118,7 +119,7 @@ def _check_need(rule: Rule, state: str, kept: str, compute: str) -> None:
 
 
 @cache
-def never_negative(rule: Rule) -> frozenset[str]:
+def _never_negative(rule: Rule) -> frozenset[str]:
     """Its states that are never negative; found once, for all parameters."""
     return not_negative(rule.program, INTERVALS)
 

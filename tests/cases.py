@@ -118,7 +118,7 @@ CASES = [
          RADAM | {"eps_mode": "inside", "bias_correction": False}, AFTER),
     Case("lion", ga.Lion, reference.lion, {"lr": 0.02, "betas": (0.8, 0.95)}, DECOUPLED | MAX),
     Case("ftrl", ga.FTRL, reference.ftrl, FTRL, L2 | MAX),
-    Case("ftrl+after", ga.FTRL, reference.ftrl, FTRL | {"initial_accumulator": 0.0}, AFTER),
+    Case("ftrl+max", ga.FTRL, reference.ftrl, FTRL | {"initial_accumulator": 0.0}, MAX),
 ]  # fmt: skip
 
 RULES: list[Rule] = list(dict.fromkeys(case.rule for case in CASES))

@@ -151,7 +151,10 @@ def _begin(
     """Parameters in a format, and their optimizer."""
     kind, settings = FORMATS[name]
     parameters = rounded(initial, kind, backend)
-    return parameters, Adam(parameters, lr=lr, weight_decay=weight_decay, seed=seed, **settings)
+    given: dict[str, Any] = {**settings, "lr": lr, "weight_decay": weight_decay}
+    if "state_dtype" in settings or settings.get("rounding") == "stochastic":
+        given["seed"] = seed  # elsewhere nothing is rounded at random
+    return parameters, Adam(parameters, **given)
 
 
 def _falling(lr: float, steps: int) -> Callable[[int], float]:
