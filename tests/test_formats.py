@@ -540,14 +540,13 @@ def test_a_step_begins_with_what_the_owner_has_written(pair):
     seen = storage.loaded(slot.formats.parameter, [w, *slot.beside.values()])
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step({"w": gradients[1]})
-    half = np.abs(wanted) * 2.0 ** -(8 if parameter.element == "bfloat16" else 11)
-    kept = "master" not in parameter.settings or parameter.settings["master"] == "float32"
-    if kept and "kahan" not in parameter.settings.values():
-        assert np.array_equal(w.astype(np.float32), wanted) and np.array_equal(seen, wanted)
+    half = np.abs(wanted) * 2.0 ** -(8 if parameter.element == "bfloat16" else 11) + 2.0**-133
+    assert (np.abs(seen - wanted) <= half).all()
+    if {"kahan", "split"} & set(parameter.settings.values()):
+        # What lies in the middle may be rounded to the neighbour.
+        assert (np.abs(w.astype(np.float32) - wanted) <= 2 * half).all()
     else:
-        tiny = 2.0**-133
-        assert (np.abs(w.astype(np.float32) - wanted) <= half + tiny).all()
-        assert (np.abs(seen - wanted) <= half + tiny).all()
+        assert np.array_equal(w.astype(np.float32), wanted)
 
 
 def test_a_step_after_a_resume_has_the_same_bits():
