@@ -16,7 +16,7 @@ from .errors import BackendError, RuleError, StateError
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
 from .passed import Held, Passed, held, look, portable, unchanged
 from .request import Request, request
-from .state import check, restore, snapshot
+from .state import Left, examined, plan, restore, snapshot
 from .stats import watch
 from .steps import Steps
 from .structure import check_gradient
@@ -326,26 +326,50 @@ class Optimizer(View):
         Returns
         -------
         dict
-            "version", "rule", "step_count", "param_groups" (schedules are left out: they
-            are code) and "state": for each parameter its "updates" and copies of its
-            state arrays, where they live.
+            "version", "rule" and "digest" (its name, and what tells its formulas from others),
+            "step_count", "param_groups" (schedules are left out: they are code) and "state": for
+            each parameter its "updates" and copies of its state arrays, where they live.
         """
         self.flush()
         return snapshot(self.rule, self._steps.settle(), self._groups, self._slots)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Left:
         """Take over a snapshot of `state_dict`, made on either backend.
 
-        Everything is checked before anything is changed.
+        Everything is checked before anything is changed. Groups, and parameters in a group, may be
+        in another order; parameters belong together by name.
+
+        Parameters
+        ----------
+        state : dict
+        strict : bool
+            False: take over what fits, and leave other parameters and settings as they are: by
+            name, shape and element type. Of a table that has more rows than in the snapshot, the
+            first rows are taken over.
+
+        Returns
+        -------
+        Left
+            (missing, unexpected, mismatched, longer, settings, reasons): names of what was left,
+            and why; nothing with ``strict``.
 
         Raises
         ------
         StateError
-            Of another rule, other parameters, other shapes or element types.
+            Of another rule, other parameters, other shapes or element types; of another rule also
+            without ``strict``.
         HyperparameterError
             With settings that this optimizer cannot have, such as another ``rowwise``.
         """
-        check(state, self.rule, self._groups, self._slots)
+        if not isinstance(strict, bool):
+            raise StateError(f"strict: got {strict!r}, expected a bool")
         self._steps.settle()
-        restore(state, self._groups, self._slots)
-        self._steps.restart(state["step_count"])
+        taken, left = plan(examined(state, self.rule), self._groups, self._slots, strict)
+        try:
+            restore(taken, self._groups, self._slots)
+            self._steps.restart(taken.step_count)
+        except BaseException:  # an interrupt, or no memory: half a snapshot would be worse
+            restore(taken, self._groups, self._slots)
+            self._steps.restart(taken.step_count)
+            raise
+        return left

@@ -254,8 +254,9 @@ class Slot:
         Raises
         ------
         ParameterError
-            A finite number does not fit in the parameter's type.
+            A finite number does not fit in the parameter's type, or that has been made read-only.
         """
+        self.check_writable()
         with np.errstate(over="ignore"):
             parts = storage.stored(self.formats.parameter, numbers.astype(self.dtype))
         held = storage.decoded(parts[0].view(kind_dtype(self.element, "cpu")))

@@ -164,6 +164,12 @@ def width_of(shape: tuple[int, ...]) -> int:
     return row if len(shape) > 1 and row >= NARROW else size
 
 
+def scales_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Of a quantized state's scales: how many rows have their own, and how many each."""
+    width, size = width_of(shape), int(np.prod(shape, dtype=np.int64))
+    return (size // width if size else 0), blocks(width)
+
+
 def companions(array: Any, form: Format) -> dict[str, Any]:
     """What is kept beside a parameter, by name: of what 16 bits leave out, none yet."""
     found = {part: new_zeros(array.shape, np.dtype(dtype), array) for part, dtype in form.parts[1:]}
@@ -218,10 +224,8 @@ def new_state(
     """Memory for a state, zeros: an array or `Quantized`."""
     if not form.block:
         return zeros_like(array, backend, kind_dtype(element(form), backend), order, memory, number)
-    width = width_of(array.shape)
-    rows = array.size // width if array.size else 0
     codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
-    scales = new_zeros((rows, blocks(width)), np.dtype(np.float32), array)
+    scales = new_zeros(scales_shape(array.shape), np.dtype(np.float32), array)
     made = Quantized(codes, scales, form == SIGNED8)
     fill(made, 0.0)
     return made

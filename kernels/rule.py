@@ -12,6 +12,7 @@ has it, bias correction included, and costs no more for it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import math
@@ -117,6 +118,18 @@ class Rule:
             f"lambda {names}: ({values})", host
         )
         return compute
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the formulas that its author wrote: what is the same for the same formulas.
+
+        Saved with states, so it must not depend on how kernels are written.
+        """
+        writer, program = Writer(self.program.h), self.program
+        lines = [(target, writer.text(node)) for target, node in program.lines]
+        results = [writer.text(node) for node in program.results]
+        text = repr((program.arguments, lines, results, writer.coefficients()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def rate(self) -> Rule:

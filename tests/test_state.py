@@ -1,6 +1,7 @@
 """State: exact resume, snapshots and copies; what does not fit changes nothing."""
 
 import copy
+import linecache
 import pickle
 
 import hostcupy
@@ -10,6 +11,7 @@ from cases import KINDS
 from test_optimizer import arrays
 
 import gpuadapt as ga
+from gpuadapt import arrays as own_arrays
 
 
 @pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
@@ -93,6 +95,20 @@ def changed(state, path, value):
         (["param_groups", 0, "lr"], -1.0, "lr: got -1.0"),
         (["param_groups", 0, "eps"], 1e-50, "eps: 1e-50 does not fit in float32"),
         (["param_groups", 0, "rho"], 0.5, "unknown hyperparameter 'rho'"),
+        (["param_groups", 0, "lr"], KeyError, "lr: the snapshot has no value for it"),
+        (["param_groups", 0, "beta1"], KeyError, "beta1: the snapshot has no value for it"),
+        (["param_groups", 0, 3], 0.5, "a name is no string"),
+        (["param_groups", 0, "params"], [np.zeros(2)], "a name is no string"),
+        (["state", "w", "x"], np.zeros(4, np.float32), "'w': got 'x' besides states"),
+        (["state", "w", "updates"], 2, "'w': got 2 updates in 1 steps"),
+        (["state", "w", "updates"], 10**400, "below 2\\^53"),
+        (["state", "w", "updates"], True + 0.0, "whole numbers"),
+        (["step_count"], 2**53, "below 2\\^53"),
+        (["step_count"], np.ones(2, int), "whole numbers"),
+        (["rule"], np.zeros(3), "a name is no string"),
+        (["rule"], np.array("adam"), "a name is no string"),
+        (["digest"], "0" * 16, "a rule 'adam' with other formulas"),
+        (["digest"], np.zeros(3), "a rule 'adam' with other formulas"),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(path, value, message):
@@ -107,6 +123,154 @@ def test_a_state_that_does_not_fit_changes_nothing(path, value, message):
     assert after["param_groups"] == before["param_groups"]
     assert after["step_count"] == before["step_count"]
     assert np.array_equal(after["state"]["w"]["m"], before["state"]["w"]["m"])
+
+
+def test_a_snapshot_of_another_rule_with_the_same_name_and_letters():
+    def rule_of(body):
+        names = {}
+        file = f"<{body}>"
+        text = f"def own(p, g, m, h):\n    m = {body}\n    return p - h.lr * m, m\n"
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        exec(compile(text, file, "exec"), names)
+        return ga.rule(names["own"])
+
+    one, two = rule_of("m + g"), rule_of("m - g")
+    state = ga.Optimizer(one, {"w": np.ones(2)}, lr=0.1).state_dict()
+    ga.Optimizer(rule_of("m + g"), {"w": np.ones(2)}, lr=0.1).load_state_dict(state)
+    with pytest.raises(ga.StateError, match="a rule 'own' with other formulas"):
+        ga.Optimizer(two, {"w": np.ones(2)}, lr=0.1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
+def test_a_snapshot_from_before_there_were_digests(case):
+    state = case.optimizer({"w": np.ones(2)}).state_dict()
+    del state["digest"], state["param_groups"][0]["exactness"]  # nor all settings
+    case.optimizer({"w": np.ones(2)}).load_state_dict(state)
+
+
+def moved(params, **settings):
+    """An optimizer whose states and counts are unlike each other's, and nothing is compiled."""
+    optimizer = ga.Adam(params, **settings)
+    random = np.random.default_rng(3)
+    for n, slot in enumerate(optimizer._slots.values(), 1):
+        slot.updates = n
+        for letter, array in slot.kept_arrays.items():
+            coded = letter.endswith(".codes")
+            array[...] = random.integers(1, 7, array.shape) if coded else random.random(array.shape)
+            if letter.endswith(".scales"):
+                array[...] = 0.25
+    optimizer._steps.restart(9)
+    return optimizer
+
+
+def seen(optimizer):
+    """Counts, states and settings, as copies."""
+    state = optimizer.state_dict()
+    return state["step_count"], state["state"], state["param_groups"]
+
+
+F = np.float32
+
+
+def test_names_and_groups_in_any_order():
+    a, b, c = (np.ones(n, F) for n in (2, 3, 4))
+    state = moved([{"params": {"a": a, "b": b}, "lr": 0.5}, {"params": {"c": c}}]).state_dict()
+    for groups in (
+        [{"params": {"b": b, "a": a}}, {"params": {"c": c}}],
+        [{"params": {"c": c}}, {"params": {"b": b, "a": a}}],
+    ):
+        optimizer = ga.Adam(groups)
+        assert not any(optimizer.load_state_dict(state))
+        np.testing.assert_equal(optimizer.state_dict()["state"], state["state"])
+        by_names = {frozenset(g["params"]): g["lr"] for g in optimizer.state_dict()["param_groups"]}
+        assert by_names == {frozenset("ab"): 0.5, frozenset("c"): 1e-3}
+    with pytest.raises(ga.StateError, match="got parameters"):
+        ga.Adam([{"params": {"a": a}}, {"params": {"b": b, "c": c}}]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, np.array, lambda n: np.array(n, "u4")])
+def test_counts_of_any_integer_type(integer):
+    one, two = moved({"w": np.ones(2)}), ga.Adam({"w": np.ones(2)})
+    state = one.state_dict()
+    state["step_count"], state["version"] = integer(9), integer(1)
+    state["state"]["w"]["updates"] = integer(1)
+    two.load_state_dict(state)
+    np.testing.assert_equal(seen(two), seen(one))
+    assert type(two.step_count) is int and type(two.state_dict()["state"]["w"]["updates"]) is int
+
+
+def test_what_fits_is_taken_over():
+    names = ["same", "shape", "type", "old"]
+    saved = moved({name: np.ones(3, F) for name in names})
+    state = saved.state_dict()
+    state["state"]["same"]["more"] = 3
+    given = {"new": np.ones(2, F), "same": np.ones(3, F), "shape": np.ones(4, F)[::2]}
+    optimizer = ga.Adam(given | {"type": np.ones(3)}, state_dtype=None)
+    untouched = copy.deepcopy(optimizer.state_dict()["state"])
+    left = optimizer.load_state_dict(state, strict=False)
+    assert left[:3] == (["new"], ["old", "same: more"], ["shape", "type"])
+    assert left.longer == left.settings == [] and list(left.reasons) == ["shape", "type"]
+    assert "float32 array of shape (3,), expected float32 of shape (2,)" in left.reasons["shape"]
+    count, states, _ = seen(optimizer)
+    del state["state"]["same"]["more"]
+    untouched["same"] = state["state"]["same"]
+    assert count == 9
+    np.testing.assert_equal(states, untouched)
+
+
+def test_settings_that_fit_are_taken_over():
+    groups = [{"params": {"a": np.ones(2)}}, {"params": {"b": np.ones(2)}, "lr": 0.25}]
+    state = moved(groups, weight_decay=0.5, seed=4, eps=1e-3).state_dict()
+    state["param_groups"][0]["rho"] = 0.5
+    rate = lambda step: 0.1  # noqa: E731
+    optimizer = ga.Adam([{"params": {"a": np.ones(2)}}, groups[1]], lr=rate)
+    left = optimizer.load_state_dict(state, strict=False)
+    assert sorted(left.settings) == [
+        "param_groups[0]['lr']", "param_groups[0]['rho']", "param_groups[0]['seed']",
+        "param_groups[1]['seed']",
+    ]  # fmt: skip
+    one, two = optimizer.param_groups
+    assert one["lr"] is rate and one["seed"] == 0 and one["weight_decay"] == two["eps"] * 500 == 0.5
+    joined = ga.Adam({"a": np.ones(2), "b": np.ones(2)})
+    assert not any(joined.load_state_dict(state, strict=False).missing)
+    assert joined.param_groups[0]["eps"] == 1e-8  # they were in two groups
+
+
+def test_a_partial_load_that_is_refused_changes_nothing():
+    state = moved({"w": np.ones(2)}).state_dict()
+    optimizer = moved({"v": np.ones(3)})
+    optimizer._slots["v"].updates = 20
+    optimizer._steps.restart(30)
+    before = copy.deepcopy(seen(optimizer))
+    with pytest.raises(ga.StateError, match="'v': it is left as it is, after 20 updates, but"):
+        optimizer.load_state_dict(state, strict=False)
+    with pytest.raises(ga.StateError, match="strict: got 0"):
+        optimizer.load_state_dict(state, strict=0)
+    np.testing.assert_equal(seen(optimizer), before)
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_load_that_is_interrupted_is_whole(at, monkeypatch):
+    """Once it has begun to write."""
+    params = {"w": np.ones(2, F), "v": np.ones(3, F)}
+    optimizer, state = ga.Adam(params, lr=0.5), moved(params).state_dict()
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == at + 1:
+            raise KeyboardInterrupt
+        own_arrays.copy_into(*arguments)
+
+    monkeypatch.setattr("gpuadapt.state.copy_into", interrupted)
+    if at < 4:
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.load_state_dict(state)
+    else:
+        optimizer.load_state_dict(state)
+    count, states, groups = seen(optimizer)
+    assert count == 9 and groups == state["param_groups"]
+    np.testing.assert_equal(states, state["state"])
 
 
 def test_a_copy_is_independent(backend):

@@ -1,0 +1,89 @@
+"""What is kept of a table's first rows, brought into a table that has more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels import codecs
+from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8
+
+from . import storage
+from .arrays import copy_into, to_host
+from .quantized import Quantized
+from .slot import Slot
+
+
+def kept_shapes(slot: Slot, rows: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what would be kept of the slot's table if it had so many rows."""
+    shape = (rows, *slot.shape[1:])
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, one in slot.kept.items():
+        if isinstance(one, Quantized):
+            shapes |= {f"{name}.codes": shape, f"{name}.scales": storage.scales_shape(shape)}
+        else:
+            shapes[name] = (rows, *one.shape[1:])
+    return shapes
+
+
+def rows_of(slot: Slot, arrays: Mapping[str, Any]) -> int | None:
+    """How many rows the table had of which these arrays were kept; None if it was another one."""
+    if not slot.shape or arrays.keys() != slot.kept_arrays.keys():
+        return None
+    lengths = {len(a) for name, a in arrays.items() if a.shape and not name.endswith(".scales")}
+    if len(lengths) != 1:
+        return None
+    (rows,) = lengths
+    same = {name: array.shape for name, array in arrays.items()} == kept_shapes(slot, rows)
+    return rows if same else None
+
+
+def put_first(slot: Slot, arrays: Mapping[str, Any], rows: int) -> None:
+    """Write what was kept of a table of so many rows over that of a slot's first rows."""
+    for name, one in slot.kept.items():
+        if not isinstance(one, Quantized):
+            copy_into(one[:rows], arrays[name])
+            continue
+        codes, scales = arrays[f"{name}.codes"], arrays[f"{name}.scales"]
+        if len(one.scales) == len(one.codes) or one.codes.ndim == 0:
+            copy_into(one.codes[:rows], codes)
+            copy_into(one.scales[:rows], scales)
+        elif codes.size:
+            _put_run(one, codes, scales)
+
+
+def _put_run(one: Quantized, codes: Any, scales: Any) -> None:
+    """As `put_first`, of blocks that go on through all rows: in the last of them are new ones."""
+    count, blocks = codes.size, scales.shape[1]
+    last = (blocks - 1) * BLOCK
+    flat = one.codes.reshape(-1)
+    stop = min(last + BLOCK, flat.size)
+    scale, after = to_host(scales)[0, -1], to_host(one.scales)[0, blocks - 1]
+    before, new = to_host(codes).reshape(-1)[last:], to_host(flat[count:stop])
+    form = SIGNED8 if one.signed else UNSIGNED8
+    values = _numbers(form.block, new, after)
+    largest = np.max(np.abs(values), initial=np.float32(0)).view(np.uint32)
+    wanted = np.maximum(getattr(codecs, f"{form.block}_scale").function(largest), scale)
+    if wanted > scale:
+        before = _codes(form.block, _numbers(form.block, before, scale), wanted)
+    new = _codes(form.block, values, wanted)
+    copy_into(flat[:last], codes.reshape(-1)[:last])
+    copy_into(flat[last:stop], np.concatenate([before, new]))
+    copy_into(one.scales[0, :blocks], scales[0])
+    copy_into(one.scales[0, blocks - 1 : blocks], np.array([wanted], np.float32))
+
+
+def _numbers(block: str, codes: np.ndarray, scale: np.float32) -> np.ndarray:
+    base = getattr(codecs, f"{block}_base").function(np.full(codes.shape, scale, np.float32))
+    numbers: np.ndarray = getattr(codecs, f"{block}_load").function(codes.astype(np.uint32), base)
+    return np.asarray(numbers, np.float32)
+
+
+def _codes(block: str, numbers: np.ndarray, scale: np.float32) -> np.ndarray:
+    """The nearest codes."""
+    base = getattr(codecs, f"{block}_base").function(np.full(numbers.shape, scale, np.float32))
+    half = np.full(numbers.shape, 2**31, np.uint32)
+    codes: np.ndarray = getattr(codecs, f"{block}_random").function(numbers, base, half)
+    return np.asarray(codes).astype(np.uint8)
