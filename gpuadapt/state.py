@@ -171,6 +171,12 @@ def plan(found: Snapshot, groups: Sequence[Group], slots: Slots, strict: bool) -
     taken = Plan(found.step_count, {}, {}, {}, [])
     if strict:
         _check_names(found, groups, slots)
+    for number, (group, names) in enumerate(zip(groups, _members(groups, slots), strict=True)):
+        saved = _saved(names, found, number)
+        if strict:
+            taken.settings.append(_settings(group, saved or {}, found.step_count))
+        else:
+            taken.settings.append(_fitting(group, saved, found.step_count, number, left))
     left.missing.extend(name for name in slots if name not in found.updates)
     left.unexpected.extend(name for name in found.updates if name not in slots)
     for name in [name for name in slots if name in found.updates]:
@@ -182,12 +188,6 @@ def plan(found: Snapshot, groups: Sequence[Group], slots: Slots, strict: bool) -
                     f"parameter {name!r}: it is left as it is, after {slot.updates} updates, but "
                     f"the snapshot has {found.step_count} steps; load it into a new optimizer"
                 )
-    for number, (group, names) in enumerate(zip(groups, _members(groups, slots), strict=True)):
-        saved = _saved(names, found, number)
-        if strict:
-            taken.settings.append(_settings(group, saved or {}, found.step_count))
-        else:
-            taken.settings.append(_fitting(group, saved, found.step_count, number, left))
     return taken, left
 
 
