@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.missed import Missed, columns, missed
+from gpuadapt.kernels.modes import in_default_modes
 from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
@@ -138,6 +139,7 @@ class Group:
         hyperparameters.check_known(settings, (*needed, *self._names))
         return rule, self._evaluate(rule, settings, step), _most(settings, step)
 
+    @in_default_modes
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
         """The rule that computes effective rates, and its coefficients."""
         self.resolve(self.settings, step)

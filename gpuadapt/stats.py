@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels.modes import in_default_modes
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import backend_of, namespace, on_device, to_host
@@ -58,6 +59,7 @@ def watch(
     before, states = _value(slot, rows), _states(slot, rows)
     gradient = decoded(grad).astype(np.float64)
 
+    @in_default_modes
     def finish() -> Stats:
         rule, coefficients = used()
         after = _value(slot, rows)

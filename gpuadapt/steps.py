@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.modes import in_default_modes
 from gpuadapt.kernels.overflow import judged
 from gpuadapt.kernels.rule import Rule
 
@@ -146,6 +147,7 @@ class Steps:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
         self._capturable, self._before, self._captured = bool(value), None, None
 
+    @in_default_modes
     def take(self, given: list[Any], request: Request) -> None:
         """Take a step with a gradient (or None) for each slot."""
         if request is NOTHING and self._repeated and self._take_again(given):
@@ -227,6 +229,7 @@ class Steps:
         self._report = UNMEASURED
         return True
 
+    @in_default_modes
     def prepare_replay(self, count: int) -> None:
         """Compute the numbers of steps to come, of a captured step that will be replayed."""
         if self._captured is None:

@@ -1,8 +1,11 @@
-"""What Numba lacks: `prefetch`, `claim`, views (`part`, `memory`, `pairs`), `bits` and `real`."""
+"""What Numba lacks: `prefetch`, `claim`, views (`part`, `memory`, `pairs`), `bits` and `real`,
+and the modes of a thread's floating-point arithmetic (`default_modes`, `restore_modes`, `opaque`).
+"""
 
 from __future__ import annotations
 
 import ctypes
+import platform
 from typing import Any
 
 import numba
@@ -15,6 +18,18 @@ from numba.np.arrayobj import populate_array
 
 READ, KEEP, DATA = 0, 3, 1
 """Arguments of LLVM's prefetch: not for writing alone, into every cache level, not code."""
+
+
+MODES = {
+    **dict.fromkeys(
+        ("x86_64", "AMD64"), ("llvm.x86.sse.stmxcsr", "llvm.x86.sse.ldmxcsr", 32, 0x1F80, 0x3F)
+    ),
+    **dict.fromkeys(
+        ("aarch64", "arm64", "ARM64"), ("llvm.aarch64.get.fpcr", "llvm.aarch64.set.fpcr", 64, 0, 0)
+    ),
+}.get(platform.machine())
+"""How LLVM reads and writes the register with the modes, its bits, what they are by default (round
+to nearest, subnormal numbers kept, no traps), and which are not modes; None if it is not known."""
 
 
 def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
@@ -130,6 +145,97 @@ def _real(typing_context: Any, code: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
+def _default_modes(typing_context: Any) -> Any:
+    """Set the default modes of this thread's arithmetic; returns what `restore_modes` takes.
+
+    LLVM takes arithmetic for the same in all modes, but moves no load and no store across this. So
+    numbers have to be loaded after it, or pass through `opaque`, and results have to be in memory
+    before the modes are restored.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if MODES is None:
+            return ir.IntType(64)(0)
+        width, default = MODES[2:4]
+        before = _read_modes(builder)
+        with builder.if_then(_unusual(builder, before), likely=False):
+            _write_modes(builder, ir.IntType(width)(default))
+        _no_access_across(builder)
+        return builder.zext(before, ir.IntType(64)) if width < 64 else before
+
+    return types.uint64(), generate
+
+
+def _restore_modes(typing_context: Any, modes: Any) -> Any:
+    """Set the modes that were there before `default_modes`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if MODES is not None:
+            (before,) = arguments
+            width = MODES[2]
+            before = builder.trunc(before, ir.IntType(width)) if width < 64 else before
+            _no_access_across(builder)
+            with builder.if_then(_unusual(builder, before), likely=False):
+                _write_modes(builder, before)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), generate
+
+
+def _opaque(typing_context: Any, x: Any) -> Any:
+    """A number that is not known to the compiler before this place."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = cgutils.alloca_once_value(builder, arguments[0])
+        _no_access_across(builder, place)
+        return builder.load(place)
+
+    return x(x), generate
+
+
+def _unusual(builder: Any, modes: Any) -> Any:
+    assert MODES is not None
+    _, _, width, default, other = MODES
+    kept = builder.and_(modes, ir.IntType(width)(~other & (2**width - 1)))
+    return builder.icmp_unsigned("!=", kept, ir.IntType(width)(default))
+
+
+def _read_modes(builder: Any) -> Any:
+    assert MODES is not None
+    read, _, width, _, _ = MODES
+    integer = ir.IntType(width)
+    if width == 64:
+        return builder.call(_declared(builder, ir.FunctionType(integer, []), read), [])
+    place = cgutils.alloca_once(builder, integer)
+    address = builder.bitcast(place, cgutils.voidptr_t)
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
+    builder.call(_declared(builder, kind, read), [address])
+    return builder.load(place)
+
+
+def _write_modes(builder: Any, modes: Any) -> None:
+    assert MODES is not None
+    _, write, width, _, _ = MODES
+    given = modes
+    if width == 32:
+        place = cgutils.alloca_once(builder, ir.IntType(width))
+        builder.store(modes, place)
+        given = builder.bitcast(place, cgutils.voidptr_t)
+    builder.call(_declared(builder, ir.FunctionType(ir.VoidType(), [given.type]), write), [given])
+
+
+def _declared(builder: Any, kind: Any, name: str) -> Any:
+    get: Any = cgutils.get_or_insert_function
+    return get(builder.module, kind, name)
+
+
+def _no_access_across(builder: Any, *places: Any) -> None:
+    """No load and no store is moved across here; ``places`` may be changed here."""
+    kind = ir.FunctionType(ir.VoidType(), [place.type for place in places])
+    constraints = ",".join([*("r" for _ in places), "~{memory}"])
+    builder.call(ir.InlineAsm(kind, "", constraints, side_effect=True), places)
+
+
 def _nothing(array: Any, index: Any) -> None:
     """In plain Python there are no cache lines to speak of."""
 
@@ -157,6 +263,16 @@ def _words(array: Any) -> Any:
     return array[: array.size // 2 * 2].view(np.uint32)
 
 
+def _no_modes(*modes: Any) -> int:
+    """In plain Python the modes are the caller's."""
+    return 0
+
+
+def _itself(x: Any) -> Any:
+    """In plain Python there is no compiler to hide it from."""
+    return x
+
+
 def _viewed(kind: Any) -> Any:
     """In plain Python NumPy's numbers are looked at as another type."""
     return lambda x: x.view(kind)
@@ -170,3 +286,6 @@ memory: Any = _numpy if _disabled else intrinsic(_memory)
 pairs: Any = _words if _disabled else intrinsic(_pairs)
 bits: Any = _viewed(np.uint32) if _disabled else intrinsic(_bits)
 real: Any = _viewed(np.float32) if _disabled else intrinsic(_real)
+default_modes: Any = _no_modes if _disabled else intrinsic(_default_modes)
+restore_modes: Any = _no_modes if _disabled else intrinsic(_restore_modes)
+opaque: Any = _itself if _disabled else intrinsic(_opaque)

@@ -188,7 +188,7 @@ def _rows(
         line=module.LINE // itemsize,
         ahead=AHEAD,
         before=indented(before, 4),
-        rounded=indented([f"{name} = T({name})" for name in rounded], 4),
+        rounded=indented([f"{name} = T(opaque({name}))" for name in rounded], 4),
         dtype=formats.compute,
         types=", ".join([TYPES.format(kept=kept, dtype=formats.compute), *kinds, "types.boolean"]),
     )

@@ -41,13 +41,17 @@ SIGNATURE = types.void(
 def sum_frequent(keys, mask, spans, values, totals, block, serial):
     width = values.shape[1]
     pieces = (width + block - 1) // block
+    modes = default_modes()
     if serial:
         for k in range(spans.shape[0]):
             sum_columns(keys, mask, spans, values, totals, k, 0, width)
     else:
         for task in prange(spans.shape[0] * pieces):
+            own_modes = default_modes()
             k, first = np.intp(task) // pieces, np.intp(task) % pieces * block
             sum_columns(keys, mask, spans, values, totals, k, first, min(first + block, width))
+            restore_modes(own_modes)
+    restore_modes(modes)
 """
 """Shared out by columns, so that the order of a sum stays as it is."""
 
@@ -140,6 +144,7 @@ def clip(x, most, partial):
 @njit(**OPTIONS)
 def work(counter, piece, keys, shift, frequent, totals, often, mean, most,
          buffers, merged, partial, k, {arguments}):
+{rounded}
 {before}
     n, width, mask = keys.size, {gradient}.shape[1], (np.uint64(1) << shift) - np.uint64(1)
     followed = min(width, {followed})
@@ -180,15 +185,18 @@ PARTIAL = types.Array(types.float64, 2, "C")
 @njit([types.void({types})], parallel=True, cache=True, **OPTIONS)
 def rows(counter, piece, keys, shift, frequent, totals, often, mean, most, buffers, merged, partial,
          {arguments}, serial):
-{rounded}
+    modes = default_modes()
     counter[0] = 0
     if serial or buffers.shape[0] == 1:
         work(counter, piece, keys, shift, frequent, totals, often, mean, most,
              buffers, merged, partial, np.intp(0), {arguments})
     else:
         for k in prange(buffers.shape[0]):
+            own_modes = default_modes()
             work(counter, piece, keys, shift, frequent, totals, often, mean, most,
                  buffers, merged, partial, np.intp(k), {arguments})
+            restore_modes(own_modes)
+    restore_modes(modes)
 """
 
 TYPES = (

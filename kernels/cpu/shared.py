@@ -20,12 +20,14 @@ NUMBERS = types.Array(types.float64, 1, "C")
 @njit([types.void(TABLE, types.int64, TABLE, LIST, {types}, types.boolean)],
       parallel=True, cache=True, **OPTIONS)
 def {name}(counters, parts, spans, pieces, {arguments}, serial):
+    modes = default_modes()
     if serial or parts == 1:
         work(np.intp(0), spans.shape[0], spans, {arguments})
     else:
         count = pieces.size - 1
         counters[:, 0] = 0
         for own in prange(parts):
+            own_modes = default_modes()
             # Its own share first, in order, then what others have not come to yet.
             for other in range(parts):
                 q = (own + other) % parts
@@ -35,6 +37,8 @@ def {name}(counters, parts, spans, pieces, {arguments}, serial):
                     if k >= last:
                         break
                     work(pieces[k], pieces[k + 1], spans, {arguments})
+            restore_modes(own_modes)
+    restore_modes(modes)
 """
 """A kernel that does ``work(first, last, spans, ...)``, defined before, for all of the spans."""
 

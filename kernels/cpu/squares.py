@@ -59,7 +59,7 @@ _WORK = """
 
 @njit(**OPTIONS)
 def work(first, last, spans, addresses, scale, partial{peaks}):
-    rounded = T(scale)
+    rounded = T(opaque(scale))
     lanes = np.empty({lanes}, np.float64){room}
     for s in range(first, last):
         a, start, size = spans[s, 0], spans[s, 1], spans[s, 2]
