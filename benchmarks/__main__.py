@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -45,10 +46,7 @@ def main() -> int:
     for note in results["notes"]:
         print(note)
     if given.add:
-        try:
-            results = earlier(given.json, results)
-        except ValueError as error:
-            refuse(str(error))
+        results = earlier(given.json, results)
     chosen = (*report.SUITES, "overhead") if given.suite == "all" else (given.suite,)
     for suite in chosen:
         results[suite] = []
@@ -82,7 +80,10 @@ def _arguments() -> tuple[argparse.Namespace, Callable[[str], NoReturn]]:
         help="write the results here after each case, and a picture beside at the end",
     )
     parser.add_argument(
-        "--add", action="store_true", help="keep the other suites that FILE has, if it is there"
+        "--add",
+        action="store_true",
+        help="keep the other suites that FILE has, if they are of this commit and machine; "
+        "results of another are kept under another name",
     )
     given = parser.parse_args()
     if given.add and not given.json:
@@ -101,10 +102,8 @@ def save(results: dict[str, Any], file: Path) -> None:
 def earlier(file: Path, results: dict[str, Any]) -> dict[str, Any]:
     """The results that a file has already, if it is there, for others to be added.
 
-    Raises
-    ------
-    ValueError
-        They are of another commit, machine or version of something.
+    If they are of another commit, machine or version of something, the file gets another name and
+    these are the first of a new one: a run on a machine that is there for minutes goes on.
     """
     if not file.exists():
         return results
@@ -112,10 +111,14 @@ def earlier(file: Path, results: dict[str, Any]) -> dict[str, Any]:
     was, now = ({"commit": of["commit"]} | of["machine"] | of["peers"] for of in (before, results))
     for what in {**was, **now}:
         if was.get(what) != now.get(what):
-            raise ValueError(
-                f"--add: {file} has results with {what} {was.get(what)}, and here it is "
-                f"{now.get(what)}; write to another file"
+            names = (file.with_stem(f"{file.stem}-{k}") for k in itertools.count(1))
+            aside = next(name for name in names if not name.exists())
+            os.replace(file, aside)
+            print(
+                f"{file} had results with {what} {was.get(what)}, and here it is {now.get(what)}: "
+                f"they are in {aside} now"
             )
+            return results
     return before
 
 

@@ -18,7 +18,7 @@ set -uo pipefail
 SUITES="dense many formats rows exact overhead"
 ALL="machine install smoke tests $SUITES others"
 # Tests that run on the GPU: by parameter, or by a loop over backends.
-ON_GPU="gpu or backend or every_kind"
+ON_GPU="gpu or every_backend or every_kind or backends_agree or stats_are_of_rows"
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHON=${PYTHON:-python3} WHEELS=${WHEELS:-$root/wheels} DRY=${DRY:-}

@@ -242,13 +242,22 @@ def test_suites_are_added_to_a_file(tmp_path, some_suites, monkeypatch, capsys):
         assert run_command(monkeypatch, suite, "--quick", "--json", file, "--add") == 0
     results = json.loads(file.read_text())
     assert (len(results["many"]), len(results["dense"])) == (2, 1)
-    command.save(results | {"commit": "another"}, file)
-    for given, why in ((["--json", file], "has results with commit another"), ([], "needs --json")):
-        with pytest.raises(SystemExit):
-            run_command(monkeypatch, "formats", "--quick", "--add", *given)
-        assert why in capsys.readouterr().err
-    assert run_command(monkeypatch, "formats", "--quick", "--json", file) == 0
-    assert "dense" not in json.loads(file.read_text())
+    with pytest.raises(SystemExit):
+        run_command(monkeypatch, "formats", "--quick", "--add")
+    assert "--add needs --json" in capsys.readouterr().err
+
+
+def test_results_of_another_commit_are_kept_apart(tmp_path, capsys):
+    file, now = tmp_path / "a.json", {"commit": "b", "machine": {"cores": 2}, "peers": {}}
+    assert command.earlier(file, now) is now
+    for number, was in enumerate(({"commit": "a"}, {"machine": {"cores": 1}}), 1):
+        command.save(now | was | {"dense": [number]}, file)
+        assert command.earlier(file, now) is now and not file.exists()
+        assert json.loads((tmp_path / f"a-{number}.json").read_text())["dense"] == [number]
+    printed = capsys.readouterr().out
+    assert "commit a, and here it is b" in printed and "cores 1, and here it is 2" in printed
+    command.save(now | {"dense": [3]}, file)
+    assert command.earlier(file, now)["dense"] == [3]
 
 
 def test_without_a_gpu_the_command_says_so(tmp_path, monkeypatch, capsys):

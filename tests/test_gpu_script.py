@@ -1,6 +1,8 @@
 """`benchmarks/gpu.sh` and what it uses, without a GPU: stages, limits, what is installed."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +106,25 @@ def test_what_can_be_asked_for(script, tmp_path):
     assert "no stage is called nothing: machine install smoke" in result.stderr
     result, _ = script("prepare")
     assert result.returncode == 2 and "name the folder" in result.stderr
+
+
+def test_what_loops_over_backends_is_selected():
+    """By `ON_GPU`; pytest's -k has to know it by its name."""
+    words = re.search(r'^ON_GPU="(.*)"$', SCRIPT.read_text(), re.MULTILINE)[1].split(" or ")
+    assert "gpu" in words
+    looping = [
+        function.name
+        for file in (ROOT / "tests").glob("test_*.py")
+        for function in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(function, ast.FunctionDef)
+        and any(
+            isinstance(loop, ast.For) and "BACKENDS" in ast.unparse(loop.iter)
+            for loop in ast.walk(function)
+        )
+    ]
+    assert len(looping) >= len(words) - 1
+    for name in looping:
+        assert any(word in name for word in words), name
 
 
 # Wheels
