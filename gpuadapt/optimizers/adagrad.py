@@ -67,6 +67,10 @@ class Adagrad(Optimizer):
         **more: Any,
     ) -> None:
         rule = rules.adagrad.variant(root=choose("eps_mode", eps_mode, ROOTS))
+        if eps_mode == "none" and eps != 1e-8:
+            raise HyperparameterError(
+                f"eps: got {eps!r}, which has no effect with eps_mode='none'; leave it out"
+            )
         hyperparameters = {"lr": lr, "lr_decay": lr_decay, "eps": eps}
         initial = started(more, G=number("initial_accumulator", initial_accumulator))
         super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
