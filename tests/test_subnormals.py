@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import CASES, KINDS
+from cases import CASES, KINDS, RULES
 from formats_table import STATES
 from formats_table import dtype as dtype_of
 from test_bits import assert_same_bits, run
@@ -134,3 +134,10 @@ def test_of_every_format(state, backend):
     assert m[:, 0].all()
     assert m[:, 1].all() == (state in ("float32", "bfloat16"))
     assert not m[:, 2].any()
+
+
+def test_effective_rates_leave_states_as_they_are():
+    """Also those below, such as a snapshot may have."""
+    for rule in RULES:
+        assert rule.results[1:] != rule.states or not rule.states, rule.name
+        assert rule.rate.results[1:] == rule.states, rule.name
