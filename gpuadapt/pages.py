@@ -20,7 +20,7 @@ LARGE = 2**22
 
 SMALL_PAGE, HUGE_PAGE = mmap.PAGESIZE, 2**21
 
-MOST = 0.75
+MOST = 0.5
 """The share of small pages in use from which on they are made huge."""
 
 PIECE = 2**23
