@@ -108,7 +108,7 @@ CASES = [
     Case("adamax-biased", ga.Adamax, reference.adamax, ADAM | {"bias_correction": False}, AFTER),
     Case("nadam", ga.NAdam, reference.nadam, NADAM, L2 | MAX),
     Case("nadam-uncorrected", ga.NAdam, reference.nadam,
-         NADAM | {"eps_mode": "uncorrected", "schedule": False}, DECOUPLED),
+         ADAM | {"eps_mode": "uncorrected", "schedule": False}, DECOUPLED),
     Case("nadam-biased", ga.NAdam, reference.nadam,
          NADAM | {"eps_mode": "inside", "bias_correction": False}, ABSOLUTE),
     Case("radam", ga.RAdam, reference.radam, RADAM, L2 | MAX),
