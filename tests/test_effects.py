@@ -42,21 +42,9 @@ NONE = {
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: lambda step: x])
-def test_hyperparameters_that_a_form_does_not_have(wrap):
+def test_an_eps_that_a_form_does_not_have(wrap):
     with pytest.raises(ga.HyperparameterError, match=r"^eps: got .*, which has no effect with"):
         ga.Adagrad(LONG.copy(), eps_mode="none", eps=wrap(1e-3))
-    with pytest.raises(ga.HyperparameterError, match=r"^momentum_decay: got .* with schedule"):
-        ga.NAdam(LONG.copy(), schedule=False, momentum_decay=wrap(0.1))
-
-
-@pytest.mark.parametrize("name", NONE)
-def test_what_has_no_effect(name):
-    method, w, given, reason = NONE[name]
-    option = next(iter(given))
-    with pytest.raises(ga.HyperparameterError, match=f"^{option}: got .*{reason}.*; leave it out"):
-        method({"w": w.copy()}, **given)
-    with pytest.raises(ga.HyperparameterError, match=f"^{option}: got"):
-        method([{"params": w.copy()}, {"params": w.copy(), **given}])
 
 
 SOME = {

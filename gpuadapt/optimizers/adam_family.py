@@ -7,7 +7,6 @@ from typing import Any
 
 from gpuadapt.kernels import rules
 
-from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
 from .forms import DEBIAS, choose, corrected
@@ -103,11 +102,6 @@ class NAdam(Optimizer):
     ) -> None:
         rule = corrected(rules.nadam, eps_mode, bias_correction)
         psi = choose("schedule", schedule, {True: momentum_decay, False: math.inf})
-        if not schedule and momentum_decay not in (0.004, math.inf):
-            raise HyperparameterError(
-                f"momentum_decay: got {momentum_decay!r}, which has no effect with schedule=False; "
-                "leave it out"
-            )
         super().__init__(rule, params, lr=lr, betas=betas, eps=eps, momentum_decay=psi, **more)
 
 
