@@ -184,7 +184,7 @@ main() {
         timeout --kill-after=10 "$(limit_of "$name")" bash "${BASH_SOURCE[0]}" --stage "$name" \
             >"$OUT/$name.txt" 2>&1 || code=$?
         report "$name" $code $((SECONDS - began))
-        [ $code = 0 ] || { failed=1; tail -n 12 "$OUT/$name.txt" | sed 's/^/    | /'; }
+        [ $code = 0 ] || { failed=1; tail -n 12 "$OUT/$name.txt" | awk '{ print "    | " $0 }'; }
     done
     return $failed
 }
