@@ -47,6 +47,16 @@ def test_an_eps_that_a_form_does_not_have(wrap):
         ga.Adagrad(LONG.copy(), eps_mode="none", eps=wrap(1e-3))
 
 
+@pytest.mark.parametrize("name", NONE)
+def test_what_has_no_effect(name):
+    method, w, given, reason = NONE[name]
+    option = next(iter(given))
+    with pytest.raises(ga.HyperparameterError, match=f"^{option}: got .*{reason}.*; leave it out"):
+        method({"w": w.copy()}, **given)
+    with pytest.raises(ga.HyperparameterError, match=f"^{option}: got"):
+        method([{"params": w.copy()}, {"params": w.copy(), **given}])
+
+
 SOME = {
     "state_dtype": (ga.Adam, [LONG], {"state_dtype": "8bit", "seed": 1}),
     "one of 16 bits": (ga.Adam, [LONG, SHORT], {"rounding": "stochastic", "seed": 1}),
