@@ -30,7 +30,7 @@ def build(
     params: Any,
     common: Mapping[str, Any],
     initial: Mapping[str, Any],
-    before: Built | None = None,
+    before: Built,
 ) -> Built:
     """What there was before, with groups and slots of what the user calls parameters.
 
@@ -42,16 +42,14 @@ def build(
         Settings that groups do not have of their own.
     initial : mapping
         What states are filled with.
-    before : Built, optional
+    before : Built
         It is left as it is.
 
     Raises
     ------
     ParameterError, BackendError, HyperparameterError
     """
-    built = Built([], [], {})
-    if before is not None:
-        built = Built([*before.templates], [*before.groups], {**before.slots})
+    built = Built([*before.templates], [*before.groups], {**before.slots})
     memory = Memory()
 
     def add(group: Group, name: str, array: Any) -> None:

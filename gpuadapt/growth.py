@@ -9,11 +9,45 @@ import numpy as np
 
 from gpuadapt.kernels import codecs
 from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8
+from gpuadapt.kernels.rule import Rule
 
 from . import storage
-from .arrays import copy_into, to_host
+from .arrays import Memory, check_parameter, copy_into, describe, kind_of, to_host
+from .errors import ParameterError
 from .quantized import Quantized
 from .slot import Slot
+
+
+def grown(
+    slot: Slot, array: Any, rule: Rule, settings: Mapping[str, Any], initial: Mapping[str, Any]
+) -> Slot:
+    """A slot of a larger table, whose first rows have what is kept of a slot's table.
+
+    Raises
+    ------
+    ParameterError, BackendError
+        The array cannot be that table.
+    """
+    name, old = slot.name, slot.array
+    if slot.shape == ():
+        raise ParameterError(f"grow: parameter {name!r} has no rows: its shape is ()")
+    backend = check_parameter(name, array)
+    same = backend == slot.backend and kind_of(array) == slot.element
+    same = same and (backend == "cpu" or array.device == old.device)
+    if not (same and array.shape[1:] == slot.shape[1:] and len(array) >= len(old)):
+        raise ParameterError(
+            f"grow: parameter {name!r}: got {describe(array)}, expected {describe(old)} with as "
+            "many rows or more"
+        )
+    if not slot.current:
+        raise ParameterError(
+            f"grow: rows of {name!r} have missed steps: call flush({name!r}) first, and copy the "
+            "weights after that"
+        )
+    new = Slot(name, array, backend, slot.group, rule, settings, initial, Memory())
+    put_first(new, slot.kept_arrays, len(old))
+    new.follow(slot)
+    return new
 
 
 def kept_shapes(slot: Slot, rows: int) -> dict[str, tuple[int, ...]]:

@@ -9,19 +9,20 @@ from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import describe
-from .building import are_groups, build, structure
+from .arrays import check_disjoint, describe
+from .building import Built, are_groups, build, structure
 from .effects import check_effects
-from .errors import BackendError, RuleError, StateError
+from .errors import BackendError, CaptureError, RuleError, StateError
+from .growth import grown
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
-from .passed import Held, Passed, held, look, portable, unchanged
+from .passed import Held, Passed, look, portable, unchanged
 from .request import Request, request
 from .state import Left, examined, plan, restore, snapshot
 from .stats import watch
 from .steps import Steps
 from .structure import check_gradient
 from .sums import added
-from .tree import flatten, taken
+from .tree import Branch, Place, flatten, taken
 from .view import View
 
 
@@ -121,6 +122,11 @@ class Optimizer(View):
     (1.2e-38 in float32, 2.2e-308 in float64) becomes +0; parameters keep such numbers.
     """
 
+    _built: Built
+    _template: Place
+    _names: Branch
+    _passed: list[Passed]
+
     def __init__(
         self,
         rule: Rule,
@@ -154,18 +160,34 @@ class Optimizer(View):
         common |= expand(hyperparameters)
         check_rule(rule)
         self.rule = rule
-        params = taken(params)
-        built = build(rule, params, common, check_initial(rule, initial or {}))
-        self._template, self._names = structure(built, are_groups(params))
-        self._groups, self._slots = built.groups, built.slots
-        check_effects(self._groups, list(self._slots.values()))
-        for group in self._groups:
-            group.prepare(0)
-        self._steps = Steps(list(self._slots.values()), self._groups)
+        self._common, self._initial = common, check_initial(rule, initial or {})
         self._stats = {}
-        self._passed = [Passed(params, built.templates)]
-        self._held: Held | None = held(params)
+        self._held: Held | None = None
         self._grown: frozenset[str] = frozenset()
+        nothing = Built([], [], {})
+        self._put(self._joined(params, common, nothing, 0, []), Steps([], []))
+
+    def _joined(
+        self, params: Any, common: Mapping[str, Any], before: Built, step: int, passed: list[Passed]
+    ) -> dict[str, Any]:
+        """What is this optimizer's with more parameters; nothing of it is put in place."""
+        params = taken(params)
+        built = build(self.rule, params, common, self._initial, before)
+        check_effects(built.groups, list(built.slots.values()))
+        new = slice(len(before.groups), None)
+        for group in built.groups[new]:
+            group.prepare(step)
+        template, names = structure(built, bool(before.groups) or are_groups(params))
+        return {
+            "_built": built, "_template": template, "_names": names, "_groups": built.groups,
+            "_slots": built.slots, "_passed": [*passed, Passed(params, built.templates[new])],
+        }  # fmt: skip
+
+    def _put(self, parts: dict[str, Any], steps: Steps) -> None:
+        """Make all of it this optimizer's at once, with steps that go on from others."""
+        slots = list(parts["_slots"].values())
+        parts = parts | {"_steps": steps.renewed(slots, parts["_groups"]), "_held": None}
+        vars(self).update(parts)
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied
@@ -278,6 +300,71 @@ class Optimizer(View):
         step()
         skipped = self.last is not None and self.last.skipped
         self._stats = {} if skipped else {name: done() for name, done in watching.items()}
+
+    def add(self, params: Any, **settings: Any) -> None:
+        """Add parameters, in the midst of training: layers made later, or trained from now on.
+
+        Their states start as new, and their updates count from here; others go on as they are.
+        Gradients come in a list then, with the structure of each group's params, or in a dict by
+        name; where all groups have dicts, also in one dict with the keys of all.
+
+        Parameters
+        ----------
+        params
+            As of `Optimizer`. What goes by position counts from the number of arrays before.
+        **settings
+            Hyperparameters and settings of the new group; by default those that the optimizer was
+            made with.
+
+        Raises
+        ------
+        ParameterError, HyperparameterError, BackendError
+            As when an optimizer is made; a name that is there already. Nothing has changed then.
+        CaptureError
+            Steps are captured.
+        """
+        self._check_not_captured("add")
+        common = self._common | expand(settings)
+        parts = self._joined(params, common, self._built, self._steps.settle(), self._passed)
+        self._put(parts, self._steps)
+
+    def grow(self, name: str, array: Any) -> None:
+        """Give a table more rows: ``array`` becomes the parameter.
+
+        Its first rows are those of the table; copy the weights there, nobody else does (with
+        ``sparse="exact"`` after a `flush`). Their states go on, and the table's count of updates
+        with them; states of the new rows start as new. Random bits and blocks of 8 bits go by an
+        element's place, so they stay. Where such blocks go on through rows, the last one with old
+        elements is rounded anew if a new element needs a larger scale.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+        array : array, shape (as many rows or more, \\*row shape)
+            Of the table's element type, on its device. If a dict or list that was passed as
+            ``params`` is to be watched further, put the array there before the next step.
+
+        Raises
+        ------
+        ParameterError
+            No such table; not such an array. Nothing has changed then.
+        CaptureError
+            Steps are captured.
+        """
+        self._check_not_captured("grow")
+        slot = self._slot(name)
+        self._steps.settle()
+        settings = self._groups[slot.group].settings
+        new = grown(slot, array, self.rule, settings, self._initial)
+        slots = {**self._slots, name: new}
+        check_disjoint((one.name, one.backend, one.array) for one in slots.values())
+        parts = {"_slots": slots, "_groups": self._groups, "_grown": self._grown | {name}}
+        self._put(parts | {"_built": self._built._replace(slots=slots)}, self._steps)
+
+    def _check_not_captured(self, name: str) -> None:
+        if self.capturable:
+            raise CaptureError(f"{name}: steps are captured; set `capturable` to False before")
 
     @property
     def capturable(self) -> bool:

@@ -23,6 +23,7 @@ from .arrays import (
     new_zeros,
     on_device,
     plain,
+    to_host,
     zeros_like,
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
@@ -55,9 +56,9 @@ class Slot:
         self.group = group
         """Its number, not the group itself: a cycle would keep the arrays alive."""
         self.kind = type(self.array)
-        self.element = kind_of(self.array) or ""
+        self.element: str = kind_of(self.array) or ""
         self.shape = self.array.shape
-        self.formats = storage.formats_of(rule, name, self.element, settings, initial)
+        self.formats: Formats = storage.formats_of(rule, name, self.element, settings, initial)
         """For a gradient of the parameter's element type."""
         self.dtype = np.dtype(self.formats.compute)
         """The type of arithmetic."""
@@ -195,6 +196,12 @@ class Slot:
         rows = len(self.array)
         self.clock = clock(rule, self.backend, self.formats, self._close, rows, self.updates)
 
+    @property
+    def current(self) -> bool:
+        """Whether no row has missed a step; waits for a GPU."""
+        clock = self.clock
+        return clock is None or bool((to_host(clock.last) == to_host(clock.now)).all())
+
     def flush(self, fraction: float = 1.0) -> None:
         """Bring all rows up to date with the last step, or the next fraction of them.
 
@@ -268,6 +275,10 @@ class Slot:
             )
         self.flush()
         storage.put([self.array, *self.beside.values()], parts)
+
+    def follow(self, before: Slot) -> None:
+        """Count on from a slot that this one takes the place of."""
+        self.updates, self._skipped = before.updates, before.skipped
 
     def restart(self) -> None:
         """Forget missed steps: the arrays are written anew."""

@@ -68,11 +68,14 @@ class Steps:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has arrays of its own: tables and GPU counts are not for them.
-        self.settle()
-        report = self.last
-        fresh = Steps(self._slots, self._groups)
-        kept = {"_count": self._settled, "_settled": self._settled, "_report": report}
-        return fresh.__dict__ | kept
+        return self.renewed(self._slots, self._groups).__dict__
+
+    def renewed(self, slots: Sequence[Slot], groups: Sequence[Group]) -> Steps:
+        """Steps of other slots and groups that go on from here; waits for a GPU."""
+        fresh = Steps(slots, groups)
+        fresh._count = fresh._settled = self.settle()
+        fresh._report = self.last
+        return fresh
 
     @property
     def count(self) -> int:
