@@ -15,7 +15,7 @@ from .effects import check_effects
 from .errors import BackendError, CaptureError, RuleError, StateError
 from .growth import grown
 from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
-from .passed import Held, Passed, look, portable, unchanged
+from .passed import Held, Passed, all_held, held, look, portable, unchanged
 from .request import Request, request
 from .state import Left, examined, plan, restore, snapshot
 from .stats import watch
@@ -162,7 +162,7 @@ class Optimizer(View):
         self.rule = rule
         self._common, self._initial = common, check_initial(rule, initial or {})
         self._stats = {}
-        self._held: Held | None = None
+        self._held: Held | None = []
         self._grown: frozenset[str] = frozenset()
         nothing = Built([], [], {})
         self._put(self._joined(params, common, nothing, 0, []), Steps([], []))
@@ -178,21 +178,26 @@ class Optimizer(View):
         for group in built.groups[new]:
             group.prepare(step)
         template, names = structure(built, bool(before.groups) or are_groups(params))
+        watched = None if self._held is None else self._held + held(params)
         return {
             "_built": built, "_template": template, "_names": names, "_groups": built.groups,
             "_slots": built.slots, "_passed": [*passed, Passed(params, built.templates[new])],
+            "_held": watched,
         }  # fmt: skip
 
     def _put(self, parts: dict[str, Any], steps: Steps) -> None:
         """Make all of it this optimizer's at once, with steps that go on from others."""
         slots = list(parts["_slots"].values())
-        parts = parts | {"_steps": steps.renewed(slots, parts["_groups"]), "_held": None}
-        vars(self).update(parts)
+        vars(self).update(parts | {"_steps": steps.renewed(slots, parts["_groups"])})
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied
         self.flush()
         return self.__dict__ | {"_passed": portable(self._passed, self._held), "_held": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._held = all_held(self._passed)
 
     def __copy__(self) -> Optimizer:
         raise StateError(
@@ -359,7 +364,8 @@ class Optimizer(View):
         new = grown(slot, array, self.rule, settings, self._initial)
         slots = {**self._slots, name: new}
         check_disjoint((one.name, one.backend, one.array) for one in slots.values())
-        parts = {"_slots": slots, "_groups": self._groups, "_grown": self._grown | {name}}
+        parts: dict[str, Any] = {"_slots": slots, "_groups": self._groups}
+        parts |= {"_grown": self._grown | {name}, "_held": None}
         self._put(parts | {"_built": self._built._replace(slots=slots)}, self._steps)
 
     def _check_not_captured(self, name: str) -> None:

@@ -49,6 +49,11 @@ def held(given: Any) -> Held:
     return found + [one for part in parts for one in held(part)]
 
 
+def all_held(passed: Sequence[Passed]) -> Held:
+    """As `held`, of all that was passed."""
+    return [found for one in passed for found in held(one.given)]
+
+
 def unchanged(before: Held) -> bool:
     """Whether all of it holds the same objects, of those that are left; more may have come."""
     for now, then in before:  # noqa: SIM110  (in every step: a generator would cost as much again)
@@ -123,13 +128,16 @@ def look(
                 "array (array[...] = new; `params` has it), make a new optimizer, or give a table "
                 "more rows by `grow`"
             )
-    return kept, [one for kept_ in kept for one in held(kept_.given)]
+    return kept, all_held(kept)
 
 
 def portable(passed: Sequence[Passed], before: Held | None) -> list[Passed]:
     """Those that a copy can have: of dicts, lists and tuples, with nothing besides parameters."""
-    before = before or []
-    if not unchanged(before) or any(len(now) != len(then) for now, then in before):
+    if (
+        before is None
+        or not unchanged(before)
+        or any(len(now) != len(then) for now, then in before)
+    ):
         return []
     return [one for one in passed if _is_plain(one.given)]
 
