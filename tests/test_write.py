@@ -172,3 +172,26 @@ def test_what_ftrl_cannot_keep(settings, message):
     with pytest.raises(ga.HyperparameterError, match=message):
         ga.FTRL(w, **{"keep_weights": True, **settings})
     assert (w == 1).all()
+
+
+def test_ftrl_keeps_weights_that_come_later(by_numpy):
+    """Of `add`, with the settings of their group; and of the new rows of a table that grows."""
+    a, b = np.array([[0.5], [-2.0]]), np.array([3.0, -1.0])
+    optimizer = ga.FTRL({"a": a}, keep_weights=True, l1=0.1)
+    optimizer.step({"a": np.ones_like(a)})
+    optimizer.add({"b": b}, lr=0.7)
+    larger = np.concatenate([a, [[7.0]]])
+    optimizer.grow("a", larger)
+    before = larger.copy()
+    optimizer.step({"a": np.zeros_like(larger), "b": np.zeros_like(b)})
+    assert np.allclose(larger, before, rtol=1e-14) and np.allclose(b, [3.0, -1.0], rtol=1e-14)
+    assert (larger[:2] != [[0.5], [-2.0]]).all()
+
+
+def test_an_optimizer_without_parameters_takes_some_later(by_numpy):
+    optimizer = ga.SGD({}, lr=1.0)
+    optimizer.step({})
+    w = np.ones(2)
+    optimizer.add({"w": w})
+    optimizer.step({"w": np.ones(2)})
+    assert (w == 0).all() and optimizer.step_count == 2
