@@ -45,7 +45,7 @@ def rmsprop(
     mean = state["G"] = rho * state.get("G", initial_square) + (1 - rho) * square(g)
     if centered:
         average = state["M"] = rho * state.get("M", 0.0) + (1 - rho) * g
-        mean = np.maximum(mean - average**2, 0)
+        mean = state["V"] = np.maximum(mean - average**2, 0)
     step = g / root(mean, eps, eps_mode)
     if not momentum:
         return w - lr * step
