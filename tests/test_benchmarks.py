@@ -248,7 +248,7 @@ def test_exact_rows(drawn):
 def test_exact_rows_that_are_not_are_refused(monkeypatch):
     """With the other rows left alone, as lazy ones are."""
     adam = ga.Adam
-    monkeypatch.setattr(ga, "Adam", lambda t, **given: adam(t, **given | {"sparse": "lazy"}))
+    monkeypatch.setattr(ga, "Adam", lambda t, lr, **_: adam(t, lr=lr))
     with pytest.raises(AssertionError, match="not those of dense steps"):
         exact.check("cpu")
 
