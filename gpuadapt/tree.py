@@ -5,7 +5,7 @@ Parameters are read once. Gradients come in the same structure, or in a dict by 
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, NamedTuple
 
 from .arrays import backend_of, describe
@@ -85,6 +85,11 @@ def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
         inside = opened(given)
         if inside is None:
             name = str(first) if path is None else path
+            if isinstance(given, Iterable) and not hasattr(given, "dtype"):
+                raise ParameterError(
+                    f"parameter {name!r}: got {describe(given)}, expected a NumPy or CuPy array; if "
+                    "arrays are in it, pass them as list(...)"
+                )
             found.append((name, given))
             return name
         keys, parts = inside
@@ -98,7 +103,10 @@ def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
         below = [place(_below(path, key), part) for key, part in zip(named, parts, strict=True)]
         return branch(path or "", keys, below, not isinstance(given, Mapping))
 
-    return place(None, given), found
+    try:
+        return place(None, given), found
+    except RecursionError:
+        raise ParameterError("params: containers are in each other, or too many in a row") from None
 
 
 def taken(params: Any) -> Any:

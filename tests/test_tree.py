@@ -112,6 +112,8 @@ def test_what_stands_for_what():
 
 
 W = np.zeros(2)
+RECURSIVE: list = [W]
+RECURSIVE.append(RECURSIVE)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +124,9 @@ W = np.zeros(2)
         ({"a": {"b": [3.0]}}, "'a.b.0': got float"),
         ({"a": {1: W}}, "'a.1': names are strings"),
         ([(W, None)], "'0.1': got NoneType"),
-        ({W.tobytes()}, "'0': got set"),
+        ({W.tobytes()}, r"'0': got set, .* pass them as list\(...\)"),
         (["text"], "'0': got str"),
+        (RECURSIVE, "containers are in each other"),
         ([(W, W)], "parameters '0.0' and '0.1' share memory"),
         (iter(()), "params: this tuple_iterator gives no arrays"),
         ({"a": W, "b": (x for x in ())}, "params at 'b': this generator gives no arrays"),
