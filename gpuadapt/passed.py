@@ -5,7 +5,7 @@ Who writes ``params["w"] = new`` has another array than the one that is updated.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import ItemsView, Iterator, Mapping, MutableSequence, Sequence, ValuesView
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ def held(given: Any) -> Held:
         parts = tuple(values)
         if isinstance(values, ValuesView):
             found.append((values, tuple(parts)))
-    elif isinstance(given, list):
+    elif isinstance(given, MutableSequence):
         parts = tuple(given)
         found.append((given, parts))
     elif isinstance(given, tuple):

@@ -87,8 +87,8 @@ def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
             name = str(first) if path is None else path
             if isinstance(given, Iterable) and not hasattr(given, "dtype"):
                 raise ParameterError(
-                    f"parameter {name!r}: got {describe(given)}, expected a NumPy or CuPy array; if "
-                    "arrays are in it, pass them as list(...)"
+                    f"parameter {name!r}: got {describe(given)}, expected a NumPy or CuPy array; "
+                    "if arrays are in it, pass them as list(...)"
                 )
             found.append((name, given))
             return name

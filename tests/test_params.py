@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from collections import UserDict, deque
 from types import MappingProxyType
 
 import ml_dtypes
@@ -179,6 +180,11 @@ def plain_list(a, b):
     return params, "0", lambda new: params.__setitem__(0, new)
 
 
+def other_types(a, b):
+    params = UserDict(x=deque([a]), b=b)
+    return params, "x.0", lambda new: params["x"].__setitem__(0, new)
+
+
 def list_in_a_tuple(a, b):
     params = ([a], b)
     return params, "0.0", lambda new: params[0].__setitem__(0, new)
@@ -221,7 +227,7 @@ def a_dict_in_a_group(a, b):
 
 PASSED = (
     *(plain_dict, plain_list, dict_of_dicts, inner_dict, list_in_a_tuple, a_proxy),
-    *(values, items, pairs, a_group, a_dict_in_a_group),
+    *(values, items, pairs, other_types, a_group, a_dict_in_a_group),
 )
 
 
