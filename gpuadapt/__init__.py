@@ -6,6 +6,8 @@
 >>> optimizer.step({"w": np.full_like(w, 0.5)})
 """
 
+from typing import TYPE_CHECKING
+
 from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.rule import Rule, rule
 
@@ -16,6 +18,7 @@ from .errors import (
     Error,
     GradientError,
     HyperparameterError,
+    KeywordError,
     ParameterError,
     RowIndexError,
     RuleError,
@@ -27,6 +30,7 @@ from .optimizers import *  # noqa: F403  (its __all__)
 from .quantized import Quantized
 from .rowgrad import RowGrad
 from .stats import Stats
+from .suggest import missing
 
 __version__ = "0.1.0"
 
@@ -37,6 +41,7 @@ __all__ = [
     "Error",
     "GradientError",
     "HyperparameterError",
+    "KeywordError",
     "LossScale",
     "Optimizer",
     "ParameterError",
@@ -53,3 +58,6 @@ __all__ = [
     "rules",
     "testing",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = missing(__name__, __all__)

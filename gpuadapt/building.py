@@ -64,7 +64,8 @@ def build(
         group.add(slot)
 
     def add_group(given: Any, settings: Mapping[str, Any]) -> None:
-        group = Group(rule, {"params": (), **settings})
+        asked = built.groups[0].schedules if built.groups else None
+        group = Group(rule, {"params": (), **settings}, initial, asked)
         built.groups.append(group)
         template, found = read(given, len(built.slots))
         for name, array in found:

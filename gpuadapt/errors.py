@@ -15,6 +15,10 @@ class HyperparameterError(Error, ValueError):
     """A hyperparameter that is unknown, missing or out of range."""
 
 
+class KeywordError(HyperparameterError, TypeError):
+    """A keyword that a constructor does not have, or a setting that its rule does not read."""
+
+
 class CaptureError(Error, RuntimeError):
     """A step that cannot be captured in a CUDA graph."""
 
@@ -29,6 +33,7 @@ __all__ = [
     "Error",
     "GradientError",
     "HyperparameterError",
+    "KeywordError",
     "ParameterError",
     "RowIndexError",
     "RuleError",

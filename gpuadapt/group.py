@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
 
 from . import hyperparameters
+from .arrays import describe
 from .effects import check_decay
-from .errors import HyperparameterError
+from .errors import HyperparameterError, ParameterError
+from .oracle import evaluate
+from .schedules import Schedules
 from .slot import Slot
 
 
@@ -27,10 +30,23 @@ class Group:
     it between steps, so every step looks at it again.
     """
 
-    def __init__(self, rule: Rule, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        settings: dict[str, Any],
+        initial: Mapping[str, Any] | None = None,
+        schedules: Schedules | None = None,
+    ) -> None:
         self.base = rule
         self.rule = rule
         self.settings = settings
+        self.initial = initial or {}
+        """What states begin with."""
+        self.schedules = schedules or Schedules()
+        """What schedules have said, to all groups of an optimizer."""
+        self.names: tuple[str, ...] = ()
+        """Of the parameters."""
+        settings |= _plain(settings)
         hyperparameters.check_fixed(settings, rule.states)
         self._fixed = {name: settings[name] for name in hyperparameters.FIXED}
         self.rowwise = settings["rowwise"]
@@ -47,7 +63,7 @@ class Group:
         """The largest number of any of its element types."""
         self._names: tuple[str, ...] = ()
         self._seen: tuple[Any, ...] = ()
-        self._options: frozenset[str] = frozenset()
+        self._options: frozenset[str] | None = None
         self.version = 0
         """Rises whenever settings or options are others."""
         self._scheduled = False
@@ -57,7 +73,36 @@ class Group:
         """Take a parameter in."""
         self.dtypes.add(slot.dtype)
         self.largest = min(self.largest, float(np.finfo(slot.dtype).max))
-        self.settings["params"] += (slot.name,)
+        self.names += (slot.name,)
+        self.settings["params"] = self.names
+
+    def check(self) -> None:
+        """Check all settings but schedules, which nobody asks before the first step.
+
+        Raises
+        ------
+        HyperparameterError
+        """
+        self.rule, _, _ = self.resolve(self.settings, None)
+        self._names = tuple(self.settings)
+
+    @property
+    def asks_anew(self) -> bool:
+        """Whether a schedule has not been asked yet."""
+        given = self.settings.values()
+        return any(callable(value) and not self.schedules.knows(value) for value in given)
+
+    def check_names(self) -> None:
+        """Raise `ParameterError` if "params" in the settings is not what it was."""
+        given = self.settings.get("params", self.names)
+        listed = isinstance(given, (list, tuple)) and all(isinstance(name, str) for name in given)
+        if given is not self.names and not (listed and tuple(given) == self.names):
+            raise ParameterError(
+                f'param_groups: "params" was replaced by {describe(given)}; it names the arrays of '
+                f"the group, {list(self.names)}, and cannot be changed. For more arrays there is "
+                "`add`, for a table with more rows `grow`; for others make a new optimizer. Write "
+                "new values into the arrays themselves"
+            )
 
     def prepare(self, step: int, options: frozenset[str] = frozenset()) -> dict[str, float]:
         """Values of the rule's hyperparameters at a step (from 0), all of them checked.
@@ -76,7 +121,12 @@ class Group:
             or options != self._options
             or not all(map(operator.is_, given, self._seen))
         ):
-            rule, values, most = self.resolve(self.settings, step, options)
+            self.check_names()
+            taken = _plain(self.settings)
+            rule, values, most = self.resolve(self.settings | taken, step, options)
+            if taken:
+                self.settings |= taken
+                given = tuple(self.settings.values())
             scheduled = (*_own(rule), "max_row_norm")
             self._scheduled = any(callable(self.settings[name]) for name in scheduled)
             self.rule, self._values, self.most = rule, values, most
@@ -87,7 +137,9 @@ class Group:
             self._names, self._seen, self._options = names, given, options
         elif self._scheduled:
             values = self._evaluate(self.rule, self.settings, step)
-            self.most = _most(self.settings, step)
+            if callable(self.settings.get("eps")) or callable(self.settings.get("eps_root")):
+                self._check_eps(self.settings, values)
+            self.most = self._most(self.settings, step)
             return values
         return self._values
 
@@ -117,9 +169,12 @@ class Group:
         return (self.settings["check"] or ("raise" if backend == "cpu" else "skip")) == "skip"
 
     def resolve(
-        self, settings: Mapping[str, Any], step: int, options: frozenset[str] = frozenset()
+        self, settings: Mapping[str, Any], step: int | None, options: frozenset[str] = frozenset()
     ) -> tuple[Rule, dict[str, float], float]:
-        """The rule that settings ask for, options included; its values at a step; `most`."""
+        """The rule that settings ask for, options included; its values at a step; `most`.
+
+        Without a step those that are no schedules are checked, and the values are theirs.
+        """
         always = ("params", *hyperparameters.SETTINGS)
         hyperparameters.check_present(settings, always)
         hyperparameters.check_choice(settings, "check", (None, *hyperparameters.CHECKS))
@@ -137,11 +192,14 @@ class Group:
         hyperparameters.check_present(settings, needed)
         # Names of before may be those of an option that has been switched off.
         hyperparameters.check_known(settings, (*needed, *self._names))
-        return rule, self._evaluate(rule, settings, step), _most(settings, step)
+        values = self._evaluate(rule, settings, step)
+        self._check_eps(settings, values)
+        return rule, values, self._most(settings, step)
 
     @in_default_modes
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
         """The rule that computes effective rates, and its coefficients."""
+        self.check_names()
         self.resolve(self.settings, step)
         rule = self.base.rate
         values = self._evaluate(rule, self.settings, step)
@@ -153,19 +211,97 @@ class Group:
             for dtype in self.dtypes:
                 hyperparameters.check_fits(name, value, dtype)
 
-    def _evaluate(self, rule: Rule, settings: Mapping[str, Any], step: int) -> dict[str, float]:
-        values = {name: hyperparameters.at_step(name, settings[name], step) for name in _own(rule)}
-        self.check_values(values)
+    def _evaluate(
+        self, rule: Rule, settings: Mapping[str, Any], step: int | None
+    ) -> dict[str, float]:
+        values = {}
+        for name in _own(rule):
+            given = settings[name]
+            if step is None and callable(given):
+                continue
+            values[name] = hyperparameters.at_step(name, given, step or 0, self.schedules)
+            try:
+                self.check_values({name: values[name]})
+            except HyperparameterError:
+                if callable(given):
+                    self.schedules.forget(given, step or 0)
+                raise
         return values
+
+    def _most(self, settings: Mapping[str, Any], step: int | None) -> float:
+        given = settings["max_row_norm"]
+        if step is None and callable(given):
+            return math.inf
+        return hyperparameters.at_step("max_row_norm", given, step or 0, self.schedules)
+
+    def _check_eps(self, settings: Mapping[str, Any], values: Mapping[str, float]) -> None:
+        """Raise `HyperparameterError` where eps = 0 makes 0/0 of an element without gradients.
+
+        Of a schedule whose value is not known yet, any number will do.
+        """
+        if values.get("eps") != 0:
+            return
+        given = {name: values.get(name, 0.5) for name in self.base.hyperparameters}
+        if not _defined(self.base, given, self._kept_start(settings)):
+            raise HyperparameterError(
+                "eps: got 0, expected a number > 0: an element whose gradients have all been 0 "
+                f"would be 0/0, NaN, with the rule {self.base.name!r} and these settings. Give a "
+                'small eps, such as 1e-30; of Adagrad eps_mode="none" or initial_accumulator > 0'
+            )
+
+    def _kept_start(self, settings: Mapping[str, Any]) -> dict[str, float]:
+        """Numbers that states begin with, as far as they are kept as they are."""
+        if settings["state_dtype"] not in (None, "float32", "float64"):
+            return {}
+        least = max((float(np.finfo(dtype).tiny) for dtype in self.dtypes), default=0.0)
+        return {
+            state: start
+            for state, start in self.initial.items()
+            if isinstance(start, float) and abs(start) >= least
+        }
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that are numbers of NumPy's, or arrays of one, as Python's."""
+    found = {}
+    for name, value in settings.items():
+        if type(value) not in (int, float, str, bool, tuple) and value is not None:
+            taken = hyperparameters.plain(name, value)
+            if taken is not value:
+                found[name] = taken
+    return found
+
+
+def _defined(rule: Rule, values: Mapping[str, float], start: Mapping[str, float]) -> bool:
+    """Whether a rule gives numbers for an element whose gradients have all been zero.
+
+    With states of zero; or with those it starts from, if zero gradients leave them as they are.
+    """
+    zeros = [0.0] * len(rule.states)
+    own = [start.get(state, 0.0) for state in rule.states]
+    return any(_stays(rule, values, states, states is own) for states in (zeros, own))
+
+
+def _stays(
+    rule: Rule, values: Mapping[str, float], states: Sequence[float], unchanged: bool
+) -> bool:
+    """Whether a zero gradient gives numbers, at the first and at a late update."""
+    given = [np.array([number]) for number in (1.0, 0.0, *states)]
+    for updates in (1, 10**6):
+        try:
+            numbers = rule.evaluate(*(values[name] for name in rule.hyperparameters), updates)
+            with np.errstate(all="ignore"):
+                found = [float(np.ravel(x)[0]) for x in evaluate(rule, given, numbers)]
+        except (ArithmeticError, TypeError, ValueError):
+            return False
+        if not all(map(math.isfinite, found)) or (unchanged and found[1:] != [*states]):
+            return False
+    return True
 
 
 def _own(rule: Rule) -> list[str]:
     """The hyperparameters that settings have, and not a step."""
     return [name for name in rule.hyperparameters if name not in hyperparameters.STEP_VALUES]
-
-
-def _most(settings: Mapping[str, Any], step: int) -> float:
-    return hyperparameters.at_step("max_row_norm", settings["max_row_norm"], step)
 
 
 def coefficients(

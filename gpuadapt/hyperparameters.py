@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -12,14 +13,23 @@ import numpy as np
 
 from gpuadapt.kernels.rule import Rule
 
-from .errors import HyperparameterError
-
-Schedule = Callable[[int], float]
-"""The value at each step, counted from 0."""
+from .arrays import backend_of, describe
+from .errors import HyperparameterError, KeywordError
+from .schedules import Schedule, Schedules
+from .suggest import unknown
 
 Hyperparameter = float | Schedule
 
 Betas = tuple[Hyperparameter, Hyperparameter]
+
+
+class Default(tuple[float, float]):
+    """Betas that nobody has given: beta1 and beta2 beside them take effect."""
+
+    __slots__ = ()
+
+
+BETAS, LION_BETAS = Default((0.9, 0.999)), Default((0.9, 0.99))
 
 DECAYS = ("l2", "decoupled", "absolute", "after")
 """How weight_decay enters; each is an option of `gpuadapt.kernels.options`."""
@@ -44,6 +54,9 @@ SETTINGS: dict[str, Any] = {
 """What every optimizer has besides its rule's hyperparameters, with defaults."""
 
 
+OTHERS = ("params", "betas", "rule", "self", "initial", "schedules")
+"""Names that mean something else than a hyperparameter, here or in a snapshot."""
+
 STEP_VALUES = ("grad_scale", "clip_factor", "clip_value")
 """What a step gives to its rules besides a group's settings."""
 
@@ -56,6 +69,7 @@ NOT_NEGATIVE = (
     "beta",
     "momentum_decay",
     "eps_root",
+    "eta",
     "initial_accumulator",
     "initial_square",
 )
@@ -66,20 +80,26 @@ UNBOUNDED = ("max_row_norm", "max_norm", "momentum_decay")
 MEANS = ("beta1", "beta2", "momentum")
 """The share of the past in a running mean."""
 
-POSITIVE = ("eps", "max_row_norm", "max_norm", "grad_scale", "clip_value")
+POSITIVE = ("max_row_norm", "max_norm", "grad_scale", "clip_value")
 
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(POSITIVE, (lambda value: value > 0, "> 0")),
+    # 0 is for the rule to judge: see `Group`.
+    "eps": (lambda value: value >= 0, "> 0"),
     # With rho = 1 a mean stays as it began.
     "rho": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "fraction": (lambda value: 0 < value <= 1, "> 0 and <= 1"),
     **dict.fromkeys(MEANS, (lambda value: 0 <= value < 1, "in [0, 1)")),
     **dict.fromkeys(NOT_NEGATIVE, (lambda value: value >= 0, ">= 0")),
 }
 """Ranges by name, for the user's own rules too; other names may be any finite number."""
 
 
+FLAGS = ("threshold_inclusive",)
+"""Those that may be True or False, which are no numbers elsewhere."""
+
 INTERVALS = {
-    **dict.fromkeys((*POSITIVE, *NOT_NEGATIVE), (0.0, math.inf)),
+    **dict.fromkeys((*POSITIVE, "eps", *NOT_NEGATIVE), (0.0, math.inf)),
     **dict.fromkeys(("rho", *MEANS), (0.0, 1.0)),
 }
 """Between what numbers with these names are."""
@@ -105,9 +125,9 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
             f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which "
             "loses nothing that could be rounded"
         )
-    seed = settings["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise HyperparameterError(f"seed: got {seed!r}, expected a whole number from 0")
+    seed = whole(settings["seed"])
+    if seed is None or seed < 0:
+        raise HyperparameterError(f"seed: got {settings['seed']!r}, expected a whole number from 0")
     wanted = settings["state_dtype"]
     for state, kind in wanted.items() if isinstance(wanted, Mapping) else [("", wanted)]:
         if state and state not in states:
@@ -116,20 +136,35 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
 
 
 def expand(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``betas=(b1, b2)`` as ``beta1=b1, beta2=b2``."""
+    """Write ``betas=(b1, b2)`` as ``beta1=b1, beta2=b2``.
+
+    Raises
+    ------
+    HyperparameterError
+        They are not two, or are given both ways.
+    """
     result = dict(given)
-    if "betas" in result:
-        betas = result.pop("betas")
-        try:
-            result["beta1"], result["beta2"] = betas
-        except (TypeError, ValueError):
-            raise HyperparameterError(f"betas: got {betas!r}, expected two numbers") from None
-    return result
+    if "betas" not in result:
+        return result
+    betas = result.pop("betas")
+    try:
+        if isinstance(betas, (str, set, frozenset, Mapping)):
+            raise TypeError
+        pair = dict(zip(("beta1", "beta2"), betas, strict=True))
+    except (TypeError, ValueError):
+        raise HyperparameterError(f"betas: got {betas!r}, expected two numbers") from None
+    twice = [name for name in pair if name in result]
+    if twice and not isinstance(betas, Default):
+        raise HyperparameterError(
+            f"betas: got {betas!r} beside {twice[0]}={result[twice[0]]!r}; give betas=(b1, b2), or "
+            "beta1 and beta2"
+        )
+    return result | {name: value for name, value in pair.items() if name not in result}
 
 
 def check_rule(rule: Rule) -> None:
     """Raise `HyperparameterError` if a rule reads a name that means something else here."""
-    taken = {*SETTINGS, *STEP_VALUES, "params", "betas", "rule", "self", "initial"} & set(
+    taken = {*SETTINGS, *STEP_VALUES, *OTHERS} & set(
         rule.hyperparameters
     )
     if taken:
@@ -168,14 +203,12 @@ def check_initial(rule: Rule, initial: Any) -> dict[str, Any]:
     }
 
 
-def check_known(given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `HyperparameterError` for names that nothing reads."""
+def check_known(given: Iterable[str], known: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Raise `KeywordError` for names that nothing reads; ``others`` may have been meant."""
     names = dict.fromkeys(known)
     for name in given:
         if name not in names:
-            raise HyperparameterError(
-                f"unknown hyperparameter {name!r}; this optimizer has {', '.join(names)}"
-            )
+            raise KeywordError(unknown(name, [each for each in names if each != "params"], others))
 
 
 def check_present(given: Mapping[str, Any], required: Iterable[str]) -> None:
@@ -185,44 +218,78 @@ def check_present(given: Mapping[str, Any], required: Iterable[str]) -> None:
         raise HyperparameterError(f"missing hyperparameter {', '.join(map(repr, missing))}")
 
 
+def plain(name: str, value: Any) -> Any:
+    """NumPy's numbers and arrays without dimensions as Python's numbers; others as they are.
+
+    So what is written into such an array later changes nothing.
+
+    Raises
+    ------
+    HyperparameterError
+        Only a GPU knows the number.
+    """
+    if not isinstance(value, np.generic) and getattr(value, "ndim", None) != 0:
+        return value
+    if backend_of(value) == "cuda":
+        raise HyperparameterError(
+            f"{name}: got {describe(value)}, expected a number: to read it, the step would wait "
+            "for the GPU; give float(...) of it"
+        )
+    return value.item() if hasattr(value, "item") else value
+
+
+def whole(value: Any) -> int | None:
+    """A count of any integer type as an int; None for anything else.
+
+    Arrays without dimensions count; True, False and what is on a GPU do not.
+    """
+    if isinstance(value, (bool, np.bool_)) or getattr(value, "ndim", 0) != 0:
+        return None
+    try:
+        return None if backend_of(value) == "cuda" else operator.index(value)
+    except TypeError:
+        return None
+
+
 def number(name: str, value: Any) -> float:
     """A value as a float, if it is a number in the range of its name."""
+    given = plain(name, value)
     try:
-        # Not everything that float() takes: no text, no array that may change later.
-        result = float(value) if isinstance(value, Real) else math.nan
+        # Not everything that float() takes: no text, and True is no number.
+        real = isinstance(given, Real) and (not isinstance(given, bool) or name in FLAGS)
+        result = float(given) if real else math.nan
     except OverflowError:
         result = math.inf
     allowed, text = RANGES.get(name, (math.isfinite, "finite"))
     finite = math.isfinite(result) or name in UNBOUNDED
     if not (finite and allowed(result)):
-        raise HyperparameterError(f"{name}: got {value!r}, expected a number {text}")
+        raise HyperparameterError(f"{name}: got {given!r}, expected a number {text}")
     return result
 
 
-def at_step(name: str, value: Hyperparameter, step: int) -> float:
+def at_step(name: str, value: Hyperparameter, step: int, schedules: Schedules) -> float:
     """The value of a number or a schedule at a step, counted from 0."""
     if not callable(value):
         return number(name, value)
-    result: Any = value(step)
     try:
-        # Schedules return 0-d arrays of their library.
-        result = result.item() if getattr(result, "ndim", None) == 0 else result
-        return number(name, result)
+        return number(name, schedules.value(value, step, lambda result: plain(name, result)))
     except HyperparameterError as error:
+        schedules.forget(value, step)
         raise HyperparameterError(f"{error} (from the schedule, at step {step})") from None
 
 
 def check_fits(name: str, value: float, dtype: np.dtype) -> None:
     """Raise `HyperparameterError` for a number that becomes another in an element type."""
     largest = float(np.finfo(dtype).max)
-    if largest < abs(value) < math.inf or (name in POSITIVE and dtype.type(value) == 0):
+    vanishes = name in (*POSITIVE, "eps") and value != 0 and dtype.type(value) == 0
+    if largest < abs(value) < math.inf or vanishes:
         raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
 
 
 def check_choice(settings: Mapping[str, Any], name: str, known: tuple[Any, ...]) -> None:
     """Raise `HyperparameterError` unless a setting is one of those that are known."""
     value = settings[name]
-    if not (value is None or isinstance(value, (str, bool))) or value not in known:
+    if not (value is None or isinstance(value, (str, bool, np.bool_))) or value not in known:
         names = ", ".join(map(repr, known))
         raise HyperparameterError(f"{name}: got {value!r}, expected one of {names}")
 

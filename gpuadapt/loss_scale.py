@@ -11,7 +11,7 @@ from gpuadapt.kernels.numbers import LARGEST_SCALE, SMALLEST_SCALE
 
 from .arrays import namespace, on_device
 from .errors import HyperparameterError, StateError
-from .hyperparameters import number
+from .hyperparameters import number, whole
 
 
 class LossScale:
@@ -69,9 +69,10 @@ class LossScale:
             raise HyperparameterError(f"growth: got {growth!r}, expected a number >= 1")
         if not 0 < np.float32(backoff) < 1:
             raise HyperparameterError(f"backoff: got {backoff!r}, expected a number in (0, 1)")
-        if isinstance(interval, bool) or not isinstance(interval, int) or not 1 <= interval < 2**24:
+        steps = whole(interval)
+        if steps is None or not 1 <= steps < 2**24:
             raise HyperparameterError(f"interval: got {interval!r}, expected 1 to 2**24 - 1")
-        self._rates = growth, backoff, interval
+        self._rates = growth, backoff, steps
         self._numbers: Any = np.array([initial, 0], np.float32)
 
     @property

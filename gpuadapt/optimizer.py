@@ -14,13 +14,21 @@ from .building import Built, are_groups, build, structure
 from .effects import check_effects
 from .errors import BackendError, CaptureError, RuleError, StateError
 from .growth import grown
-from .hyperparameters import Hyperparameter, check_initial, check_rule, expand
+from .hyperparameters import (
+    SETTINGS,
+    Hyperparameter,
+    check_initial,
+    check_known,
+    check_rule,
+    expand,
+)
 from .passed import Held, Passed, all_held, held, look, portable, unchanged
 from .request import Request, request
 from .state import Left, examined, plan, restore, snapshot
 from .stats import watch
 from .steps import Steps
 from .structure import check_gradient
+from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
 from .view import View
@@ -159,16 +167,18 @@ class Optimizer(View):
         common |= {"seed": seed, "sparse": sparse, "exactness": exactness}
         common |= expand(hyperparameters)
         check_rule(rule)
+        known = (*rule.hyperparameters, *SETTINGS)
+        check_known(hyperparameters, (*known, "lr", "betas"), options(type(self)))
         self.rule = rule
         self._common, self._initial = common, check_initial(rule, initial or {})
         self._stats = {}
         self._held: Held | None = []
         self._grown: frozenset[str] = frozenset()
         nothing = Built([], [], {})
-        self._put(self._joined(params, common, nothing, 0, []), Steps([], []))
+        self._put(self._joined(params, common, nothing, []), Steps([], []))
 
     def _joined(
-        self, params: Any, common: Mapping[str, Any], before: Built, step: int, passed: list[Passed]
+        self, params: Any, common: Mapping[str, Any], before: Built, passed: list[Passed]
     ) -> dict[str, Any]:
         """What is this optimizer's with more parameters; nothing of it is put in place."""
         params = taken(params)
@@ -176,7 +186,7 @@ class Optimizer(View):
         check_effects(built.groups, list(built.slots.values()))
         new = slice(len(before.groups), None)
         for group in built.groups[new]:
-            group.prepare(step)
+            group.check()
         template, names = structure(built, bool(before.groups) or are_groups(params))
         watched = None if self._held is None else self._held + held(params)
         return {
@@ -189,6 +199,19 @@ class Optimizer(View):
         """Make all of it this optimizer's at once, with steps that go on from others."""
         slots = list(parts["_slots"].values())
         vars(self).update(parts | {"_steps": steps.renewed(slots, parts["_groups"])})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `optimizer.lr = x` would change nothing.
+        kind = type(self)
+        if not name.startswith("_") and not any(name in vars(of) or
+                name in getattr(of, "__annotations__", {}) for of in kind.__mro__):  # fmt: skip
+            settings = [name for group in vars(self).get("_groups", ()) for name in group.settings]
+            own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+            if own or setting(name, settings):
+                raise AttributeError(attribute(kind, name, settings))
+        elif name in READ_ONLY:
+            raise AttributeError(attribute(kind, name, ()))
+        object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         self._steps.settle()  # before the slots are copied
@@ -330,7 +353,7 @@ class Optimizer(View):
         """
         self._check_not_captured("add")
         common = self._common | expand(settings)
-        parts = self._joined(params, common, self._built, self._steps.settle(), self._passed)
+        parts = self._joined(params, common, self._built, self._passed)
         self._put(parts, self._steps)
 
     def grow(self, name: str, array: Any) -> None:

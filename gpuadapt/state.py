@@ -26,6 +26,11 @@ MOST_EXACT = 2**31 - 2**20
 
 Slots = Mapping[str, Slot]
 
+UNMARKED: tuple[str, ...] = ()
+"""In the place of the names of schedules, which snapshots of before do not have."""
+
+NEVER_SCHEDULES = {*SETTINGS} - {"weight_decay", "max_row_norm"}
+
 
 class Left(NamedTuple):
     """What `load_state_dict` has left as it was; all empty if everything was taken over."""
@@ -80,7 +85,7 @@ def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots)
         "step_count": step_count,
         "param_groups": [
             {key: value for key, value in group.settings.items() if not callable(value)}
-            | {"params": names}
+            | {"params": names, "schedules": _schedules(group.settings)}
             for group, names in zip(groups, members, strict=True)
         ],
         "state": {
@@ -89,6 +94,11 @@ def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots)
             for slot in slots.values()
         },
     }
+
+
+def _schedules(settings: Mapping[str, Any]) -> list[str]:
+    """The names of settings that are schedules, which are code and so not in a snapshot."""
+    return [name for name, value in settings.items() if callable(value)]
 
 
 def _members(groups: Sequence[Group], slots: Slots) -> list[list[str]]:
@@ -134,12 +144,14 @@ def examined(state: Any, rule: Rule) -> Snapshot:
         version, name, digest = state["version"], state["rule"], state.get("digest")
         settings = [dict(given) for given in state["param_groups"]]
         names = [list(given.pop("params")) for given in settings]
+        schedules = [list(given.get("schedules", ())) for given in settings]
         entries = {name: dict(entry) for name, entry in state["state"].items()}
         counts = {key: entry.pop("updates") for key, entry in entries.items()}
         step_count = state["step_count"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"not a state_dict() of an optimizer: {error!r}") from None
-    texts = [*entries, *(one for of in names for one in of), *(key for s in settings for key in s)]
+    texts = [*entries, *(one for of in names + schedules for one in of)]
+    texts += [key for given in settings for key in given]
     if not all(isinstance(text, str) for text in [name, *texts]):
         raise StateError("not a state_dict() of an optimizer: a name is no string")
     if _whole(version) != VERSION or name != rule.name:
@@ -174,9 +186,9 @@ def plan(found: Snapshot, groups: Sequence[Group], slots: Slots, strict: bool) -
     for number, (group, names) in enumerate(zip(groups, _members(groups, slots), strict=True)):
         saved = _saved(names, found, number)
         if strict:
-            taken.settings.append(_settings(group, saved or {}, found.step_count))
+            taken.settings.append(_settings(group, saved or {}))
         else:
-            taken.settings.append(_fitting(group, saved, found.step_count, number, left))
+            taken.settings.append(_fitting(group, saved, number, left))
     left.missing.extend(name for name in slots if name not in found.updates)
     left.unexpected.extend(name for name in found.updates if name not in slots)
     for name in [name for name in slots if name in found.updates]:
@@ -267,23 +279,44 @@ def _saved(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | N
     return found.settings[places.pop()] if len(places) == 1 else None
 
 
-def _settings(group: Group, saved: dict[str, Any], step: int) -> dict[str, Any]:
+def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
     """All settings of a group from a snapshot, checked; schedules that it does not have stay."""
+    marked, saved = _parted(saved)
     check_known(saved, group.settings)
     for name, value in group.settings.items():
-        usual = name in SETTINGS and SETTINGS[name] == value
-        if name != "params" and name not in saved and not callable(value) and not usual:
+        if callable(value) and name in saved:
+            raise StateError(
+                f"{name}: the snapshot has {saved[name]!r}, this optimizer a schedule. To take the "
+                f"number, put it into param_groups before loading; to keep the schedule, delete "
+                f"{name!r} from the snapshot's param_groups"
+            )
+        if name == "params" or name in saved or callable(value):
+            continue
+        if name in marked or (marked is UNMARKED and name not in NEVER_SCHEDULES):
+            raise StateError(
+                f"{name}: it was a schedule in the snapshot, which has no code; this optimizer has "
+                f"{value!r}. Put the schedule into param_groups before loading, or the number "
+                "into the snapshot's"
+            )
+        if not (name in SETTINGS and SETTINGS[name] == value):
             raise StateError(f"{name}: the snapshot has no value for it, this optimizer {value!r}")
-    group.resolve(group.settings | saved, step)
+    group.resolve(group.settings | saved, None)
     return saved
 
 
+def _parted(saved: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, Any]]:
+    """The names of a saved group's schedules, and the values of its other settings."""
+    values = {name: value for name, value in saved.items() if name != "schedules"}
+    return list(saved["schedules"]) if "schedules" in saved else UNMARKED, values
+
+
 def _fitting(
-    group: Group, saved: dict[str, Any] | None, step: int, number: int, left: Left
+    group: Group, saved: dict[str, Any] | None, number: int, left: Left
 ) -> dict[str, Any]:
     """Those settings of a group that it can take over."""
     if saved is None:
         return {}
+    marked, saved = _parted(saved)
     now = group.settings
     kept = {
         name: value
@@ -291,14 +324,14 @@ def _fitting(
         if name in now and name not in FIXED and not callable(now[name])
     }
     try:
-        group.resolve(now | kept, step)
+        group.resolve(now | kept, None)
     except HyperparameterError:
         kept = {}
     gone = [
         name
         for name in saved
         if name not in kept and not (name in FIXED and _same(name, saved, now))
-    ]
+    ] + [name for name in marked if not callable(now.get(name))]
     left.settings.extend(f"param_groups[{number}][{name!r}]" for name in gone)
     return kept
 

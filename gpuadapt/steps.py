@@ -16,6 +16,7 @@ from .arrays import to_host
 from .capture import check_alike
 from .errors import CaptureError
 from .group import Group
+from .hyperparameters import whole
 from .loss_scale import LossScale
 from .place import Place, places
 from .request import NOTHING, Last, Request
@@ -121,6 +122,8 @@ class Steps:
         """Go on from so many steps, and from the updates that the slots say."""
         self._count = self._settled = count
         self._unsure, self._report, self._repeated = 0, None, None
+        for group in self._groups:
+            group.schedules.restart()
         self._restart_controls()
         if self._rules:
             before = [place.layout for place, _ in self._places]
@@ -163,7 +166,7 @@ class Steps:
         if self._unsure and not capturing:
             # How long rows may be is not among a step's numbers: the host has to know which it is.
             scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
-            if scheduled or self._unsure > UNSURE:
+            if scheduled or self._unsure > UNSURE or self._asks_anew():
                 self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
         on_gpu = alone and self._on_gpu and not isinstance(request.scale, float)
@@ -237,8 +240,9 @@ class Steps:
         """Compute the numbers of steps to come, of a captured step that will be replayed."""
         if self._captured is None:
             raise CaptureError("prepare_replay: no step has been captured")
-        if not isinstance(count, int) or not 1 <= count <= MOST_REPLAYS:
+        if (number := whole(count)) is None or not 1 <= number <= MOST_REPLAYS:
             raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MOST_REPLAYS}")
+        count = number
         if self._unsure + count > MOST_REPLAYS:
             taken = self.count
             if self._unsure + count > MOST_REPLAYS:
@@ -246,6 +250,8 @@ class Steps:
                 self._count, self._unsure = taken, 0
                 self._restart_controls()
         scaled = self._captured[2] is not None
+        if self._unsure and self._asks_anew():
+            self.settle()  # it is asked in order, from the first step that the GPU has not taken
         values = self._values(self._count, self._request, scaled)
         if self._rules != [group.rule for group in self._groups]:
             raise CaptureError("prepare_replay: the captured step had other options")
@@ -256,6 +262,10 @@ class Steps:
 
     def _values(self, step: int, request: Request, on_gpu: bool) -> list[dict[str, float]]:
         """What the rules of the groups read at a step, all of it checked."""
+        if self._unsure and self._asks_anew():
+            for before in range(step - self._unsure, step):
+                for group in self._groups:
+                    group.prepare(before, request.options)
         values = [group.prepare(step, request.options) for group in self._groups]
         if request.options:
             asked = request.values(on_gpu)
@@ -263,6 +273,10 @@ class Steps:
                 group.check_values(asked)
             values = [of | asked for of in values]
         return values
+
+    def _asks_anew(self) -> bool:
+        """Whether a schedule of a group has not been asked yet."""
+        return any(group.asks_anew for group in self._groups)
 
     def _load(
         self, count: int, on_gpu: bool, values: list[dict[str, float]], request: Request

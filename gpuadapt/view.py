@@ -9,8 +9,9 @@ from typing import Any
 from gpuadapt.kernels.rule import Rule
 
 from .building import shown
-from .errors import HyperparameterError, ParameterError, RuleError
+from .errors import ParameterError, RuleError
 from .group import Group
+from .hyperparameters import number
 from .request import Last
 from .slot import Slot
 from .stats import Stats
@@ -168,10 +169,9 @@ class View:
         ------
         ParameterError, HyperparameterError
         """
-        if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
-            raise HyperparameterError(f"fraction: got {fraction!r}, expected > 0 and <= 1")
+        share = number("fraction", fraction)
         for slot in self._slots.values() if name is None else (self._slot(name),):
-            slot.flush(float(fraction))
+            slot.flush(share)
 
     def effective_lr(self, name: str) -> Any:
         """The learning rate of each element, from the state after the last step.

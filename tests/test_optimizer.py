@@ -111,7 +111,7 @@ def test_schedules_count_from_zero():
         optimizer.step(np.ones(1))
         path.append(w[0])
     assert path == [-0.5, -1.0, -1.25, -1.5]
-    assert seen == [0, 0, 1, 2, 3]  # once when it is checked
+    assert seen == [0, 1, 2, 3]
     assert "lr=lr" in repr(optimizer)
     assert optimizer.effective_lr("0")[0] == 0.25
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpuadapt.kernels import rules
 
-from ..hyperparameters import Betas, Hyperparameter
+from ..hyperparameters import BETAS, Betas, Hyperparameter
 from ..optimizer import Optimizer
 from .forms import choose, corrected
 
@@ -61,7 +61,7 @@ class Adam(Optimizer):
         params: Any,
         lr: Hyperparameter = 1e-3,
         *,
-        betas: Betas = (0.9, 0.999),
+        betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
         eps_mode: str = "outside",
         amsgrad: bool | str = False,

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuadapt.kernels import rules
 
-from ..hyperparameters import Betas, Hyperparameter
+from ..hyperparameters import BETAS, LION_BETAS, Betas, Hyperparameter
 from ..optimizer import Optimizer
 from .forms import DEBIAS, choose, corrected
 
@@ -46,7 +46,7 @@ class Adamax(Optimizer):
         params: Any,
         lr: Hyperparameter = 2e-3,
         *,
-        betas: Betas = (0.9, 0.999),
+        betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
         eps_mode: str = "add",
         bias_correction: bool = True,
@@ -92,7 +92,7 @@ class NAdam(Optimizer):
         params: Any,
         lr: Hyperparameter = 2e-3,
         *,
-        betas: Betas = (0.9, 0.999),
+        betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
         eps_mode: str = "outside",
         momentum_decay: Hyperparameter = 0.004,
@@ -138,7 +138,7 @@ class RAdam(Optimizer):
         params: Any,
         lr: Hyperparameter = 1e-3,
         *,
-        betas: Betas = (0.9, 0.999),
+        betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
         eps_mode: str = "outside",
         threshold: Hyperparameter = 5.0,
@@ -172,6 +172,6 @@ class Lion(Optimizer):
     """
 
     def __init__(
-        self, params: Any, lr: Hyperparameter = 1e-4, *, betas: Betas = (0.9, 0.99), **more: Any
+        self, params: Any, lr: Hyperparameter = 1e-4, *, betas: Betas = LION_BETAS, **more: Any
     ) -> None:
         super().__init__(rules.lion, params, lr=lr, betas=betas, **more)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from ..hyperparameters import Hyperparameter, Schedule, number
+from ..hyperparameters import Hyperparameter, number
 from ..optimizers.forms import is_zero
+from ..schedules import Scaled
 
 Decay = Hyperparameter | None
 """Weight decay, or None for none."""
@@ -25,17 +25,6 @@ def looking_ahead(nesterov: bool, momentum: Hyperparameter, params: Any) -> bool
 def scaled(name: str, value: Hyperparameter, factor: float) -> Hyperparameter:
     """A multiple of a number or a schedule."""
     return Scaled(value, factor) if callable(value) else factor * number(name, value)
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A schedule, times a number; can be pickled if the schedule can."""
-
-    schedule: Schedule
-    factor: float
-
-    def __call__(self, step: int) -> float:
-        return self.factor * self.schedule(step)
 
 
 def doubled(l2: Hyperparameter) -> Hyperparameter:

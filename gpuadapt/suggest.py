@@ -1,0 +1,147 @@
+"""Names that somebody may have meant: by their spelling, and by what other libraries call them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+
+HERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("learning_rate", "learn_rate", "step_size", "eta", "initial_lr"), ("lr",)),
+    "alpha": ("rho", "lr"),
+    **dict.fromkeys(("epsilon", "eps_hat", "delta"), ("eps",)),
+    **dict.fromkeys(("beta_1", "b1"), ("beta1",)),
+    **dict.fromkeys(("beta_2", "b2"), ("beta2",)),
+    "momentum": ("beta1", "momentum"),
+    "rho": ("beta2", "rho"),
+    "beta1": ("momentum",),
+    "beta2": ("rho",),
+    "smoothing": ("rho",),
+    **dict.fromkeys(
+        ("weight_decay_rate", "weightdecay", "wd", "l2", "lambd", "l2_regularization"),
+        ("weight_decay",),
+    ),
+    "l1_regularization_strength": ("l1",),
+    "l2_regularization_strength": ("l2",),
+    "decoupled_weight_decay": ("decay",),
+    **dict.fromkeys(
+        ("initial_accumulator_value", "initial_scale"), ("initial_accumulator", "initial_square")
+    ),
+    "use_nesterov": ("nesterov",),
+    "ascend": ("maximize",),
+}
+"""What other libraries call a setting, and what it is here."""
+
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(
+        ("max_norm", "clipnorm", "clip_norm", "global_clipnorm", "max_grad_norm", "grad_clip"),
+        "optimizer.step(grads, max_norm=...)",
+    ),
+    **dict.fromkeys(("clipvalue", "clip_value"), "optimizer.step(grads, clip_value=...)"),
+    **dict.fromkeys(
+        ("grad_scale", "loss_scale", "loss_scale_factor"), "optimizer.step(grads, grad_scale=...)"
+    ),
+    "skip_nonfinite": "optimizer.step(grads, skip_nonfinite=True)",
+    "amsgrad": "amsgrad=True of the constructor of Adam or AdamW",
+    "nesterov": "nesterov=True of the constructor of SGD, or NAdam",
+    "momentum": "momentum=... of the constructor of SGD or RMSprop",
+    "centered": "centered=True of the constructor of RMSprop",
+    "schedule": "a function of the step as lr",
+    "lr_scheduler": "a function of the step as lr",
+}
+"""What is somewhere else here."""
+
+METHODS: dict[str, str] = {
+    "momentum": "SGD(params, momentum=0.9)",
+    "momentumsgd": "SGD(params, momentum=0.9)",
+    "nesterovag": "SGD(params, momentum=0.9, nesterov=True)",
+    "nesterov": "SGD(params, momentum=0.9, nesterov=True)",
+    "sparseadam": 'Adam, whose step takes RowGrad ("table": RowGrad(rows, values))',
+    "amsgrad": "Adam(params, amsgrad=True)",
+    "rmspropgraves": "RMSprop(params, centered=True, momentum=0.9)",
+    "gradscaler": "LossScale",
+    "gradientdescent": "SGD",
+}
+"""Methods that are an option of another here, by their names in small letters."""
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled most like this one, if any is."""
+    names = {"".join(filter(str.isalnum, each)).lower(): each for each in known}
+    plain = "".join(filter(str.isalnum, name)).lower()
+    found = difflib.get_close_matches(plain, names, 1, 0.7)
+    return names[found[0]] if found else None
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """What a setting's name may have meant, in one phrase."""
+    names = list(known)
+    found = [each for each in HERE.get(name, ()) if each in names]
+    if found:
+        return " or ".join(found)
+    return ELSEWHERE.get(name) or near(name, names)
+
+
+def asked(what: str | None) -> str:
+    """The question that a message begins with."""
+    return f"did you mean {what}? " if what else ""
+
+
+def unknown(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """The message about a setting that there is not; ``others`` are known, but not listed."""
+    names = list(known)
+    question = asked(meant(name, [*names, *others]))
+    return f"{question}unknown hyperparameter {name!r}; this optimizer has {', '.join(names)}"
+
+
+def missing(module: str, known: Iterable[str]) -> Callable[[str], object]:
+    """A module's ``__getattr__``, which says what there is instead of a name."""
+    names = tuple(known)
+
+    def __getattr__(name: str) -> object:
+        instead = None
+        if not name.startswith("_"):
+            instead = METHODS.get(name.lower().replace("_", "")) or near(name, names)
+        raise AttributeError(
+            f"{asked(instead)}module {module!r} has no attribute {name!r}", name=name
+        )
+
+    return __getattr__
+
+
+READ_ONLY: dict[str, str] = {
+    "param_groups": 'optimizer.param_groups[0]["lr"] = ..., or `add` for more parameters',
+    "params": "params[name][...] = ..., or `add` and `grow` for more parameters and rows",
+    "state": "optimizer.state[name][letter][...] = ..., or `load_state_dict`",
+    "step_count": "`load_state_dict`",
+}
+"""What is read, and what to write instead."""
+
+
+def options(kind: type) -> list[str]:
+    """Keywords of a class's constructor, and of those that it extends."""
+    signatures = [inspect.signature(of.__init__) for of in kind.__mro__[:-1]]  # type: ignore[misc]
+    found = [name for of in signatures for name, one in of.parameters.items()
+             if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]  # fmt: skip
+    return [name for name in dict.fromkeys(found) if name not in ("self", "rule", "params")]
+
+
+def setting(name: str, settings: Iterable[str]) -> str | None:
+    """How to write what was meant by setting an attribute, if it was a setting of groups."""
+    known = list(settings)
+    if name == "betas" and "beta1" in known:
+        return "optimizer.param_groups[0].update(beta1=..., beta2=...)"
+    found = [each for each in (name, *HERE.get(name, ())) if each in known]
+    return f'optimizer.param_groups[0]["{found[0]}"] = ...' if found else None
+
+
+def attribute(kind: type, name: str, settings: Iterable[str]) -> str:
+    """The message about an attribute that cannot be set."""
+    known = [each for each in settings if each != "params"]
+    there = [each for each in dir(kind) if not each.startswith("_")]
+    instead = READ_ONLY.get(name) or setting(name, known) or ELSEWHERE.get(name)
+    instead = instead or near(name, there) or setting(near(name, known) or "", known)
+    return (
+        f"{asked(instead)}attribute {name!r} of {kind.__name__} cannot be set; settings are those "
+        "of groups, in optimizer.param_groups"
+    )
