@@ -164,9 +164,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_rule(rule: Rule) -> None:
     """Raise `HyperparameterError` if a rule reads a name that means something else here."""
-    taken = {*SETTINGS, *STEP_VALUES, *OTHERS} & set(
-        rule.hyperparameters
-    )
+    taken = {*SETTINGS, *STEP_VALUES, *OTHERS} & set(rule.hyperparameters)
     if taken:
         raise HyperparameterError(
             f"the rule {rule.name!r} reads h.{min(taken)}, a setting of every optimizer: "

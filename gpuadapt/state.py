@@ -310,9 +310,7 @@ def _parted(saved: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, Any]]:
     return list(saved["schedules"]) if "schedules" in saved else UNMARKED, values
 
 
-def _fitting(
-    group: Group, saved: dict[str, Any] | None, number: int, left: Left
-) -> dict[str, Any]:
+def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left) -> dict[str, Any]:
     """Those settings of a group that it can take over."""
     if saved is None:
         return {}
