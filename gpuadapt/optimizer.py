@@ -101,9 +101,11 @@ class Optimizer(View):
         is then within 4 units in the last place of what these steps would have made of it, a state
         within half a unit for each of them. "bits": each of them, with the bits of dense steps.
     **hyperparameters : float or schedule
-        Those of the rule. A schedule is a function of the step, counted from 0, that
-        returns the value for that step; ``betas=(b1, b2)`` is short for ``beta1=b1,
-        beta2=b2``.
+        Those of the rule; numbers of NumPy's, and arrays of one, are copied. A schedule is a
+        function of the step, counted from 0, that returns the value for that step: it is called
+        once for each, in order, from the first step on, and may keep a state. A step that was
+        skipped or refused, taken again, has the same value; a loaded optimizer calls anew.
+        ``betas=(b1, b2)`` is short for ``beta1=b1, beta2=b2``.
 
     Attributes
     ----------
@@ -266,7 +268,7 @@ class Optimizer(View):
             works. With groups: a list, with the structure of each group's params; if these are
             dicts, also one dict with the keys of all. A gradient shares no memory with a
             parameter or a state.
-        grad_scale : float > 0, or LossScale, or CuPy array of one float32, optional
+        grad_scale : float > 0, LossScale, int * LossScale, or CuPy array of one float32, optional
             What the loss was multiplied by: gradients are divided by it.
         max_norm : float > 0, optional
             Largest Euclidean norm of all gradients together, with the duplicates of rows

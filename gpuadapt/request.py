@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import address, backend_of, describe
 from .errors import HyperparameterError
 from .hyperparameters import number
-from .loss_scale import LossScale
+from .loss_scale import LossScale, Multiple
 
 
 class Last(NamedTuple):
@@ -31,6 +31,8 @@ class Request:
 
     scale: Any = 1.0
     """A number, a `LossScale`, or one float32 element on a GPU."""
+    times: int = 1
+    """Of a `LossScale`: how many micro-batches were summed."""
     max_norm: float | None = None
     clip_value: float | None = None
     skip: bool = False
@@ -56,7 +58,7 @@ class Request:
     def key(self) -> tuple[Any, ...]:
         """What is equal for requests for the same; of a scale on a GPU it has the address."""
         scale = address(self.scale) if backend_of(self.scale) == "cuda" else self.scale
-        return scale, self.max_norm, self.clip_value, self.skip, self.options
+        return scale, self.times, self.max_norm, self.clip_value, self.skip, self.options
 
     def scale_on(self, device: Any) -> Any:
         """A scale that a GPU reads, as an array on the device where it is wanted.
@@ -76,7 +78,10 @@ class Request:
 
     def values(self, on_gpu: bool) -> dict[str, float]:
         """Numbers that rules may read; 1 for what only the GPU knows, or nobody yet."""
-        scale = 1.0 if on_gpu else float(self.scale)
+        scale = 1.0
+        if not on_gpu:
+            shared = isinstance(self.scale, LossScale)
+            scale = self.times * (self.scale.divisor() if shared else float(self.scale))
         return {"grad_scale": scale, "clip_factor": 1.0, "clip_value": self.clip_value or 1.0}
 
 
@@ -95,6 +100,7 @@ def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any
     if not isinstance(skip_nonfinite, (bool, np.bool_)):
         raise HyperparameterError(f"skip_nonfinite: got {skip_nonfinite!r}, expected a bool")
     scale: Any = 1.0 if grad_scale is None else _scale(grad_scale)
+    scale, times = (scale.scale, scale.times) if isinstance(scale, Multiple) else (scale, 1)
     most = None if max_norm is None else number("max_norm", max_norm)
     limit = None if clip_value is None else number("clip_value", clip_value)
     wanted = {
@@ -104,11 +110,11 @@ def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any
     }
     skip = bool(skip_nonfinite) or isinstance(scale, LossScale)
     options = frozenset(name for name, asked in wanted.items() if asked)
-    return Request(scale, most, limit, skip, options)
+    return Request(scale, times, most, limit, skip, options)
 
 
 def _scale(given: Any) -> Any:
-    if isinstance(given, LossScale):
+    if isinstance(given, (LossScale, Multiple)):
         return given
     if backend_of(given) == "cuda":
         if given.size != 1 or given.dtype != "float32":

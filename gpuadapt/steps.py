@@ -170,6 +170,8 @@ class Steps:
                 self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
         on_gpu = alone and self._on_gpu and not isinstance(request.scale, float)
+        if isinstance(request.scale, LossScale):
+            request.scale.check_user(self, on_gpu)
         values = self._values(self._count, request, on_gpu)
         gathered = [
             place.gather(given if alone else [given[k] for k in members], self._groups)
@@ -206,6 +208,8 @@ class Steps:
                 self._restart_controls()
             raise
         self._request, self._report, self._before = request, report, like
+        if isinstance(request.scale, LossScale):
+            request.scale.used(self, bool(skipped) if scale is None else None)
         if capturing:
             self._captured = like, given, scale
             return
@@ -213,8 +217,6 @@ class Steps:
         self._unsure += skipped is None
         again = self._complete and not self._on_gpu and not request.options
         self._repeated = [group.version for group in self._groups] if again else None
-        if isinstance(request.scale, LossScale) and scale is None:
-            request.scale.update(bool(skipped))
 
     def _take_again(self, given: list[Any]) -> bool:
         """Take a step on the CPU that is like the one before; False if it is not.
@@ -353,7 +355,7 @@ class Steps:
         """
         for place, _ in self._places:
             with place.device:
-                place.control.begin(scale, place.layout.scales)
+                place.control.begin(scale, place.layout.scales, request.times)
         if not request.measured:
             return False, self._places[0][0] if self._capturable else UNMEASURED
         measured = [

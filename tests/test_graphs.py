@@ -77,7 +77,7 @@ def test_replays_are_steps(scaled, kept, sparse, device):
     scales = [ga.LossScale(4.0, interval=2) for _ in range(2)]
     if scaled:
         for given, scale in zip(options, scales, strict=True):
-            given["grad_scale"] = scale
+            given["grad_scale"] = 3 * scale
     optimizer, graph = setup.optimizer, None
     optimizer.capturable = True
     with setup.stream:

@@ -423,10 +423,11 @@ def test_schedules_are_asked_in_order_for_replays() -> None:
                 expected.step(device.array(ones()))
             assert np.array_equal(device.numpy(w), device.numpy(twin))
             assert told.asked == sorted(set(told.asked)) and told.asked[0] == 0
-            optimizer.param_groups[0]["lr"] = new = Told(0.5, 0.25)
+            optimizer.param_groups[0]["lr"] = new = Told(0.5, 0.25, 0.125)
             count = optimizer.step_count
             optimizer.prepare_replay(2)
-            assert new.asked == [count, count + 1]
+            # One of the steps that were prepared before is still to come.
+            assert new.asked == [count, count + 1, count + 2]
 
 
 NUMERIC = {"lr": 0.5, "weight_decay": 0.25, "max_row_norm": 4.0, "beta1": 0.5, "eps": 0.125}

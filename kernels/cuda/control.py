@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..numbers import FIRST, LARGEST_SCALE, SKIP, SMALLEST_SCALE
+from ..numbers import FIRST, LARGEST_SCALE, SKIP
 from ..overflow import SQUARED, Measured, Verdict
 from ..summation import EXPONENT, LARGEST, MOST, NORMAL
 from . import text
@@ -31,7 +31,7 @@ _BEGIN = r"""
 extern "C" __global__ void gpuadapt_begin(
     const double *__restrict__ ring, const long long *__restrict__ belongs, long long width,
     const float *__restrict__ scale, const long long *__restrict__ scales, long long scaled,
-    long long *steps, double *numbers, double *report
+    double times, long long *steps, double *numbers, double *report
 ) {
     // What a replay that nobody has prepared finds belongs to another step: it is skipped.
     const long long step = *steps, row = step %% %(rows)d;
@@ -41,7 +41,8 @@ extern "C" __global__ void gpuadapt_begin(
     }
     __syncthreads();
     for (long long k = threadIdx.x; k < scaled; k += %(block)d) {
-        numbers[scales[k]] = gpuadapt::ieee::widen(*scale);
+        typedef gpuadapt::number<double> D;
+        numbers[scales[k]] = (D(gpuadapt::ieee::widen(*scale)) * D(times)).value;
     }
     if (threadIdx.x == 0) {
         *steps = step + known;
@@ -76,7 +77,7 @@ extern "C" __global__ void gpuadapt_judge(
     double limit, long long same, long long squared, long long others, int skips,
     const long long *__restrict__ factors, long long clipped,
     float *loss_scale, int adapts, float growth, float backoff, float interval,
-    long long *steps, double *numbers, double *report
+    float least, long long *steps, double *numbers, double *report
 ) {
     using namespace gpuadapt;
     typedef number<double> D;
@@ -133,12 +134,13 @@ extern "C" __global__ void gpuadapt_judge(
         report[0] = norm;
         report[1] = factor;
         report[2] = skip;
-        if (adapts != 0) {  // as LossScale.update
+        if (adapts != 0) {  // as LossScale
             typedef number<float> S;
             S scale = loss_scale[0], since = loss_scale[1];
             since = skip ? S(0) : since + S(1);
+            loss_scale[2] = skip ? (S(loss_scale[2]) + S(1)).value : 0;
             if (skip) {
-                scale = maximum(scale * S(backoff), S(%(smallest_scale)s));
+                scale = maximum(scale * S(backoff), S(least));
             } else if (since >= S(interval)) {
                 scale = minimum(scale * S(growth), S(%(largest_scale)s));
                 since = 0;
@@ -166,7 +168,6 @@ def judge_source() -> str:
         "shrink": repr(2.0**-53),
         "largest": repr(LARGEST),
         "normal": repr(NORMAL),
-        "smallest_scale": repr(SMALLEST_SCALE),
         "largest_scale": repr(LARGEST_SCALE),
         "squared": repr(SQUARED),
     }
@@ -208,7 +209,7 @@ class Control:
         self._steps = cupy.zeros(1, np.int64)
         self._report = cupy.zeros(3, np.float64)
         self._partial = cupy.zeros(1, np.float64)
-        self._unused = cupy.zeros(2, np.float32)
+        self._unused = cupy.zeros(3, np.float32)
         self._scales, self._factors = Mirror(np.int64), Mirror(np.int64)
         self._resize(FIRST)
 
@@ -241,8 +242,8 @@ class Control:
             )
             start += count
 
-    def begin(self, scale: Any, places: Sequence[int]) -> None:
-        """Choose the numbers of the step at hand, with ``scale`` in these places.
+    def begin(self, scale: Any, places: Sequence[int], times: int) -> None:
+        """Choose the numbers of the step at hand, with ``scale`` times a number in these places.
 
         A float32 number on the device; None if the scale is among the rows already.
         """
@@ -253,7 +254,7 @@ class Control:
             (self._ring, self._belongs, np.int64(self.numbers.size),
              self._unused if scale is None else scale,
              self._scales.of(np.array(scales, np.int64)), np.int64(len(scales)),
-             self._steps, self.numbers, self._report),
+             np.float64(times), self._steps, self.numbers, self._report),
         )  # fmt: skip
 
     def partial(self, count: int) -> Any:
@@ -282,9 +283,9 @@ class Control:
         """From what is measured to the factor, in these places, and the verdict.
 
         ``known`` is both, if they have been made of what other devices measured, too; ``adapted``
-        is None or (numbers of a loss scale, growth, backoff, interval).
+        is None or (numbers of a loss scale, growth, backoff, interval, minimum).
         """
-        scale, *rates = adapted or (self._unused, 1, 1, 1)
+        scale, *rates = adapted or (self._unused, 1, 1, 1, 1)
         norm, large = (-1.0, False) if known is None else (known.norm, not known.finite)
         judge_kernel()(
             (1,),
