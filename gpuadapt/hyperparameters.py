@@ -279,7 +279,7 @@ def at_step(name: str, value: Hyperparameter, step: int, schedules: Schedules) -
 def check_fits(name: str, value: float, dtype: np.dtype) -> None:
     """Raise `HyperparameterError` for a number that becomes another in an element type."""
     largest = float(np.finfo(dtype).max)
-    vanishes = name in (*POSITIVE, "eps") and value != 0 and dtype.type(value) == 0
+    vanishes = name in (*POSITIVE, "eps") and 0 < value < 1 and dtype.type(value) == 0
     if largest < abs(value) < math.inf or vanishes:
         raise HyperparameterError(f"{name}: {value!r} does not fit in {dtype}")
 
