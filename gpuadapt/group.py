@@ -13,6 +13,7 @@ from gpuadapt.kernels.missed import Missed, columns, missed
 from gpuadapt.kernels.modes import in_default_modes
 from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.scaling import scaled
 
 from . import hyperparameters
 from .arrays import describe
@@ -312,13 +313,17 @@ def coefficients(
     Raises
     ------
     HyperparameterError
-        A coefficient is not a finite number, or larger than the largest there is.
+        A coefficient is not a finite number, or larger than the largest there is. Those that scale
+        and clip gradients may be larger: the gradients' types have been asked about them.
     """
     given = [values[name] for name in rule.hyperparameters]
     try:
         result = tuple(map(float, rule.evaluate(*given, updates)))
         # The sum first: it is quick, and says so of nearly all that fit.
-        if sum(map(abs, result)) <= largest or all(abs(x) <= largest for x in result):
+        if sum(map(abs, result)) <= largest:
+            return result
+        others = [x for k, x in enumerate(result) if k not in scaled(rule)]
+        if all(abs(x) <= largest for x in others) and all(map(math.isfinite, result)):
             return result
         reason = f"a coefficient is not finite, or too large: {result}"
     except (ArithmeticError, TypeError, ValueError) as error:

@@ -28,14 +28,24 @@ that a slip shows."""
 def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[Any]:
     """The rule's translated lines, run by NumPy on (parameter, gradient, *states).
 
-    Returns the new parameter and states, to the bits that every kernel must have.
+    Returns the new parameter and states, to the bits that every kernel must have. A gradient of a
+    wider type than the parameter's is scaled and clipped in that type, then rounded.
     """
-    T = arrays[0].dtype.type
+    T, wide = arrays[0].dtype.type, np.result_type(*arrays[:2]).type
     names: dict[str, Any] = {**FUNCTIONS, "T": T}
-    names |= dict(zip(rule.coefficients, map(T, numbers), strict=True))
     names |= dict(zip(rule.program.arguments, arrays, strict=True))
+    lines = list(rule.lines)
     with np.errstate(all="ignore"):
-        for target, expression in rule.lines:
+        if wide is not T:
+            scaling = rule.program.scaling
+            known = names | dict(zip(rule.coefficients, map(wide, numbers), strict=True))
+            for target, expression in lines[:scaling]:
+                known[target] = eval(expression, known)  # noqa: S307
+            last = lines[scaling - 1][0] if scaling else rule.gradient
+            names[last] = known[last].astype(T)
+            lines = lines[scaling:]
+        names |= dict(zip(rule.coefficients, map(T, numbers), strict=True))
+        for target, expression in lines:
             names[target] = eval(expression, names)  # noqa: S307
         results = [eval(expression, names) for expression in rule.results]  # noqa: S307
     return [np.broadcast_to(np.asarray(x, T), arrays[0].shape).copy() for x in results]

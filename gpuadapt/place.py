@@ -27,6 +27,7 @@ from .arrays import (
 )
 from .errors import CaptureError
 from .group import Group, coefficients
+from .hyperparameters import check_fits
 from .pages import has_pages
 from .rowgrad import RowGrad
 from .slot import Slot, prepare_rows
@@ -126,6 +127,24 @@ class Place:
                 missing += 1
         kinds = tuple(elements) or self.arrangement.elements
         return Gathered(found, others, missing == 0, kinds, sums)
+
+    def check_values(self, values: Mapping[str, float], gathered: Gathered) -> None:
+        """Raise `HyperparameterError` for values of a step that its gradients cannot be scaled by.
+
+        Gradients of float64 are scaled and clipped in float64, whatever their parameters are.
+        """
+        for k, slot in enumerate(self.slots):
+            grad = gathered.others.get(k)
+            if grad is None and not gathered.addresses[k]:
+                continue
+            values_of = grad.values if isinstance(grad, RowGrad) else grad
+            element = gathered.elements[k] if grad is None else kind_of(values_of)
+            dtype = np.dtype(np.float64) if element == "float64" else slot.dtype
+            for name, value in values.items():
+                check_fits(name, value, dtype)
+                if slot.exact and value < 1:
+                    # Missed steps are remembered in the arithmetic's type: it must not be 0 there.
+                    check_fits(name, value, slot.dtype)
 
     def starts(self, gathered: Gathered, groups: Sequence[Group]) -> bool:
         """Whether steps of a table are to be remembered from now on, or by another rule."""

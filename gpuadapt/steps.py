@@ -177,6 +177,10 @@ class Steps:
             place.gather(given if alone else [given[k] for k in members], self._groups)
             for place, members in self._places
         ]
+        if request.options:
+            asked = request.values(on_gpu)
+            for (place, _), found in zip(self._places, gathered, strict=True):
+                place.check_values(asked, found)
         like = None
         if self._capturable:
             before = self._captured[0][0] if self._captured is not None else None
@@ -271,8 +275,6 @@ class Steps:
         values = [group.prepare(step, request.options) for group in self._groups]
         if request.options:
             asked = request.values(on_gpu)
-            for group in self._groups:
-                group.check_values(asked)
             values = [of | asked for of in values]
         return values
 

@@ -16,6 +16,7 @@ import numpy as np
 from . import codecs
 from .codec import Codec, needed
 from .rule import Rule
+from .scaling import Scaling, scaling
 
 BLOCK = 256
 """Elements that share a scale, of 8-bit formats."""
@@ -251,9 +252,13 @@ class Named(NamedTuple):
     """The names of its arrays."""
     draw: int
     """Which of the draws of an element are its own."""
+    scaling: Scaling | None = None
+    """Of a wide gradient, what is done to it before it is rounded."""
 
     def load(self, compute: str, at: Sequence[str]) -> str:
         """As `load`."""
+        if self.scaling:
+            return f"T({self.scaling.of(self.form.load.format(*at))})"
         return load(self.form, compute, at)
 
     def store(self, compute: str, at: Sequence[str], value: str, half: int = 0) -> tuple[str, ...]:
@@ -271,7 +276,8 @@ def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:
     names = rule.program.arguments[: len(formats.every)]
     for name, form in zip(names, formats.every, strict=True):
         arrays = tuple(f"{name}_{part}__" if part else f"{name}_" for part, _ in form.parts)
-        found.append(Named(name, form, arrays, draws))
+        scale = scaling(rule, formats) if name == rule.gradient else None
+        found.append(Named(name, form, arrays, draws, scale))
         draws += form.random
     return tuple(found)
 

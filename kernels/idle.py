@@ -123,6 +123,7 @@ def _program(
         arguments=arguments,
         lines=tuple(reversed(kept)),
         results=(result,),
+        scaling=0,
         row_states=(),
         squared=None,
     )

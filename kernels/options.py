@@ -103,6 +103,7 @@ def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
             program,
             name="_".join((program.name, *ordered)),
             lines=(*before, *lines),
+            scaling=sum(name in STEP for name in ordered),
             results=(result, *program.results[1:]),
         )
     )

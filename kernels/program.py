@@ -45,6 +45,8 @@ class Program:
     host: dict[str, ast.expr]
     prepare: dict[str, Callable[..., float]] = field(default_factory=dict)
     """Functions that the host calls, by the name they have in the rule."""
+    scaling: int = 0
+    """How many of the first lines unscale and clip the gradient, for a step that asks for it."""
     row_states: tuple[str, ...] = ()
     """States with one number for each row."""
     squared: Program | None = None

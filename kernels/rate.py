@@ -50,5 +50,6 @@ def rate_program(program: Program) -> Program:
         name=f"{program.name}_rate",
         doc=f"The effective rate of {program.name}.",
         lines=tuple(reversed(kept)),
+        scaling=0,
         results=(rate, *(ast.Name(state) for state in states)),
     )

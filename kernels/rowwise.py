@@ -72,6 +72,7 @@ def rowwise_program(program: Program) -> Program:
             arguments=(parameter, gradient),
             lines=tuple(before),
             results=(squared,),
+            scaling=program.scaling if before[:1] == lines[:1] else 0,
         ),
     )
 

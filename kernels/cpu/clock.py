@@ -46,7 +46,8 @@ class Clock:
         where, size = self._columns, len(self.history)
         self.now += 1
         here = self.now & (size - 1)
-        self.history[here, : where.rule] = numbers[first : first + where.rule]
+        with np.errstate(over="ignore"):  # a scale of wider gradients; it divides zero here
+            self.history[here, : where.rule] = numbers[first : first + where.rule]
         if self.followed is None:
             return
         given = numbers[first + 1 :]  # the step's number lies between

@@ -75,7 +75,7 @@ class Dense:
         formats = self._formats
         for k in range(self.partials(gradient)):
             part = gradient.flat[k * SPAN : (k + 1) * SPAN]
-            squares = Squares(formats.compute, formats.gradient, [part.size])
+            squares = Squares(formats.wide, formats.gradient, [part.size])
             squares(_address(part), numbers[SCALE], partial[k : k + 1], peaks[k : k + 1])
 
 

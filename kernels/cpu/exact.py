@@ -40,7 +40,7 @@ class Exact(Rows):
         super().__init__(rule, formats, operand)
         self._kernel = kernel(rule, formats, clock.followed)
         self._clock = clock
-        self._nothing = _zeros(self._width, formats.compute)
+        self._nothing = _zeros(self._width, formats.wide)
         ((_, kept),) = formats.gradient.parts
         self._no_values = _zeros(self._width, kept)
         self._nowhere = np.empty((0, self._width), self._arrays[0].dtype)
@@ -86,7 +86,7 @@ class Exact(Rows):
         self._room(parts, 0)
         plan = Plan(keys, self._arrays, None, self._no_values, False, math.inf, parts)
         updated, split = self._shaped(self._arrays), self._parameter_parts
-        coefficients = [0.0] * self._coefficients
+        coefficients = [0.0] * (self._coefficients + len(self._wide))
         random = [self._key, 0.0, NOWHERE] if self._random else []
         self._run(
             self._kernel, plan, math.inf,

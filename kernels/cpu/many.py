@@ -121,6 +121,7 @@ def source(rule: Rule, formats: Formats) -> str:
     if formats.block:
         lines = _RUNS.format(run=indented(lines, 4), block=BLOCK).split("\n")
     numbers = [f"{name} = T(numbers[at + {k}])" for k, name in enumerate(rule.coefficients)]
+    numbers += [f"{name} = numbers[at + {k}]" for name, k in run.wide.items()]
     text = run.text
     if streamed:
         text += _STREAMED.format(
@@ -174,7 +175,7 @@ class Many:
         self._run = Shared(Spans(sizes, SPAN, **_cut(formats, operands, self._addresses[:, 0])))
         self._tables = tables(formats, operands)
         self._long = sum(sizes) * np.dtype(formats.compute).itemsize > CACHED
-        self._squares = squares.Squares(formats.compute, formats.gradient, sizes)
+        self._squares = squares.Squares(formats.wide, formats.gradient, sizes)
 
     def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: np.ndarray) -> None:
         """Update.

@@ -34,7 +34,7 @@ ARGUMENTS = {
     "paces": "types.Array(types.float64, 2, 'C')",
     "fading": "types.Array(types.float64, 2, 'C')",
     "now": "types.int64",
-    "nothing": "types.Array(types.{compute}, 2, 'C', readonly=True)",
+    "nothing": "types.Array(types.{wide}, 2, 'C', readonly=True)",
     "reading": "types.boolean",
     "out": "types.Array(types.{kept}, 2, 'C')",
 }
@@ -46,7 +46,7 @@ def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
     """As `row_source.source`, of exact rows."""
     text, catch_up = _following(rule, formats, followed) if followed else _replaying(rule, formats)
     ((_, kept), *_) = formats.parameter.parts
-    types = {"compute": formats.compute, "kept": kept}
+    types = {"compute": formats.compute, "wide": formats.wide, "kept": kept}
 
     def around(lines: list[str]) -> list[str]:
         filled = AROUND.format(
@@ -86,7 +86,9 @@ def _replayed(rule: Rule, formats: Formats) -> list[str]:
     """Lines that take a step of the past, by the rule itself."""
     run = row_source.run_of(rule, formats)
     again = [KEYS.replace("step", "steps")] * formats.random
-    return [*again, *row_source.update(rule, run, _past(rule, 0))]
+    past = _past(rule, 0)
+    past |= {name: f"D(history[past, {k}])" for name, k in run.wide.items()}
+    return [*again, *row_source.update(rule, run, past)]
 
 
 def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from .. import functions
 from ..codec import Codec
 from ..formats import Formats
 from ..rule import Rule
+from ..scaling import Scaling, scaling
 from . import intrinsics, threads
 
 LINE = 64
@@ -54,7 +55,12 @@ def header(rule: Rule, formats: Formats, traversal: str) -> str:
     title = f"{rule.name}, {traversal}, {formats.compute}"
     head = imports(title if formats.uniform else f"{title}: {kept}") + "\n"
     called = dict.fromkeys((*["where"] * bool(formats.codecs), *rule.functions))
-    return head + compute(formats.compute, formats.codecs, tuple(called)) + function(rule) + "\n"
+    return (
+        head
+        + compute(formats.compute, formats.codecs, tuple(called))
+        + function(rule, formats)
+        + "\n"
+    )
 
 
 def compute(dtype: str, codecs: Sequence[Codec], called: Sequence[str] = ("where",)) -> str:
@@ -66,16 +72,20 @@ def compute(dtype: str, codecs: Sequence[Codec], called: Sequence[str] = ("where
     return head + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
 
 
-def function(rule: Rule) -> str:
-    """The rule as a function of numbers that returns the new parameter and states."""
+def function(rule: Rule, formats: Formats | None = None) -> str:
+    """The rule as a function of numbers that returns the new parameter and states.
+
+    With ``formats``, of wider gradients: after the function that scales them.
+    """
+    wide = scaling(rule, formats) if formats else None
     arguments = ", ".join((*rule.program.arguments, *rule.coefficients))
     formulas = [
         f"    # {name} = {formula}"
         for name, formula in rule.coefficients.items()
         if name != f"h_{formula}"
     ]
-    lines = [f"    {target} = {expression}" for target, expression in rule.lines]
-    return "\n".join(
+    lines = [f"    {a} = {b}" for a, b in (wide.rest if wide else rule.lines)]
+    return (_scaled(wide) if wide else "") + "\n".join(
         [
             f"\n\n@njit(**OPTIONS)\ndef {rule.symbol}({arguments}):",
             *formulas,
@@ -83,6 +93,13 @@ def function(rule: Rule) -> str:
             f"    return {', '.join(rule.results)}",
         ]
     )
+
+
+def _scaled(wide: Scaling) -> str:
+    """What is done to gradients before they are rounded, as a function of numbers."""
+    head = f"def {wide.symbol}({', '.join([wide.gradient, *wide.coefficients])}):"
+    lines = [f"    {target} = {expression}" for target, expression in wide.lines]
+    return "\n".join(["\n\n@njit(**OPTIONS)", head, *lines, f"    return {wide.result}"])
 
 
 @cache

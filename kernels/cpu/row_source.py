@@ -67,7 +67,7 @@ def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> st
         asked.append(("last", 0))
     return (
         module.header(rule, formats, "rows")
-        + _additions(formats.compute, formats.gradient)
+        + _additions(formats.wide, formats.gradient)
         + FOLD
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
         + _row_squares(rule, formats)
@@ -75,10 +75,10 @@ def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> st
         + (missed.text if missed else "")
         + _rows(
             formats,
-            [*run.arrays, *coefficients, *keys, *(missed.arguments if missed else ())],
+            [*run.arrays, *coefficients, *run.wide, *keys, *(missed.arguments if missed else ())],
             [
                 *kinds,
-                *["types.float64"] * len(coefficients),
+                *["types.float64"] * (len(coefficients) + len(run.wide)),
                 *RANDOM * formats.random,
                 *(missed.kinds if missed else ()),
             ],
@@ -158,7 +158,7 @@ def _rows(
 ) -> str:
     """The kernel: arguments and their types, what it does to a row, what is asked for ahead."""
     ((_, kept),) = formats.gradient.parts
-    itemsize, plain = np.dtype(kept).itemsize, formats.gradient == PLAIN[formats.compute]
+    itemsize, plain = np.dtype(kept).itemsize, formats.gradient == PLAIN[formats.wide]
     first, last = [], []
     for name, size in asked:
         if name.endswith("_scale__"):
@@ -177,6 +177,7 @@ def _rows(
         whole="" if plain else " or True",
         gradient=gradient,
         sums=SUMS,
+        wide=_wide(formats),
     )
     work = [*merged.split("\n"), *update]
     return ROWS.format(
@@ -189,9 +190,15 @@ def _rows(
         ahead=AHEAD,
         before=indented(before, 4),
         rounded=indented([f"{name} = T(opaque({name}))" for name in rounded], 4),
-        dtype=formats.compute,
-        types=", ".join([TYPES.format(kept=kept, dtype=formats.compute), *kinds, "types.boolean"]),
+        wide=_wide(formats),
+        dtype=formats.wide,
+        types=", ".join([TYPES.format(kept=kept, dtype=formats.wide), *kinds, "types.boolean"]),
     )
+
+
+def _wide(formats: Formats) -> str:
+    """The type in which gradients are merged, in the text."""
+    return "T" if formats.wide == formats.compute else "D"
 
 
 def update(rule: Rule, run: Run, coefficients: Mapping[str, str] | None = None) -> list[str]:
@@ -210,7 +217,7 @@ def update(rule: Rule, run: Run, coefficients: Mapping[str, str] | None = None) 
     parts[f"{rule.gradient}_"] = "total"
     if rule.squared is not None:
         given = [*(parts[name] for name in run.arguments[0].arrays), "total"]
-        given += [known.get(name, name) for name in rule.squared_coefficients]
+        given += [known.get(name, name) for name in (*rule.squared_coefficients, *run.wide)]
         given.append(f"part(partial, k, 0, {SUMS})")
         lines.append(f"mean_square = T(row_squares({', '.join(given)}) / width)")
     if run.formats.random:
@@ -222,8 +229,8 @@ def update(rule: Rule, run: Run, coefficients: Mapping[str, str] | None = None) 
 
 
 def run_of(rule: Rule, formats: Formats) -> Run:
-    """The update of a row, whose gradient has been read before: it is of the compute type."""
-    return Run(rule, formats._replace(gradient=PLAIN[formats.compute]), rule.row_states)
+    """The update of a row, whose gradient has been read before: it has the type of sums."""
+    return Run(rule, formats._replace(gradient=PLAIN[formats.wide]), rule.row_states)
 
 
 def _row_squares(rule: Rule, formats: Formats) -> str:
@@ -231,13 +238,14 @@ def _row_squares(rule: Rule, formats: Formats) -> str:
     if rule.squared is None:
         return ""
     run = run_of(rule, formats)
-    parameter, gradient = run.arguments[0], f"{rule.gradient}_"
-    used = rule.squared_coefficients
+    parameter, given = run.arguments[:2]
+    gradient, used = f"{rule.gradient}_", rule.squared_coefficients
+    number = given.load(formats.compute, [f"{gradient}[i]"])
     old = parameter.load(formats.compute, [f"{name}[i]" for name in parameter.arrays])
-    return f"{module.function(rule.squared)}\n" + SQUARES.format(
+    return f"{module.function(rule.squared, run.formats)}\n" + SQUARES.format(
         name="row_squares",
-        arguments=", ".join([*parameter.arrays, gradient, *used]),
+        arguments=", ".join([*parameter.arrays, gradient, *used, *run.wide]),
         first=gradient,
-        value=f"{rule.squared.symbol}({', '.join([old, f'{gradient}[i]', *used])})",
+        value=f"{rule.squared.symbol}({', '.join([old, number, *used])})",
         sums=SUMS,
     )

@@ -117,7 +117,7 @@ if end > i + 1 or most < np.inf{whole}:
     else:
         take(part(buffers, k, 0, width), part(totals, known, 0, width))
     if mean:
-        divide(part(buffers, k, 0, width), T(end - i))
+        divide(part(buffers, k, 0, width), {wide}(end - i))
     if most < np.inf:
         clip(part(buffers, k, 0, width), most, part(partial, k, 0, {sums}))
     total = part(merged, k, 0, width)"""
@@ -134,7 +134,7 @@ def divide(x, count):
 def clip(x, most, partial):
     norm = np.sqrt(squares(x, partial))
     if norm > most:
-        factor = T(most / norm)
+        factor = {wide}(most / norm)
         for i in range(x.size):
             x[i] *= factor
 

@@ -18,6 +18,7 @@ from ..formats import FLOAT64, Format, Formats, Operand, blocks
 from ..numbers import SCALE
 from ..overflow import kind
 from ..rule import Rule
+from ..scaling import scaling
 from ..summation import SPAN as SUMMED
 from ..summation import SUMS
 from . import module, threads
@@ -86,14 +87,17 @@ class Rows:
         self._whole = all(array.flags.carray for array in arrays)
         self._kernel = kernel(rule, formats)
         self.kind = kind(rule, formats)
-        self._compute, self._gradient = formats.compute, formats.gradient
+        self._kind = formats.wide, formats.gradient
         self._coefficients = len(rule.coefficients)
+        scale = scaling(rule, formats)
+        self._wide = list(scale.places.values()) if scale else []
+        """Which coefficients the kernel takes in the type of gradients, too."""
         self._parameter_parts = len(formats.parameter.parts)
         self._key, self._random = operand.key, formats.random
         self._batch = Batch()
         self.skipped = 0
         """Rows that were out of range and left out, so far."""
-        self._work = _workspace(0, 0, 0, np.dtype(formats.compute))
+        self._work = _workspace(0, 0, 0, np.dtype(formats.wide))
 
     def prepare(
         self,
@@ -136,7 +140,7 @@ class Rows:
         self._room(parts, frequent)
         if frequent and values.shape[1]:
             threads.call(
-                _sum_frequent(self._compute, self._gradient),
+                _sum_frequent(*self._kind),
                 self._batch.keys, self._mask, self._batch.frequent, values,
                 self._work.totals[:frequent], module.LINE // values.itemsize,
             )  # fmt: skip
@@ -171,7 +175,7 @@ class Rows:
         n, scale = len(plan.values), numbers[SCALE]
         squared, tops = np.zeros(n), np.zeros(n)
         self._run(
-            squares_kernel(self._compute, self._gradient), plan, math.inf,
+            squares_kernel(*self._kind), plan, math.inf,
             plan.values, scale, plan.most * scale, squared, tops,
         )  # fmt: skip
         if n:
@@ -194,6 +198,7 @@ class Rows:
         updated = self._shaped(plan.arrays)
         parts = self._parameter_parts
         coefficients = numbers[first : first + self._coefficients].tolist()
+        coefficients += [coefficients[k] for k in self._wide]
         random: list[Any] = []
         if self._random:
             # Random bits go by a row's number in the whole table.
@@ -226,7 +231,7 @@ class Rows:
         had = len(self._work.buffers), len(self._work.totals)
         if had[0] < parts or had[1] < frequent:
             room = max(had[0], parts), max(had[1], frequent)
-            self._work = _workspace(*room, self._width, np.dtype(self._compute))
+            self._work = _workspace(*room, self._width, np.dtype(self._kind[0]))
 
 
 class _Workspace(NamedTuple):

@@ -39,6 +39,10 @@ class Run:
         The rule's, without a row's mean of squares.
     arrays : list of str
         The names of all arrays, in memory's order: parameter, gradient, states.
+    scalars : list of str
+        Then the numbers that ``span`` takes: the row's mean, coefficients.
+    wide : dict of str to int
+        Of these, those in the type of wider gradients, and which of the rule's they are.
     after : list of str
         What ``span`` takes after these, the rule's coefficients and the row's mean: random
         numbers' keys, and memory for blocks.
@@ -53,7 +57,10 @@ class Run:
         self._by_row = [f"{name}_" for name in by_row]
         self._new = [f"_new_{name}" for name in by_row]
         mean = ["mean_square"] * (rule.squared is not None)
-        self.scalars = [*mean, *rule.coefficients]
+        self._numbers = [*mean, *rule.coefficients]
+        scale = self.arguments[1].scaling
+        self.wide = scale.places if scale else {}
+        self.scalars = [*self._numbers, *self.wide]
         text = KEYS if formats.random else ""
         self.text = text + (self._blocks() if formats.block else self._span())
 
@@ -67,7 +74,7 @@ class Run:
             by_row = one.arrays[0] in self._by_row
             old.append(one.arrays[0] if by_row else one.load(self.formats.compute, at))
         new = [f"_new_{one.name}" for one in self._updated()]
-        return f"{', '.join(new)} = {self.rule.symbol}({', '.join([*old, *self.scalars])})"
+        return f"{', '.join(new)} = {self.rule.symbol}({', '.join([*old, *self._numbers])})"
 
     def _updated(self) -> list[Named]:
         return [self.arguments[0], *self.arguments[2:]]
@@ -126,7 +133,7 @@ class Run:
             old = [one.load(self.formats.compute, [at[n] for n in one.arrays])
                    for one in self.arguments]  # fmt: skip
             new = ", ".join(f"_new_{one.name}" for one in self._updated())
-            lines.append(f"{new} = {self.rule.symbol}({', '.join([*old, *self.scalars])})")
+            lines.append(f"{new} = {self.rule.symbol}({', '.join([*old, *self._numbers])})")
             for one in self._updated():
                 texts = one.store(self.formats.compute, one.arrays, f"_new_{one.name}", half)
                 for name, text in zip(one.arrays, texts, strict=True):

@@ -135,7 +135,7 @@ class Dense:
         if key != self._measured[0]:
             row = cupy.asarray(layouts([gradient.reshape(1, *gradient.shape)])[1:])
             address = cupy.asarray(np.array([gradient.data.ptr], np.uint64))
-            kind = self._formats.compute, self._formats.gradient
+            kind = self._formats.wide, self._formats.gradient
             self._measured = key, address, Squares(*kind, [gradient.size], row)
         _, address, squares = self._measured
         squares(address, numbers, partial, peaks)

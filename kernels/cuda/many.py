@@ -115,7 +115,7 @@ def source(rule: Rule, formats: Formats) -> str:
         "pointers": indented(
             (f"{k}{n} = in_global(reinterpret_cast<{k}>({where[n]}));" for n, k in kinds.items()), 4
         ),
-        "coefficients": text.coefficients(rule, "firsts[a]", "F"),
+        "coefficients": text.coefficients(rule, "firsts[a]", "F", run.wide),
         "keys": run.keys("keys[a]", key),
         "run": _blocks(run) if formats.block else _elements(run, types, gradient),
     }  # fmt: skip
@@ -192,7 +192,7 @@ class Many:
         self._tables = [cupy.asarray(table) for table in tables(formats, operands)]
         self._gradients = Mirror(np.uint64)
         self._firsts = Mirror(np.int64)
-        self._squares = Squares(formats.compute, formats.gradient, sizes)
+        self._squares = Squares(formats.wide, formats.gradient, sizes)
 
     def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: Any) -> None:
         """Update.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..missed import FEW, FLAT, LEAST, SPAN, STRAIGHT, Missed, columns
@@ -19,6 +20,7 @@ from .missed_text import (
     REPLAY,
     RESTING,
 )
+from .run_source import Run
 
 ARGUMENTS = (
     "int *last",
@@ -40,14 +42,18 @@ class MissedText(NamedTuple):
     """What it does once a row is known, before its gradient is looked at."""
 
 
-def replaying(rule: Rule, body: str) -> MissedText:
+def replaying(run: Run, body: str) -> MissedText:
     """Step by step; ``body`` is the update of a row, at the step ``past``."""
-    coefficients = _coefficients(rule, 0, "past", 12)
-    return MissedText(HELPERS % NOTHING, REPLAY % {"coefficients": coefficients, "body": body})
+    coefficients = _coefficients(run.rule, 0, "past", 12, run.wide)
+    kind = "T" if run.formats.wide == run.compute else "D"
+    return MissedText(
+        HELPERS % (NOTHING % {"wide": kind}), REPLAY % {"coefficients": coefficients, "body": body}
+    )
 
 
-def following(rule: Rule, followed: Missed) -> MissedText:
-    """By motions and products; all numbers are float32, and rows have no gaps."""
+def following(run: Run, followed: Missed) -> MissedText:
+    """By motions and products; parameter and states are float32, and rows have no gaps."""
+    rule = run.rule
     where, names = columns(rule, followed), _names(rule)
     wide = [name for name in (rule.parameter, *rule.states) if name not in rule.row_states]
     packs = {n: f"*reinterpret_cast<pack<T, N> *>(&{n}_[row * width + j])" for n in wide}
@@ -72,7 +78,7 @@ def following(rule: Rule, followed: Missed) -> MissedText:
         along += ["for (; steps <= now; ++steps) {", "    for (int k = 0; k < N; ++k) {"]
         along += [f"        rest({parameter}.at[k], steps, history, ring);", "    }", "}"]
     # A state with one number for the row is the same for all elements: each has a copy.
-    elements = [f"{parameter}.at[k]", "T(0)"]
+    elements = [f"{parameter}.at[k]", run.gradient("T(0)")]
     copies = []
     for k, state in enumerate(rule.states):
         if state in rule.row_states:
@@ -94,7 +100,7 @@ def following(rule: Rule, followed: Missed) -> MissedText:
         "reach": ", double reach" * moved,
         "few": FEW,
         "copies": indented(copies, 8),
-        "coefficients": _coefficients(rule, 0, "steps", 12),
+        "coefficients": _coefficients(rule, 0, "steps", 12, run.wide),
         "step": f"{rule.symbol}<T>({', '.join(elements)});",
         "along": indented(along, 4),
         "fades": indented(fades, 8),
@@ -162,10 +168,20 @@ def _along(rule: Rule, followed: Missed) -> str:
     }
 
 
-def _coefficients(of: Rule, first: int, step: str = "step", by: int = 4) -> str:
-    """Lines that read a rule's coefficients in a step."""
+def _coefficients(
+    of: Rule,
+    first: int,
+    step: str = "step",
+    by: int = 4,
+    wide: Mapping[str, int] | None = None,
+) -> str:
+    """Lines that read a rule's coefficients in a step, and some of them as they are."""
     lines = [
         f"const T {name} = narrowed(at_step(history, ring, {first + k}, {step}));"
         for k, name in enumerate(of.coefficients)
+    ]
+    lines += [
+        f"const D {name} = at_step(history, ring, {first + k}, {step});"
+        for name, k in (wide or {}).items()
     ]
     return indented(lines, by)

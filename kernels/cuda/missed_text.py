@@ -42,11 +42,11 @@ NOTHING = r"""
 // The gradient of a row in a step that it has missed.
 struct nothing {
     template <int N>
-    __device__ pack<T, N> at(long long) const {
-        pack<T, N> zero;
+    __device__ pack<%(wide)s, N> at(long long) const {
+        pack<%(wide)s, N> zero;
 #pragma unroll
         for (int e = 0; e < N; ++e) {
-            zero.at[e] = T(0);
+            zero.at[e] = %(wide)s(0);
         }
         return zero;
     }

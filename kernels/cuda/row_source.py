@@ -76,19 +76,28 @@ def _preamble(compute: str, form: Format) -> str:
     return text.PREAMBLE + text.codecs(needed(form.codecs)) + helpers(compute, form)
 
 
-def helpers(compute: str, form: Format) -> str:
-    """What all kernels share, for gradients of a format."""
+def helpers(compute: str, form: Format, wide: str | None = None) -> str:
+    """What all kernels share, for gradients of a format; they are merged in the ``wide`` type."""
+    wide = wide or compute
     return text.PLACE + HELPERS % {
         "sums": SUMS,
         "often": OFTEN,
-        "load": load(form, compute, ["x"]),
-        **_types(compute, form),
+        "load": load(form, wide, ["x"]),
+        **_types(compute, form, wide),
     }  # fmt: skip
 
 
-def _types(compute: str, form: Format) -> dict[str, str]:
+def _types(compute: str, form: Format, wide: str | None = None) -> dict[str, str]:
+    """Names of types; of merged gradients "T" and "F" if it is that of the arithmetic."""
     ((_, kept),) = form.parts
-    return {"type": TYPES[compute], "kept": TYPES[kept]}
+    same = wide in (None, compute)
+    return {
+        "type": TYPES[compute],
+        "kept": TYPES[kept],
+        "summed": TYPES[wide or compute],
+        "wide": "T" if same else "D",
+        "held": "F" if same else TYPES[wide or compute],
+    }
 
 
 def source(
@@ -116,7 +125,7 @@ def source(
     row = {n: place(f"{n}_", "0") if of.strided else f"{n}_[row]" for n in rule.row_states}
     mean = ["mean_square"] * (rule.squared is not None)
     old = [f"{n}_n = {n}_o;" for n in rule.row_states]
-    kinds = _types(formats.compute, formats.gradient)
+    kinds = _types(formats.compute, formats.gradient, formats.wide)
     arguments = [f"const {kinds['kept']} *__restrict__ {gradient}"]
     arguments += [f"{kind} *{name}" for name, kind in types.items()]
     arguments += ["long long key"] * formats.random
@@ -124,7 +133,7 @@ def source(
         body = BLOCKS % {
             "shared": BLOCK,
             "update": run.block(
-                "row_gradient.at<1>(column + i).at[0]",
+                run.gradient("row_gradient.at<1>(column + i).at[0]"),
                 old,
                 mean,
                 rule.row_states,
@@ -148,15 +157,15 @@ def source(
     missed = MissedText("", "")
     if exact:
         arguments += [*ARGUMENTS, f"{types[names[0]]} *out"]
-        missed = following(rule, followed) if followed else replaying(rule, update("past"))
+        missed = following(run, followed) if followed else replaying(run, update("past"))
         read = READ % {"parameter": names[0]}
         missed = missed._replace(catch_up=missed.catch_up + read)
     return (
         text.PREAMBLE
         + run.head
-        + (text.function(rule.squared) if rule.squared else "")
+        + (text.function(rule.squared, formats) if rule.squared else "")
         + "\n"
-        + helpers(formats.compute, formats.gradient)
+        + helpers(formats.compute, formats.gradient, formats.wide)
         + missed.helpers
         + ROWS
         % {
@@ -166,7 +175,7 @@ def source(
             "lanes": of.lanes,
             "skip": SKIP,
             "scale": SCALE,
-            "coefficients": text.coefficients(rule, "first", TYPES[formats.compute]),
+            "coefficients": text.coefficients(rule, "first", TYPES[formats.compute], run.wide),
             "gradient": gradient,
             "arguments": ", ".join(["const long long *layout"] * of.strided + arguments),
             "missed": missed.catch_up,
@@ -192,8 +201,9 @@ def _elements(
     arrays = [name for one in wide for name in one.arrays]
     kinds = {name: f"pack<{types[name]}, N>" for name in arrays}
     packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{place(n, 'j')})" for n in arrays}
-    numbers = [f"T {run.arguments[1].name}_n = gradients.at[k];"]
+    numbers = [f"T {run.arguments[1].name}_n = {run.gradient('gradients.at[k]')};"]
     return ELEMENTS % {
+        "wide": "T" if run.formats.wide == run.compute else "D",
         "load": indented(
             (f"{kinds[n]} {n}p{f' = {packs[n]}' if n in run.read() else ''};" for n in arrays), 8
         ),
@@ -214,5 +224,7 @@ def _mean_square(run: Run, place: Callable[[str], str]) -> str:
     return MEAN_SQUARE % {
         "parameter": parameter.load(run.compute, [place(name) for name in parameter.arrays]),
         "squared": squared.symbol,
-        "given": ", ".join(["x", "row_gradient.at<1>(j).at[0]", *run.rule.squared_coefficients]),
+        "given": ", ".join(
+            ["x", run.gradient("row_gradient.at<1>(j).at[0]"), *run.rule.squared_coefficients]
+        ),
     }

@@ -46,7 +46,7 @@ __device__ inline long long end_of(
 typedef %(type)s F;
 typedef %(kept)s G;
 typedef number<F> T;
-__device__ inline T loaded(G x) { return %(load)s; }
+__device__ inline %(wide)s loaded(G x) { return %(load)s; }
 
 struct occurrences {
     const G *values;
@@ -55,10 +55,10 @@ struct occurrences {
     const long long first, end;
 
     template <int N>
-    __device__ pack<T, N> load(long long k, long long j) const {
+    __device__ pack<%(wide)s, N> load(long long k, long long j) const {
         const pack<G, N> x =
             *reinterpret_cast<const pack<G, N> *>(values + place(width, keys[k] & mask, j));
-        pack<T, N> result;
+        pack<%(wide)s, N> result;
 #pragma unroll
         for (int e = 0; e < N; ++e) {
             result.at[e] = loaded(x.at[e]);
@@ -68,11 +68,11 @@ struct occurrences {
 
     // AHEAD are asked for at once.
     template <int N, int AHEAD>
-    __device__ pack<T, N> summed(long long j) const {
-        pack<T, N> total = load<N>(first, j);
+    __device__ pack<%(wide)s, N> summed(long long j) const {
+        pack<%(wide)s, N> total = load<N>(first, j);
         long long k = first + 1;
         for (; k + AHEAD <= end; k += AHEAD) {
-            pack<T, N> next[AHEAD];
+            pack<%(wide)s, N> next[AHEAD];
 #pragma unroll
             for (int a = 0; a < AHEAD; ++a) {
                 next[a] = load<N>(k + a, j);
@@ -86,7 +86,7 @@ struct occurrences {
             }
         }
         for (; k < end; ++k) {
-            const pack<T, N> next = load<N>(k, j);
+            const pack<%(wide)s, N> next = load<N>(k, j);
 #pragma unroll
             for (int e = 0; e < N; ++e) {
                 total.at[e] = total.at[e] + next.at[e];
@@ -103,20 +103,20 @@ constexpr long long OFTEN = %(often)d;
 // The gradient of one row, of which N elements at a time are looked at.
 struct gradient {
     const occurrences all;
-    const F *totals;
+    const %(held)s *totals;
     const bool mean;
-    T factor;
+    %(wide)s factor;
 
     template <int N>
-    __device__ pack<T, N> at(long long j) const {
+    __device__ pack<%(wide)s, N> at(long long j) const {
         const long long k = (all.first + OFTEN - 1) / OFTEN;
-        pack<T, N> total = (k + 1) * OFTEN < all.end
-            ? *reinterpret_cast<const pack<T, N> *>(totals + place(all.width, k, j))
+        pack<%(wide)s, N> total = (k + 1) * OFTEN < all.end
+            ? *reinterpret_cast<const pack<%(wide)s, N> *>(totals + place(all.width, k, j))
             : all.template summed<N, 8>(j);
 #pragma unroll
         for (int e = 0; e < N; ++e) {
             if (mean) {
-                total.at[e] = total.at[e] / T(F(all.end - all.first));
+                total.at[e] = total.at[e] / %(wide)s(%(held)s(all.end - all.first));
             }
             total.at[e] = total.at[e] * factor;
         }
@@ -238,7 +238,7 @@ extern "C" __global__ void gpuadapt_frequent(
 ROWS = r"""
 extern "C" __global__ void %(name)s(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const %(type)s *__restrict__ totals, int mean, int clipped, double most,
+    long long width, const %(summed)s *__restrict__ totals, int mean, int clipped, double most,
     unsigned long long *skipped, long long first, const double *__restrict__ numbers,
     %(arguments)s
 ) {
@@ -259,7 +259,7 @@ extern "C" __global__ void %(name)s(
 %(missed)s    gradient row_gradient = {
         {%(gradient)s, width, keys, (1ULL << shift) - 1,
          i, here ? end_of(keys, i, n, shift) : i},
-        totals, mean != 0, F(1)
+        totals, mean != 0, %(held)s(1)
     };
     if (clipped) {
         const number<double> norm = ieee::root(squares<LANES, N>(here, width, [&](long long j) {
@@ -281,7 +281,7 @@ UPDATE = r"""%(mean_square)s
 %(after)s"""
 
 ELEMENTS = r"""    for (long long j = lane * N; here && j < width; j += LANES * N) {
-        const pack<T, N> gradients = row_gradient.at<N>(j);
+        const pack<%(wide)s, N> gradients = row_gradient.at<N>(j);
 %(load)s
 #pragma unroll
         for (int k = 0; k < N; ++k) {

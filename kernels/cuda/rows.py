@@ -92,7 +92,7 @@ class Rows:
         self._count, self._width = len(arrays[0]), math.prod(arrays[0].shape[1:])
         self._strided = not all(array.flags.c_contiguous for array in arrays)
         self._keys = cupy.empty(0, np.uint64)
-        self._totals = cupy.empty(0, np.dtype(formats.compute))
+        self._totals = cupy.empty(0, np.dtype(formats.wide))
         self._wrong = cupy.zeros(2, np.uint64)
         self._skipped = cupy.zeros(1, np.uint64)
         self._unused = cupy.zeros(1, np.int64)
@@ -125,10 +125,10 @@ class Rows:
         n = rows.size
         keys, shift = self._sorted(rows, count, skip)
         values = cupy.ascontiguousarray(values).reshape(n, self._width)
-        kind = self._formats.compute, self._formats.gradient
+        kind = self._formats.wide, self._formats.gradient
         sums = n // OFTEN * self._width
         if sums > self._totals.size:
-            self._totals = cupy.empty(sums + sums // 4, np.dtype(self._formats.compute))
+            self._totals = cupy.empty(sums + sums // 4, np.dtype(self._formats.wide))
         totals = self._totals[:sums]
         if sums:
             frequent_kernel(*kind)(
@@ -204,7 +204,7 @@ class Rows:
             self._sums = Squares("float64", FLOAT64, [n], squared=False)
         if width:
             of = plan.of._replace(strided=False)
-            squares_kernel(self._formats.compute, self._formats.gradient, of)(
+            squares_kernel(self._formats.wide, self._formats.gradient, of)(
                 (-(-n * of.lanes // THREADS),),
                 (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),

@@ -109,6 +109,8 @@ class Run:
         The rule's, without a row's mean of squares.
     updated : tuple of Named
         Of these, the parameter and the states.
+    wide : dict of str to int
+        Coefficients in the type of wider gradients, and which of the rule's they are.
     head : str
         Functions that come before the kernel: loads, stores and the rule.
     """
@@ -121,7 +123,9 @@ class Run:
         self.head = text.codecs(formats.codecs)
         if formats.block:
             self.head += LARGEST + HELD % {"each": EACH}
-        self.head += text.function(rule)
+        self.head += text.function(rule, formats)
+        scale = self.arguments[1].scaling
+        self.wide = scale.places if scale else {}
 
     def types(self, of: Sequence[Named]) -> dict[str, str]:
         """The C++ types of the elements of arrays, by their names."""
@@ -144,6 +148,11 @@ class Run:
         """The rule's call on numbers ``<name>_n``."""
         given = [f"{one.name}_n" for one in self.arguments]
         return f"{self.rule.symbol}<T>({', '.join([*given, *mean, *self.rule.coefficients])});"
+
+    def gradient(self, merged: str) -> str:
+        """The gradient that the rule gets, of one that has been read and merged."""
+        narrow = self.formats.wide == self.compute
+        return merged if narrow else self.arguments[1].load(self.compute, [merged])
 
     def random(self, element: str, in_block: bool = False) -> str:
         """A line that draws the random bits of an element."""

@@ -9,11 +9,12 @@ tests do) the operators are the language's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..codec import Codec
-from ..formats import Named
+from ..formats import Formats, Named
 from ..rule import Rule
+from ..scaling import Scaling, scaling
 
 TYPES = {
     "float32": "float",
@@ -191,8 +192,12 @@ __device__ inline long long place(const long long *layout, long long row, long l
 """Where an element is; for within the namespace."""
 
 
-def function(rule: Rule) -> str:
-    """The rule as a device function that replaces the parameter and the states by new ones."""
+def function(rule: Rule, formats: Formats | None = None) -> str:
+    """The rule as a device function that replaces the parameter and the states by new ones.
+
+    With ``formats``, of wider gradients: after the function that scales them.
+    """
+    wide = scaling(rule, formats) if formats else None
     updated = (rule.parameter, *rule.states)
     arguments = [
         f"T &{name}_" if name in updated else f"T {name}" for name in rule.program.arguments
@@ -205,19 +210,32 @@ def function(rule: Rule) -> str:
     ]
     lines += [f"    T {name} = {name}_;" for name in updated]
     declared = set(rule.program.arguments)
-    for target, expression in rule.lines:
+    for target, expression in wide.rest if wide else rule.lines:
         lines.append(f"    {'' if target in declared else 'T '}{target} = {expression};")
         declared.add(target)
     lines += [
         f"    {name}_ = {result};" for name, result in zip(updated, rule.results, strict=True)
     ]
-    return "\n".join(
+    return (_scaled(wide) if wide else "") + "\n".join(
         [
             "\ntemplate <typename T>",
             f"__device__ inline void {rule.symbol}({', '.join(arguments)}) {{",
             *lines,
             "}",
         ]
+    )
+
+
+def _scaled(wide: Scaling) -> str:
+    """What is done to gradients before they are rounded, as a device function."""
+    arguments = ", ".join(f"T {name}" for name in (wide.gradient, *wide.coefficients))
+    lines, declared = [], {wide.gradient}
+    for target, expression in wide.lines:
+        lines.append(f"    {'' if target in declared else 'T '}{target} = {expression};")
+        declared.add(target)
+    head = f"__device__ inline T {wide.symbol}({arguments}) {{"
+    return "\n".join(
+        ["\ntemplate <typename T>", head, *lines, f"    return {wide.result};", "}", ""]
     )
 
 
@@ -249,12 +267,17 @@ def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -
     return lines
 
 
-def coefficients(rule: Rule, first: str, ctype: str) -> str:
-    """Lines that read a rule's coefficients from `gpuadapt.kernels.numbers`, rounded."""
+def coefficients(rule: Rule, first: str, ctype: str, wide: Mapping[str, int] | None = None) -> str:
+    """Lines that read a rule's coefficients from `gpuadapt.kernels.numbers`, rounded.
+
+    And some of them, by name, as they are.
+    """
     lines = []
     for k, name in enumerate(rule.coefficients):
         lines.append(f"    gpuadapt::number<{ctype}> {name};")
         lines.append(f"    gpuadapt::ieee::narrow(numbers[{first} + {k}], {name}.value);")
+    for name, k in (wide or {}).items():
+        lines.append(f"    const gpuadapt::number<double> {name} = numbers[{first} + {k}];")
     return "\n".join(lines)
 
 
