@@ -173,14 +173,7 @@ class Steps:
         if isinstance(request.scale, LossScale):
             request.scale.check_user(self, on_gpu)
         values = self._values(self._count, request, on_gpu)
-        gathered = [
-            place.gather(given if alone else [given[k] for k in members], self._groups)
-            for place, members in self._places
-        ]
-        if request.options:
-            asked = request.values(on_gpu)
-            for (place, _), found in zip(self._places, gathered, strict=True):
-                place.check_values(asked, found)
+        gathered = self._gather(given, request, on_gpu)
         like = None
         if self._capturable:
             before = self._captured[0][0] if self._captured is not None else None
@@ -242,6 +235,19 @@ class Steps:
         return True
 
     @in_default_modes
+    def _gather(self, given: list[Any], request: Request, on_gpu: bool) -> list[Gathered]:
+        """The gradients of each place, checked; and what is asked of them."""
+        alone = len(self._places) == 1
+        gathered = [
+            place.gather(given if alone else [given[k] for k in members], self._groups)
+            for place, members in self._places
+        ]
+        if request.options:
+            asked = request.values(on_gpu)
+            for (place, _), found in zip(self._places, gathered, strict=True):
+                place.check_values(asked, found)
+        return gathered
+
     def prepare_replay(self, count: int) -> None:
         """Compute the numbers of steps to come, of a captured step that will be replayed."""
         if self._captured is None:

@@ -67,8 +67,8 @@ def _powers(node: ast.expr, known: Mapping[str, Powers], largest: list[float]) -
         case ast.BinOp(left=left, op=op, right=right):
             found = _operation(op, read(left), read(right))
         case ast.Call(func=ast.Name(id=name), args=[*arguments]):
-            if isinstance(arguments[0], ast.Compare):  # of where
-                compared, *arguments = arguments
+            if isinstance(compared := arguments[0], ast.Compare):  # of where
+                arguments = arguments[1:]
                 read(compared.left)
                 read(compared.comparators[0])
             found = _call(name, list(map(read, arguments)))

@@ -210,7 +210,7 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
         measured = Measured(backend.array(given), (3, 3, 4))
         control.restart(0)
         control.load(0, [[0.0, 1.0]])
-        control.begin(None, ())
+        control.begin(None, (), 1)
         control.judge(measured, None, most, limit, True, [], None)
         found, by, skipped = control.report()
         verdict = Verdict(found, by, not skipped)
