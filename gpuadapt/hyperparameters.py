@@ -69,7 +69,6 @@ NOT_NEGATIVE = (
     "beta",
     "momentum_decay",
     "eps_root",
-    "eta",
     "initial_accumulator",
     "initial_square",
 )

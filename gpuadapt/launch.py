@@ -73,7 +73,7 @@ class Control(Protocol):
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Take the numbers of steps from ``step`` on, a row for each."""
 
-    def begin(self, scale: Any, places: Sequence[int], times: int) -> None:
+    def begin(self, scale: Any, places: Sequence[int], times: int = 1) -> None:
         """Make the numbers those of the step at hand, with ``scale`` in these places.
 
         None if the scale is among the rows already.

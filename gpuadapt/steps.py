@@ -163,23 +163,22 @@ class Steps:
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
         self._place_all()
-        if self._unsure and not capturing:
-            # How long rows may be is not among a step's numbers: the host has to know which it is.
-            scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
-            if scheduled or self._unsure > UNSURE or self._asks_anew():
-                self.settle()
+        if self._unsure and not capturing and self._has_to_know():
+            self.settle()
         first, alone = self._places[0][0], len(self._places) == 1
         on_gpu = alone and self._on_gpu and not isinstance(request.scale, float)
         if isinstance(request.scale, LossScale):
             request.scale.check_user(self, on_gpu)
         values = self._values(self._count, request, on_gpu)
-        gathered = self._gather(given, request, on_gpu)
-        like = None
-        if self._capturable:
-            before = self._captured[0][0] if self._captured is not None else None
-            like = check_alike(
-                first, gathered[0], self._groups, request, before, self._before, capturing
-            )
+        gathered = [
+            place.gather(given if alone else [given[k] for k in members], self._groups)
+            for place, members in self._places
+        ]
+        if request.options:
+            asked = request.values(on_gpu)
+            for (place, _), found in zip(self._places, gathered, strict=True):
+                place.check_values(asked, found)
+        like = self._like(gathered[0], request, capturing) if self._capturable else None
         scale = request.scale_on(first.slots[0].array.device) if on_gpu else None
         before = self._count
         if any(place.starts(found, self._groups) for (place, _), found in
@@ -205,15 +204,27 @@ class Steps:
                 self._restart_controls()
             raise
         self._request, self._report, self._before = request, report, like
-        if isinstance(request.scale, LossScale):
-            request.scale.used(self, bool(skipped) if scale is None else None)
         if capturing:
             self._captured = like, given, scale
-            return
-        self._count += not skipped
-        self._unsure += skipped is None
-        again = self._complete and not self._on_gpu and not request.options
-        self._repeated = [group.version for group in self._groups] if again else None
+        else:
+            self._count += not skipped
+            self._unsure += skipped is None
+            again = self._complete and not self._on_gpu and not request.options
+            self._repeated = [group.version for group in self._groups] if again else None
+        if isinstance(request.scale, LossScale):
+            request.scale.used(self, bool(skipped) if scale is None else None)
+
+    def _has_to_know(self) -> bool:
+        """Whether the host needs the number of the next step."""
+        # How long rows may be is not among a step's numbers.
+        scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
+        return scheduled or self._unsure > UNSURE or self._asks_anew()
+
+    def _like(self, found: Gathered, request: Request, capturing: bool) -> Any:
+        """What a step is like, if it may be captured or is like the one that was."""
+        captured = self._captured[0][0] if self._captured is not None else None
+        place, _ = self._places[0]
+        return check_alike(place, found, self._groups, request, captured, self._before, capturing)
 
     def _take_again(self, given: list[Any]) -> bool:
         """Take a step on the CPU that is like the one before; False if it is not.
@@ -235,19 +246,6 @@ class Steps:
         return True
 
     @in_default_modes
-    def _gather(self, given: list[Any], request: Request, on_gpu: bool) -> list[Gathered]:
-        """The gradients of each place, checked; and what is asked of them."""
-        alone = len(self._places) == 1
-        gathered = [
-            place.gather(given if alone else [given[k] for k in members], self._groups)
-            for place, members in self._places
-        ]
-        if request.options:
-            asked = request.values(on_gpu)
-            for (place, _), found in zip(self._places, gathered, strict=True):
-                place.check_values(asked, found)
-        return gathered
-
     def prepare_replay(self, count: int) -> None:
         """Compute the numbers of steps to come, of a captured step that will be replayed."""
         if self._captured is None:

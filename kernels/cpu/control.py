@@ -32,7 +32,7 @@ class Control:
         """Take the numbers of the step at hand."""
         self.numbers = np.array(rows[0])
 
-    def begin(self, scale: Any, places: Sequence[int], times: int) -> None:
+    def begin(self, scale: Any, places: Sequence[int], times: int = 1) -> None:
         """The scale is among the numbers."""
 
     def partial(self, count: int) -> np.ndarray:

@@ -242,7 +242,7 @@ class Control:
             )
             start += count
 
-    def begin(self, scale: Any, places: Sequence[int], times: int) -> None:
+    def begin(self, scale: Any, places: Sequence[int], times: int = 1) -> None:
         """Choose the numbers of the step at hand, with ``scale`` times a number in these places.
 
         A float32 number on the device; None if the scale is among the rows already.
