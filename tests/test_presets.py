@@ -14,7 +14,7 @@ import reference
 from conftest import Backend
 from test_golden import CASES, is_sparse, reproduce
 
-from gpuadapt import HyperparameterError, presets
+from gpuadapt import HyperparameterError, KeywordError, presets
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -434,3 +434,55 @@ def test_schedules_of_optax():
     theirs = by_optax("adam", learning_rate=schedule, b1=0.8, eps=1e-2)
     got = ours(presets.optax.adam, learning_rate=schedule, b1=0.8, eps=1e-2)
     assert distance(got, theirs) <= ULPS
+
+
+CONSTRUCTORS = [
+    pytest.param(function, id=f"{framework}.{name}")
+    for framework in presets.__all__
+    for name, function in vars(getattr(presets, framework)).items()
+    if inspect.isfunction(function)
+    and function.__module__ == f"gpuadapt.presets.{framework}"
+    and not name.startswith("_")
+]
+UNBOUNDED = ("threshold", "dampening")
+"""Those that may be any number."""
+
+
+@pytest.mark.parametrize("make", CONSTRUCTORS)
+def test_a_preset_answers_in_its_frameworks_names(make):
+    assert len(CONSTRUCTORS) == 48
+    _, *parameters, _ = inspect.signature(make).parameters.values()
+    names = [one.name for one in parameters]
+    needed = {one.name: 0.5 for one in parameters if one.default is one.empty}
+    needed |= {"learning_rate": 0.5} if make is presets.optax.adadelta else {}
+    for one in parameters:
+        flag = isinstance(one.default, bool)
+        for value in ("bad", None, True, -1.0) if not flag else ("bad", 0.5, 1):
+            given = (value, 0.5) if one.name == "betas" else value
+            if (value is None and one.default is None) or (one.name in UNBOUNDED and value == -1):
+                continue
+            if value is None and one.name in ("momentum", "beta", "weight_decay"):
+                continue  # for none, in some
+            with pytest.raises(HyperparameterError) as error:
+                make(np.zeros(3), **{**needed, one.name: given})
+            assert str(error.value).startswith(one.name), (one.name, value)
+    rate = next((name for name in ("lr", "learning_rate", "alpha") if name in names), None)
+    for name in ("lr", "learning_rate", "epsilon", "eps", "beta_1", "b1", "name", "foreach"):
+        if name in names:
+            continue
+        with pytest.raises(TypeError) as error:
+            make(np.zeros(3), **needed, **{name: 0.5})
+        assert isinstance(error.value, KeywordError)
+        assert f"has no keyword {name!r}; it has {', '.join(names)}" in str(error.value)
+        if name in ("lr", "learning_rate") and rate:
+            assert str(error.value).startswith(f"did you mean {rate}?")
+    group = [{"params": np.zeros(3), "lr": -1.0}]  # it has our names
+    with pytest.raises(HyperparameterError, match=r"^lr: got -1.0"):
+        make(group, **needed)
+
+
+@pytest.mark.parametrize("make", [presets.keras.Adam, presets.torch.AdamW, presets.optax.adamw])
+def test_what_a_preset_sets_itself(make):
+    needed = {"learning_rate": 0.1} if make is presets.optax.adamw else {}
+    with pytest.raises(KeywordError, match="sets 'decay' itself"):
+        make(np.zeros(3), decay="l2", **needed)

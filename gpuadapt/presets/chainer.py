@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from .. import optimizers as ga
-from ..hyperparameters import Hyperparameter, number
-from .forms import scaled
+from ..hyperparameters import Hyperparameter
+from .forms import not_negative, preset, scaled
 
 
+@preset
 def SGD(params: Any, lr: Hyperparameter = 0.01, **more: Any) -> ga.SGD:
     """`chainer.optimizers.SGD`."""
     return ga.SGD(params, lr, **more)
 
 
+@preset
 def MomentumSGD(
     params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **more: Any
 ) -> ga.SGD:
@@ -25,6 +27,7 @@ def MomentumSGD(
     return ga.SGD(params, lr, momentum=momentum, momentum_form="velocity", **more)
 
 
+@preset
 def NesterovAG(
     params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **more: Any
 ) -> ga.SGD:
@@ -32,6 +35,7 @@ def NesterovAG(
     return ga.SGD(params, lr, momentum=momentum, nesterov=True, momentum_form="velocity", **more)
 
 
+@preset
 def AdaGrad(
     params: Any, lr: Hyperparameter = 0.001, eps: Hyperparameter = 1e-8, **more: Any
 ) -> ga.Adagrad:
@@ -39,6 +43,7 @@ def AdaGrad(
     return ga.Adagrad(params, lr, eps=eps, eps_mode="outside", **more)
 
 
+@preset
 def RMSprop(
     params: Any,
     lr: Hyperparameter = 0.01,
@@ -52,6 +57,7 @@ def RMSprop(
     return ga.RMSprop(params, lr, rho=alpha, eps=eps, eps_mode=mode, **more)
 
 
+@preset
 def RMSpropGraves(
     params: Any,
     lr: Hyperparameter = 1e-4,
@@ -73,6 +79,7 @@ def RMSpropGraves(
     )
 
 
+@preset
 def AdaDelta(
     params: Any, rho: Hyperparameter = 0.95, eps: Hyperparameter = 1e-6, **more: Any
 ) -> ga.Adadelta:
@@ -80,6 +87,7 @@ def AdaDelta(
     return ga.Adadelta(params, 1.0, rho=rho, eps=eps, **more)
 
 
+@preset
 def Adam(
     params: Any,
     alpha: Hyperparameter = 0.001,
@@ -94,7 +102,7 @@ def Adam(
     """`chainer.optimizers.Adam`: eta times all of it; weight decay is not times alpha."""
     return ga.Adam(
         params,
-        scaled("alpha", alpha, number("eta", eta)),
+        scaled("alpha", alpha, not_negative("eta", eta)),
         betas=(beta1, beta2),
         eps=eps,
         eps_mode="uncorrected",

@@ -1,12 +1,98 @@
-"""What several presets need to say in our words."""
+"""What several presets need to say in our words, and how they answer in theirs."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from ..hyperparameters import Hyperparameter, number
+import numpy as np
+
+from ..building import are_groups
+from ..errors import HyperparameterError, KeywordError
+from ..hyperparameters import SETTINGS, Hyperparameter, number
 from ..optimizers.forms import is_zero
 from ..schedules import Scaled
+from ..suggest import HERE, asked, meant, near
+
+Make = TypeVar("Make", bound=Callable[..., Any])
+
+THEIRS: dict[str, tuple[str, ...]] = {
+    "lr": ("lr", "learning_rate", "alpha"),
+    "rho": ("rho", "alpha", "decay"),
+    "eps": ("eps", "epsilon"),
+    "beta1": ("beta1", "beta_1", "b1", "betas"),
+    "beta2": ("beta2", "beta_2", "b2", "betas"),
+    "l1": ("l1_regularization_strength",),
+    "l2": ("l2_regularization_strength",),
+    "initial_accumulator": ("initial_accumulator_value",),
+    "initial_square": ("initial_scale",),
+    "weight_decay": ("weight_decay", "weight_decay_rate"),
+    "nesterov": ("nesterov", "use_nesterov"),
+}
+"""What frameworks call our hyperparameters, those of one constructor first in each."""
+
+
+def preset(make: Make) -> Make:
+    """A framework's constructor, which answers in that framework's names.
+
+    A keyword that it does not have is a TypeError, `KeywordError`; settings of `Optimizer` may
+    follow its own.
+    """
+    framework = make.__module__.rpartition(".")[2]
+    title = f"{framework}.{make.__name__}"
+    parameters = [
+        one
+        for one in inspect.signature(make).parameters.values()
+        if one.kind is not one.VAR_KEYWORD and one.name != "params"
+    ]
+    own = [one.name for one in parameters]
+    flags = [one.name for one in parameters if isinstance(one.default, bool)]
+
+    @functools.wraps(make)
+    def made(*given: Any, **named: Any) -> Any:
+        for name in named:
+            if name not in (*own, *SETTINGS, "initial", "params"):
+                raise KeywordError(_unknown(title, name, own))
+        for name, value in [*zip(own, given[1:], strict=False), *named.items()]:
+            if name in flags and not isinstance(value, (bool, np.bool_)):
+                raise HyperparameterError(f"{name}: got {value!r}, expected True or False")
+        try:
+            return make(*given, **named)
+        except HyperparameterError as error:
+            params = given[0] if given else named.get("params")
+            raise type(error)(_translated(str(error), own, params)) from None
+        except TypeError as error:
+            twice = re.search("multiple values for keyword argument '(\\w+)'", str(error))
+            if twice and twice[1] in SETTINGS:
+                raise KeywordError(
+                    f"{title} sets {twice[1]!r} itself, as the framework does; leave it out"
+                ) from None
+            raise
+
+    return made  # type: ignore[return-value]
+
+
+def _unknown(title: str, name: str, own: list[str]) -> str:
+    """The message about a keyword that a constructor does not have."""
+    ours = (name, *HERE.get(name, ()), *(here for here, of in THEIRS.items() if name in of))
+    theirs = [each for here in ours for each in THEIRS.get(here, (here,)) if each in own]
+    instead = theirs[0] if theirs else near(name, own) or meant(name, SETTINGS)
+    return f"{asked(instead)}{title} has no keyword {name!r}; it has {', '.join(own)}"
+
+
+def _translated(message: str, own: list[str], params: Any) -> str:
+    """A message that begins with a hyperparameter's name, with what the framework calls it."""
+    ours, colon, rest = message.partition(": ")
+    theirs = [name for name in THEIRS.get(ours, ()) if name in own]
+    groups = params if are_groups(params) else ()
+    if not colon or not theirs or ours in own or any(ours in group for group in groups):
+        return message
+    place = {"beta1": "betas[0]", "beta2": "betas[1]"}.get(ours, "")
+    return f"{place if theirs[0] == 'betas' else theirs[0]}: {rest}"
+
 
 Decay = Hyperparameter | None
 """Weight decay, or None for none."""
@@ -23,8 +109,16 @@ def looking_ahead(nesterov: bool, momentum: Hyperparameter, params: Any) -> bool
 
 
 def scaled(name: str, value: Hyperparameter, factor: float) -> Hyperparameter:
-    """A multiple of a number or a schedule."""
-    return Scaled(value, factor) if callable(value) else factor * number(name, value)
+    """A multiple of a number from 0, or of a schedule."""
+    return Scaled(value, factor) if callable(value) else factor * not_negative(name, value)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """A number from 0, named as the framework does."""
+    found = number(name, value)
+    if found < 0:
+        raise HyperparameterError(f"{name}: got {value!r}, expected a number >= 0")
+    return found
 
 
 def doubled(l2: Hyperparameter) -> Hyperparameter:

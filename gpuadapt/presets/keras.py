@@ -9,9 +9,10 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from .forms import Decay, decoupled, doubled, looking_ahead
+from .forms import Decay, decoupled, doubled, looking_ahead, preset
 
 
+@preset
 def SGD(
     params: Any,
     learning_rate: Hyperparameter = 0.01,
@@ -32,6 +33,7 @@ def SGD(
     )
 
 
+@preset
 def Adagrad(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -51,6 +53,7 @@ def Adagrad(
     )
 
 
+@preset
 def RMSprop(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -75,6 +78,7 @@ def RMSprop(
     )
 
 
+@preset
 def Adadelta(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -89,6 +93,7 @@ def Adadelta(
     )
 
 
+@preset
 def Adam(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -112,6 +117,7 @@ def Adam(
     )
 
 
+@preset
 def AdamW(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -126,6 +132,7 @@ def AdamW(
     return Adam(params, learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **more)
 
 
+@preset
 def Adamax(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -146,6 +153,7 @@ def Adamax(
     )
 
 
+@preset
 def Nadam(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -167,6 +175,7 @@ def Nadam(
     )
 
 
+@preset
 def Ftrl(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -190,6 +199,7 @@ def Ftrl(
     )
 
 
+@preset
 def Lion(
     params: Any,
     learning_rate: Hyperparameter = 0.001,

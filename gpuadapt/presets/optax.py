@@ -17,9 +17,10 @@ from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
 from ..optimizers.forms import is_zero
-from .forms import decoupled, looking_ahead
+from .forms import decoupled, looking_ahead, preset
 
 
+@preset
 def sgd(
     params: Any,
     learning_rate: Hyperparameter,
@@ -33,6 +34,7 @@ def sgd(
     return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
 
 
+@preset
 def adagrad(
     params: Any,
     learning_rate: Hyperparameter,
@@ -46,6 +48,7 @@ def adagrad(
     )
 
 
+@preset
 def rmsprop(
     params: Any,
     learning_rate: Hyperparameter,
@@ -72,6 +75,7 @@ def rmsprop(
     )
 
 
+@preset
 def adadelta(
     params: Any,
     learning_rate: Hyperparameter | None = None,
@@ -92,6 +96,7 @@ def adadelta(
     return ga.Adadelta(params, learning_rate, rho=rho, eps=eps, weight_decay=weight_decay, **more)
 
 
+@preset
 def adam(
     params: Any,
     learning_rate: Hyperparameter,
@@ -109,6 +114,7 @@ def adam(
     return _adam(rules.adam, params, learning_rate, (b1, b2), eps, eps_root, **more)
 
 
+@preset
 def adamw(
     params: Any,
     learning_rate: Hyperparameter,
@@ -122,10 +128,20 @@ def adamw(
     **more: Any,
 ) -> Optimizer:
     """`optax.adamw`."""
-    more |= decoupled(weight_decay)
-    return adam(params, learning_rate, b1, b2, eps, eps_root, nesterov=nesterov, **more)
+    return adam(
+        params,
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        nesterov=nesterov,
+        **decoupled(weight_decay),
+        **more,
+    )
 
 
+@preset
 def amsgrad(
     params: Any,
     learning_rate: Hyperparameter,
@@ -140,6 +156,7 @@ def amsgrad(
     return _adam(rules.amsgrad_corrected, params, learning_rate, betas, eps, eps_root, **more)
 
 
+@preset
 def adamax(
     params: Any,
     learning_rate: Hyperparameter,
@@ -152,6 +169,7 @@ def adamax(
     return ga.Adamax(params, learning_rate, betas=(b1, b2), eps=eps, eps_mode="max", **more)
 
 
+@preset
 def adamaxw(
     params: Any,
     learning_rate: Hyperparameter,
@@ -165,6 +183,7 @@ def adamaxw(
     return adamax(params, learning_rate, b1, b2, eps, **decoupled(weight_decay), **more)
 
 
+@preset
 def nadam(
     params: Any,
     learning_rate: Hyperparameter,
@@ -179,6 +198,7 @@ def nadam(
     return _adam(rules.nadam, params, learning_rate, (b1, b2), eps, eps_root, **more)
 
 
+@preset
 def nadamw(
     params: Any,
     learning_rate: Hyperparameter,
@@ -191,10 +211,10 @@ def nadamw(
     **more: Any,
 ) -> Optimizer:
     """`optax.nadamw`."""
-    more |= decoupled(weight_decay)
-    return nadam(params, learning_rate, b1, b2, eps, eps_root, **more)
+    return nadam(params, learning_rate, b1, b2, eps, eps_root, **decoupled(weight_decay), **more)
 
 
+@preset
 def radam(
     params: Any,
     learning_rate: Hyperparameter,
@@ -210,6 +230,7 @@ def radam(
     return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **more)
 
 
+@preset
 def lion(
     params: Any,
     learning_rate: Hyperparameter,

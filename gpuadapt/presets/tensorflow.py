@@ -6,14 +6,16 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from .forms import doubled, looking_ahead
+from .forms import doubled, looking_ahead, preset
 
 
+@preset
 def GradientDescentOptimizer(params: Any, learning_rate: Hyperparameter, **more: Any) -> ga.SGD:
     """`tf.compat.v1.train.GradientDescentOptimizer`."""
     return ga.SGD(params, learning_rate, **more)
 
 
+@preset
 def MomentumOptimizer(
     params: Any,
     learning_rate: Hyperparameter,
@@ -26,6 +28,7 @@ def MomentumOptimizer(
     return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
 
 
+@preset
 def AdagradOptimizer(
     params: Any,
     learning_rate: Hyperparameter,
@@ -42,6 +45,7 @@ def AdagradOptimizer(
     )
 
 
+@preset
 def RMSPropOptimizer(
     params: Any,
     learning_rate: Hyperparameter,
@@ -65,6 +69,7 @@ def RMSPropOptimizer(
     )
 
 
+@preset
 def AdadeltaOptimizer(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -76,6 +81,7 @@ def AdadeltaOptimizer(
     return ga.Adadelta(params, learning_rate, rho=rho, eps=epsilon, **more)
 
 
+@preset
 def AdamOptimizer(
     params: Any,
     learning_rate: Hyperparameter = 0.001,
@@ -95,6 +101,7 @@ def AdamOptimizer(
     )
 
 
+@preset
 def FtrlOptimizer(
     params: Any,
     learning_rate: Hyperparameter,

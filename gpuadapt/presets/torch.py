@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .. import optimizers as ga
-from ..hyperparameters import Betas, Hyperparameter
+from ..hyperparameters import Betas, Hyperparameter, number
 from ..optimizers.forms import is_zero
+from .forms import preset
 
 DECAY = {False: "l2", True: "decoupled"}
 
 
+@preset
 def SGD(
     params: Any,
     lr: Hyperparameter = 1e-3,
@@ -21,8 +23,8 @@ def SGD(
     **more: Any,
 ) -> ga.SGD:
     """`torch.optim.SGD`: lr outside the buffer, which takes the first gradient whole."""
-    if is_zero("momentum", momentum, params):
-        dampening = 0  # of what is not there
+    if is_zero("momentum", momentum, params) and not callable(dampening):
+        dampening = 0 * number("dampening", dampening)  # of what is not there
     return ga.SGD(
         params,
         lr,
@@ -34,6 +36,7 @@ def SGD(
     )
 
 
+@preset
 def Adagrad(
     params: Any,
     lr: Hyperparameter = 1e-2,
@@ -56,6 +59,7 @@ def Adagrad(
     )
 
 
+@preset
 def RMSprop(
     params: Any,
     lr: Hyperparameter = 1e-2,
@@ -80,6 +84,7 @@ def RMSprop(
     )
 
 
+@preset
 def Adadelta(
     params: Any,
     lr: Hyperparameter = 1.0,
@@ -92,6 +97,7 @@ def Adadelta(
     return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **more)
 
 
+@preset
 def Adam(
     params: Any,
     lr: Hyperparameter = 1e-3,
@@ -116,6 +122,7 @@ def Adam(
     )
 
 
+@preset
 def AdamW(
     params: Any,
     lr: Hyperparameter = 1e-3,
@@ -129,6 +136,7 @@ def AdamW(
     return Adam(params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **more)
 
 
+@preset
 def SparseAdam(
     params: Any,
     lr: Hyperparameter = 1e-3,
@@ -140,6 +148,7 @@ def SparseAdam(
     return ga.Adam(params, lr, betas=betas, eps=eps, eps_mode="uncorrected", **more)
 
 
+@preset
 def Adamax(
     params: Any,
     lr: Hyperparameter = 2e-3,
@@ -154,6 +163,7 @@ def Adamax(
     )
 
 
+@preset
 def NAdam(
     params: Any,
     lr: Hyperparameter = 2e-3,
@@ -177,6 +187,7 @@ def NAdam(
     )
 
 
+@preset
 def RAdam(
     params: Any,
     lr: Hyperparameter = 1e-3,
