@@ -221,12 +221,13 @@ class Group:
             if step is None and callable(given):
                 continue
             values[name] = hyperparameters.at_step(name, given, step or 0, self.schedules)
-            try:
-                self.check_values({name: values[name]})
-            except HyperparameterError:
-                if callable(given):
-                    self.schedules.forget(given, step or 0)
-                raise
+        try:
+            self.check_values(values)
+        except HyperparameterError:
+            for name in values:
+                if callable(settings[name]):  # whichever it was, it is asked again
+                    self.schedules.forget(settings[name], step or 0)
+            raise
         return values
 
     def _most(self, settings: Mapping[str, Any], step: int | None) -> float:

@@ -225,6 +225,8 @@ def plain(name: str, value: Any) -> Any:
     HyperparameterError
         Only a GPU knows the number.
     """
+    if type(value) in (float, int):  # nearly always
+        return value
     if not isinstance(value, np.generic) and getattr(value, "ndim", None) != 0:
         return value
     if backend_of(value) == "cuda":
@@ -253,7 +255,9 @@ def number(name: str, value: Any) -> float:
     given = plain(name, value)
     try:
         # Not everything that float() takes: no text, and True is no number.
-        real = isinstance(given, Real) and (not isinstance(given, bool) or name in FLAGS)
+        real = type(given) in (float, int) or (
+            isinstance(given, Real) and (not isinstance(given, bool) or name in FLAGS)
+        )
         result = float(given) if real else math.nan
     except OverflowError:
         result = math.inf

@@ -45,11 +45,12 @@ class Schedules:
     def value(self, schedule: Schedule, step: int, read: Callable[[Any], Any]) -> Any:
         """The value at a step; ``read`` makes a number of what the schedule returns."""
         inner = _inner(schedule)
-        if id(inner) not in self._asked:
+        asked = self._asked.get(id(inner))
+        if asked is None:
             if len(self._asked) >= MOST:
                 del self._asked[next(iter(self._asked))]
-            self._asked[id(inner)] = inner, {}
-        _, values = self._asked[id(inner)]
+            asked = self._asked[id(inner)] = inner, {}
+        values = asked[1]
         if step not in values:
             result = read(inner(step))
             if len(values) >= KEPT:

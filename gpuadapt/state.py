@@ -6,9 +6,20 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpuadapt.kernels.rule import Rule
 
-from .arrays import backend_of, copied, copy_into, describe, kind_of, namespace, on_device
+from .arrays import (
+    backend_of,
+    copied,
+    copy_into,
+    describe,
+    kind_dtype,
+    kind_of,
+    namespace,
+    on_device,
+)
 from .errors import HyperparameterError, StateError
 from .group import Group
 from .growth import put_first, rows_of
@@ -217,7 +228,9 @@ def _check_names(found: Snapshot, groups: Sequence[Group], slots: Slots) -> None
 def _plan_slot(slot: Slot, found: Snapshot, taken: Plan, left: Left, strict: bool) -> None:
     """Take over the states of a parameter, or leave it."""
     name, kept = slot.name, slot.kept_arrays
-    given: dict[str, Any] = {letter: found.arrays[name].get(letter) for letter in kept}
+    given: dict[str, Any] = {
+        letter: _named(found.arrays[name].get(letter), array) for letter, array in kept.items()
+    }
     unknown = [letter for letter in found.arrays[name] if letter not in kept]
     reason, rows = None, None
     if unknown and strict:
@@ -254,6 +267,13 @@ def _plan_slot(slot: Slot, found: Snapshot, taken: Plan, left: Left, strict: boo
         taken.rows[name] = rows
     taken.updates[name] = updates
     taken.arrays[name] = {letter: _brought(one, slot) for letter, one in given.items()}
+
+
+def _named(given: Any, array: Any) -> Any:
+    """A saved array; bfloat16 has its type again, which NumPy's files have no name for."""
+    if isinstance(given, np.ndarray) and given.dtype == "V2" and _type(array) == "bfloat16":
+        return given.view(kind_dtype("bfloat16", "cpu"))
+    return given
 
 
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:

@@ -1,6 +1,7 @@
 """State: exact resume, snapshots and copies; what does not fit changes nothing."""
 
 import copy
+import io
 import linecache
 import pickle
 
@@ -326,3 +327,19 @@ def test_maps_that_would_not_be_heard_are_read_only():
         optimizer.state["w"]["m"] = np.zeros(3)
     with pytest.raises(AttributeError):
         optimizer.param_groups.append({})
+
+
+@pytest.mark.parametrize("kept", [None, "float32", "float16", "bfloat16", "8bit"])
+def test_a_snapshot_goes_through_numpys_files(kept):
+    """Counts come back as NumPy's integers, bfloat16 as two bytes without a name."""
+    w = np.ones((3, 4), F)
+    optimizer = moved({"w": w}, state_dtype=kept)
+    state, file = optimizer.state_dict(), io.BytesIO()
+    np.savez(file, **state["state"]["w"])
+    file.seek(0)
+    state["state"]["w"] = {name: array[()] for name, array in np.load(file).items()}
+    other = ga.Adam({"w": w.copy()}, state_dtype=kept)
+    other.load_state_dict(state)
+    found, wanted = (one.state_dict()["state"]["w"] for one in (other, optimizer))
+    for name, value in wanted.items():
+        assert np.array_equal(found[name], value), name
