@@ -255,9 +255,8 @@ def number(name: str, value: Any) -> float:
     given = plain(name, value)
     try:
         # Not everything that float() takes: no text, and True is no number.
-        real = type(given) in (float, int) or (
-            isinstance(given, Real) and (not isinstance(given, bool) or name in FLAGS)
-        )
+        flag = isinstance(given, bool) and name not in FLAGS
+        real = type(given) in (float, int) or (isinstance(given, Real) and not flag)
         result = float(given) if real else math.nan
     except OverflowError:
         result = math.inf
