@@ -425,8 +425,8 @@ def test_means_and_limits_of_rows(changes, backend):
     random = np.random.default_rng(10)
     start = random.normal(size=(9, 6)).astype(np.float32)
     exact, whole = backend.array(start), backend.array(start)
-    given_ = {"lr": 0.1, "exactness": "bits", **changes}
-    group = {"params": {"table": exact}, "sparse": "exact"}
+    given_ = {"lr": 0.1, **changes}
+    group = {"params": {"table": exact}, "sparse": "exact", "exactness": "bits"}
     by_rows = METHODS["adam"]([group, {"params": [backend.array(start)]}], **given_)
     by_dense = METHODS["adam"]({"table": whole}, **given_)
     for _ in range(12):

@@ -485,7 +485,7 @@ def test_a_schedule_of_the_largest_norm(backend):
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ga.HyperparameterError, match=message):
-        ga.Adam(np.zeros((2, 2)), **settings)
+        ga.Adam(np.zeros((2, 2)), **settings).step(np.zeros((2, 2)))
 
 
 def test_a_bad_norm_changes_nothing():

@@ -186,7 +186,10 @@ def Ftrl(
     weight_decay: Decay = None,
     **more: Any,
 ) -> ga.FTRL:
-    """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours."""
+    """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours.
+
+    A weight_decay is refused: FTRL makes the parameter anew of its states, without it.
+    """
     return ga.FTRL(
         params,
         learning_rate,
