@@ -97,9 +97,11 @@ class Optimizer(View):
         do. Exact rows take the steps that they have missed when they occur again, or are read:
         see `read` and `flush`, and docs/exact_rows.md. Arrays hold them as they were last.
     exactness : {"close", "bits"}
-        Of exact rows. "close": many missed steps at once, where the rule allows it; a parameter
-        is then within 4 units in the last place of what these steps would have made of it, a state
-        within half a unit for each of them. "bits": each of them, with the bits of dense steps.
+        Of exact rows. "close": many missed steps at once, where the rule allows it. The largest
+        distance of a table from what dense steps in float64 make of it is then no more than 4
+        above that of dense steps in float32, in units in the last place of the largest magnitude
+        that an element has had on the way: for every rule, schedule and number of missed steps.
+        "bits": each step, with the bits of dense steps.
     **hyperparameters : float or schedule
         Those of the rule; numbers of NumPy's, and arrays of one, are copied. A schedule is a
         function of the step, counted from 0, that returns the value for that step: it is called

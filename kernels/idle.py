@@ -2,27 +2,25 @@
 
 With zero for the gradient most of a rule falls away. If every state is then multiplied by a
 number of the step alone, many steps at once are one multiplication; and the parameter is moved by
-one expression of the states, its *motion*, which a traversal may follow without evaluating it at
-every step.
+one expression of the states, its *motion*. If that is a product of powers (see `motions`), a
+traversal may follow it without evaluating it at every step.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from .calls import Substitute
+from .motions import Form, forms_of
 from .program import Program, Rename, host_only, names, single_assignment
 from .rowwise import MEAN
 
 MOTION = "_motion"
 """The variable that stands for the motion; rules cannot have names like it."""
-
-LARGE, SMALL = 2.0**100, 2.0**-100
-"""States beside which a constant that is added to them, such as eps, is nothing, or everything."""
 
 Lines = list[tuple[str, ast.expr]]
 
@@ -38,12 +36,12 @@ class Idle(NamedTuple):
     """From the parameter to the new one where there is none; None if it stays as it is."""
     fades: tuple[ast.expr, ...]
     """What each state is multiplied by, of hyperparameters alone."""
-    large: ast.expr
-    small: ast.expr
-    """The motions of large and of small states; how others change lies between these."""
-    large_later: ast.expr
-    small_later: ast.expr
-    """The same one step later, with the coefficients of the same step."""
+    forms: list[Form]
+    """The forms that the motion has."""
+    kind: ast.expr
+    """Which of them it has in a step, of hyperparameters alone."""
+    effect: ast.expr
+    """What the motion is multiplied by where it moves the parameter, of hyperparameters alone."""
 
 
 def idle_programs(program: Program) -> Idle | None:
@@ -67,25 +65,25 @@ def idle_programs(program: Program) -> Idle | None:
     motions = {ast.dump(node): node for node in separate.found}
     if None in fades or len(motions) > 1 or not _linear(new, parameter, program.h):
         return None
-    (motion,) = motions.values() or (ast.Constant(0),)
-    found = [fade for fade in fades if fade is not None]
+    (motion,) = motions.values() or (ast.Constant(1),)
+    forms, kind = forms_of(_inlined(motion, every), states, program.h)
+    if not forms:
+        return None
 
-    def at(values: Iterable[ast.expr]) -> ast.expr:
-        given = dict(zip(states, values, strict=True))
-        return _simplified(Substitute(given).visit(copy.deepcopy(_inlined(motion, every))))
+    def new_with(**values: int) -> ast.expr:
+        known = {name: ast.Constant(value) for name, value in values.items()}
+        return _simplified(Substitute(known).visit(copy.deepcopy(new)))
 
-    rest = _simplified(Substitute({MOTION: ast.Constant(0)}).visit(copy.deepcopy(new)))
+    rest = new_with(**{MOTION: 0})
     arguments = parameter, MOTION
     return Idle(
         _program(program, "motion", (MOTION, *states), lines, motion) if motions else None,
         _program(program, "move", arguments, [], new) if motions else None,
         None if _names(rest, parameter) else _program(program, "rest", arguments, [], rest),
-        tuple(found),
-        *(
-            at([ast.BinOp(ast.Constant(size), ast.Mult(), factor) for factor in factors])
-            for factors in ([ast.Constant(1)] * len(states), found)
-            for size in (LARGE, SMALL)
-        ),
+        tuple(fade for fade in fades if fade is not None),
+        forms,
+        kind,
+        new_with(**{parameter: 0, MOTION: 1}) if motions else ast.Constant(0),
     )
 
 

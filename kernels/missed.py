@@ -4,18 +4,26 @@ Rows that had no gradient have a step to come for each that was taken, with zero
 and the coefficients of that very step. A *replay* takes them one by one, by the rule itself. Where
 a rule allows it (see `idle`) they are *followed* instead: states are multiplied by products of
 numbers of the steps; the parameter goes through the steps by motions that are computed in some
-of them and go straight between these, until no motion changes it any more. That is for float32:
-numbers along the steps are float64.
+of them and known in those between (see `motions`), until all that are left together are too little
+to count. That is for float32: numbers along the steps are float64.
 
-What is remembered of a step are its numbers (`Columns`), in a ring, and products of all steps since
-then; both are read by the number of a parameter's updates.
-"""
+Steps are followed along a *stretch*, in which each goes on from the one before: the motion keeps
+its form, its scale is not zero, states fade. A step that does not, such as one with a learning
+rate of zero, ends the stretch and is replayed. So are the steps of a row in which numbers are
+too small for their bits to be trusted, or motions too many for float32 to follow a dense run.
+
+What is remembered of a step are its numbers (`Columns`), in a ring; the stretch's end; and products
+of all steps since X"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
+
+import numpy as np
 
 from .formats import PLAIN, Formats
 from .idle import idle_programs
@@ -29,21 +37,41 @@ SPAN = 32
 FEW = 5
 """Steps that are cheaper one by one."""
 
-STRAIGHT = 2.0**-11
-"""Between two of these steps motions go from those of large states straight towards those of small
-ones, if they have come no further than this share of the way; of a curve that leaves the share's
-square, which is below the rounding of a motion."""
+STRAIGHT = 2.0**-12
+"""Between two of these steps the second part of a motion goes straight from one to the other, if
+the motion changes beside its first part by no more than this share; of a curve that leaves a third
+of the share's square, which is less than the rounding of a motion."""
 
 FLAT = 2.0**-26
-"""What changes between two of these steps beside the motion of large states is too little to
-count if all of it together is no more than this share of the parameter."""
+"""What changes between two of these steps beside the first part of motions is too little to count
+if all of it together is no more than this share of the parameter (a ninth of it the third time)."""
 
-LEAST = 2.0**-26
-"""What a motion is of its parameter where it does not change it any more, and will not if it
-becomes twice as large."""
+LEAST = 2.0**-24
+"""What all motions to come are together of their parameter where they are left out."""
+
+LONG = 14.0
+"""All motions to come as a multiple of the next: where they are more, the rounding of states in a
+dense run leads its parameter away from an exact one, and steps are taken one by one."""
+
+TINY = 2.0**-126
+"""The smallest normal number of float32: states below it become zero."""
+
+FAINT = 2.0**-100
+"""Products below it, and scales of motions, are not followed: what is multiplied by them may lose
+bits in float32. Nor are motions below it that count."""
+
+VAST = 2.0**60
+"""Nor are motions that become so many times larger within a few steps."""
+
+OPEN = 2**63 - 1
+"""The end of a stretch that still goes on."""
 
 SMALL, LARGE, EACH = 1024, 16384, 256
 """Fewest and most steps that are remembered, and for how many rows of a table it is one."""
+
+
+Powers = tuple[tuple[str, float], ...]
+"""To what power each state is raised."""
 
 
 class Missed(NamedTuple):
@@ -56,9 +84,12 @@ class Missed(NamedTuple):
     rest: Rule | None
     """The new parameter where there is none; None if it stays as it is."""
     measures: Rule
+    """Its coefficients are what each state is multiplied by in a step, the kind of the motion, what
+    it is multiplied by, and scale and bend of each of its forms, by `names`."""
     names: tuple[str, ...]
-    """The coefficients of `measures` that are what each state is multiplied by in a step, the
-    motions of large and of small states, one step later, and now."""
+    forms: tuple[tuple[Powers, Powers], ...]
+    """The powers of the states in both parts of each form; see `motions`."""
+    states: tuple[str, ...]
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -70,14 +101,30 @@ class Missed(NamedTuple):
         return self.measures.coefficients[self.names[k]] != "1"
 
     def measured(self, values: Mapping[str, float], updates: int) -> list[float]:
-        """What `names` are at a parameter's n-th update."""
-        rule = self.measures
+        """What is remembered of a parameter's n-th update, see `Columns` from ``fades`` on.
+
+        The kind is NaN for a step that does not go on from another.
+        """
+        rule, count = self.measures, len(self.states)
         try:
             found = rule.evaluate(*(values[name] for name in rule.hyperparameters), updates)
-        except ArithmeticError:  # of extreme states: motions are computed in every step then
-            return [float("nan")] * len(self.names)
-        known = dict(zip(rule.coefficients, map(float, found), strict=True))
-        return [known[name] for name in self.names]
+            known = dict(zip(rule.coefficients, map(float, found), strict=True))
+            numbers = [known[name] for name in self.names]
+            # Kernels multiply states by rounded numbers.
+            fades = [float(np.float32(fade)) for fade in numbers[:count]]
+            kind, effect = numbers[count : count + 2]
+            scale, bend = numbers[count + 2 + 2 * int(kind) :][:2]
+            powers = self.forms[int(kind)]
+            if not (all(0 <= fade <= 1 for fade in fades) and abs(effect) <= 1 and bend >= 0):
+                return self._alone()
+            faded = dict(zip(self.states, fades, strict=True))
+            later = [math.prod(faded[of] ** n for of, n in one) for one in powers]
+        except (ArithmeticError, ValueError, TypeError):  # the rule itself may still be right
+            return self._alone()
+        return [*fades, *later, scale, bend, kind]
+
+    def _alone(self) -> list[float]:
+        return [1.0] * (len(self.states) + 4) + [math.nan]
 
 
 @cache
@@ -86,7 +133,8 @@ def missed(rule: Rule) -> Missed | None:
     found = idle_programs(rule.program)
     if found is None:
         return None
-    measures = (*found.fades, found.large_later, found.small_later, found.large, found.small)
+    measures = (*found.fades, found.kind, found.effect)
+    measures += tuple(node for form in found.forms for node in (form.scale, form.bend))
     writer = Writer(rule.program.h)
     names = tuple(writer.hoist(node) for node in measures)
     program = Program(
@@ -97,7 +145,12 @@ def missed(rule: Rule) -> Missed | None:
         None if of is None else from_program(of) for of in (found.motion, found.move, found.rest)
     )
     measured = Rule(program, read, writer.coefficients(), (), names, ())
-    return Missed(motion, move, rest, measured, names)
+    forms = tuple((_powers(form.powers), _powers(form.bends)) for form in found.forms)
+    return Missed(motion, move, rest, measured, names, forms, rule.states)
+
+
+def _powers(powers: Mapping[str, Fraction]) -> Powers:
+    return tuple((state, float(power)) for state, power in powers.items())
 
 
 def following(rule: Rule, formats: Formats) -> Missed | None:
@@ -144,11 +197,12 @@ class Columns(NamedTuple):
     """The first coefficients of these."""
     fades: int
     """The first state's."""
-    ratio: int
-    """Of the motion of large states to that of the step before; then this ratio as a multiple of
-    that of small ones."""
-    start: int
-    """These two motions, of states that have not faded."""
+    later: int
+    """What the two parts of the next motion are multiplied by because states have faded."""
+    scale: int
+    """The scale of the motion, then its bend, of states that have not faded."""
+    kind: int
+    """Which form the motion has; NaN for a step that does not go on from another."""
     width: int
 
 
@@ -156,9 +210,9 @@ def columns(rule: Rule, followed: Missed | None) -> Columns:
     """Of a rule's replay, or of how its steps are followed."""
     at = [len(rule.coefficients)]
     if followed is None:
-        return Columns(*at, *at, *at, *at, *at, *at, *at, *at)
+        return Columns(*at, *at, *at, *at, *at, *at, *at, *at, *at)
     for of in (followed.motion, followed.move, followed.rest):
         at.append(at[-1] + (len(of.coefficients) if of else 0))
-    ratio = at[-1] + len(rule.states)
+    later = at[-1] + len(rule.states)
     motion, move, rest, fades = at
-    return Columns(motion, motion, move, rest, fades, ratio, ratio + 2, ratio + 4)
+    return Columns(motion, motion, move, rest, fades, later, later + 2, later + 4, later + 5)

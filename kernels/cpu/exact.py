@@ -54,8 +54,8 @@ class Exact(Rows):
     def _given(self, reading: bool, out: np.ndarray) -> tuple[Any, ...]:
         clock = self._clock
         return (
-            clock.last, clock.history, clock.paces, clock.fading, clock.now, self._nothing,
-            reading, out,
+            clock.last, clock.history, clock.paces, clock.fading, clock.ends, clock.now,
+            self._nothing, reading, out,
         )  # fmt: skip
 
     def read(self, rows: np.ndarray, skip: bool) -> np.ndarray:

@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..formats import Formats
-from ..missed import FEW, FLAT, LEAST, SPAN, STRAIGHT, Missed, columns
+from ..missed import (
+    FAINT,
+    FEW,
+    FLAT,
+    LEAST,
+    LONG,
+    SPAN,
+    STRAIGHT,
+    TINY,
+    VAST,
+    Missed,
+    columns,
+)
 from ..rule import Rule
 from ..writer import indented
 from . import module, row_source
 from .missed_text import (
     AROUND,
+    FADE,
     FOLLOW,
     FUNCTIONS,
     MOTION,
     REACH,
     REPLAY,
     REST,
-    SCALE,
+    SETTLE,
     STEPS,
 )
 from .row_source import KEYS, MissedText
@@ -33,13 +46,15 @@ ARGUMENTS = {
     "history": "types.Array(types.{compute}, 2, 'C')",
     "paces": "types.Array(types.float64, 2, 'C')",
     "fading": "types.Array(types.float64, 2, 'C')",
+    "ends": "types.Array(types.int64, 1, 'C')",
     "now": "types.int64",
     "nothing": "types.Array(types.{wide}, 2, 'C', readonly=True)",
     "reading": "types.boolean",
     "out": "types.Array(types.{kept}, 2, 'C')",
 }
-"""Of each row the last step that it has had; the steps' numbers, paces, and products of these, in
-rings; how many steps there were; a gradient of zeros; whether rows are only read, and where to."""
+"""Of each row the last step that it has had; the steps' numbers, paces, products of these, and ends
+of stretches, in rings; how many steps there were; a gradient of zeros; whether rows are only read,
+and where to."""
 
 
 def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
@@ -59,7 +74,7 @@ def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
     if followed and followed.rules:
         before.append(f"numbers = np.empty((1, {(2 + most) * SPAN}), T)")
     if followed and followed.motion:
-        room = f"np.empty((4, {rule.gradient}_.shape[1]), T)"
+        room = f"np.empty((3, {rule.gradient}_.shape[1]), T)"
         before.append(f"rooms, lags = {room}, np.empty({SPAN}, D)")
     return row_source.source(
         rule,
@@ -95,43 +110,41 @@ def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str
     """As `_replaying`, by motions and products."""
     row = {name: f"part({name}_, row, 0, width)" for name in (rule.parameter, *rule.states)}
     row |= {name: f"{name}_[row]" for name in rule.row_states}
-    where = columns(rule, followed)
-    text, motion, rest = SCALE, "", ""
-    if followed.motion is not None and followed.move is not None:
-        text += _functions(rule, followed)
-        motion = _motion(rule, followed, row)
+    text, rest = FADE.format(tiny=repr(TINY)) if rule.states else "", ""
     if followed.rest is not None:
         text += module.function(followed.rest)
         text += _steps("rest", "", followed.rest, "T(0)", 0)
         rest = REST.format(
             p=row[rule.parameter],
             span=SPAN,
-            fill=indented(_fill(followed.rest, 0, where.rest) or ["pass"], 8),
+            fill=_block(_fill(followed.rest, 0, columns(rule, followed).rest), 8),
         )
-    catch_up = FOLLOW.format(
+    whole = [f"fading[{k}, since]" for k in range(len(rule.states))]
+    follow = SETTLE.format(rest=rest, fades=_fades(rule, followed, row, whole))
+    if followed.motion is not None:
+        text += _functions(rule, followed)
+        follow = _motion(rule, followed, row, follow)
+    return text, FOLLOW.format(
         few=FEW,
-        step=indented(_replayed(rule, formats), 12),
-        motion=_block(motion),
-        rest=_block(rest),
-        fades=indented(_fades(rule, followed, row) or ["pass"], 8),
+        follow=_block(follow.rstrip().split("\n"), 8),
+        step=indented(_replayed(rule, formats), 8),
     )
-    return text, catch_up
 
 
-def _fades(rule: Rule, followed: Missed, row: dict[str, str]) -> list[str]:
-    """Lines that multiply states by what becomes of them in all steps since."""
+def _fades(rule: Rule, followed: Missed, row: dict[str, str], products: list[str]) -> str:
+    """Lines that multiply states by what becomes of them in some steps."""
     lines = []
-    for k, state in enumerate(rule.states):
-        product = f"T(fading[{k}, since])"
+    for k, (state, product) in enumerate(zip(rule.states, products, strict=True)):
         if followed.changes(k) and state in rule.row_states:
-            lines.append(f"{row[state]} *= {product}")
+            lines.append(f"{row[state]} = faded({row[state]}, {product})")
         elif followed.changes(k):
             lines.append(f"fade({row[state]}, {product})")
-    return lines
+    return "\n".join(lines or ["pass"])
 
 
-def _block(text: str) -> str:
-    return indented(text.rstrip().split("\n"), 8) + "\n" if text else ""
+def _block(lines: list[str], by: int) -> str:
+    """Lines within others; there has to be one."""
+    return indented(lines or ["pass"], by)
 
 
 def _after(arguments: Iterable[str]) -> str:
@@ -176,59 +189,61 @@ def _functions(rule: Rule, followed: Missed) -> str:
     motion, move = followed.motion, followed.move
     assert motion is not None and move is not None
     shares = [f"_share{k}" for k in range(len(rule.states))]
-    old = [f"{state}_" if state in rule.row_states else f"{state}_[i]" for state in rule.states]
-    aged = [f"{share} * {of}" for share, of in zip(shares, old, strict=True)]
-    numbers = _after(move.coefficients)
-
-    def moved(x: str) -> str:
-        return f"{move.symbol}(p[i], {x}{numbers})"
-
+    old = [f"_old{k}" for k in range(len(rule.states))]
+    now = [f"{state}_" if state in rule.row_states else f"{state}_[i]" for state in rule.states]
+    aged = [f"{share} * {of}" for share, of in zip(shares, now, strict=True)]
     text = FUNCTIONS.format(
         reach=REACH,
         given=", ".join([*(f"{state}_" for state in rule.states), *shares, *motion.coefficients]),
         motion=motion.symbol,
         states=", ".join([*aged, *motion.coefficients]),
-        numbers=numbers,
-        gone=moved("x[i]"),
+        aged=_block([f"{name} = {of}" for name, of in zip(old, aged, strict=True)], 8),
+        old=", ".join([*old, *motion.coefficients]),
+        lost="".join(f" | ((np.abs({name}) < T({TINY!r})) & ({name} != T(0)))" for name in old),
         flat=repr(FLAT),
         straight=repr(STRAIGHT),
+        faint=repr(FAINT),
     )
     for shape, x in SHAPES.items():
         text += _steps(f"follow_{shape}", "x, d, ", move, x, 2)
     return f"{module.function(motion)}\n{module.function(move)}\n{text}"
 
 
-def _motion(rule: Rule, followed: Missed, row: dict[str, str]) -> str:
+def _motion(rule: Rule, followed: Missed, row: dict[str, str], settle: str) -> str:
     """The lines that take a parameter along its motions."""
     motion, move = followed.motion, followed.move
     assert motion is not None and move is not None
-    where = columns(rule, followed)
+    where, count = columns(rule, followed), len(rule.states)
     states = [row[state] for state in rule.states]
-    coefficients = list(_past(motion, where.motion).values())
-    products = [f"_product{k}" for k in range(len(rule.states))]
+    products = [f"_product{k}" for k in range(count)]
     fades = [
         f"{product} *= paces[{k}, at]" for k, product in enumerate(products) if followed.changes(k)
     ]
-    here = list(_past(move, where.move).values())
-    rooms = {"x": "turn", "y": "1 - turn", "d": 2, "z": 3}
+    rooms = {"x": "turn", "y": "1 - turn", "d": 2}
     given = {name: f"part(rooms, {at}, 0, width)" for name, at in rooms.items()}
-    given |= {"p": row[rule.parameter], "here": _after(here)}
     fill = [
-        line.replace("past", "np.uint64(steps + j) & ring") for line in _fill(move, 2, where.move)
+        line.replace("past", "np.uint64(steps + 1 + j) & ring")
+        for line in _fill(move, 2, where.move)
     ]
+    past = _past(motion, where.motion).values()
     return MOTION.format(
         **given,
-        fill=indented(fill, 8),
+        p=row[rule.parameter],
         ones=" = ".join([*products, "1.0"]),
-        at_past=", ".join([*states, *(f"T({name})" for name in products), *coefficients]),
-        peak=len(rule.states) + 1,
+        at_past=", ".join([*states, *(f"T({name})" for name in products), *past]),
         span=SPAN,
-        least=repr(LEAST),
         few=FEW,
-        fades=indented(fades, 8),
-        again=indented(fades, 12),
-        saved=", ".join(f"{product}_before" for product in products),
+        least=repr(LEAST),
+        long=repr(LONG),
+        faint=repr(FAINT),
+        vast=repr(VAST),
+        settle=_block(settle.rstrip().split("\n"), 4),
+        sum=count + 1,
+        ratio=count,
+        lag=count + 1,
+        saved=", ".join(f"{product}before" for product in products),
         products=", ".join(products),
-        ratio=len(rule.states),
-        lag=len(rule.states) + 1,
+        fades=_block(fades, 8),
+        fill=_block(fill, 8),
+        faded=_block(_fades(rule, followed, row, products).split("\n"), 4),
     )

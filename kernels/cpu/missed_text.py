@@ -18,13 +18,23 @@ else:
 {update}
     last[row] = now + 1"""
 
-SCALE = """
+FADE = """
 
 @njit(**OPTIONS)
-def fade(x, factor):
-    for i in range(x.size):
-        x[i] *= factor
+def faded(x, product):
+    return _normal(x * T(product) if product >= {tiny} else T(D(x) * product))
+
+
+@njit(**OPTIONS)
+def fade(x, product):
+    if product >= {tiny}:
+        for i in range(x.size):
+            x[i] = _normal(x[i] * T(product))
+    else:
+        for i in range(x.size):
+            x[i] = _normal(T(D(x[i]) * product))
 """
+"""What becomes of states in some steps; a product that float32 does not hold is not rounded."""
 
 FUNCTIONS = """
 
@@ -35,33 +45,24 @@ def motions(x, {given}):
 
 
 {reach}
-@njit(**OPTIONS)
-def go(p, x{numbers}):
-    for i in range(p.size):
-        p[i] = {gone}
-
-
-# The motions y, and how much more than x they are, beside the motion of large states: zero where
-# all of it together is too little to count, NaN where it is too much to go straight. Tells whether
-# some are not zero (1), and some NaN (2).
+# The motions y, and how much more than x they are, beside their first part: zero where all of it
+# together is too little to count. Tells whether some are not zero (1), and whether some change too
+# much to go straight, or are too small to be trusted (3).
 @njit(**OPTIONS)
 def changes(p, x, y, d, ratio, together, {given}):
     shape = U(0)
     for i in range(x.size):
-        y[i] = {motion}(T(0), {states}) + T(0)
+{aged}
+        y[i] = {motion}(T(0), {old}) + T(0)
         change = y[i] * ratio - x[i]
-        size = np.abs(change)
-        flat = size * together <= T({flat}) * np.abs(p[i])
+        size, least = np.abs(change), T({flat}) * np.abs(p[i])
+        flat = size * together <= least
         straight = size <= T({straight}) * np.abs(x[i])
-        d[i] = T(0) if flat else change if straight else T(np.nan)
-        shape |= U(0) if flat else U(1) if straight else U(3)
+        small = (y[i] != T(0)) & (np.abs(y[i]) < T({faint})) & (np.abs(x[i]) * together > least)
+        d[i] = T(0) if flat else change
+        lost = small{lost}
+        shape |= U(3) if lost | (not (flat | straight)) else U(0) if flat else U(1)
     return shape
-
-
-@njit(**OPTIONS)
-def choose(p, d, other):
-    for i in range(p.size):
-        p[i] = p[i] if d[i] == d[i] else other[i]
 """
 
 STEPS = """
@@ -101,50 +102,51 @@ def reach_of(p, x):
 
 """
 
-REST = """while steps <= now:
-    count = np.intp(min({span}, now + 1 - steps))
+REST = """first = steps + 1
+while first <= goal:
+    count = np.intp(min({span}, goal + 1 - first))
     for j in range(count):
-        past = np.uint64(steps + j) & ring
+        past = np.uint64(first + j) & ring
 {fill}
     rest({p}, part(numbers, 0, 0, numbers.shape[1]), count)
-    steps += count
+    first += count
 """
 
 FOLLOW = """steps = np.int64(last[row])
-if steps < now:
+while steps < now:
     since = np.uint64(steps) & ring
-    steps += 1
-    if now - steps < {few}:
-        total = part(nothing, 0, 0, width)
-        while steps <= now:
-            past = np.uint64(steps) & ring
-{step}
-            steps += 1
-    else:
-{motion}{rest}{fades}"""
-"""A few steps are taken one by one, as they would have been."""
+    goal = min(ends[since], now)
+    again = max(min(goal - steps, {few}), 1)
+    if goal - steps > {few}:
+{follow}
+    total = part(nothing, 0, 0, width)
+    for _ in range(again):
+        steps += 1
+        past = np.uint64(steps) & ring
+{step}"""
+"""Stretch by stretch; ``again`` says how many steps are then taken one by one."""
 
-MOTION = """turn, past = 0, np.uint64(steps) & ring
+SETTLE = """{rest}{fades}
+steps, again = goal, np.int64(0)
+"""
+"""To the end of a stretch, where nothing moves the parameter any more."""
+
+MOTION = """turn, past, again, before = 0, np.uint64(steps + 1) & ring, np.int64(0), steps
 {ones}
 motions({x}, {at_past})
-reach, total = np.inf, 1.0
-if now - steps >= {span}:  # few end within the first of these
+reach, covered, nth = np.inf, 1.0, 1.0
+if goal - steps > {span}:  # few end within the first of these
     reach = reach_of({p}, {x})
-while not reach * total * fading[{peak}, past] < {least}:
-    until = min(steps + {span}, now)
-    ratio, count = 1.0, np.intp(until - steps)
-    if count < {few}:
-        go({p}, {x}{here})
-        steps += 1
-        if count == 0:
-            break
-        at = past
-{fades}
-        past = np.uint64(steps) & ring
-        motions({x}, {at_past})
-        continue
+while steps < goal and not reach * covered * fading[{sum}, past] < {least}:
+    left = goal - steps
+    if fading[{sum}, past] > {long} or min({products}, 1.0) < {faint}:
+        again = min({span}, left)
+        break
+    # All that are left, or as many as leave more than a few.
+    last_ones = left <= {span}
+    count = np.intp(left - 1 if last_ones else min({span}, left - {few} - 1))
     {saved} = {products}
-    lag, together = 1.0, 0.0
+    ratio, lag, together = 1.0, 1.0, 0.0
     for j in range(count):
         numbers[0, j], lags[j] = T(ratio), lag
         together += ratio
@@ -152,30 +154,36 @@ while not reach * total * fading[{peak}, past] < {least}:
 {fades}
         ratio *= paces[{ratio}, at + np.uint64(1)]
         lag *= paces[{lag}, at + np.uint64(1)]
-{fill}
-    past = np.uint64(until) & ring
-    shape = changes({p}, {x}, {y}, {d}, T(1 / ratio), T(together), {at_past})
-    if shape > U(1):
-        take({z}, {p})
-    if shape == U(0):
-        follow_flat({p}, {x}, {d}, part(numbers, 0, 0, numbers.shape[1]), count)
-    else:
-        # How far each step is on the way.
-        share = 1 / (lag - 1) if lag != 1 else 0.0
-        for j in range(count):
-            numbers[0, {span} + j] = T((lags[j] - 1) * share)
-        follow_straight({p}, {x}, {d}, part(numbers, 0, 0, numbers.shape[1]), count)
+    past = np.uint64(steps + 1 + count) & ring
+    shape = U(3)
+    if together < {vast} and ratio < {vast} and lag < {vast}:
+        back = 1 / ratio if ratio > 0 else 0.0
+        weight = together * (nth * nth)
+        shape = changes({p}, {x}, {y}, {d}, T(back), T(weight), {at_past})
+    taken = count
+    if last_ones:
+        numbers[0, count], lags[count] = T(ratio), lag
+        taken += 1
     if shape > U(1):
         {products} = {saved}
-        for j in range(count):
-            past = np.uint64(steps + j) & ring
-            motions({x}, {at_past})
-            go({z}, {x}{here})
-            at = past
-{again}
-        choose({p}, {d}, {z})
+        again = np.int64(taken)
+        break
+    for j in range(taken):
+{fill}
+    if shape == U(0):
+        follow_flat({p}, {x}, {d}, part(numbers, 0, 0, numbers.shape[1]), taken)
+    else:
+        # How far each step is on the way.
+        share = 1 / (lag - 1) if lag > 1 else 0.0
+        for j in range(taken):
+            numbers[0, {span} + j] = T((lags[j] - 1) * share)
+        follow_straight({p}, {x}, {d}, part(numbers, 0, 0, numbers.shape[1]), taken)
     turn = 1 - turn
-    total *= ratio
-    steps = until
-    past = np.uint64(steps) & ring
+    covered *= ratio
+    nth += 1
+    steps += taken
+if again == 0:
+{settle}
+elif steps > before:
+{faded}
 """

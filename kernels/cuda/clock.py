@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..formats import Formats
-from ..missed import Missed, columns, remembered, turns
+from ..missed import FAINT, OPEN, Missed, columns, remembered, turns
 from ..numbers import SKIP
 from ..rule import Rule
 from . import text
@@ -17,57 +17,78 @@ from . import text
 BLOCK = 256
 
 _ADVANCE = r"""
-// What is remembered of the step at hand, in a column; see the CPU's Clock.advance.
-__device__ inline double taken(
-    const double *given, long long c, long long fades, long long ratio,
-    const double *history, long long size, long long before
-) {
-    double x = given[c];
-    if (c >= fades && c < ratio) {
-        float narrow;
-        ieee::narrow(x, narrow);
-        x = ieee::widen(narrow);
+// What is remembered of the step at hand: its numbers, and what the first part and the bend of
+// motions are multiplied by; see the CPU's Clock.advance.
+struct taken {
+    const double *given, *history;
+    long long size, before, scale, width;
+
+    // A number of the step, and of the one before.
+    __device__ double now(long long c) const { return given[c]; }
+    __device__ double old(long long c) const { return history[c * size + before]; }
+
+    __device__ double ratio() const {
+        return now(scale) / old(scale) * old(scale - 2);
     }
-    return c == ratio || c == ratio + 1 ? x / history[(c + 2) * size + before] : x;
-}
+    __device__ double bend() const {
+        const bool none = now(scale + 1) == 0 && old(scale + 1) == 0;
+        return none ? 1 : now(scale + 1) / old(scale + 1) * old(scale - 1);
+    }
+    // Whether it goes on from the one before, if there was one.
+    __device__ bool goes_on(bool first) const {
+        const double kind = now(scale + 2), size = now(scale) < 0 ? -now(scale) : now(scale);
+        const double most = 1.7976931348623157e308;
+        if (!(size >= %(faint)s) || kind != (first ? kind : old(scale + 2))) {
+            return false;
+        }
+        return first || (ratio() >= 0 && ratio() <= most && bend() >= 1 && bend() <= most);
+    }
+};
 
 }  // namespace gpuadapt
 
 // Each thread has one of the steps that are remembered; that of the new one writes it down.
 extern "C" __global__ void gpuadapt_advance(
     const double *__restrict__ numbers, long long first, long long rule, long long fades,
-    long long ratio, long long count, long long ring,
-    const long long *__restrict__ now, double *history, double *fading
+    long long scale, long long width, long long ring, long long start,
+    const long long *__restrict__ now, double *history, double *fading, long long *ends
 ) {
     const long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x, size = ring + 1;
     if (numbers[%(skip)d] != 0 || k > ring) {
         return;
     }
-    const long long here = (*now + 1) & ring, before = *now & ring;
-    const double *given = numbers + first + 1;  // the step's number lies between
+    const long long here = (*now + 1) & ring;
+    // The step's number lies between.
+    const gpuadapt::taken step = {numbers + first + 1, history, size, *now & ring, scale, width};
     if (k == here) {
         for (long long c = 0; c < rule; ++c) {
             history[c * size + here] = numbers[first + c];
         }
-        for (long long c = rule; c < count; ++c) {
-            history[c * size + here] = gpuadapt::taken(
-                given, c, fades, ratio, history, size, before);
-        }
-        if (count > rule) {
-            history[(ratio + 1) * size + here] =
-                history[ratio * size + here] / history[(ratio + 1) * size + here];
-        }
     }
-    for (long long c = fades; count > rule && c <= ratio; ++c) {
-        double *product = fading + (c - fades) * size + k;
-        *product = k == here ? 1 : *product * gpuadapt::taken(
-            given, c, fades, ratio, history, size, before);
-        if (c == ratio) {
-            double *most = product + size;
-            const bool number = *product == *product && *most == *most;
-            *most = !number ? *product + *most : *product > *most ? *product : *most;
-            *most = k == here ? 1 : *most;
+    if (width == rule) {
+        return;
+    }
+    const bool first_step = *now == start, goes_on = step.goes_on(first_step);
+    const double ratio = first_step ? 1 : step.ratio(), bend = first_step ? 1 : step.bend();
+    const long long states = scale - 2 - fades;
+    if (k == here) {
+        for (long long c = rule; c < width; ++c) {
+            history[c * size + here] = step.now(c);
         }
+        history[width * size + here] = ratio;
+        history[(width + 1) * size + here] = bend;
+        for (long long c = 0; c < states + 2; ++c) {
+            fading[c * size + k] = 1;
+        }
+        ends[k] = %(open)dLL;
+    } else if (!goes_on && ends[k] == %(open)dLL) {
+        ends[k] = *now;
+    } else if (goes_on && ends[k] == %(open)dLL) {
+        for (long long c = 0; c < states; ++c) {
+            fading[c * size + k] *= step.now(fades + c);
+        }
+        fading[states * size + k] *= ratio;
+        fading[(states + 1) * size + k] += fading[states * size + k];
     }
 }
 """
@@ -83,7 +104,7 @@ extern "C" __global__ void gpuadapt_count(const double *__restrict__ numbers, lo
 
 def advance_source() -> str:
     """The kernel that remembers a step, as CuPy receives it."""
-    return text.PREAMBLE + _ADVANCE % {"skip": SKIP}
+    return text.PREAMBLE + _ADVANCE % {"skip": SKIP, "open": OPEN, "faint": repr(FAINT)}
 
 
 def count_source() -> str:
@@ -139,8 +160,11 @@ class Clock:
         self._columns = columns(rule, followed)
         self.size, states = remembered(rows), len(rule.states)
         self.last = cupy.full(rows, updates, np.int32)
-        self.history = cupy.zeros((self._columns.width, self.size), np.float64)
+        # Beside the numbers of a step there is what motions are multiplied by; see the CPU's paces.
+        self.history = cupy.zeros((self._columns.width + 2, self.size), np.float64)
         self.fading = cupy.full((states + 2 if followed else 1, self.size), 1.0, np.float64)
+        self.ends = cupy.full(self.size, OPEN, np.int64)
+        self._start = updates
         self.now = cupy.full(1, updates, np.int64)
         self._turn, self._each = turns(rows, self.size)
         self._due = cupy.zeros(self._each, np.uint64)
@@ -153,8 +177,9 @@ class Clock:
         advance(
             (-(-self.size // BLOCK),),
             (BLOCK,),
-            (numbers, *map(np.int64, (first, where.rule, where.fades, where.ratio, where.width)),
-             np.int64(self.size - 1), self.now, self.history, self.fading),
+            (numbers, *map(np.int64, (first, where.rule, where.fades, where.scale, where.width)),
+             np.int64(self.size - 1), np.int64(self._start), self.now, self.history, self.fading,
+             self.ends),
         )  # fmt: skip
         count((1,), (1,), (numbers, self.now))
 

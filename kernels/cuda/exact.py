@@ -57,8 +57,8 @@ class Exact(Rows):
     def _more(self, reading: int, out: Any) -> tuple[Any, ...]:
         clock = self._clock
         return (
-            clock.last, clock.history, clock.fading, np.int64(clock.size - 1), clock.now,
-            np.int32(reading), out,
+            clock.last, clock.history, clock.fading, clock.ends, np.int64(clock.size - 1),
+            clock.now, np.int32(reading), out,
         )  # fmt: skip
 
     def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
