@@ -62,14 +62,14 @@ def judged(measured: Sequence[Measured], most: float, limit: float) -> Verdict:
 
     On the host, from NumPy arrays; `gpuadapt.kernels.cuda.control` has the same for a GPU.
     """
-    halves = [np.split(of.numbers, 2) for of in measured]
-    norm = math.sqrt(total(np.concatenate([sums for sums, _ in halves])))
+    sums = [of.numbers[: of.numbers.size // 2] for of in measured]
+    norm = math.sqrt(total(sums[0] if len(sums) == 1 else np.concatenate(sums)))
     by = factor(norm, most)
-    large = (
-        _overflows(peaks, of.ends, by, limit)
-        for of, (_, peaks) in zip(measured, halves, strict=True)
+    # No magnitude is above the norm, so that the largest ones are rarely needed.
+    large = not norm < SQUARED / 2 and any(
+        _overflows(of.numbers[of.numbers.size // 2 :], of.ends, by, limit) for of in measured
     )
-    return Verdict(norm, by, math.isfinite(norm) and not any(large))
+    return Verdict(norm, by, math.isfinite(norm) and not large)
 
 
 def _overflows(peaks: np.ndarray, ends: Sequence[int], by: float, limit: float) -> bool:
