@@ -1,15 +1,19 @@
 """The functions that a rule may call, as Python.
 
 Their source is copied into every generated CPU module (see `gpuadapt.kernels.cpu.module`),
-with ``T`` bound to the compute type and ``SMALLEST`` to its smallest normal number;
-`gpuadapt.kernels.cuda.text` holds the CUDA spelling of the same names. What each does with NaN
-and signed zeros is part of its definition: both spellings must agree bit for bit.
+with ``T`` bound to the compute type; `gpuadapt.kernels.cuda.text` holds the CUDA spelling
+of the same names. What each does with NaN and signed zeros is part of its definition: both
+spellings must agree bit for bit.
 """
 
 import numpy as np
 
 T = float
-SMALLEST = np.finfo(T).tiny
+
+
+def tiny(x):
+    """Whether the magnitude of x is below the smallest normal number; kernels have an intrinsic."""
+    return np.abs(x) < np.finfo(T).tiny
 
 
 def sqrt(x):
@@ -49,7 +53,7 @@ def where(condition, a, b):
 
 def _normal(x):
     """x, or +0 where its magnitude is below the smallest normal number; NaN stays NaN."""
-    return where(abs(x) < SMALLEST, T(0), x)
+    return where(tiny(x), T(0), x)
 
 
 ARITY = {"sqrt": 1, "sq": 1, "abs": 1, "sign": 1, "maximum": 2, "minimum": 2, "where": 3}
@@ -62,6 +66,6 @@ USES = {
     "sign": ("where",),
     "maximum": ("where",),
     "minimum": ("where",),
-    NORMAL: ("abs", "where"),
+    NORMAL: ("where",),
 }
 """Functions written in terms of others."""

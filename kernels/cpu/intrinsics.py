@@ -1,4 +1,4 @@
-"""What Numba lacks: `prefetch`, `claim`, views (`part`, `memory`, `pairs`), `bits` and `real`,
+"""What Numba lacks: `prefetch`, `claim`, views (`part`, `memory`, `pairs`), `bits`, `real`, `tiny`
 and the modes of a thread's floating-point arithmetic (`default_modes`, `restore_modes`, `opaque`).
 """
 
@@ -236,6 +236,21 @@ def _no_access_across(builder: Any, *places: Any) -> None:
     builder.call(ir.InlineAsm(kind, "", constraints, side_effect=True), places)
 
 
+def _tiny(typing_context: Any, x: Any) -> Any:
+    """Whether a number's magnitude is below the smallest normal one: its exponent is zero.
+
+    One instruction tests these bits, where a comparison of magnitudes takes two.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        width, mask = (32, 0x7F800000) if x == types.float32 else (64, 0x7FF0000000000000)
+        kind = ir.IntType(width)
+        exponent = builder.and_(builder.bitcast(arguments[0], kind), kind(mask))
+        return builder.icmp_unsigned("==", exponent, kind(0))
+
+    return types.boolean(x), generate
+
+
 def _nothing(array: Any, index: Any) -> None:
     """In plain Python there are no cache lines to speak of."""
 
@@ -273,6 +288,11 @@ def _itself(x: Any) -> Any:
     return x
 
 
+def _below(x: Any) -> bool:
+    """In plain Python NumPy knows the smallest normal number."""
+    return bool(np.abs(x) < np.finfo(x.dtype).tiny)
+
+
 def _viewed(kind: Any) -> Any:
     """In plain Python NumPy's numbers are looked at as another type."""
     return lambda x: x.view(kind)
@@ -286,6 +306,7 @@ memory: Any = _numpy if _disabled else intrinsic(_memory)
 pairs: Any = _words if _disabled else intrinsic(_pairs)
 bits: Any = _viewed(np.uint32) if _disabled else intrinsic(_bits)
 real: Any = _viewed(np.float32) if _disabled else intrinsic(_real)
+tiny: Any = _below if _disabled else intrinsic(_tiny)
 default_modes: Any = _no_modes if _disabled else intrinsic(_default_modes)
 restore_modes: Any = _no_modes if _disabled else intrinsic(_restore_modes)
 opaque: Any = _itself if _disabled else intrinsic(_opaque)

@@ -42,7 +42,7 @@ def imports(title: str) -> str:
             # The text is what kernels are kept by: this line stands for what it imports.
             f"# With intrinsics {_imported()}.",
             f"from {__package__}.intrinsics import bits, claim, memory, pairs, part, prefetch",
-            f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes\n",
+            f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes, tiny\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
             "U, S, D = np.uint32, np.float32, np.float64",
         ]
@@ -68,8 +68,7 @@ def compute(dtype: str, codecs: Sequence[Codec], called: Sequence[str] = ("where
     given = [inspect.getsource(getattr(functions, name)).rstrip() for name in called]
     if codecs:
         given += ["def truncated(x):\n    return U(x)", *(codec.python for codec in codecs)]
-    head = f"T = np.{dtype}" + "\nSMALLEST = np.finfo(T).tiny" * (functions.NORMAL in called)
-    return head + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
+    return f"T = np.{dtype}" + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
 
 
 def function(rule: Rule, formats: Formats | None = None) -> str:
