@@ -42,7 +42,8 @@ def imports(title: str) -> str:
             # The text is what kernels are kept by: this line stands for what it imports.
             f"# With intrinsics {_imported()}.",
             f"from {__package__}.intrinsics import bits, claim, memory, pairs, part, prefetch",
-            f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes, tiny\n",
+            f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes",
+            f"from {__package__}.intrinsics import tiny\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
             "U, S, D = np.uint32, np.float32, np.float64",
         ]
