@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .formats import Formats
-from .powers import squares
 from .rule import Rule
+from .squaring import squares
 from .summation import factor, total
 
 SQUARED = 2.0**64

@@ -8,8 +8,8 @@ from cases import CASES
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.overflow import KINDS, SQUARED, Measured, Verdict, judged, kind
-from gpuadapt.kernels.powers import squares
 from gpuadapt.kernels.rule import rule
+from gpuadapt.kernels.squaring import squares
 from gpuadapt.kernels.summation import SPAN
 
 import gpuadapt as ga
