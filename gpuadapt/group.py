@@ -327,7 +327,21 @@ def coefficients(
         if all(abs(x) <= largest for x in others) and all(map(math.isfinite, result)):
             return result
         reason = f"a coefficient is not finite, or too large: {result}"
+    except ZeroDivisionError as error:
+        reason = f"{error}{_divisor(rule, given, updates)}"
     except (ArithmeticError, TypeError, ValueError) as error:
         reason = str(error)
     named = dict(zip((*rule.hyperparameters, "t"), (*given, updates), strict=True))
     raise HyperparameterError(f"{rule.name}: {reason}, with {named}")
+
+
+def _divisor(rule: Rule, given: Sequence[float], updates: int) -> str:
+    """Which hyperparameter's zero the formula divides by, if it is one alone."""
+    for k, (name, value) in enumerate(zip(rule.hyperparameters, given, strict=True)):
+        if value == 0:
+            try:
+                rule.evaluate(*given[:k], 1.0, *given[k + 1 :], updates)
+            except ArithmeticError:
+                continue
+            return f" (the formula divides by {name}: it has to be above 0, in a warm-up too)"
+    return ""

@@ -91,7 +91,7 @@ class FTRL(Optimizer):
         See `Optimizer`. An element without a gradient becomes zero: weights are what their
         gradients made of them, unless ``keep_weights`` says otherwise.
     lr : float or schedule, > 0
-        :math:`\alpha` in the paper.
+        :math:`\alpha` in the paper. The formula divides by it: a warm-up begins above 0.
     l1, l2 : float or schedule, >= 0
         Strengths of the two regularizers.
     beta : float or schedule, >= 0
