@@ -45,7 +45,8 @@ def forms_of(motion: ast.expr, states: tuple[str, ...], h: str) -> tuple[list[Fo
     A rule may choose by numbers of the step, as RAdam does: each choice gives a form. There are
     none if the motion is something else, or if its second part may grow while states fade.
     """
-    motions, kind = [motion], ast.Constant(0)
+    motions = [motion]
+    kind: ast.expr = ast.Constant(0)
     for number in range(MOST_CHOICES + 1):
         choice = _choice(motions[0], h)
         if choice is None:
