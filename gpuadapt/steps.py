@@ -16,7 +16,7 @@ from .arrays import to_host
 from .capture import check_alike
 from .errors import CaptureError
 from .group import Group
-from .hyperparameters import whole
+from .hyperparameters import STEP_VALUES, whole
 from .loss_scale import LossScale
 from .place import Place, places
 from .request import NOTHING, Last, Request
@@ -136,9 +136,7 @@ class Steps:
     def _place_all(self) -> None:
         if not self._places:
             made = places(self._slots)
-            for place, _ in made:
-                with place.device:
-                    place.control.restart(self._count)
+            self._restart_controls(made)
             self._places = made
 
     @property
@@ -175,7 +173,8 @@ class Steps:
             for place, members in self._places
         ]
         if request.options:
-            asked = request.values(on_gpu)
+            # Every group has what the step asks for among its values.
+            asked = {name: values[0][name] for name in STEP_VALUES}
             for (place, _), found in zip(self._places, gathered, strict=True):
                 place.check_values(asked, found)
         like = self._like(gathered[0], request, capturing) if self._capturable else None
@@ -307,8 +306,9 @@ class Steps:
                 place.control.load(first, rows)
         self._loaded = settings
 
-    def _restart_controls(self) -> None:
-        for place, _ in self._places:
+    def _restart_controls(self, made: Sequence[tuple[Place, Any]] | None = None) -> None:
+        """Let the controls of all places, or of new ones, go on from the steps so far."""
+        for place, _ in self._places if made is None else made:
             with place.device:
                 place.control.restart(self._count)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .calls import Substitute
 from .motions import Form, forms_of
-from .program import Program, Rename, host_only, names, single_assignment
+from .program import Program, assigned_once, host_only, inlined, names
 from .rowwise import MEAN
 
 MOTION = "_motion"
@@ -56,17 +56,17 @@ def idle_programs(program: Program) -> Idle | None:
         zero.add(MEAN)
     lines, (new, *kept) = _without(program, zero)
     every = dict(lines)
-    fades = [_factor(_inlined(node, every), of, program.h) for node, of in
+    fades = [_factor(inlined(node, every), of, program.h) for node, of in
              zip(kept, states, strict=True)]  # fmt: skip
     varying = {parameter}
     varying |= {target for target, node in lines if _reads(node, every, parameter)}
     separate = _Separate(varying, program.h)
-    new = _separated(separate, _inlined(new, {name: every[name] for name in varying & set(every)}))
+    new = _separated(separate, inlined(new, {name: every[name] for name in varying & set(every)}))
     motions = {ast.dump(node): node for node in separate.found}
     if None in fades or len(motions) > 1 or not _linear(new, parameter, program.h):
         return None
     (motion,) = motions.values() or (ast.Constant(1),)
-    forms, kind = forms_of(_inlined(motion, every), states, program.h)
+    forms, kind = forms_of(inlined(motion, every), states, program.h)
     if not forms:
         return None
 
@@ -89,7 +89,7 @@ def idle_programs(program: Program) -> Idle | None:
 
 def _without(program: Program, zero: set[str]) -> tuple[Lines, list[ast.expr]]:
     """Lines and results with zero for some arguments, as far as something is left of them."""
-    lines, latest = single_assignment(program)
+    lines, results = assigned_once(program)
     known: dict[str, ast.expr] = {name: ast.Constant(0) for name in zero}
 
     def reduced(node: ast.expr) -> ast.expr:
@@ -102,7 +102,6 @@ def _without(program: Program, zero: set[str]) -> tuple[Lines, list[ast.expr]]:
             known[target] = node
         else:
             left.append((target, node))
-    results = [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
     return left, [reduced(node) for node in results]
 
 
@@ -127,14 +126,8 @@ def _program(
     )
 
 
-def _inlined(node: ast.expr, lines: Mapping[str, ast.expr]) -> ast.expr:
-    while names(node) & set(lines):
-        node = Substitute(lines).visit(copy.deepcopy(node))
-    return node
-
-
 def _reads(node: ast.expr, lines: Mapping[str, ast.expr], name: str) -> bool:
-    return name in names(_inlined(node, lines))
+    return name in names(inlined(node, lines))
 
 
 def _is(node: ast.expr, value: float) -> bool:

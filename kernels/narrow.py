@@ -9,15 +9,13 @@ in docs/formats.md.
 from __future__ import annotations
 
 import ast
-import copy
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from .calls import Substitute
-from .program import Program, Rename, host_only, names, single_assignment
-from .signs import ANYTHING, Interval, interval, not_negative
+from .program import Program, assigned_once, host_only, inlined, names
+from .signs import ANYTHING, Interval, interval, multiplied, not_negative
 
 GRADIENT = "the gradient"
 
@@ -59,12 +57,12 @@ def needs(program: Program, ranges: Mapping[str, Interval]) -> dict[str, Need]:
     ranges : mapping of str to (float, float)
         Between what hyperparameters are; those that are not in it may be anything.
     """
-    lines, results = _renamed(program)
+    lines, results = assigned_once(program)
     every = dict(lines)
     _, _, *states = program.arguments[: 1 + len(program.results)]
     found = {state: Need(32, why) for state, why in _differences(program, ranges).items()}
     positive = not_negative(program, ranges)
-    new = {state: _inlined(node, every) for state, node in zip(states, results[1:], strict=True)}
+    new = {state: inlined(node, every) for state, node in zip(states, results[1:], strict=True)}
     reads = {state: names(node) & set(states) for state, node in new.items()}
     lasting = []
     for state, node in new.items():
@@ -87,7 +85,7 @@ def not_of_gradients_size(program: Program, ranges: Mapping[str, Interval]) -> f
     Squares are not, and float16 holds 6e-8 to 65504. Those that are never negative are not either:
     rules divide by them, so that none of them may become zero.
     """
-    lines, results = _renamed(program)
+    lines, results = assigned_once(program)
     parameter, gradient, *states = program.arguments[: 1 + len(program.results)]
     sizes: dict[str, Interval | None] = dict.fromkeys(states)
     before: dict[str, Interval | None] = {}
@@ -104,18 +102,6 @@ def not_of_gradients_size(program: Program, ranges: Mapping[str, Interval]) -> f
         if power == before[state] and (power is None or (power[0] >= 0 and power[1] <= 1))
     }
     return frozenset(set(states) - fits) | not_negative(program, ranges)
-
-
-def _renamed(program: Program) -> tuple[list[tuple[str, ast.expr]], list[ast.expr]]:
-    """Lines and results, each variable assigned once."""
-    lines, latest = single_assignment(program)
-    return lines, [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
-
-
-def _inlined(node: ast.expr, lines: Mapping[str, ast.expr]) -> ast.expr:
-    while names(node) & set(lines):
-        node = Substitute(lines).visit(copy.deepcopy(node))
-    return node
 
 
 def _reached(reads: Mapping[str, set[str]], first: Iterable[str]) -> set[str]:
@@ -165,15 +151,13 @@ def _factor(node: ast.expr, state: str, h: str, ranges: Mapping[str, Interval]) 
             a = read(other)
             if a is None or not host_only(host, h):
                 return None
-            b = interval(host, {}, ranges)
-            ends = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
-            return min(ends), max(ends)
+            return multiplied(a, interval(host, {}, ranges))
     return None
 
 
 def _differences(program: Program, ranges: Mapping[str, Interval]) -> dict[str, str]:
     """The states in differences that may be small beside them, where that matters."""
-    lines, results = _renamed(program)
+    lines, results = assigned_once(program)
     parameter, gradient, *states = program.arguments[: 1 + len(program.results)]
     positive = not_negative(program, ranges)
     known = {

@@ -150,6 +150,19 @@ def single_assignment(program: Program) -> tuple[list[tuple[str, ast.expr]], dic
     return lines, latest
 
 
+def assigned_once(program: Program) -> tuple[list[tuple[str, ast.expr]], list[ast.expr]]:
+    """Lines and results, with a new name for each assignment."""
+    lines, latest = single_assignment(program)
+    return lines, [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
+
+
+def inlined(node: ast.expr, lines: Mapping[str, ast.expr]) -> ast.expr:
+    """An expression with those of variables, each assigned once, in their places."""
+    while names(node) & set(lines):
+        node = Substitute(lines).visit(copy.deepcopy(node))
+    return node
+
+
 def names(expression: ast.AST) -> set[str]:
     """The variables, functions and the h that an expression reads."""
     return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}

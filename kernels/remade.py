@@ -6,16 +6,14 @@ What decays the parameter is then forgotten in the next step.
 from __future__ import annotations
 
 import ast
-import copy
 
-from .program import Program, Rename, single_assignment
+from .program import Program, assigned_once
 
 
 def made_anew(program: Program) -> bool:
     """Whether the new parameter reads the old one by way of the new states only."""
-    lines, latest = single_assignment(program)
+    lines, results = assigned_once(program)
     every = dict(lines)
-    results = [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
     states = {ast.dump(node) for node in results[1:]}
     parameter = program.arguments[0]
 

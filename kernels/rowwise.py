@@ -6,12 +6,11 @@ Whatever state then depends on numbers of the row alone is kept once per row.
 from __future__ import annotations
 
 import ast
-import copy
 import re
 from dataclasses import replace
 
 from .errors import RuleError
-from .program import Program, Rename, host_only, names, single_assignment
+from .program import Program, assigned_once, host_only, names
 
 MEAN = "_mean_square"
 """The variable that stands for the mean; rules cannot have names like it."""
@@ -28,8 +27,7 @@ def rowwise_program(program: Program) -> Program:
         The rule squares nothing, or something that its states determine: there would be a
         number for each element again.
     """
-    lines, latest = single_assignment(program)
-    results = [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
+    lines, results = assigned_once(program)
     parameter, gradient, *states = program.arguments
     expressions = [expression for _, expression in lines] + results
     squares = [

@@ -81,12 +81,18 @@ def _product(node: ast.expr, read: Callable[[ast.expr], Interval]) -> Interval:
         if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult):
             left += [one.left, one.right]
         elif once.pop(ast.dump(one), None) is not None:
-            between = _operation(ast.Mult(), between, NOT_NEGATIVE)
+            between = multiplied(between, NOT_NEGATIVE)
         else:
             once[ast.dump(one)] = one
     for one in once.values():
-        between = _operation(ast.Mult(), between, read(one))
+        between = multiplied(between, read(one))
     return between
+
+
+def multiplied(a: Interval, b: Interval) -> Interval:
+    """Between what a product is; zero times infinity is zero."""
+    products = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
+    return min(products), max(products)
 
 
 def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:
@@ -96,8 +102,7 @@ def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:
         case ast.Sub():
             return a[0] - b[1], a[1] - b[0]
         case ast.Mult():
-            products = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
-            return min(products), max(products)
+            return multiplied(a, b)
         case ast.Div() if a[0] >= 0 and b[0] >= 0:
             return NOT_NEGATIVE
         case ast.Pow() if a[0] >= 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ..formats import Formats
 from ..missed import (
     FAINT,
@@ -145,11 +143,6 @@ def _fades(rule: Rule, followed: Missed, row: dict[str, str], products: list[str
 def _block(lines: list[str], by: int) -> str:
     """Lines within others; there has to be one."""
     return indented(lines or ["pass"], by)
-
-
-def _after(arguments: Iterable[str]) -> str:
-    """Arguments that come after others."""
-    return "".join(f", {one}" for one in arguments)
 
 
 def _steps(name: str, given: str, rule: Rule, motion: str, first: int) -> str:
