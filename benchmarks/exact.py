@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpuadapt.kernels import rules
 
 import gpuadapt as ga
+from gpuadapt.kernels import rules
 
 from . import limits, rows, traffic
 from .timing import measured, spread

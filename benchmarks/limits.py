@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+
+import gpuadapt as ga
 from gpuadapt.kernels.cpu import many, module
 from gpuadapt.kernels.cpu import threads as cpu_threads
 from gpuadapt.kernels.formats import uniform
 from gpuadapt.kernels.rule import Rule
-
-import gpuadapt as ga
 
 from . import traffic
 from .training import library, placed
@@ -149,9 +149,10 @@ def rows(
 @cache
 def _rows_cpu() -> Callable[..., None]:
     """A kernel of (touched, ends, order, values, tables)."""
+    from numba import njit, prange
+
     from gpuadapt.kernels.cpu import threads
     from gpuadapt.kernels.cpu.intrinsics import prefetch
-    from numba import njit, prange
 
     threads.prepare()
     ahead, line = 8, 16  # rows; elements of a cache line

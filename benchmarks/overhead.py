@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpuadapt.kernels import rules
-from gpuadapt.kernels.formats import Operand, uniform
-from gpuadapt.kernels.numbers import FIRST
 
 import gpuadapt as ga
 from gpuadapt import launch
+from gpuadapt.kernels import rules
+from gpuadapt.kernels.formats import Operand, uniform
+from gpuadapt.kernels.numbers import FIRST
 
 from . import limits, peers
 from .failures import WHOLE, Errors, noted
@@ -212,6 +212,7 @@ def kernels(backend: str) -> dict[str, Callable[..., Any]]:
     formats = uniform(rules.adam, np.dtype(np.float32))
     if backend == "cuda":
         import cupy
+
         from gpuadapt.kernels.cuda import many as cuda
 
         text, name = cuda.source(rules.adam, formats), "gpuadapt_adam_many"

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from gpuadapt.kernels import rules
 
 from . import limits, peers, traffic

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from gpuadapt.kernels.rule import Rule
 
+from gpuadapt.kernels.rule import Rule
 from gpuadapt.testing import traffic as element
 
 __all__ = ["INDEX", "element", "rows"]

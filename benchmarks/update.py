@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from gpuadapt.kernels import rules
 
 from . import limits, peers, traffic

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpuadapt.kernels.missed import missed, unchanged
 
 import gpuadapt as ga
 from gpuadapt.hyperparameters import DECAYS
+from gpuadapt.kernels.missed import missed, unchanged
 from gpuadapt.storage import element
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import reference
-from gpuadapt.kernels.rule import Rule
 
 import gpuadapt as ga
+from gpuadapt.kernels.rule import Rule
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 import hostcupy
 import numpy as np
 import pytest
-from gpuadapt.kernels.cuda import clock, control, dense, exact, many, rows, squares
 
 from gpuadapt import arrays, launch
+from gpuadapt.kernels.cuda import clock, control, dense, exact, many, rows, squares
 from gpuadapt.oracle import evaluate
 
 

@@ -1,11 +1,11 @@
 """Formats by NumPy: what numbers are after a load and a store, by their definition."""
 
 import numpy as np
-from gpuadapt.kernels import codecs
-from gpuadapt.kernels.formats import BLOCK, DRAWN
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.kernels import codecs
+from gpuadapt.kernels.formats import BLOCK, DRAWN
 
 
 class Reference:

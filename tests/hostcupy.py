@@ -11,7 +11,6 @@ import types
 from functools import cache
 
 import numpy as np
-from gpuadapt.kernels.cuda import host
 from hostarrays import (
     Device,
     Pool,
@@ -31,6 +30,8 @@ from hostarrays import (
     where,
     zeros_like,
 )
+
+from gpuadapt.kernels.cuda import host
 
 SCALARS = {"float32": "float", "float64": "double"}
 

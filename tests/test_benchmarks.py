@@ -13,6 +13,7 @@ import hostcupy
 import ml_dtypes
 import numpy as np
 import pytest
+
 from gpuadapt.kernels import rules
 
 ROOT = Path(__file__).parent.parent
@@ -350,6 +351,7 @@ def test_the_kernels_without_exactness_do_nearly_the_same():
 
 def test_the_cuda_kernel_without_exactness_is_contracted():
     from cuda_source import architectures, compile_ptx
+
     from gpuadapt.kernels.cuda import many, text
     from gpuadapt.kernels.formats import uniform
 

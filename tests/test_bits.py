@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from cases import CASES, KINDS, RULES
 from conftest import crossed
-from gpuadapt.kernels.cpu import many, module, threads
 
 import gpuadapt as ga
+from gpuadapt.kernels.cpu import many, module, threads
 from gpuadapt.oracle import any_bits, evaluate, same_bits
 
 LARGE = threads.ALONE + many.SPAN + 37
@@ -36,7 +36,6 @@ def some_coefficients(rule):
 def run(backend, rule, arrays, coefficients):
     """One update of (parameter, gradient, *states) on a backend; the new parameter and states."""
     from gpuadapt.kernels.formats import Operand, uniform
-
     from gpuadapt.launch import update_once
 
     parameter, gradient, *states = map(backend.array, arrays)

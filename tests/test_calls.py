@@ -8,9 +8,9 @@ import textwrap
 
 import numpy as np
 import pytest
-from gpuadapt.kernels import prepared, rules
 
 import gpuadapt as ga
+from gpuadapt.kernels import prepared, rules
 
 
 def halved(x, h):

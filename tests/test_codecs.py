@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 import pytest
+
 from gpuadapt.kernels import codecs
 from gpuadapt.kernels.codec import Codec, needed
 from gpuadapt.kernels.cpu import module
 from gpuadapt.kernels.cuda import host, text
-
 from gpuadapt.oracle import any_bits
 
 SHORT = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}

@@ -11,14 +11,14 @@ import ptx
 import pytest
 from cases import KINDS, RULES
 from cuda_source import architectures, assemble, compile_ptx
-from gpuadapt.kernels.cuda import clock, control, dense, many, rows, squares, text
-from gpuadapt.kernels.cuda import exact as exact_rows
-from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
-from gpuadapt.kernels.missed import missed
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.kernels.cuda import clock, control, dense, many, rows, squares, text
+from gpuadapt.kernels.cuda import exact as exact_rows
+from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
+from gpuadapt.kernels.missed import missed
 from gpuadapt.oracle import any_bits, evaluate
 
 

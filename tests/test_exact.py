@@ -14,15 +14,15 @@ import pytest
 from cases import CASES
 from conftest import installed
 from formats_table import Kept
-from gpuadapt.kernels import missed
-from gpuadapt.kernels.missed import missed as followed
-from gpuadapt.kernels.missed import unchanged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bits import assert_same_bits
 
 import gpuadapt as ga
 from gpuadapt.group import coefficients
+from gpuadapt.kernels import missed
+from gpuadapt.kernels.missed import missed as followed
+from gpuadapt.kernels.missed import unchanged
 from gpuadapt.oracle import evaluate
 
 

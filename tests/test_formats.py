@@ -13,16 +13,16 @@ from cases import CASES
 from conftest import BACKENDS, installed
 from formats_by_numpy import Reference
 from formats_table import GRADIENTS, PAIRS, PARAMETERS, ROWS, STATES, Kept, always, dtype, make
-from gpuadapt.kernels import codecs
-from gpuadapt.kernels.cpu import many, module
-from gpuadapt.kernels.formats import BLOCK, traffic
-from gpuadapt.kernels.narrow import needs, not_of_gradients_size
-from gpuadapt.kernels.signs import not_negative
 from lazy import merged
 
 import gpuadapt as ga
 from gpuadapt import storage
 from gpuadapt.hyperparameters import INTERVALS
+from gpuadapt.kernels import codecs
+from gpuadapt.kernels.cpu import many, module
+from gpuadapt.kernels.formats import BLOCK, traffic
+from gpuadapt.kernels.narrow import needs, not_of_gradients_size
+from gpuadapt.kernels.signs import not_negative
 from gpuadapt.oracle import evaluate, same_bits
 
 SHAPE = (170, 301)

@@ -9,9 +9,9 @@ import textwrap
 import numpy as np
 import pytest
 from cases import RULES
-from gpuadapt.kernels.options import OPTIONS, compose
 
 import gpuadapt as ga
+from gpuadapt.kernels.options import OPTIONS, compose
 
 counter = itertools.count()
 

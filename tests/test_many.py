@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cases import CASES, KINDS
 from conftest import crossed, installed
-from gpuadapt.kernels.cpu import many, threads
 
 import gpuadapt as ga
+from gpuadapt.kernels.cpu import many, threads
 
 SIZES = (1, 7, 1000, 0, many.SPAN + 3, 33)
 LARGE = threads.ALONE + many.SPAN + 37

@@ -12,11 +12,11 @@ import numba
 import numpy as np
 import pytest
 from cases import CASES
-from gpuadapt.kernels import modes
-from gpuadapt.kernels.cpu import module
 from test_bits import LARGE
 
 import gpuadapt as ga
+from gpuadapt.kernels import modes
+from gpuadapt.kernels.cpu import module
 from gpuadapt.steps import Steps
 
 X86 = {"flush to zero": 0x9F80, "zeros for subnormals": 0x1FC0, "down": 0x3F80, "up": 0x5F80,

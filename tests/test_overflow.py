@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 from cases import CASES
+
+import gpuadapt as ga
+from gpuadapt import launch
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.options import compose
 from gpuadapt.kernels.overflow import KINDS, SQUARED, Measured, Verdict, judged, kind
 from gpuadapt.kernels.rule import rule
 from gpuadapt.kernels.squaring import squares
 from gpuadapt.kernels.summation import SPAN
-
-import gpuadapt as ga
-from gpuadapt import launch
 from gpuadapt.oracle import evaluate
 
 FIRST = np.float32(SQUARED)

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from gpuadapt.kernels.cpu import many
 
 LAYERS = ["tbb", "omp", "workqueue"]

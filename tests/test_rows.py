@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from cases import CASES, KINDS
 from conftest import installed
-from gpuadapt.kernels.cpu import rows as cpu
-from gpuadapt.kernels.cuda import rows as cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bits import LAYOUTS, assert_same_bits
 
 import gpuadapt as ga
+from gpuadapt.kernels.cpu import rows as cpu
+from gpuadapt.kernels.cuda import rows as cuda
 from gpuadapt.oracle import any_bits
 
 ADAM = next(case for case in CASES if case.name == "adam+l2+max")

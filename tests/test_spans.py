@@ -1,9 +1,10 @@
 """Spans cover every element once; pieces cover every span once, and are of one size."""
 
 import numpy as np
-from gpuadapt.kernels.spans import Spans
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gpuadapt.kernels.spans import Spans
 
 SPAN = 64
 

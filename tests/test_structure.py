@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import installed
-from gpuadapt.kernels import options
 
 import gpuadapt as ga
 from gpuadapt import arrays, cli, errors, hyperparameters, launch
+from gpuadapt.kernels import options
 from gpuadapt.optimizers import forms
 
 ROOT = Path(__file__).parent.parent

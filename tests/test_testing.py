@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import KINDS
-from gpuadapt.kernels.cuda import host
 
 import gpuadapt as ga
 from gpuadapt import testing
+from gpuadapt.kernels.cuda import host
 
 
 @ga.rule

@@ -9,10 +9,10 @@ import warnings
 
 import numpy as np
 import pytest
-from gpuadapt.kernels import formats
-from gpuadapt.kernels.options import STEP, compose
 
 import gpuadapt as ga
+from gpuadapt.kernels import formats
+from gpuadapt.kernels.options import STEP, compose
 from gpuadapt.oracle import evaluate
 
 SCALE, VALUE = 1e38, 20.0

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from gpuadapt.kernels import formats
 
 import gpuadapt as ga
 from gpuadapt.arrays import kind_dtype
+from gpuadapt.kernels import formats
 from gpuadapt.storage import decoded
 
 from ..training import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
