@@ -104,7 +104,7 @@ def _wider(method: type[ga.Optimizer], given: Mapping[str, Any], kind: str) -> s
     optimizer = method(np.zeros((2, 16), np.float32), state_dtype=kind, **given)
     kept: dict[str, list[str]] = {}
     for state, form in zip(
-        optimizer.rule.states, optimizer._slots["0"].formats.states, strict=True
+        optimizer.rule.states, optimizer._parameters["0"].formats.states, strict=True
     ):
         if element(form) != kind:
             kept.setdefault(element(form), []).append(state)
@@ -132,7 +132,7 @@ def _reason(
     settings = {**given, option: value} | ({"weight_decay": 0.1} if option == "decay" else {})
     try:
         optimizer = method(np.zeros((2, 16)), **settings)
-        rule, formats = optimizer._groups[0].rule, optimizer._slots["0"].formats
+        rule, formats = optimizer._groups[0].rule, optimizer._parameters["0"].formats
         for traversal in ("rows",) if option == "rowwise" else ("many", "dense", "rows"):
             for backend in ("cpu", "cuda"):
                 rule.source(backend, traversal, formats)

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import launch
+from .device_parameters import DeviceParameters
 from .errors import CaptureError
 from .group import Group
-from .place import Place
-from .request import Request
-from .work import Gathered
+from .step_options import StepOptions
+from .step_plan import StepGradients
 
 
 def check_alike(
-    place: Place,
-    found: Gathered,
+    place: DeviceParameters,
+    found: StepGradients,
     groups: Sequence[Group],
-    request: Request,
+    request: StepOptions,
     captured: Any,
     before: Any,
     capturing: bool,

@@ -15,25 +15,25 @@ from .hyperparameters import SETTINGS
 
 if TYPE_CHECKING:
     from .group import Group
-    from .slot import Slot
+    from .parameter import Parameter
 
-Effect = tuple[Callable[["Slot", Mapping[str, Any]], bool], str]
+Effect = tuple[Callable[["Parameter", Mapping[str, Any]], bool], str]
 
 EFFECTS: dict[str, Effect] = {
     "state_dtype": (
-        lambda slot, settings: bool(slot.states) or settings["state_dtype"] == {},
+        lambda parameter, settings: bool(parameter.states) or settings["state_dtype"] == {},
         "this optimizer keeps no states",
     ),
     "master": (
-        lambda slot, _: slot.element in SHORT,
+        lambda parameter, _: parameter.element in SHORT,
         "it is for parameters of bfloat16 and float16, and there are none",
     ),
     "rounding": (
-        lambda slot, _: slot.element in SHORT,
+        lambda parameter, _: parameter.element in SHORT,
         "parameters are rounded if they are bfloat16 or float16, and there are none",
     ),
     "seed": (
-        lambda slot, _: slot.formats.random,
+        lambda parameter, _: parameter.formats.random,
         "nothing is rounded stochastically: no state has 16 or 8 bits, no parameter "
         "rounding='stochastic'",
     ),
@@ -45,15 +45,15 @@ EFFECTS: dict[str, Effect] = {
 """What tells whether a setting has an effect on a parameter, and the reason why it has none."""
 
 
-def check_effects(groups: Sequence[Group], slots: Sequence[Slot]) -> None:
+def check_effects(groups: Sequence[Group], parameters: Sequence[Parameter]) -> None:
     """Raise `HyperparameterError` for settings that change nothing of any parameter.
 
     One that changes some of the parameters that it is given for is all right.
     """
     for name, (affects, reason) in EFFECTS.items():
-        given = [(slot, groups[slot.group].settings) for slot in slots]
+        given = [(parameter, groups[parameter.group].settings) for parameter in parameters]
         given = [one for one in given if one[1][name] != SETTINGS[name]]
-        if given and not any(affects(slot, settings) for slot, settings in given):
+        if given and not any(affects(parameter, settings) for parameter, settings in given):
             raise HyperparameterError(
                 f"{name}: got {given[0][1][name]!r}, which has no effect: {reason}; leave it out"
             )

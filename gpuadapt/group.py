@@ -20,8 +20,8 @@ from .arrays import describe
 from .effects import check_decay
 from .errors import HyperparameterError, ParameterError
 from .oracle import evaluate
+from .parameter import Parameter
 from .schedules import Schedules
-from .slot import Slot
 
 
 class Group:
@@ -70,11 +70,11 @@ class Group:
         self._scheduled = False
         self._values: dict[str, float] = {}
 
-    def add(self, slot: Slot) -> None:
+    def add(self, parameter: Parameter) -> None:
         """Take a parameter in."""
-        self.dtypes.add(slot.dtype)
-        self.largest = min(self.largest, float(np.finfo(slot.dtype).max))
-        self.names += (slot.name,)
+        self.dtypes.add(parameter.dtype)
+        self.largest = min(self.largest, float(np.finfo(parameter.dtype).max))
+        self.names += (parameter.name,)
         self.settings["params"] = self.names
 
     def check(self) -> None:

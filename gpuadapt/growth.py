@@ -14,47 +14,51 @@ from gpuadapt.kernels.rule import Rule
 from . import storage
 from .arrays import Memory, check_parameter, copy_into, describe, kind_of, to_host
 from .errors import ParameterError
+from .parameter import Parameter
 from .quantized import Quantized
-from .slot import Slot
 
 
 def grown(
-    slot: Slot, array: Any, rule: Rule, settings: Mapping[str, Any], initial: Mapping[str, Any]
-) -> Slot:
-    """A slot of a larger table, whose first rows have what is kept of a slot's table.
+    parameter: Parameter,
+    array: Any,
+    rule: Rule,
+    settings: Mapping[str, Any],
+    initial: Mapping[str, Any],
+) -> Parameter:
+    """A parameter of a larger table, whose first rows have what is kept of a parameter's table.
 
     Raises
     ------
     ParameterError, BackendError
         The array cannot be that table.
     """
-    name, old = slot.name, slot.array
-    if slot.shape == ():
+    name, old = parameter.name, parameter.array
+    if parameter.shape == ():
         raise ParameterError(f"grow: parameter {name!r} has no rows: its shape is ()")
     backend = check_parameter(name, array)
-    same = backend == slot.backend and kind_of(array) == slot.element
+    same = backend == parameter.backend and kind_of(array) == parameter.element
     same = same and (backend == "cpu" or array.device == old.device)
-    if not (same and array.shape[1:] == slot.shape[1:] and len(array) >= len(old)):
+    if not (same and array.shape[1:] == parameter.shape[1:] and len(array) >= len(old)):
         raise ParameterError(
             f"grow: parameter {name!r}: got {describe(array)}, expected {describe(old)} with as "
             "many rows or more"
         )
-    if not slot.current:
+    if not parameter.current:
         raise ParameterError(
             f"grow: rows of {name!r} have missed steps: call flush({name!r}) first, and copy the "
             "weights after that"
         )
-    new = Slot(name, array, backend, slot.group, rule, settings, initial, Memory())
-    put_first(new, slot.kept_arrays, len(old))
-    new.follow(slot)
+    new = Parameter(name, array, backend, parameter.group, rule, settings, initial, Memory())
+    put_first(new, parameter.kept_arrays, len(old))
+    new.follow(parameter)
     return new
 
 
-def kept_shapes(slot: Slot, rows: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of what would be kept of the slot's table if it had so many rows."""
-    shape = (rows, *slot.shape[1:])
+def kept_shapes(parameter: Parameter, rows: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what would be kept of the parameter's table if it had so many rows."""
+    shape = (rows, *parameter.shape[1:])
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, one in slot.kept.items():
+    for name, one in parameter.kept.items():
         if isinstance(one, Quantized):
             shapes |= {f"{name}.codes": shape, f"{name}.scales": storage.scales_shape(shape)}
         else:
@@ -62,21 +66,21 @@ def kept_shapes(slot: Slot, rows: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def rows_of(slot: Slot, arrays: Mapping[str, Any]) -> int | None:
+def rows_of(parameter: Parameter, arrays: Mapping[str, Any]) -> int | None:
     """How many rows the table had of which these arrays were kept; None if it was another one."""
-    if not slot.shape or arrays.keys() != slot.kept_arrays.keys():
+    if not parameter.shape or arrays.keys() != parameter.kept_arrays.keys():
         return None
     lengths = {len(a) for name, a in arrays.items() if a.shape and not name.endswith(".scales")}
     if len(lengths) != 1:
         return None
     (rows,) = lengths
-    same = {name: array.shape for name, array in arrays.items()} == kept_shapes(slot, rows)
+    same = {name: array.shape for name, array in arrays.items()} == kept_shapes(parameter, rows)
     return rows if same else None
 
 
-def put_first(slot: Slot, arrays: Mapping[str, Any], rows: int) -> None:
-    """Write what was kept of a table of so many rows over that of a slot's first rows."""
-    for name, one in slot.kept.items():
+def put_first(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> None:
+    """Write what was kept of a table of so many rows over that of a parameter's first rows."""
+    for name, one in parameter.kept.items():
         if not isinstance(one, Quantized):
             copy_into(one[:rows], arrays[name])
             continue

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from gpuadapt.kernels.rule import Rule
 
 from .arrays import check_disjoint, describe
-from .building import Built, are_groups, build, structure
+from .construct import Built, are_groups, build, shown, structure
 from .effects import check_effects
-from .errors import BackendError, CaptureError, RuleError, StateError
+from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
+from .gradients import check_gradient, numbers_of, row_numbers
+from .group import Group
 from .growth import grown
 from .hyperparameters import (
     SETTINGS,
@@ -21,20 +24,36 @@ from .hyperparameters import (
     check_known,
     check_rule,
     expand,
+    number,
 )
+from .parameter import Parameter
 from .passed import Held, Passed, all_held, held, look, portable, unchanged
-from .request import Request, request
 from .state import Left, examined, plan, restore, snapshot
-from .stats import watch
+from .stats import Stats, watch
+from .step_options import StepOptions, StepResult, step_options
 from .steps import Steps
-from .structure import check_gradient
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
-from .view import View
 
 
-class Optimizer(View):
+class Params(dict[str, Any]):
+    """Arrays by name, to be read: what is put there instead of an array would not be updated."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise ParameterError(
+            "params: it shows which arrays are updated, and cannot be changed. Write into an array "
+            "(params[name][...] = new); for more parameters there is `add`, for more rows `grow`"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class Optimizer:
     """Updates arrays in place with a rule, all of them in one fused kernel.
 
     Parameters
@@ -134,6 +153,11 @@ class Optimizer(View):
     (1.2e-38 in float32, 2.2e-308 in float64) becomes +0; parameters keep such numbers.
     """
 
+    rule: Rule
+    _parameters: dict[str, Parameter]
+    _groups: list[Group]
+    _steps: Steps
+    _stats: dict[str, Stats]
     _built: Built
     _template: Place
     _names: Branch
@@ -187,7 +211,7 @@ class Optimizer(View):
         """What is this optimizer's with more parameters; nothing of it is put in place."""
         params = taken(params)
         built = build(self.rule, params, common, self._initial, before)
-        check_effects(built.groups, list(built.slots.values()))
+        check_effects(built.groups, list(built.parameters.values()))
         new = slice(len(before.groups), None)
         for group in built.groups[new]:
             group.check()
@@ -195,14 +219,14 @@ class Optimizer(View):
         watched = None if self._held is None else self._held + held(params)
         return {
             "_built": built, "_template": template, "_names": names, "_groups": built.groups,
-            "_slots": built.slots, "_passed": [*passed, Passed(params, built.templates[new])],
-            "_held": watched,
+            "_parameters": built.parameters, "_held": watched,
+            "_passed": [*passed, Passed(params, built.templates[new])],
         }  # fmt: skip
 
     def _put(self, parts: dict[str, Any], steps: Steps) -> None:
         """Make all of it this optimizer's at once, with steps that go on from others."""
-        slots = list(parts["_slots"].values())
-        vars(self).update(parts | {"_steps": steps.renewed(slots, parts["_groups"])})
+        parameters = list(parts["_parameters"].values())
+        vars(self).update(parts | {"_steps": steps.renewed(parameters, parts["_groups"])})
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `optimizer.lr = x` would change nothing.
@@ -218,7 +242,7 @@ class Optimizer(View):
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._steps.settle()  # before the slots are copied
+        self._steps.settle()  # before the parameters are copied
         self.flush()
         return self.__dict__ | {"_passed": portable(self._passed, self._held), "_held": None}
 
@@ -301,13 +325,13 @@ class Optimizer(View):
         if self._held is None or not unchanged(self._held):
             self._look()
         given = flatten(self._template, self._names, grads)
-        asked = request(grad_scale, max_norm, clip_value, skip_nonfinite)
+        asked = step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
         if stats:
             self._watched(stats, given, lambda: self._take(given, asked, stream))
         else:
             self._take(given, asked, stream)
 
-    def _take(self, given: list[Any], asked: Request, stream: Any) -> None:
+    def _take(self, given: list[Any], asked: StepOptions, stream: Any) -> None:
         if stream is None:
             self._steps.take(given, asked)
         elif not hasattr(stream, "ptr"):
@@ -318,17 +342,17 @@ class Optimizer(View):
 
     def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
         """Take a step, and keep what it did to some parameters."""
-        grads = dict(zip(self._slots, given, strict=True))
+        grads = dict(zip(self._parameters, given, strict=True))
         watching = {}
         for name in names:
-            slot = self._slot(name)
-            slot.flush()
+            parameter = self._parameter(name)
+            parameter.flush()
             grad = grads[name]
-            grad = added(slot, grad) if isinstance(grad, (list, tuple)) else grad
+            grad = added(parameter, grad) if isinstance(grad, (list, tuple)) else grad
             if grad is not None:
-                check_gradient(slot, grad)
-                used, rate = partial(self._steps.used, name), partial(self._rate, slot)
-                watching[name] = watch(slot, grad, used, rate)
+                check_gradient(parameter, grad)
+                used, rate = partial(self._steps.used, name), partial(self._rate, parameter)
+                watching[name] = watch(parameter, grad, used, rate)
         step()
         skipped = self.last is not None and self.last.skipped
         self._stats = {} if skipped else {name: done() for name, done in watching.items()}
@@ -385,15 +409,15 @@ class Optimizer(View):
             Steps are captured.
         """
         self._check_not_captured("grow")
-        slot = self._slot(name)
+        parameter = self._parameter(name)
         self._steps.settle()
-        settings = self._groups[slot.group].settings
-        new = grown(slot, array, self.rule, settings, self._initial)
-        slots = {**self._slots, name: new}
-        check_disjoint((one.name, one.backend, one.array) for one in slots.values())
-        parts: dict[str, Any] = {"_slots": slots, "_groups": self._groups}
+        settings = self._groups[parameter.group].settings
+        new = grown(parameter, array, self.rule, settings, self._initial)
+        parameters = {**self._parameters, name: new}
+        check_disjoint((one.name, one.backend, one.array) for one in parameters.values())
+        parts: dict[str, Any] = {"_parameters": parameters, "_groups": self._groups}
         parts |= {"_grown": self._grown | {name}, "_held": None}
-        self._put(parts | {"_built": self._built._replace(slots=slots)}, self._steps)
+        self._put(parts | {"_built": self._built._replace(parameters=parameters)}, self._steps)
 
     def _check_not_captured(self, name: str) -> None:
         if self.capturable:
@@ -451,7 +475,7 @@ class Optimizer(View):
             each parameter its "updates" and copies of its state arrays, where they live.
         """
         self.flush()
-        return snapshot(self.rule, self._steps.settle(), self._groups, self._slots)
+        return snapshot(self.rule, self._steps.settle(), self._groups, self._parameters)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Left:
         """Take over a snapshot of `state_dict`, made on either backend.
@@ -484,12 +508,215 @@ class Optimizer(View):
         if not isinstance(strict, bool):
             raise StateError(f"strict: got {strict!r}, expected a bool")
         self._steps.settle()
-        taken, left = plan(examined(state, self.rule), self._groups, self._slots, strict)
+        taken, left = plan(examined(state, self.rule), self._groups, self._parameters, strict)
         try:
-            restore(taken, self._groups, self._slots)
+            restore(taken, self._groups, self._parameters)
             self._steps.restart(taken.step_count)
         except BaseException:  # an interrupt, or no memory: half a snapshot would be worse
-            restore(taken, self._groups, self._slots)
+            restore(taken, self._groups, self._parameters)
             self._steps.restart(taken.step_count)
             raise
         return left
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken, without those that were skipped; may wait for a GPU that skips some."""
+        return self._steps.count
+
+    @property
+    def last(self) -> StepResult | None:
+        """What became of the last step; waits for a GPU. None before the first.
+
+        Returns
+        -------
+        StepResult or None
+            (grad_norm, clip_factor, skipped): the norm of all gradients, unscaled, as a
+            float64 number that does not depend on threads, backend or the parameters' order,
+            or None if the step had no use for it; what ``max_norm`` made the gradients be
+            multiplied by, 1 for nothing; whether ``skip_nonfinite`` left everything as it was.
+        """
+        return self._steps.last
+
+    @property
+    def skipped_rows(self) -> int:
+        """Rows of gradients that were not in their tables and were left out (``check="skip"``).
+
+        Counts every occurrence since the optimizer was made. Waits for the GPU.
+        """
+        return sum(parameter.skipped for parameter in self._parameters.values())
+
+    @property
+    def params(self) -> Params:
+        """The arrays that are updated, by name: those that were given, or a copy's own.
+
+        Arrays and their optimizer stay together if they are copied or pickled together:
+        ``copy.deepcopy((arrays, optimizer))``. A copy of the optimizer alone has copies of the
+        arrays, which are found here.
+        """
+        return Params({name: parameter.given for name, parameter in self._parameters.items()})
+
+    @property
+    def param_groups(self) -> tuple[dict[str, Any], ...]:
+        return tuple(group.settings for group in self._groups)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
+        return MappingProxyType(
+            {name: MappingProxyType(parameter.kept) for name, parameter in self._parameters.items()}
+        )
+
+    def read(self, name: str, rows: Any) -> Any:
+        """Rows of a table, up to date: with ``sparse="exact"`` they take what they have missed.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+        rows : array of any integer type and shape, or (of a NumPy table) a list of int
+            Numbers of rows, on the table's device, as often as they are wanted.
+
+        Returns
+        -------
+        array, shape (\\*rows.shape, \\*row shape)
+            New, of the table's element type. Zeros for rows that are not in the table, if the
+            group's ``check`` is to skip them.
+
+        Raises
+        ------
+        ParameterError, GradientError
+            No such table; not such rows.
+        RowIndexError
+        """
+        parameter = self._parameter(name)
+        return parameter.read(
+            row_numbers(parameter, rows), self._groups[parameter.group].skips(parameter.backend)
+        )
+
+    def write(self, name: str, values: Any) -> None:
+        """Make a parameter hold these numbers, and what is kept beside it hold the rest of them.
+
+        Of float32 numbers that are written into an array of 16 bits, only what fits is left. Given
+        here, the next step starts from the numbers themselves with ``master``, and from a number
+        within 16 more bits of each with ``rounding="kahan"``. Other parameters take them to the
+        nearest. Rows that have missed steps (``sparse="exact"``) take them before. States stay.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+        values : array
+            NumPy's or CuPy's, of the parameter's shape, of any type that parameters have.
+
+        Raises
+        ------
+        ParameterError
+            No such parameter; not such an array; a number that is infinite in the parameter's type.
+
+        Examples
+        --------
+        >>> import ml_dtypes, numpy as np, gpuadapt as ga
+        >>> full = np.array([1.001, 2.002], np.float32)
+        >>> w = full.astype(ml_dtypes.bfloat16)
+        >>> optimizer = ga.Adam({"w": w}, master="float32")
+        >>> optimizer.write("w", full)
+        >>> optimizer.state["w"]["master"]
+        array([1.001, 2.002], dtype=float32)
+        """
+        parameter = self._parameter(name)
+        parameter.write(numbers_of(parameter, values))
+
+    def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
+        """Bring rows up to date that have missed steps (``sparse="exact"``), states too.
+
+        `state_dict`, `effective_lr` and ``stats`` do so themselves; it is for who reads the
+        arrays, such as ``state``, and for who writes into a table: call it before, or rows take
+        the steps that they have missed from what was written. Steps bring a few rows up to date as
+        well, so that no more than some thousand steps have to be remembered.
+
+        Parameters
+        ----------
+        name : str, optional
+            Of one parameter; by default of all.
+        fraction : float, > 0 and <= 1
+            Of so many of each table's rows, from where the last call has stopped.
+
+        Raises
+        ------
+        ParameterError, HyperparameterError
+        """
+        share = number("fraction", fraction)
+        for parameter in self._parameters.values() if name is None else (self._parameter(name),):
+            parameter.flush(share)
+
+    def effective_lr(self, name: str) -> Any:
+        """The learning rate of each element, from the state after the last step.
+
+        It is what multiplies the gradient (for Adam the corrected mean of gradients):
+        lr / (sqrt(.) + eps), with eps where the rule has it; for Adadelta
+        lr RMS(u) / RMS(g).
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+
+        Returns
+        -------
+        array
+            New, of the parameter's shape and device; float64 for float64, otherwise float32.
+
+        Raises
+        ------
+        ParameterError
+            No parameter has that name.
+        RuleError
+            The rule (your own) has no variable named ``rate``.
+        """
+        parameter = self._parameter(name)
+        parameter.flush()
+        count = self._steps.settle()
+        return parameter.rate(
+            *self._groups[parameter.group].rate(parameter.updates, max(count - 1, 0))
+        )
+
+    def _rate(self, parameter: Parameter) -> tuple[Rule, Sequence[float]] | None:
+        """The rule of effective rates and its coefficients, if there is one."""
+        count = self._steps.settle()
+        try:
+            return self._groups[parameter.group].rate(parameter.updates, max(count - 1, 0))
+        except RuleError:
+            return None
+
+    def _parameter(self, name: str) -> Parameter:
+        if name not in self._parameters:
+            raise ParameterError(f"no parameter {name!r}; there are {', '.join(self._parameters)}")
+        return self._parameters[name]
+
+    def stats(self, name: str) -> Stats:
+        """What the last step that was asked for it (``step(grads, stats=[name])``) did.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name.
+
+        Returns
+        -------
+        Stats
+            (lost, ratio, rates): the share of updates that were lost to rounding, the norm of the
+            update over that of the parameter, quantiles of the effective rates.
+
+        Raises
+        ------
+        ParameterError
+            No parameter has that name, or no step was asked about it while it had a gradient.
+        """
+        self._parameter(name)
+        if name not in self._stats:
+            raise ParameterError(f"no stats of {name!r}: take a step with stats=[{name!r}]")
+        return self._stats[name]
+
+    def __repr__(self) -> str:
+        parameters = list(self._parameters.values())
+        return shown(type(self).__name__, self.rule, self._groups, parameters, self.step_count)

@@ -10,7 +10,7 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from .arrays import backend_of
-from .building import are_groups
+from .construct import are_groups
 from .errors import ParameterError
 from .tree import Place, opened
 

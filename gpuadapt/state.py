@@ -24,7 +24,7 @@ from .errors import HyperparameterError, StateError
 from .group import Group
 from .growth import put_first, rows_of
 from .hyperparameters import FIXED, SETTINGS, check_known
-from .slot import Slot
+from .parameter import Parameter
 
 VERSION = 1
 """Raised when the meaning of a snapshot changes."""
@@ -35,7 +35,7 @@ MOST = 2**53
 MOST_EXACT = 2**31 - 2**20
 """The same of tables of exact rows, which keep 32 bits of it."""
 
-Slots = Mapping[str, Slot]
+Parameters = Mapping[str, Parameter]
 
 UNMARKED: tuple[str, ...] = ()
 """In the place of the names of schedules, which snapshots of before do not have."""
@@ -86,9 +86,11 @@ class Plan(NamedTuple):
     """Of each of the optimizer's groups."""
 
 
-def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots) -> dict[str, Any]:
+def snapshot(
+    rule: Rule, step_count: int, groups: Sequence[Group], parameters: Parameters
+) -> dict[str, Any]:
     """All that a resumed run needs, as copies; schedules are left out: they are code."""
-    members = _members(groups, slots)
+    members = _members(groups, parameters)
     return {
         "version": VERSION,
         "rule": rule.name,
@@ -100,9 +102,9 @@ def snapshot(rule: Rule, step_count: int, groups: Sequence[Group], slots: Slots)
             for group, names in zip(groups, members, strict=True)
         ],
         "state": {
-            slot.name: {"updates": slot.updates}
-            | {letter: copied(array) for letter, array in slot.kept_arrays.items()}
-            for slot in slots.values()
+            parameter.name: {"updates": parameter.updates}
+            | {letter: copied(array) for letter, array in parameter.kept_arrays.items()}
+            for parameter in parameters.values()
         },
     }
 
@@ -112,11 +114,11 @@ def _schedules(settings: Mapping[str, Any]) -> list[str]:
     return [name for name, value in settings.items() if callable(value)]
 
 
-def _members(groups: Sequence[Group], slots: Slots) -> list[list[str]]:
+def _members(groups: Sequence[Group], parameters: Parameters) -> list[list[str]]:
     """The names of each group's parameters."""
     members: list[list[str]] = [[] for _ in groups]
-    for name, slot in slots.items():
-        members[slot.group].append(name)
+    for name, parameter in parameters.items():
+        members[parameter.group].append(name)
     return members
 
 
@@ -181,7 +183,9 @@ def examined(state: Any, rule: Rule) -> Snapshot:
     return found
 
 
-def plan(found: Snapshot, groups: Sequence[Group], slots: Slots, strict: bool) -> tuple[Plan, Left]:
+def plan(
+    found: Snapshot, groups: Sequence[Group], parameters: Parameters, strict: bool
+) -> tuple[Plan, Left]:
     """What is to be taken over of a snapshot, and what is left; nothing is changed.
 
     Raises
@@ -193,41 +197,43 @@ def plan(found: Snapshot, groups: Sequence[Group], slots: Slots, strict: bool) -
     left = Left([], [], [], [], [], {})
     taken = Plan(found.step_count, {}, {}, {}, [])
     if strict:
-        _check_names(found, groups, slots)
-    for number, (group, names) in enumerate(zip(groups, _members(groups, slots), strict=True)):
+        _check_names(found, groups, parameters)
+    for number, (group, names) in enumerate(zip(groups, _members(groups, parameters), strict=True)):
         saved = _saved(names, found, number)
         if strict:
             taken.settings.append(_settings(group, saved or {}))
         else:
             taken.settings.append(_fitting(group, saved, number, left))
-    left.missing.extend(name for name in slots if name not in found.updates)
-    left.unexpected.extend(name for name in found.updates if name not in slots)
-    for name in [name for name in slots if name in found.updates]:
-        _plan_slot(slots[name], found, taken, left, strict)
+    left.missing.extend(name for name in parameters if name not in found.updates)
+    left.unexpected.extend(name for name in found.updates if name not in parameters)
+    for name in [name for name in parameters if name in found.updates]:
+        _plan_parameter(parameters[name], found, taken, left, strict)
     if not strict:
-        for name, slot in slots.items():
-            if name not in taken.updates and slot.updates > found.step_count:
+        for name, parameter in parameters.items():
+            if name not in taken.updates and parameter.updates > found.step_count:
                 raise StateError(
-                    f"parameter {name!r}: it is left as it is, after {slot.updates} updates, but "
-                    f"the snapshot has {found.step_count} steps; load it into a new optimizer"
+                    f"parameter {name!r}: it is left as it is, after {parameter.updates} updates, "
+                    f"but the snapshot has {found.step_count} steps; load it into a new optimizer"
                 )
     return taken, left
 
 
-def _check_names(found: Snapshot, groups: Sequence[Group], slots: Slots) -> None:
+def _check_names(found: Snapshot, groups: Sequence[Group], parameters: Parameters) -> None:
     """Groups may come in another order, and names in a group."""
-    expected = _members(groups, slots)
+    expected = _members(groups, parameters)
     if sorted(map(sorted, found.names)) != sorted(map(sorted, expected)):
         raise StateError(
             f"got parameters {found.names}, expected {expected}; strict=False takes over what fits"
         )
-    if found.updates.keys() != slots.keys():
-        raise StateError(f"got states of {sorted(found.updates)}, expected {sorted(slots)}")
+    if found.updates.keys() != parameters.keys():
+        raise StateError(f"got states of {sorted(found.updates)}, expected {sorted(parameters)}")
 
 
-def _plan_slot(slot: Slot, found: Snapshot, taken: Plan, left: Left, strict: bool) -> None:
+def _plan_parameter(
+    parameter: Parameter, found: Snapshot, taken: Plan, left: Left, strict: bool
+) -> None:
     """Take over the states of a parameter, or leave it."""
-    name, kept = slot.name, slot.kept_arrays
+    name, kept = parameter.name, parameter.kept_arrays
     given: dict[str, Any] = {
         letter: _named(found.arrays[name].get(letter), array) for letter, array in kept.items()
     }
@@ -243,8 +249,8 @@ def _plan_slot(slot: Slot, found: Snapshot, taken: Plan, left: Left, strict: boo
     else:
         wrong = [letter for letter, array in kept.items() if given[letter].shape != array.shape]
         if wrong:
-            rows = rows_of(slot, given)
-            longer = rows is not None and rows < len(slot.array)
+            rows = rows_of(parameter, given)
+            longer = rows is not None and rows < len(parameter.array)
             if strict or not longer:
                 rows, reason = None, _reason(name, wrong[0], given[wrong[0]], kept[wrong[0]])
                 if longer:
@@ -253,7 +259,7 @@ def _plan_slot(slot: Slot, found: Snapshot, taken: Plan, left: Left, strict: boo
                         "and `grow` gives a table more rows"
                     )
     updates = found.updates[name]
-    if reason is None and slot.exact and updates >= MOST_EXACT:
+    if reason is None and parameter.exact and updates >= MOST_EXACT:
         reason = f"parameter {name!r}: {updates} updates are more than exact rows can have"
     if reason is not None:
         if strict:
@@ -266,7 +272,7 @@ def _plan_slot(slot: Slot, found: Snapshot, taken: Plan, left: Left, strict: boo
         left.longer.append(name)
         taken.rows[name] = rows
     taken.updates[name] = updates
-    taken.arrays[name] = {letter: _brought(one, slot) for letter, one in given.items()}
+    taken.arrays[name] = {letter: _brought(one, parameter) for letter, one in given.items()}
 
 
 def _named(given: Any, array: Any) -> Any:
@@ -283,12 +289,12 @@ def _reason(name: str, letter: str, given: Any, array: Any) -> str:
     )
 
 
-def _brought(array: Any, slot: Slot) -> Any:
-    """An array where the slot is: what may fail does so before anything is written."""
-    if backend_of(array) == slot.backend:
+def _brought(array: Any, parameter: Parameter) -> Any:
+    """An array where the parameter is: what may fail does so before anything is written."""
+    if backend_of(array) == parameter.backend:
         return array
-    with on_device(slot.array):
-        return array.get() if slot.backend == "cpu" else namespace("cuda").asarray(array)
+    with on_device(parameter.array):
+        return array.get() if parameter.backend == "cpu" else namespace("cuda").asarray(array)
 
 
 def _saved(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | None:
@@ -358,18 +364,18 @@ def _same(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return name in now and type(saved[name]) is type(now[name]) and bool(saved[name] == now[name])
 
 
-def restore(taken: Plan, groups: Sequence[Group], slots: Slots) -> None:
+def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> None:
     """Write what is planned; as often as it takes, it comes to the same."""
     for group, settings in zip(groups, taken.settings, strict=True):
         group.settings.update(settings)
     for name, updates in taken.updates.items():
-        slot = slots[name]
-        slot.updates = updates
-        slot.restart()
+        parameter = parameters[name]
+        parameter.updates = updates
+        parameter.restart()
         if name in taken.rows:
-            put_first(slot, taken.arrays[name], taken.rows[name])
+            put_first(parameter, taken.arrays[name], taken.rows[name])
             continue
-        for letter, array in slot.kept_arrays.items():
+        for letter, array in parameter.kept_arrays.items():
             copy_into(array, taken.arrays[name][letter])
 
 

@@ -12,9 +12,9 @@ from gpuadapt.kernels.rule import Rule
 
 from .arrays import backend_of, namespace, on_device, to_host
 from .oracle import evaluate
+from .parameter import Parameter
 from .quantized import Quantized
 from .rowgrad import RowGrad
-from .slot import Slot
 from .storage import decoded, loaded
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -36,14 +36,14 @@ class Stats(NamedTuple):
 
 
 def watch(
-    slot: Slot, grad: Any, used: Callable[[], tuple[Rule, Sequence[float]]],
+    parameter: Parameter, grad: Any, used: Callable[[], tuple[Rule, Sequence[float]]],
     rate: Callable[[], tuple[Rule, Sequence[float]] | None],
 ) -> Callable[[], Stats]:  # fmt: skip
     """Copy what a step starts from; the function returned is for after the step.
 
     Parameters
     ----------
-    slot : Slot
+    parameter : Parameter
     grad : array or RowGrad
         Its gradient, checked or not.
     used, rate : function
@@ -54,33 +54,33 @@ def watch(
         merged = RowGrad(
             to_host(grad.index), decoded(grad.flat), duplicates=grad.duplicates, count=grad.used
         ).coalesced()
-        inside = (merged.rows >= 0) & (merged.rows < len(slot.array))
+        inside = (merged.rows >= 0) & (merged.rows < len(parameter.array))
         rows, grad = merged.rows[inside], merged.values[inside]
-    before, states = _value(slot, rows), _states(slot, rows)
+    before, states = _value(parameter, rows), _states(parameter, rows)
     gradient = decoded(grad).astype(np.float64)
 
     @in_default_modes
     def finish() -> Stats:
         rule, coefficients = used()
-        after = _value(slot, rows)
+        after = _value(parameter, rows)
         arrays = [before, gradient, *(_wide(state, before.shape) for state in states)]
         wanted, *_ = evaluate(rule, arrays + _mean(rule, arrays[:2], coefficients), coefficients)
         moved = wanted != before
         lost = np.mean(after[moved] == before[moved]) if moved.any() else np.nan
         norm = np.linalg.norm(before)
         ratio = np.linalg.norm(after - before) / norm if norm else np.nan
-        return Stats(float(lost), float(ratio), _rates(slot, rows, before, rate()))
+        return Stats(float(lost), float(ratio), _rates(parameter, rows, before, rate()))
 
     return finish
 
 
 def _rates(
-    slot: Slot, rows: Any, like: np.ndarray, of: tuple[Rule, Sequence[float]] | None
+    parameter: Parameter, rows: Any, like: np.ndarray, of: tuple[Rule, Sequence[float]] | None
 ) -> dict[float, float] | None:
     if of is None or not like.size:
         return None
     rule, coefficients = of
-    states = [_wide(state, like.shape) for state in _states(slot, rows)]
+    states = [_wide(state, like.shape) for state in _states(parameter, rows)]
     rates, *_ = evaluate(rule, [like, like, *states], coefficients)
     return dict(zip(QUANTILES, map(float, np.quantile(rates, QUANTILES)), strict=True))
 
@@ -95,14 +95,14 @@ def _part(array: Any, rows: Any) -> Any:
         return array[namespace(backend_of(array) or "cpu").asarray(rows)]
 
 
-def _value(slot: Slot, rows: Any) -> np.ndarray:
+def _value(parameter: Parameter, rows: Any) -> np.ndarray:
     """The parameter as its rule sees it, in float64."""
-    parts = [_part(array, rows) for array in (slot.array, *slot.beside.values())]
-    return loaded(slot.formats.parameter, parts).astype(np.float64)
+    parts = [_part(array, rows) for array in (parameter.array, *parameter.beside.values())]
+    return loaded(parameter.formats.parameter, parts).astype(np.float64)
 
 
-def _states(slot: Slot, rows: Any) -> list[np.ndarray]:
-    found = [decoded(_part(state, rows)) for state in slot.states.values()]
+def _states(parameter: Parameter, rows: Any) -> list[np.ndarray]:
+    found = [decoded(_part(state, rows)) for state in parameter.states.values()]
     return [state.astype(np.float64) for state in found]
 
 

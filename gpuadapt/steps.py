@@ -14,14 +14,14 @@ from gpuadapt.kernels.rule import Rule
 from . import launch
 from .arrays import to_host
 from .capture import check_alike
+from .device_parameters import DeviceParameters, places
 from .errors import CaptureError
 from .group import Group
 from .hyperparameters import STEP_VALUES, whole
 from .loss_scale import LossScale
-from .place import Place, places
-from .request import NOTHING, Last, Request
-from .slot import Slot
-from .work import Gathered, Work
+from .parameter import Parameter
+from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult
+from .step_plan import Launch, StepGradients
 
 UNSURE = 64
 """Steps after which the GPU is asked how many of them it has skipped."""
@@ -29,26 +29,26 @@ UNSURE = 64
 MOST_REPLAYS = 512
 """Steps whose numbers are computed ahead; a GPU has room for more."""
 
-UNMEASURED = Last(None, 1.0, False)
+UNMEASURED = StepResult(None, 1.0, False)
 
 
 class Steps:
-    """The steps of an optimizer's slots and groups.
+    """The steps of an optimizer's parameters and groups.
 
     A GPU may skip a step, or replay one, without the host's knowledge. So the number of steps
     is the GPU's where it has one; the host's may be too large until it asks.
     """
 
-    def __init__(self, slots: Sequence[Slot], groups: Sequence[Group]) -> None:
-        self._slots, self._groups = slots, groups
-        self._on_gpu = any(slot.backend == "cuda" for slot in slots)
+    def __init__(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> None:
+        self._parameters, self._groups = parameters, groups
+        self._on_gpu = any(parameter.backend == "cuda" for parameter in parameters)
         self._count = self._settled = 0
-        """Steps so far, and up to when the slots' updates have been counted."""
+        """Steps so far, and up to when the parameters' updates have been counted."""
         self._unsure = 0
         """How many of the last steps the GPU may not have taken."""
-        self._active = np.zeros(len(slots), bool)
-        """Which slots have had gradients since."""
-        self._missed = np.zeros(len(slots), np.int64)
+        self._active = np.zeros(len(parameters), bool)
+        """Which parameters have had gradients since."""
+        self._missed = np.zeros(len(parameters), np.int64)
         """In how many of the steps so far each of these had none."""
         self._complete = False
         """Whether all of them have, and tables work on them."""
@@ -56,9 +56,9 @@ class Steps:
         """Those that the places are arranged for; none if they have to be arranged anew."""
         self._repeated: list[int] | None = None
         """The groups' versions, if a step like the last one needs no more than a launch."""
-        self._request = NOTHING
-        self._report: Place | Last | None = None
-        self._places: list[tuple[Place, np.ndarray]] = []
+        self._request = DEFAULT_OPTIONS
+        self._report: DeviceParameters | StepResult | None = None
+        self._places: list[tuple[DeviceParameters, np.ndarray]] = []
         self._loaded: Any = None
         """What the numbers of steps that the GPU may not have taken were computed from."""
         self._capturable = False
@@ -69,11 +69,11 @@ class Steps:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has arrays of its own: tables and GPU counts are not for them.
-        return self.renewed(self._slots, self._groups).__dict__
+        return self.renewed(self._parameters, self._groups).__dict__
 
-    def renewed(self, slots: Sequence[Slot], groups: Sequence[Group]) -> Steps:
-        """Steps of other slots and groups that go on from here; waits for a GPU."""
-        fresh = Steps(slots, groups)
+    def renewed(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> Steps:
+        """Steps of other parameters and groups that go on from here; waits for a GPU."""
+        fresh = Steps(parameters, groups)
         fresh._count = fresh._settled = self.settle()
         fresh._report = self.last
         return fresh
@@ -92,34 +92,34 @@ class Steps:
         return taken
 
     def used(self, name: str) -> tuple[Rule, list[float]]:
-        """The rule of a slot in the last step, and its coefficients; waits for a GPU."""
+        """The rule of a parameter in the last step, and its coefficients; waits for a GPU."""
         for place, members in self._places:
             for k, n in enumerate(members.tolist()):
-                if self._slots[n].name == name:
-                    rule, first = self._rules[self._slots[n].group], place.layout.firsts[k]
+                if self._parameters[n].name == name:
+                    rule, first = self._rules[self._parameters[n].group], place.layout.firsts[k]
                     with place.device:
                         numbers = to_host(place.control.numbers)
                     return rule, numbers[first : first + len(rule.coefficients)].tolist()
         raise KeyError(name)
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> StepResult | None:
         """What became of the last step; waits for the GPU."""
-        if isinstance(self._report, Place):
+        if isinstance(self._report, DeviceParameters):
             norm, factor, skipped = self._report.control.report()
-            return Last(norm if self._request.measured else None, factor, skipped)
+            return StepResult(norm if self._request.measured else None, factor, skipped)
         return self._report
 
     def settle(self) -> int:
-        """Count the slots' updates; the steps so far."""
+        """Count the parameters' updates; the steps so far."""
         count = self.count
         for k in np.flatnonzero(self._active).tolist() if count > self._settled else ():
-            self._slots[k].updates = count - int(self._missed[k])
+            self._parameters[k].updates = count - int(self._missed[k])
         self._settled = count
         return count
 
     def restart(self, count: int) -> None:
-        """Go on from so many steps, and from the updates that the slots say."""
+        """Go on from so many steps, and from the updates that the parameters say."""
         self._count = self._settled = count
         self._unsure, self._report, self._repeated = 0, None, None
         for group in self._groups:
@@ -135,7 +135,7 @@ class Steps:
 
     def _place_all(self) -> None:
         if not self._places:
-            made = places(self._slots)
+            made = places(self._parameters)
             self._restart_controls(made)
             self._places = made
 
@@ -152,9 +152,9 @@ class Steps:
         self._capturable, self._before, self._captured = bool(value), None, None
 
     @in_default_modes
-    def take(self, given: list[Any], request: Request) -> None:
-        """Take a step with a gradient (or None) for each slot."""
-        if request is NOTHING and self._repeated and self._take_again(given):
+    def take(self, given: list[Any], request: StepOptions) -> None:
+        """Take a step with a gradient (or None) for each parameter."""
+        if request is DEFAULT_OPTIONS and self._repeated and self._take_again(given):
             return
         self._repeated = None  # until this step has been taken
         capturing = self._on_gpu and launch.capturing()
@@ -178,7 +178,7 @@ class Steps:
             for (place, _), found in zip(self._places, gathered, strict=True):
                 place.check_values(asked, found)
         like = self._like(gathered[0], request, capturing) if self._capturable else None
-        scale = request.scale_on(first.slots[0].array.device) if on_gpu else None
+        scale = request.scale_on(first.parameters[0].array.device) if on_gpu else None
         before = self._count
         if any(place.starts(found, self._groups) for (place, _), found in
                zip(self._places, gathered, strict=True)):  # fmt: skip
@@ -219,7 +219,7 @@ class Steps:
         scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
         return scheduled or self._unsure > UNSURE or self._asks_anew()
 
-    def _like(self, found: Gathered, request: Request, capturing: bool) -> Any:
+    def _like(self, found: StepGradients, request: StepOptions, capturing: bool) -> Any:
         """What a step is like, if it may be captured or is like the one that was."""
         captured = self._captured[0][0] if self._captured is not None else None
         place, _ = self._places[0]
@@ -269,7 +269,7 @@ class Steps:
         self._count += count
         self._unsure += count
 
-    def _values(self, step: int, request: Request, on_gpu: bool) -> list[dict[str, float]]:
+    def _values(self, step: int, request: StepOptions, on_gpu: bool) -> list[dict[str, float]]:
         """What the rules of the groups read at a step, all of it checked."""
         if self._unsure and self._asks_anew():
             for before in range(step - self._unsure, step):
@@ -286,7 +286,7 @@ class Steps:
         return any(group.asks_anew for group in self._groups)
 
     def _load(
-        self, count: int, on_gpu: bool, values: list[dict[str, float]], request: Request
+        self, count: int, on_gpu: bool, values: list[dict[str, float]], request: StepOptions
     ) -> None:
         """Give the places the numbers of so many steps from now on.
 
@@ -306,14 +306,14 @@ class Steps:
                 place.control.load(first, rows)
         self._loaded = settings
 
-    def _restart_controls(self, made: Sequence[tuple[Place, Any]] | None = None) -> None:
+    def _restart_controls(self, made: Sequence[tuple[DeviceParameters, Any]] | None = None) -> None:
         """Let the controls of all places, or of new ones, go on from the steps so far."""
         for place, _ in self._places if made is None else made:
             with place.device:
                 place.control.restart(self._count)
 
-    def _arrange(self, gathered: Sequence[Gathered]) -> None:
-        """Bring tables and layouts up to date with the rules, and which slots have gradients."""
+    def _arrange(self, gathered: Sequence[StepGradients]) -> None:
+        """Rebuild the plans if the rules or the parameters that have gradients changed."""
         rules = [group.rule for group in self._groups]
         complete = all(found.complete for found in gathered)
         elements = [found.elements for found in gathered]
@@ -322,7 +322,7 @@ class Steps:
         ]
         if complete and self._complete and same:
             return
-        active = np.zeros(len(self._slots), bool)
+        active = np.zeros(len(self._parameters), bool)
         for (_, members), found in zip(self._places, gathered, strict=True):
             active[members] = found.addresses != 0
             active[members[list(found.others)]] = True
@@ -334,8 +334,10 @@ class Steps:
     def _lay_out(
         self, rules: list[Rule], active: np.ndarray, elements: Sequence[tuple[str, ...]]
     ) -> None:
-        """Arrange all places for rules, active slots and element types of gradients."""
-        missed = np.array([self._count - slot.updates for slot in self._slots], np.int64)
+        """Arrange all places for rules, active parameters and element types of gradients."""
+        missed = np.array(
+            [self._count - parameter.updates for parameter in self._parameters], np.int64
+        )
         arranged = [
             place.arranged(self._groups, active[members], missed[members], of)
             for (place, members), of in zip(self._places, elements, strict=True)
@@ -348,15 +350,15 @@ class Steps:
         self._active, self._missed, self._rules = active, missed, rules
 
     def _judge(
-        self, work: Sequence[Sequence[Work]], request: Request, scale: Any
-    ) -> tuple[bool | None, Place | Last]:
+        self, work: Sequence[Sequence[Launch]], request: StepOptions, scale: Any
+    ) -> tuple[bool | None, DeviceParameters | StepResult]:
         """Make the numbers final.
 
         Returns
         -------
         bool or None
             Whether to skip the step; None if only the GPU knows.
-        Place or Last
+        DeviceParameters or StepResult
             Who knows what became of it, or that.
         """
         for place, _ in self._places:

@@ -7,12 +7,12 @@ from typing import Any
 
 from .addition import total
 from .arrays import plain
+from .gradients import check_gradient
+from .parameter import Parameter
 from .rowgrad import RowGrad, joined
-from .slot import Slot
-from .structure import check_gradient
 
 
-def added(slot: Slot, given: Sequence[Any]) -> Any:
+def added(parameter: Parameter, given: Sequence[Any]) -> Any:
     """The sum of gradients of one parameter.
 
     Rows come first, in order of occurrence; arrays of the whole parameter, in their order, are
@@ -30,9 +30,9 @@ def added(slot: Slot, given: Sequence[Any]) -> Any:
     """
     used = [gradient for gradient in given if gradient is not None]
     for gradient in used:
-        check_gradient(slot, gradient)
+        check_gradient(parameter, gradient)
     if len(used) <= 1:
         return used[0] if used else None
     rows = [gradient for gradient in used if isinstance(gradient, RowGrad)]
     arrays = [plain(gradient) for gradient in used if not isinstance(gradient, RowGrad)]
-    return joined([*rows, *map(slot.rows_of, arrays)]) if rows else total(arrays)
+    return joined([*rows, *map(parameter.rows_of, arrays)]) if rows else total(arrays)

@@ -117,7 +117,7 @@ def test_kernels_of_exact_rows_compile(architecture):
     ]
     element, settings, gradient = FORMATS["all 16 bits"]
     optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
-    sources.append(exact_rows.source(adam, optimizer._slots["0"].formats_for(gradient)))
+    sources.append(exact_rows.source(adam, optimizer._parameters["0"].formats_for(gradient)))
     sources += [clock.advance_source(), clock.count_source(), clock.due_source()]
     for source in sources:
         exact(compile_ptx(source, architecture, text.OPTIONS), adam)
@@ -140,7 +140,7 @@ def test_kernels_of_formats_compile(architecture, name):
     element, settings, gradient = FORMATS[name]
     rule = ga.rules.adam
     optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
-    formats = optimizer._slots["0"].formats_for(gradient)
+    formats = optimizer._parameters["0"].formats_for(gradient)
     by_rows = [rows.source(rule, formats)]
     by_rows.append(rows.source(rule.rowwise, formats._replace(
         states=(formats.states[0], PLAIN[formats.compute])), rows.form(3, 1, True)))  # fmt: skip

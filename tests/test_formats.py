@@ -44,7 +44,7 @@ def as_array(backend, values):
 
 def contents(backend, optimizer, name="w"):
     """The parameter and everything that is kept of it."""
-    arrays = optimizer._slots[name].arrays
+    arrays = optimizer._parameters[name].arrays
     return [np.array(array) if backend.name == "cpu" else array.get() for array in arrays]
 
 
@@ -95,7 +95,7 @@ def by_reference(parameter, state, method=ADAM):
     w, gradients = start(parameter)
     w = w.copy()
     optimizer = make(method, w, parameter, state)
-    slot, group = optimizer._slots["w"], optimizer._groups[0]
+    slot, group = optimizer._parameters["w"], optimizer._groups[0]
     arrays, places, draw = iter(slot.arrays), [], 0
     for form in slot.formats.updated:
         found = [next(arrays) for _ in form.parts]
@@ -184,7 +184,7 @@ def test_rows_have_the_bits_of_the_dense_update(name, pair):
                 optimizer.step({"w": ga.RowGrad(*given)})
             # Duplicates are summed in the wider type of gradient and arithmetic.
             numbers = storage.decoded(values)
-            numbers = numbers.astype(np.result_type(numbers, dense._slots["w"].dtype))
+            numbers = numbers.astype(np.result_type(numbers, dense._parameters["w"].dtype))
             dense.step({"w": backend.array(summed(rows, numbers))})
         wanted = contents(backend, dense)
         for optimizer in by_rows:
@@ -368,9 +368,11 @@ def test_states_that_need_more_are_kept_wider_if_all_are_given():
     for kind, wanted in (("8bit", "8bit, signed"), ("float16", "float16, saturated")):
         for element in ("float32", "float64"):
             w = np.zeros((2, 16), element)
-            formats = ga.Optimizer(yogi, w, state_dtype=kind, **values)._slots["0"].formats
+            formats = ga.Optimizer(yogi, w, state_dtype=kind, **values)._parameters["0"].formats
             assert [form.name for form in formats.states] == [wanted, element]
-    formats = ga.Adam(np.zeros(3, np.float32), amsgrad=True, state_dtype="8bit")._slots["0"].formats
+    formats = (
+        ga.Adam(np.zeros(3, np.float32), amsgrad=True, state_dtype="8bit")._parameters["0"].formats
+    )
     assert [f.name for f in formats.states] == ["8bit, signed"] + 2 * ["bfloat16, stochastic"]
 
 
@@ -432,7 +434,7 @@ def test_a_master_has_the_bits_of_float32_parameters(master):
     for gradient in gradients * 10:
         exact.step({"w": gradient})
         optimizer.step({"w": gradient})
-    slot = optimizer._slots["w"]
+    slot = optimizer._parameters["w"]
     whole = storage.loaded(slot.formats.parameter, [kept, *slot.beside.values()])
     assert np.array_equal(whole, plain)
     off = np.abs(kept.astype(np.float32) - plain)
@@ -538,7 +540,7 @@ def test_a_step_begins_with_what_the_owner_has_written(pair):
     w[...] = other.astype(w.dtype)
     w[::2, ::3] = 0
     wanted = w.astype(np.float32)
-    slot = optimizer._slots["w"]
+    slot = optimizer._parameters["w"]
     seen = storage.loaded(slot.formats.parameter, [w, *slot.beside.values()])
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step({"w": gradients[1]})
@@ -560,7 +562,7 @@ def test_a_step_after_a_resume_has_the_same_bits():
     other = make(ga.Adam, again, *pair, seed=7)
     other.load_state_dict(optimizer.state_dict())
     third = pickle.loads(pickle.dumps(copy.deepcopy(optimizer)))
-    assert third._slots["w"].formats == optimizer._slots["w"].formats
+    assert third._parameters["w"].formats == optimizer._parameters["w"].formats
     for one in (optimizer, other, third):
         one.step({"w": gradients[1]})
     with installed("cpu") as backend:
@@ -579,7 +581,7 @@ def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
     optimizer = ga.SGD(
         np.zeros(1, dtype("bfloat16")), momentum=0.5, rounding="stochastic", state_dtype=state
     )
-    rule, formats = optimizer.rule, optimizer._slots["0"].formats
+    rule, formats = optimizer.rule, optimizer._parameters["0"].formats
     size, shift = 2 * BLOCK, 33 if formats.paired else 32
     begin = 2**shift - BLOCK
     text = module.load(rule.name, many.source(rule, formats))
@@ -644,7 +646,7 @@ def test_memory_per_parameter_is_what_the_documentation_says():
                      if isinstance(state, ga.Quantized)) / 2  # fmt: skip
         assert kept / size == pytest.approx(BYTES[name] + scales)
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-        moved = traffic(optimizer._slots["0"].formats) - 2 * scales
+        moved = traffic(optimizer._parameters["0"].formats) - 2 * scales
         assert [int(cell) for cell in row.split("|")[2:4]] == [BYTES[name], moved]
 
 

@@ -132,7 +132,7 @@ FORMATS = {
 def filled(optimizer, name="t"):
     """Numbers in all that is kept of a parameter."""
     random = np.random.default_rng(5)
-    for letter, array in optimizer._slots[name].kept_arrays.items():
+    for letter, array in optimizer._parameters[name].kept_arrays.items():
         values = random.integers(100, 127, array.shape)  # of codes, nearly the largest
         if letter.endswith(".scales"):
             values = 2.0 ** -(values % 5)
@@ -141,9 +141,9 @@ def filled(optimizer, name="t"):
 
 
 def numbers(optimizer):
-    return {letter: decoded(a) for letter, a in optimizer._slots["t"].states.items()} | {
+    return {letter: decoded(a) for letter, a in optimizer._parameters["t"].states.items()} | {
         letter: np.array(a.get() if hasattr(a, "get") else a)
-        for letter, a in optimizer._slots["t"].beside.items()
+        for letter, a in optimizer._parameters["t"].beside.items()
     }
 
 

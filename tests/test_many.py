@@ -262,7 +262,7 @@ def test_arrays_that_were_pickled_are_as_fast():
     for given in (grads, arrays):
         assert place.gather(given, optimizer._groups).complete
     optimizer.step(grads)
-    assert np.allclose(optimizer._slots["0"].array, 0.9)
+    assert np.allclose(optimizer._parameters["0"].array, 0.9)
 
 
 def _places(optimizer):

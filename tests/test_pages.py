@@ -83,7 +83,7 @@ EVERY = (
         "initial": lambda w: ga.FTRL(w, initial_accumulator=0.1),
         "gaps": lambda w: ga.Adam(np.zeros((ROWS, 65), np.float32)[:, :64]),
     }.items():
-        slot = make(np.zeros((ROWS, 64), np.float32))._slots["0"]
+        slot = make(np.zeros((ROWS, 64), np.float32))._parameters["0"]
         before = status("status", "VmRSS")
         slot.touch(gradient)
         large = [a for a in slot.kept_arrays.values() if pages.has_pages([a])]
@@ -133,7 +133,7 @@ def test_what_comes_first_decides():
         ("both", lambda slot: (slot.touch(rows_of(5)), slot.touch(None)), {"hg"}),
         ("loaded", lambda slot: slot.restart(), {"hg"}),
     ):
-        slot = ga.Adam(np.zeros(SHAPE, np.float32))._slots["0"]
+        slot = ga.Adam(np.zeros(SHAPE, np.float32))._parameters["0"]
         assert [flags(array) for array in slot.states.values()] == [set(), set()], name
         touch(slot)
         assert [flags(array) for array in slot.states.values()] == [expected] * 2, name
@@ -155,7 +155,7 @@ def test_steps_say_what_they_touch(by_numpy):
 
 @pytest.mark.skipif(not HUGE, reason="huge pages are forbidden here")
 def test_pages_become_huge_once_most_of_them_are_in_use():
-    count, slot = COUNT, ga.Adam(np.zeros(SHAPE, np.float32))._slots["0"]
+    count, slot = COUNT, ga.Adam(np.zeros(SHAPE, np.float32))._parameters["0"]
     state = slot.states["m"]
     assert slot.touch(rows_of(1)) and pages.share(pages.pages_of(state)) == 0
     assert state.sum() == 0 and pages.share(pages.pages_of(state)) == 0  # read, not written
@@ -179,7 +179,7 @@ def test_memory_goes_with_its_array():
     for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
         mine = other.state["0"]["m"]
         assert (mine[3] == 5).all() and not np.shares_memory(mine, state)
-        assert other._slots["0"].residence is not optimizer._slots["0"].residence
+        assert other._parameters["0"].residence is not optimizer._parameters["0"].residence
     assert arrays.owner(state) == arrays.owner(state[5:]) != arrays.owner(mine)
     assert arrays.owner(state) is not None
 
@@ -209,14 +209,14 @@ def test_without_such_advice_memory_is_numpys(monkeypatch):
     monkeypatch.setattr(pages, "SUPPORTED", False)
     optimizer = ga.Adam(np.zeros(SHAPE, np.float32))
     assert pages.pages_of(optimizer.state["0"]["m"]) is None
-    assert not optimizer._slots["0"].touch(rows_of(1))
+    assert not optimizer._parameters["0"].touch(rows_of(1))
 
 
 def test_advice_that_is_refused_is_no_error(monkeypatch):
     """A system may know less than Python's names say."""
     for name in ("MADV_HUGEPAGE", "MADV_NOHUGEPAGE"):
         monkeypatch.setattr(mmap, name, 9999)
-    slot = ga.Adam(np.zeros(SHAPE, np.float32))._slots["0"]
+    slot = ga.Adam(np.zeros(SHAPE, np.float32))._parameters["0"]
     slot.touch(rows_of(1))
     slot.touch(None)
     assert slot.residence.settled

@@ -154,7 +154,9 @@ def fails_at(line: int, step: Callable[[], None]) -> bool:
         code = frame.f_code
         if not code.co_filename.startswith(SOURCES):
             return None
-        if code.co_name in ("update", "repeat") and code.co_filename.endswith("place.py"):
+        if code.co_name in ("update", "repeat") and code.co_filename.endswith(
+            "device_parameters.py"
+        ):
             left = -1  # from here on kernels write
         if event == "line" and left >= 0:
             left -= 1

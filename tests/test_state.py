@@ -30,7 +30,7 @@ def test_resume_is_exact(case, backend):
     before.step(gradients[5])  # the snapshot is a copy
     after = case.optimizer([backend.array(a) for a in frozen], lr=123.0)
     after.load_state_dict(snapshot)
-    restored = [slot.array for slot in after._slots.values()]
+    restored = [slot.array for slot in after._parameters.values()]
     for grads in gradients[3:]:
         after.step(grads)
     assert after.step_count == 6
@@ -153,7 +153,7 @@ def moved(params, **settings):
     """An optimizer whose states and counts are unlike each other's, and nothing is compiled."""
     optimizer = ga.Adam(params, **settings)
     random = np.random.default_rng(3)
-    for n, slot in enumerate(optimizer._slots.values(), 1):
+    for n, slot in enumerate(optimizer._parameters.values(), 1):
         slot.updates = n
         for letter, array in slot.kept_arrays.items():
             coded = letter.endswith(".codes")
@@ -241,7 +241,7 @@ def test_settings_that_fit_are_taken_over():
 def test_a_partial_load_that_is_refused_changes_nothing():
     state = moved({"w": np.ones(2)}).state_dict()
     optimizer = moved({"v": np.ones(3)})
-    optimizer._slots["v"].updates = 20
+    optimizer._parameters["v"].updates = 20
     optimizer._steps.restart(30)
     before = copy.deepcopy(seen(optimizer))
     with pytest.raises(ga.StateError, match="'v': it is left as it is, after 20 updates, but"):
@@ -285,7 +285,7 @@ def test_a_copy_is_independent(backend):
     twin.step(gradient)
     assert np.array_equal(backend.numpy(w), before)
     assert twin.step_count == 2
-    twin_w = twin._slots["w"].array
+    twin_w = twin._parameters["w"].array
     assert (backend.numpy(twin_w) < before).all()
     optimizer.step(gradient)
     assert np.array_equal(backend.numpy(w), backend.numpy(twin_w))
@@ -301,7 +301,7 @@ def test_an_optimizer_can_be_sent_to_another_process():
     sent = pickle.loads(pickle.dumps(optimizer))
     for one in (optimizer, sent):
         one.step({"w": np.ones(3)})
-    assert np.array_equal(sent._slots["w"].array, w)
+    assert np.array_equal(sent._parameters["w"].array, w)
     assert sent.step_count == 2
 
 

@@ -98,7 +98,7 @@ def test_every_tick_is_earned():
             if state != "float32" and not made(method, FLOAT32, "float32").rule.states:
                 continue
             optimizer = made(method, parameter, state)
-            formats = optimizer._slots["w"].formats
+            formats = optimizer._parameters["w"].formats
             if formats.updated in seen:
                 continue
             seen.add(formats.updated)
@@ -151,13 +151,13 @@ def stepped(optimizer, traversal, element):
     for _ in range(STEPS):
         g = gradients(random).astype(dtype(element))
         optimizer.step({"w": g if traversal == "dense" else ga.RowGrad(np.arange(2), g)})
-    return moved(storage.decoded(optimizer._slots["w"].array))
+    return moved(storage.decoded(optimizer._parameters["w"].array))
 
 
 def in_float32(method, element):
     """The same by NumPy, in float32."""
     group, random = made(method, FLOAT32, "float32")._groups[0], np.random.default_rng(3)
-    slot = made(method, FLOAT32, "float32")._slots["w"]
+    slot = made(method, FLOAT32, "float32")._parameters["w"]
     arrays = [start(), *(storage.decoded(state) for state in slot.states.values())]
     for t in range(1, STEPS + 1):
         values = group.prepare(t - 1)

@@ -24,7 +24,7 @@ def given(backend, values):
 
 def seen(optimizer, name="w"):
     """What the next step starts from, and the parameter alone."""
-    slot = optimizer._slots[name]
+    slot = optimizer._parameters[name]
     parts = [slot.array, *slot.beside.values()]
     return storage.loaded(slot.formats.parameter, parts), storage.decoded(slot.array)
 
@@ -43,7 +43,7 @@ def test_a_parameter_holds_what_it_is_given(kept, source, backend):
         state[...] = given(backend, np.full(FULL.shape, 2.0).astype(state.dtype))
         optimizer.write("w", where)
         effective, narrow = seen(optimizer)
-        (beside,) = optimizer._slots["w"].beside or ("",)
+        (beside,) = optimizer._parameters["w"].beside or ("",)
         rounded = wide.astype(kept.dtype).astype(wide.dtype)
         assert np.array_equal(narrow, rounded), kept.name
         limit = ALLOWED.get(beside, 0.0) * np.abs(wide)

@@ -40,7 +40,7 @@ def traffic(method: str, kept: str) -> float:
     element, settings = FORMATS[kept]
     parameter = np.zeros(1, kind_dtype(element, "cpu"))
     optimizer = optimizer_of(method, [parameter], HYPER[method], **settings)
-    return formats.traffic(optimizer._slots["0"].formats)
+    return formats.traffic(optimizer._parameters["0"].formats)
 
 
 def makers(method: str, backend: str, kept: str = "") -> dict[str, Make]:

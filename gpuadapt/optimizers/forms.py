@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from gpuadapt.kernels import pieces
 from gpuadapt.kernels.rule import Rule
 
-from ..building import are_groups
+from ..construct import are_groups
 from ..hyperparameters import Hyperparameter, check_choice, number
 
 T = TypeVar("T")

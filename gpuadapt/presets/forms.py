@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..building import are_groups
+from ..construct import are_groups
 from ..errors import HyperparameterError, KeywordError
 from ..hyperparameters import SETTINGS, Hyperparameter, number
 from ..optimizers.forms import is_zero

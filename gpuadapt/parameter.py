@@ -1,4 +1,4 @@
-"""A slot: one parameter, its states, and the updates bound to both."""
+"""A parameter: one parameter, its states, and the updates bound to both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .rowgrad import RowGrad, prepared
 from .rownumbers import INDEX, as_given
 
 
-class Slot:
+class Parameter:
     """One parameter: its array, its states and the updates bound to both."""
 
     def __init__(
@@ -145,7 +145,7 @@ class Slot:
         return self.formats._replace(gradient=PLAIN[element])
 
     def bound(self, rule: Rule, element: str) -> Update:
-        """The update by a rule of this slot's arrays, from a gradient of any strides."""
+        """The update by a rule of this parameter's arrays, from a gradient of any strides."""
         if self._dense is None or self._dense[:2] != (rule, element):
             update = bind(rule, self.backend, self.formats_for(element), self.operand)
             self._dense = rule, element, update
@@ -276,8 +276,8 @@ class Slot:
         self.flush()
         storage.put([self.array, *self.beside.values()], parts)
 
-    def follow(self, before: Slot) -> None:
-        """Count on from a slot that this one takes the place of."""
+    def follow(self, before: Parameter) -> None:
+        """Count on from a parameter that this one takes the place of."""
         self.updates, self._skipped = before.updates, before.skipped
 
     def restart(self) -> None:
@@ -340,7 +340,7 @@ class Slot:
 
 
 def prepare_rows(
-    slot: Slot, rule: Rule, grad: Any, skips: bool, most: float
+    parameter: Parameter, rule: Rule, grad: Any, skips: bool, most: float
 ) -> tuple[RowUpdate, Any]:
     """The update of a parameter by rows, and what it is to be called with.
 
@@ -353,9 +353,9 @@ def prepare_rows(
         Rows are out of range, and are not to be skipped.
     GradientError
     """
-    rows = slot.rows_of(grad)
-    update = slot.bound_rows(rule, kind_of(rows.values) or "")
+    rows = parameter.rows_of(grad)
+    update = parameter.bound_rows(rule, kind_of(rows.values) or "")
     try:
         return update, prepared(update, rows, skips, most)
     except RowIndexError as error:
-        raise RowIndexError(f"gradient of {slot.name!r}: {error}") from None
+        raise RowIndexError(f"gradient of {parameter.name!r}: {error}") from None

@@ -26,42 +26,46 @@ from .arrays import (
     plain,
 )
 from .errors import CaptureError
+from .gradients import check_apart, check_gradient
 from .group import Group, coefficients
 from .hyperparameters import check_fits
 from .pages import has_pages
+from .parameter import Parameter, prepare_rows
 from .rowgrad import RowGrad
-from .slot import Slot, prepare_rows
-from .structure import check_apart, check_gradient
+from .step_plan import Bucket, CoefficientLayout, Launch, StepGradients, StepPlan
 from .sums import added
-from .work import Arrangement, Gathered, Layout, Table, Work
 
 
-class Place:
+class DeviceParameters:
     """The parameters of one device."""
 
-    def __init__(self, backend: str, slots: Sequence[Slot], every: Sequence[Slot]) -> None:
+    def __init__(
+        self, backend: str, parameters: Sequence[Parameter], every: Sequence[Parameter]
+    ) -> None:
         self.backend = backend
-        self.slots = slots
+        self.parameters = parameters
         self.every = every
         """The parameters of all devices: gradients share no memory with any."""
-        self.device = on_device(slots[0].array if slots else None)
+        self.device = on_device(parameters[0].array if parameters else None)
         with self.device:
             self.control = launch.control(backend)
-        arrays = [array for slot in slots for array in slot.arrays]
+        arrays = [array for parameter in parameters for array in parameter.arrays]
         self._owners = {owner(array) for array in arrays}
         self._places = merged(arrays)
-        self._orders = [_order(slot) for slot in slots]
-        self._paged = [k for k, slot in enumerate(slots) if has_pages(slot.kept_arrays.values())]
+        self._orders = [_order(parameter) for parameter in parameters]
+        self._paged = [
+            k for k, parameter in enumerate(parameters) if has_pages(parameter.kept_arrays.values())
+        ]
         """Those with large states whose pages depend on what is touched."""
-        self._exact = [k for k, slot in enumerate(slots) if slot.exact]
-        elements = tuple(slot.element for slot in slots)
-        nothing = Layout((), (), FIRST, (), ())
-        self.arrangement = Arrangement(nothing, [], elements, self._expected(elements), [])
+        self._exact = [k for k, parameter in enumerate(parameters) if parameter.exact]
+        elements = tuple(parameter.element for parameter in parameters)
+        nothing = CoefficientLayout((), (), FIRST, (), ())
+        self.arrangement = StepPlan(nothing, [], elements, self._expected(elements), [])
         self._updates: dict[tuple[Rule, Formats, bytes], launch.Update] = {}
         """Those of tables so far, by what they update: options of a step may come and go."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CoefficientLayout:
         """Where in the numbers the coefficients of each parameter are."""
         return self.arrangement.layout
 
@@ -70,15 +74,17 @@ class Place:
         if self.backend != "cpu":
             return None
         wanted = [
-            (np.broadcast_to(np.zeros((), kind_dtype(element, "cpu")), slot.shape), order)
+            (np.broadcast_to(np.zeros((), kind_dtype(element, "cpu")), parameter.shape), order)
             if order
             else None
-            for slot, order, element in zip(self.slots, self._orders, elements, strict=True)
+            for parameter, order, element in zip(
+                self.parameters, self._orders, elements, strict=True
+            )
         ]
-        updated = [slot.given for slot in self.slots]
+        updated = [parameter.given for parameter in self.parameters]
         return launch.headers(updated, wanted, [place[1:] for place in self._places])
 
-    def gather(self, given: list[Any], groups: Sequence[Group]) -> Gathered:
+    def gather(self, given: list[Any], groups: Sequence[Group]) -> StepGradients:
         """Look at gradients; nothing of this place changes.
 
         Raises
@@ -95,17 +101,17 @@ class Place:
         elements = list(self.arrangement.elements) if missing else []
         sums: dict[int, Any] = {}
         for k in np.flatnonzero(found == 0).tolist() if missing else ():
-            slot, grad = self.slots[k], given[k]
+            parameter, grad = self.parameters[k], given[k]
             if isinstance(grad, (list, tuple)):
-                grad = sums[k] = added(slot, grad)
+                grad = sums[k] = added(parameter, grad)
             if grad is None:
                 continue
-            check_gradient(slot, grad)
-            slot.check_writable()
+            check_gradient(parameter, grad)
+            parameter.check_writable()
             by_table = not isinstance(grad, (RowGrad, np.generic))
             grad = grad if isinstance(grad, RowGrad) else plain(grad)
             for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
-                self._check_apart(slot.name, array)
+                self._check_apart(parameter.name, array)
             if by_table and self._orders[k] and contiguous(grad, self._orders[k]):
                 elements[k] = kind_of(grad) or ""
                 found[k] = address(grad)
@@ -117,47 +123,47 @@ class Place:
         for number, group in enumerate(groups):
             if group.by_rows:
                 for k in np.flatnonzero(found).tolist():
-                    if self.slots[k].group == number:
+                    if self.parameters[k].group == number:
                         found[k], others[k] = 0, plain(given[k])
                         missing += 1
         for k in self._exact:
             # Once rows have missed steps, a dense gradient is one of all rows.
-            if self.slots[k].clock is not None and found[k]:
+            if self.parameters[k].clock is not None and found[k]:
                 found[k], others[k] = 0, plain(given[k])
                 missing += 1
         kinds = tuple(elements) or self.arrangement.elements
-        return Gathered(found, others, missing == 0, kinds, sums)
+        return StepGradients(found, others, missing == 0, kinds, sums)
 
-    def check_values(self, values: Mapping[str, float], gathered: Gathered) -> None:
+    def check_values(self, values: Mapping[str, float], gathered: StepGradients) -> None:
         """Raise `HyperparameterError` for values of a step that its gradients cannot be scaled by.
 
         Gradients of float64 are scaled and clipped in float64, whatever their parameters are.
         """
-        for k, slot in enumerate(self.slots):
+        for k, parameter in enumerate(self.parameters):
             grad = gathered.others.get(k)
             if grad is None and not gathered.addresses[k]:
                 continue
             values_of = grad.values if isinstance(grad, RowGrad) else grad
             element = gathered.elements[k] if grad is None else kind_of(values_of)
-            dtype = np.dtype(np.float64) if element == "float64" else slot.dtype
+            dtype = np.dtype(np.float64) if element == "float64" else parameter.dtype
             for name, value in values.items():
                 check_fits(name, value, dtype)
-                if slot.exact and value < 1:
+                if parameter.exact and value < 1:
                     # Missed steps are remembered in the arithmetic's type: it must not be 0 there.
-                    check_fits(name, value, slot.dtype)
+                    check_fits(name, value, parameter.dtype)
 
-    def starts(self, gathered: Gathered, groups: Sequence[Group]) -> bool:
+    def starts(self, gathered: StepGradients, groups: Sequence[Group]) -> bool:
         """Whether steps of a table are to be remembered from now on, or by another rule."""
         return any(
             isinstance(gathered.others.get(k), RowGrad)
-            and self.slots[k].starts(groups[self.slots[k].group].rule)
+            and self.parameters[k].starts(groups[self.parameters[k].group].rule)
             for k in self._exact
         )
 
     def _by_rows(self, k: int, grad: Any, groups: Sequence[Group]) -> bool:
-        slot = self.slots[k]
-        by_rows = isinstance(grad, RowGrad) or slot.clock is not None
-        return by_rows or groups[slot.group].by_rows
+        parameter = self.parameters[k]
+        by_rows = isinstance(grad, RowGrad) or parameter.clock is not None
+        return by_rows or groups[parameter.group].by_rows
 
     def addresses(self, given: list[Any]) -> np.ndarray | None:
         """Those of NumPy arrays that tables work on, all of them; None if one is something else."""
@@ -183,7 +189,7 @@ class Place:
         active: np.ndarray,
         missed: np.ndarray,
         elements: tuple[str, ...],
-    ) -> Arrangement:
+    ) -> StepPlan:
         """Tables and layout for parameters that have gradients, by the groups' rules.
 
         They are this place's when `arrangement` is set to them.
@@ -191,7 +197,7 @@ class Place:
         Parameters
         ----------
         active : ndarray of bool
-            Which of the slots have gradients.
+            Which of the parameters have gradients.
         missed : ndarray of int64
             In how many steps each had none.
         elements : tuple of str
@@ -200,9 +206,9 @@ class Place:
         rules = tuple(group.rule for group in groups)
         classes: dict[tuple[int, int], int] = {}
         width = FIRST
-        firsts, scales, factors = np.zeros(len(self.slots), np.int64), [SCALE], []
+        firsts, scales, factors = np.zeros(len(self.parameters), np.int64), [SCALE], []
         for k in np.flatnonzero(active).tolist():
-            key = self.slots[k].group, int(missed[k])
+            key = self.parameters[k].group, int(missed[k])
             if key not in classes:
                 classes[key] = width
                 names = [*rules[key[0]].coefficients, "t"]
@@ -211,23 +217,25 @@ class Place:
                 width += len(names) + groups[key[0]].remembers
             firsts[k] = classes[key]
         listed = tuple((*key, first) for key, first in classes.items())
-        layout = Layout(listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors))
+        layout = CoefficientLayout(
+            listed, tuple(firsts.tolist()), width, tuple(scales), tuple(factors)
+        )
         members: dict[tuple[Rule, Formats], list[int]] = {}
-        for k, slot in enumerate(self.slots):
+        for k, parameter in enumerate(self.parameters):
             if self._orders[k]:
-                key_ = rules[slot.group], slot.formats_for(elements[k])
+                key_ = rules[parameter.group], parameter.formats_for(elements[k])
                 members.setdefault(key_, []).append(k)
-        every = len(self.slots)
+        every = len(self.parameters)
         tables = [
-            Table(*of, np.array(found), len(found) == every, firsts[found])
+            Bucket(*of, np.array(found), len(found) == every, firsts[found])
             for of, found in members.items()
         ]
         headers = self.arrangement.headers
         if elements != self.arrangement.elements:
             headers = self._expected(elements)
-        return Arrangement(layout, tables, elements, headers, [])
+        return StepPlan(layout, tables, elements, headers, [])
 
-    def described(self, gathered: Gathered, groups: Sequence[Group]) -> list[Any]:
+    def described(self, gathered: StepGradients, groups: Sequence[Group]) -> list[Any]:
         """What launches depend on besides addresses; for steps that are captured.
 
         Raises
@@ -238,11 +246,11 @@ class Place:
         found: list[Any] = []
         for k in gathered.sums:
             raise CaptureError(
-                f"gradient of {self.slots[k].name!r}: several are added up in new memory, which "
-                "cannot be captured: add them up in an array of yours"
+                f"gradient of {self.parameters[k].name!r}: several are added up in new memory, "
+                "which cannot be captured: add them up in an array of yours"
             )
         for k, grad in gathered.others.items():
-            group = groups[self.slots[k].group]
+            group = groups[self.parameters[k].group]
             if self._by_rows(k, grad, groups):
                 if not group.skips(self.backend):
                     raise CaptureError('check="raise" waits for the GPU: it cannot be captured')
@@ -258,7 +266,7 @@ class Place:
             found.append((k, [(a.data.ptr, a.shape, a.strides) for a in arrays]))
         return found
 
-    def works(self, gathered: Gathered, groups: Sequence[Group]) -> list[Work]:
+    def works(self, gathered: StepGradients, groups: Sequence[Group]) -> list[Launch]:
         """The launches of a step; kernels are compiled, and rows checked, but nothing is written.
 
         Raises
@@ -274,31 +282,31 @@ class Place:
                 addresses = gathered.addresses
                 addresses = addresses if table.whole else addresses[table.members]
                 if gathered.complete or addresses.any():
-                    works.append(Work(self._update(table), addresses, table.firsts))
+                    works.append(Launch(self._update(table), addresses, table.firsts))
             for k, grad in gathered.others.items():
-                slot, first = self.slots[k], self.layout.firsts[k]
-                group = groups[slot.group]
+                parameter, first = self.parameters[k], self.layout.firsts[k]
+                group = groups[parameter.group]
                 if self._by_rows(k, grad, groups):
                     given = group.rule, grad, group.skips(self.backend), group.most
-                    works.append(Work(*prepare_rows(slot, *given), first))
+                    works.append(Launch(*prepare_rows(parameter, *given), first))
                 else:
-                    update = slot.bound(group.rule, kind_of(grad) or "")
-                    works.append(Work(update, bits_of(grad), first))
+                    update = parameter.bound(group.rule, kind_of(grad) or "")
+                    works.append(Launch(update, bits_of(grad), first))
             self._paged = [k for k in self._paged if self._touch(k, gathered)]
         return works
 
-    def _touch(self, k: int, gathered: Gathered) -> bool:
+    def _touch(self, k: int, gathered: StepGradients) -> bool:
         """Say what a step is about to touch; whether later ones have to."""
         grad = gathered.others.get(k)
         if grad is None and not gathered.addresses[k]:
             return True
-        return self.slots[k].touch(grad)
+        return self.parameters[k].touch(grad)
 
-    def _update(self, table: Table) -> launch.Update:
+    def _update(self, table: Bucket) -> launch.Update:
         """The update of a table, made when it is first needed."""
         key = table.rule, table.formats, table.members.tobytes()
         if key not in self._updates:
-            operands = [self.slots[k].operand for k in table.members]
+            operands = [self.parameters[k].operand for k in table.members]
             self._updates[key] = launch.bind_many(table.rule, self.backend, table.formats, operands)
         return self._updates[key]
 
@@ -320,7 +328,7 @@ class Place:
             numbers += group.remembered(values[number], updates)
         return numbers
 
-    def measure(self, works: Sequence[Work]) -> Measured:
+    def measure(self, works: Sequence[Launch]) -> Measured:
         """Sums of squares and largest magnitudes of all gradients, divided by their scale."""
         # The sums have the same total in any order.
         works = sorted(works, key=lambda work: work.update.kind)
@@ -337,34 +345,41 @@ class Place:
                 start = stop
         return Measured(room, tuple(ends))
 
-    def update(self, works: Sequence[Work]) -> None:
+    def update(self, works: Sequence[Launch]) -> None:
         """Write."""
         with self.device:
             for work in works:
                 work.update(work.gradient, work.first, self.control.numbers)
 
 
-def _order(slot: Slot) -> str:
-    """In which order of memory ("C" or "F") all arrays of a slot lie without gaps, or ""."""
-    orders = "C" if slot.ordered else "CF"
-    whole = [order for order in orders if all(contiguous(array, order) for array in slot.arrays)]
-    return whole[0] if whole and slot.array.size else ""
+def _order(parameter: Parameter) -> str:
+    """In which order of memory ("C" or "F") all arrays of a parameter lie without gaps, or ""."""
+    orders = "C" if parameter.ordered else "CF"
+    whole = [
+        order for order in orders if all(contiguous(array, order) for array in parameter.arrays)
+    ]
+    return whole[0] if whole and parameter.array.size else ""
 
 
-def places(slots: Sequence[Slot]) -> list[tuple[Place, np.ndarray]]:
-    """The places of parameters and the positions of their slots, GPUs first.
+def places(parameters: Sequence[Parameter]) -> list[tuple[DeviceParameters, np.ndarray]]:
+    """The places of parameters and the positions of their parameters, GPUs first.
 
     After all checks only a launch can fail, such as one of arrays with gaps, which CuPy compiles
     then: nothing of the CPU's has been touched by that time. Without parameters there is one
     place, a CPU's.
     """
-    if not slots:
-        return [(Place("cpu", (), ()), np.zeros(0, np.int64))]
+    if not parameters:
+        return [(DeviceParameters("cpu", (), ()), np.zeros(0, np.int64))]
     found: dict[tuple[bool, int], list[int]] = {}
-    for k, slot in enumerate(slots):
-        cpu = slot.backend == "cpu"
-        found.setdefault((cpu, 0 if cpu else slot.array.device.id), []).append(k)
+    for k, parameter in enumerate(parameters):
+        cpu = parameter.backend == "cpu"
+        found.setdefault((cpu, 0 if cpu else parameter.array.device.id), []).append(k)
     return [
-        (Place("cpu" if cpu else "cuda", [slots[k] for k in members], slots), np.array(members))
+        (
+            DeviceParameters(
+                "cpu" if cpu else "cuda", [parameters[k] for k in members], parameters
+            ),
+            np.array(members),
+        )
         for (cpu, _), members in sorted(found.items())
     ]

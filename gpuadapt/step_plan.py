@@ -12,13 +12,13 @@ from gpuadapt.kernels.rule import Rule
 from . import launch
 
 
-class Gathered(NamedTuple):
+class StepGradients(NamedTuple):
     """The gradients of a step, checked."""
 
     addresses: np.ndarray
     """Of those that tables work on; 0 for others and those that are missing."""
     others: dict[int, Any]
-    """The others, by the positions of their slots."""
+    """The others, by the positions of their parameters."""
     complete: bool
     """Whether all have an address."""
     elements: tuple[str, ...]
@@ -27,20 +27,20 @@ class Gathered(NamedTuple):
     """Of several gradients of one parameter the sums, which live as long as the step."""
 
 
-class Table(NamedTuple):
+class Bucket(NamedTuple):
     """Parameters that one launch updates."""
 
     rule: Rule
     formats: Formats
     members: np.ndarray
-    """The positions of their slots."""
+    """The positions of their parameters."""
     whole: bool
     """Whether these are all there are."""
     firsts: np.ndarray
     """Where in the numbers their coefficients begin."""
 
 
-class Work(NamedTuple):
+class Launch(NamedTuple):
     """One launch of a step."""
 
     update: launch.Update
@@ -48,7 +48,7 @@ class Work(NamedTuple):
     first: Any
 
 
-class Layout(NamedTuple):
+class CoefficientLayout(NamedTuple):
     """Where in a place's numbers the coefficients of its parameters are.
 
     Parameters of one group that have missed as many steps share them.
@@ -57,20 +57,20 @@ class Layout(NamedTuple):
     classes: tuple[tuple[int, int, int], ...]
     """A group's number, how many steps it has missed, the place of its first coefficient."""
     firsts: tuple[int, ...]
-    """For each slot, the place of its first coefficient."""
+    """For each parameter, the place of its first coefficient."""
     width: int
     scales: tuple[int, ...]
     factors: tuple[int, ...]
     """The places of gradients' scales and clip factors."""
 
 
-class Arrangement(NamedTuple):
+class StepPlan(NamedTuple):
     """What a place works by, from one step to the next, until gradients or rules are others."""
 
-    layout: Layout
-    tables: list[Table]
+    layout: CoefficientLayout
+    tables: list[Bucket]
     elements: tuple[str, ...]
-    """The element types of dense gradients, for each slot."""
+    """The element types of dense gradients, for each parameter."""
     headers: Any
     """What looks at NumPy's gradients of these types; None for a GPU's."""
     launches: list[launch.Update]

@@ -14,7 +14,7 @@ from .hyperparameters import number
 from .loss_scale import LossScale, Multiple
 
 
-class Last(NamedTuple):
+class StepResult(NamedTuple):
     """What became of the last step."""
 
     grad_norm: float | None
@@ -26,7 +26,7 @@ class Last(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class StepOptions:
     """Loss scale, clipping and skipping of one step."""
 
     scale: Any = 1.0
@@ -85,10 +85,12 @@ class Request:
         return {"grad_scale": scale, "clip_factor": 1.0, "clip_value": self.clip_value or 1.0}
 
 
-NOTHING = Request()
+DEFAULT_OPTIONS = StepOptions()
 
 
-def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any) -> Request:
+def step_options(
+    grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any
+) -> StepOptions:
     """Check what a step is asked for.
 
     Raises
@@ -96,7 +98,7 @@ def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any
     HyperparameterError
     """
     if skip_nonfinite is False and grad_scale is None and max_norm is None and clip_value is None:
-        return NOTHING
+        return DEFAULT_OPTIONS
     if not isinstance(skip_nonfinite, (bool, np.bool_)):
         raise HyperparameterError(f"skip_nonfinite: got {skip_nonfinite!r}, expected a bool")
     scale: Any = 1.0 if grad_scale is None else _scale(grad_scale)
@@ -110,7 +112,7 @@ def request(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any
     }
     skip = bool(skip_nonfinite) or isinstance(scale, LossScale)
     options = frozenset(name for name, asked in wanted.items() if asked)
-    return Request(scale, times, most, limit, skip, options)
+    return StepOptions(scale, times, most, limit, skip, options)
 
 
 def _scale(given: Any) -> Any:

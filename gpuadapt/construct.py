@@ -1,4 +1,4 @@
-"""From what the user calls parameters to groups and slots."""
+"""From what the user calls parameters to groups and parameters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .arrays import Memory, check_disjoint, check_parameter, describe
 from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
-from .slot import Slot
+from .parameter import Parameter
 from .storage import element
 from .tree import Branch, Place, branch, read
 
 
 class Built(NamedTuple):
-    """Groups and slots, in the structure of what the user gave."""
+    """Groups and parameters, in the structure of what the user gave."""
 
     templates: list[Place]
     """Of each group."""
     groups: list[Group]
-    slots: dict[str, Slot]
+    parameters: dict[str, Parameter]
 
 
 def build(
@@ -32,7 +32,7 @@ def build(
     initial: Mapping[str, Any],
     before: Built,
 ) -> Built:
-    """What there was before, with groups and slots of what the user calls parameters.
+    """What there was before, with groups and parameters of what the user calls parameters.
 
     Parameters
     ----------
@@ -49,25 +49,25 @@ def build(
     ------
     ParameterError, BackendError, HyperparameterError
     """
-    built = Built([*before.templates], [*before.groups], {**before.slots})
+    built = Built([*before.templates], [*before.groups], {**before.parameters})
     memory = Memory()
 
     def add(group: Group, name: str, array: Any) -> None:
-        if name in built.slots:
+        if name in built.parameters:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
             raise ParameterError(f"parameter {name!r}: half of a character is no text")
         backend = check_parameter(name, array)
         number = len(built.groups) - 1
-        slot = Slot(name, array, backend, number, rule, group.settings, initial, memory)
-        built.slots[name] = slot
-        group.add(slot)
+        parameter = Parameter(name, array, backend, number, rule, group.settings, initial, memory)
+        built.parameters[name] = parameter
+        group.add(parameter)
 
     def add_group(given: Any, settings: Mapping[str, Any]) -> None:
         asked = built.groups[0].schedules if built.groups else None
         group = Group(rule, {"params": (), **settings}, initial, asked)
         built.groups.append(group)
-        template, found = read(given, len(built.slots))
+        template, found = read(given, len(built.parameters))
         for name, array in found:
             add(group, name, array)
         built.templates.append(template)
@@ -78,7 +78,10 @@ def build(
             add_group(settings.pop("params"), settings)
     else:
         add_group(params, common)
-    check_disjoint((slot.name, slot.backend, slot.array) for slot in built.slots.values())
+    check_disjoint(
+        (parameter.name, parameter.backend, parameter.array)
+        for parameter in built.parameters.values()
+    )
     return built
 
 
@@ -107,13 +110,13 @@ def structure(built: Built, grouped: bool) -> tuple[Place, Branch]:
 
     With groups it is a list of theirs.
     """
-    names = list(built.slots)
+    names = list(built.parameters)
     template = branch("", None, built.templates) if grouped else built.templates[0]
     return template, branch("", names, [*names], ordered=False)
 
 
 def shown(
-    kind: str, rule: Rule, groups: Sequence[Group], slots: Sequence[Slot], step_count: int
+    kind: str, rule: Rule, groups: Sequence[Group], parameters: Sequence[Parameter], step_count: int
 ) -> str:
     """An optimizer in one line."""
 
@@ -127,26 +130,26 @@ def shown(
         for key, value in settings.items()
         if key not in usual or value != usual[key]
     )
-    changed += _wider(rule, groups[0].settings["state_dtype"], slots)
-    elements = sum(slot.array.size for slot in slots)
-    backends = " and ".join(sorted({slot.backend for slot in slots}))
-    where = f", {elements:,} elements on {backends}" if slots else ""
+    changed += _wider(rule, groups[0].settings["state_dtype"], parameters)
+    elements = sum(parameter.array.size for parameter in parameters)
+    backends = " and ".join(sorted({parameter.backend for parameter in parameters}))
+    where = f", {elements:,} elements on {backends}" if parameters else ""
     return (
         f"{kind}({rule.name}: {changed}; {len(groups)} group{'s' * (len(groups) > 1)}, "
-        f"{len(slots)} parameter{'s' * (len(slots) != 1)}{where}; "
+        f"{len(parameters)} parameter{'s' * (len(parameters) != 1)}{where}; "
         f"step {step_count})"
     )
 
 
-def _wider(rule: Rule, asked: Any, slots: Sequence[Slot]) -> str:
+def _wider(rule: Rule, asked: Any, parameters: Sequence[Parameter]) -> str:
     """The states that are kept in more bits than was asked for all of them, and in what."""
     if not isinstance(asked, str):
         return ""
     found = {
         f"{state} in {element(form)}"
-        for slot in slots
-        if slot.group == 0
-        for state, form in zip(rule.states, slot.formats.states, strict=True)
+        for parameter in parameters
+        if parameter.group == 0
+        for state, form in zip(rule.states, parameter.formats.states, strict=True)
         if element(form) != asked
     }
     return f" (kept wider: {', '.join(sorted(found))})" if found else ""

@@ -1,0 +1,112 @@
+"""What the gradient of a parameter must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .addition import plain_backend
+from .arrays import KINDS, backend_of, describe, kind_of, namespace, plain
+from .errors import GradientError, ParameterError
+from .parameter import Parameter
+from .quantized import Quantized
+from .rowgrad import RowGrad
+from .rownumbers import advice, listed
+from .storage import decoded
+
+
+def check_gradient(parameter: Parameter, grad: Any) -> None:
+    """Raise `GradientError` unless a gradient fits its parameter."""
+    if isinstance(grad, RowGrad):
+        _check_rows(parameter, grad)
+        return
+    kind = type(grad)
+    if (
+        (kind is parameter.kind or _is_kind(parameter, grad))
+        and kind_of(grad) is not None
+        and grad.shape == parameter.shape
+        and (parameter.backend == "cpu" or grad.device == parameter.array.device)
+    ):
+        return
+    raise GradientError(
+        f"gradient of {parameter.name!r}: got {describe(grad)}, expected "
+        f"{describe(parameter.array)}{advice(grad)}"
+    )
+
+
+def _check_rows(parameter: Parameter, grad: RowGrad) -> None:
+    fits = (
+        backend_of(grad.values) == parameter.backend
+        and parameter.shape != ()
+        and grad.row_shape == parameter.shape[1:]
+        and (
+            parameter.backend == "cpu"
+            or grad.rows.device == grad.values.device == parameter.array.device
+        )
+    )
+    if not fits:
+        raise GradientError(
+            f"gradient of {parameter.name!r}: got {grad!r}, expected rows of a "
+            f"{describe(parameter.array)}"
+        )
+
+
+def row_numbers(parameter: Parameter, rows: Any) -> Any:
+    """Numbers of a table's rows, as an array.
+
+    Raises
+    ------
+    GradientError, ParameterError
+        They cannot be such; the parameter has no rows.
+    """
+    if parameter.shape == ():
+        raise ParameterError(f"parameter {parameter.name!r} has no rows: its shape is ()")
+    rows = plain(listed(rows) if parameter.backend == "cpu" else rows)
+    if backend_of(rows) != parameter.backend or rows.dtype.kind not in "iu":
+        raise GradientError(
+            f"rows of {parameter.name!r}: got {describe(rows)}, expected an array of integers on "
+            "the table's device"
+        )
+    return rows
+
+
+def numbers_of(parameter: Parameter, values: Any) -> np.ndarray:
+    """Values that a parameter is to hold, on the host.
+
+    Raises
+    ------
+    ParameterError
+    """
+    values = plain(values) if plain_backend(values) else values
+    kind = kind_of(values) if plain_backend(values) else None
+    if kind is None or values.shape != parameter.shape:
+        raise ParameterError(
+            f"values of {parameter.name!r}: got {describe(values)}, expected {', '.join(KINDS)} of "
+            f"shape {parameter.shape}"
+        )
+    parameter.check_writable()
+    return decoded(values)
+
+
+def _is_kind(parameter: Parameter, grad: Any) -> bool:
+    """Subclasses, but for masked arrays, and NumPy's numbers, which reductions return."""
+    if parameter.backend == "cpu" and isinstance(grad, np.generic):
+        return True
+    return isinstance(grad, parameter.kind) and not isinstance(grad, np.ma.MaskedArray)
+
+
+def check_apart(name: str, grad: Any, parameters: Iterable[Parameter]) -> None:
+    """Raise `GradientError` if a gradient shares memory with a parameter or a state."""
+    for parameter in parameters:
+        if parameter.kind is not type(grad):
+            continue
+        for letter, array in (("", parameter.array), *parameter.kept.items()):
+            parts = (array.codes, array.scales) if isinstance(array, Quantized) else (array,)
+            if any(namespace(parameter.backend).shares_memory(part, grad) for part in parts):
+                what = f"state {letter!r} of " if letter else "parameter "
+                raise GradientError(
+                    f"gradient of {name!r}: shares memory with {what}{parameter.name!r}; "
+                    "pass a copy"
+                )
