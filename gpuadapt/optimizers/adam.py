@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from gpuadapt.kernels import rules
 
+from ..common_options import AdamOptions, AdamWOptions
 from ..hyperparameters import BETAS, Betas, Hyperparameter
 from ..optimizer import Optimizer
 from .forms import choose, corrected
@@ -66,7 +67,7 @@ class Adam(Optimizer):
         eps_mode: str = "outside",
         amsgrad: bool | str = False,
         bias_correction: bool = True,
-        **more: Any,
+        **more: Unpack[AdamOptions],
     ) -> None:
         forms = {
             False: rules.adam,
@@ -105,6 +106,6 @@ class AdamW(Adam):
         *,
         weight_decay: Hyperparameter = 1e-2,
         decay: str = "decoupled",
-        **more: Any,
+        **more: Unpack[AdamWOptions],
     ) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, decay=decay, **more)
