@@ -121,7 +121,7 @@ def bind_rows(
 ) -> RowUpdate:
     """The update of rows of a table; of exact ones, if there is a clock."""
     if clock is not None:
-        exact: ExactUpdate = _module(backend, "exact").Exact(rule, formats, operand, clock)
+        exact: ExactUpdate = _module(backend, "exact_rows").ExactRows(rule, formats, operand, clock)
         return exact
     update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand)
     return update
@@ -136,7 +136,7 @@ def clock(rule: Rule, backend: str, formats: Formats, close: bool, rows: int, up
     if unchanged(rule):
         return None
     followed = following(rule, formats) if close else None
-    return _module(backend, "clock").Clock(rule, formats, followed, rows, updates)
+    return _module(backend, "step_history").StepHistory(rule, formats, followed, rows, updates)
 
 
 def headers(

@@ -217,7 +217,8 @@ class Rule:
         if self.row_states and traversal not in ("rows", "exact"):
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
         try:
-            write = importlib.import_module(f"{__package__}.{backend}.{traversal}").source
+            module = {"exact": "exact_rows"}.get(traversal, traversal)
+            write = importlib.import_module(f"{__package__}.{backend}.{module}").source
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
         if not isinstance(dtype, tuple):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpuadapt import arrays, launch
-from gpuadapt.kernels.cuda import clock, control, dense, exact, many, rows, squares
+from gpuadapt.kernels.cuda import control, dense, exact_rows, many, rows, squares, step_history
 from gpuadapt.oracle import evaluate
 
 
@@ -90,7 +90,7 @@ def install(library: Any) -> None:
     else:
         sys.modules["cupy"] = library
     arrays.check_device.cache_clear()
-    for module in (clock, control, dense, exact, many, rows, squares):
+    for module in (control, dense, exact_rows, many, rows, squares, step_history):
         for function in vars(module).values():
             if hasattr(function, "cache_clear"):
                 function.cache_clear()

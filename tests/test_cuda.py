@@ -15,8 +15,16 @@ from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
 from gpuadapt import storage
-from gpuadapt.kernels.cuda import clock, control, dense, many, rows, squares, text
-from gpuadapt.kernels.cuda import exact as exact_rows
+from gpuadapt.kernels.cuda import (
+    control,
+    dense,
+    exact_rows,
+    many,
+    rows,
+    squares,
+    step_history,
+    text,
+)
 from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
 from gpuadapt.kernels.missed import missed
 from gpuadapt.oracle import any_bits, evaluate
@@ -118,7 +126,11 @@ def test_kernels_of_exact_rows_compile(architecture):
     element, settings, gradient = FORMATS["all 16 bits"]
     optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
     sources.append(exact_rows.source(adam, optimizer._parameters["0"].formats_for(gradient)))
-    sources += [clock.advance_source(), clock.count_source(), clock.due_source()]
+    sources += [
+        step_history.advance_source(),
+        step_history.count_source(),
+        step_history.due_source(),
+    ]
     for source in sources:
         exact(compile_ptx(source, architecture, text.OPTIONS), adam)
 

@@ -18,7 +18,7 @@ BLOCK = 256
 
 _ADVANCE = r"""
 // What is remembered of the step at hand: its numbers, and what the first part and the bend of
-// motions are multiplied by; see the CPU's Clock.advance.
+// motions are multiplied by; see the CPU's StepHistory.advance.
 struct taken {
     const double *given, *history;
     long long size, before, scale, width;
@@ -148,7 +148,7 @@ def due_kernel() -> Callable[..., None]:
     return text.built(due_source(), "gpuadapt_due")
 
 
-class Clock:
+class StepHistory:
     """Which steps the rows of a table have had, and what they were; see the CPU's."""
 
     def __init__(

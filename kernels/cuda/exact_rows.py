@@ -14,9 +14,9 @@ from ..missed import Missed, following
 from ..numbers import FIRST
 from ..rule import Rule
 from . import row_source, text
-from .clock import Clock
 from .row_source import Form
 from .rows import Plan, Rows
+from .step_history import StepHistory
 
 UPDATE, READ, CATCH_UP = 0, 1, 2
 """What rows are brought up to date for: a gradient, a copy, nothing else."""
@@ -38,10 +38,10 @@ def kernel(rule: Rule, formats: Formats, of: Form, followed: Missed | None) -> C
     )
 
 
-class Exact(Rows):
+class ExactRows(Rows):
     """As `Rows`, of rows that have missed steps."""
 
-    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: Clock) -> None:
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: StepHistory) -> None:
         import cupy
 
         super().__init__(rule, formats, operand)

@@ -9,7 +9,7 @@ from ..missed import FAINT, OPEN, SPAN, Missed, columns, remembered, turns
 from ..rule import Rule
 
 
-class Clock:
+class StepHistory:
     """Which steps the rows of a table have had, and what they were.
 
     Attributes

@@ -13,8 +13,8 @@ from ..formats import Formats, Operand
 from ..missed import Missed, following
 from ..rule import Rule
 from . import missed_source, module, threads
-from .clock import Clock
 from .rows import ALONE, NOWHERE, Plan, Rows
+from .step_history import StepHistory
 
 CHUNK = 65536
 """Rows that are brought up to date in one call."""
@@ -33,10 +33,10 @@ def kernel(rule: Rule, formats: Formats, followed: Missed | None) -> Callable[..
     return compiled
 
 
-class Exact(Rows):
+class ExactRows(Rows):
     """As `Rows`, of rows that have missed steps."""
 
-    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: Clock) -> None:
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: StepHistory) -> None:
         super().__init__(rule, formats, operand)
         self._kernel = kernel(rule, formats, clock.followed)
         self._clock = clock
