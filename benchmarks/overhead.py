@@ -237,11 +237,11 @@ def with_kernel(
     """An update of (p, g, m, v) by a kernel that takes what Adam's takes."""
     p, g, m, v = arrays
     formats = uniform(rules.adam, np.dtype(np.float32))
-    update: Any = launch.bind_many(rules.adam, backend, formats, [Operand((p, m, v))])
+    update: Any = launch.bind_multi_tensor(rules.adam, backend, formats, [Operand((p, m, v))])
     update._kernel = kernel
     address = g.ctypes.data if backend == "cpu" else g.data.ptr
     given = np.array([address], np.int64), np.array([FIRST], np.int64)
-    numbers = launch.numbers(backend, coefficients)
+    numbers = launch.scalars(backend, coefficients)
     return lambda: update(*given, numbers)
 
 

@@ -42,7 +42,7 @@ def check_alike(
             "set `capturable` again to give that one up"
         )
     # Memory that CuPy has kept for one stream is not there for another.
-    now = alike, launch.stream()
+    now = alike, launch.current_stream()
     if capturing and before != now:
         raise CaptureError(
             "a captured step is like the step before it: the same arrays as gradients, the "

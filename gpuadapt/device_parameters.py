@@ -48,7 +48,7 @@ class DeviceParameters:
         """The parameters of all devices: gradients share no memory with any."""
         self.device = on_device(parameters[0].array if parameters else None)
         with self.device:
-            self.control = launch.control(backend)
+            self.control = launch.step_scalars(backend)
         arrays = [array for parameter in parameters for array in parameter.arrays]
         self._owners = {owner(array) for array in arrays}
         self._places = merged(arrays)
@@ -82,7 +82,7 @@ class DeviceParameters:
             )
         ]
         updated = [parameter.given for parameter in self.parameters]
-        return launch.headers(updated, wanted, [place[1:] for place in self._places])
+        return launch.array_headers(updated, wanted, [place[1:] for place in self._places])
 
     def gather(self, given: list[Any], groups: Sequence[Group]) -> StepGradients:
         """Look at gradients; nothing of this place changes.
@@ -307,7 +307,9 @@ class DeviceParameters:
         key = table.rule, table.formats, table.members.tobytes()
         if key not in self._updates:
             operands = [self.parameters[k].operand for k in table.members]
-            self._updates[key] = launch.bind_many(table.rule, self.backend, table.formats, operands)
+            self._updates[key] = launch.bind_multi_tensor(
+                table.rule, self.backend, table.formats, operands
+            )
         return self._updates[key]
 
     def row(

@@ -1,4 +1,4 @@
-"""From (rule, traversal, backend) to a bound update: the only dispatch of updates."""
+"""From (rule, traversal, backend) to a bound update: the only module that names backends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.missed import following, unchanged
@@ -18,149 +19,259 @@ from .errors import CaptureError
 
 
 class Update(Protocol):
-    """Updates the arrays that it is bound to, in place."""
+    """An update bound to its arrays, which it writes in place."""
 
     kind: int
-    """What makes its gradients too large; see `kernels.overflow`."""
+    """The overflow check of its gradients; see `kernels.overflow`."""
 
-    def __call__(self, gradient: Any, first: Any, numbers: Any) -> None:
-        """Update, by coefficients that begin at ``numbers[first]``; see `kernels.numbers`.
+    def __call__(self, gradient: Any, first: Any, numbers: Array) -> None:
+        """Update.
 
-        Of many arrays, ``gradient`` has addresses (0: no gradient), and ``first`` is an array.
+        Parameters
+        ----------
+        gradient : Array, list of rows that `RowUpdate.prepare` returned, or ndarray of int64
+            The latter has the gradients' addresses, 0 for no gradient.
+        first : int, or ndarray of int64
+            The offset in ``numbers`` of the coefficients, for each array if there are several.
+        numbers : Array of float64
+            The scalars of the step; see `kernels.numbers`.
         """
 
     def partials(self, gradient: Any) -> int:
-        """How many numbers `squares` writes."""
+        """The length of each output of `squares`."""
 
-    def squares(self, gradient: Any, numbers: Any, partial: Any, peaks: Any) -> None:
-        """Write sums of squares of the gradient, divided by the scale in ``numbers``.
+    def squares(self, gradient: Any, numbers: Array, partial: Array, peaks: Array) -> None:
+        """Write partial sums of squares, and largest magnitudes, of the unscaled gradient.
 
-        And as many largest magnitudes.
+        Parameters
+        ----------
+        gradient, numbers
+            As of `__call__`.
+        partial, peaks : Array of float64, shape (partials(gradient),)
+            The outputs.
         """
 
 
 class RowUpdate(Update, Protocol):
-    """Updates rows of the table it is bound to; its gradient is what `prepare` returns."""
+    """An update of table rows; its gradient is what `prepare` returns."""
 
     skipped: int
-    """Rows that were out of range and left out."""
+    """Number of rows so far that were out of range and left out; waits for a GPU."""
 
     def prepare(
-        self, rows: Any, values: Any, duplicates: str, count: Any, skip: bool, most: float
+        self,
+        rows: Array,
+        values: Array,
+        duplicates: str,
+        count: Array | None,
+        skip: bool,
+        max_norm: float,
     ) -> Any:
-        """Check and sort row numbers, of which ``count`` are in use; nothing is written yet."""
+        """Check and sort the row indices; write nothing yet.
+
+        Parameters
+        ----------
+        rows : Array of int32 or int64, shape (n,)
+        values : Array, shape (n, ...)
+        duplicates : {"sum", "mean"}
+        count : Array of one integer, optional
+            Number of entries that are in use, from the first on.
+        skip : bool
+            Leave out rows that are out of range; otherwise raise `RowIndexError`.
+        max_norm : float
+            Largest Euclidean norm of a row's gradient.
+        """
 
 
 class ExactUpdate(RowUpdate, Protocol):
-    """As `RowUpdate`, of rows that take the steps that they have missed."""
+    """An update of table rows that catch up with the steps they were not in."""
 
-    def read(self, rows: Any, skip: bool) -> Any:
-        """Rows as they are after the last step, in a new array of shape (n, width)."""
+    def read(self, rows: Array, skip: bool) -> Array:
+        """Rows after the last step, in a new array of shape (n, width)."""
 
     def refresh(self, start: int, stop: int) -> None:
-        """Bring rows from ``start`` to ``stop`` up to date."""
+        """Bring rows ``start`` to ``stop - 1`` up to date."""
 
 
 class Control(Protocol):
-    """The numbers of a step on one device, and what becomes of it."""
+    """The scalars of a step on one device, and the decision whether to skip the step."""
 
-    numbers: Any
-    """See `kernels.numbers`."""
+    numbers: Array
+    """float64, shape (width,); see `kernels.numbers`."""
 
     def restart(self, step: int) -> None:
-        """Go on from so many steps."""
+        """Continue from this number of steps."""
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
-        """Take the numbers of steps from ``step`` on, a row for each."""
+        """Upload the scalars of the steps ``step``, ``step + 1``, ..., one row for each."""
 
-    def begin(self, scale: Any, places: Sequence[int], times: int = 1) -> None:
-        """Make the numbers those of the step at hand, with ``scale`` in these places.
+    def begin(self, scale: DeviceArray | None, places: Sequence[int], times: int = 1) -> None:
+        """Select the scalars of the current step.
 
-        None if the scale is among the rows already.
+        Parameters
+        ----------
+        scale : DeviceArray of one float32, optional
+            None if the rows already have the scale.
+        places : sequence of int
+            Indices of the scalars that become ``scale * times``.
+        times : int
+            Number of micro-batches.
         """
 
-    def partial(self, count: int) -> Any:
-        """Memory for so many numbers of what is measured."""
+    def partial(self, count: int) -> Array:
+        """Memory of ``count`` float64 for partial sums and largest magnitudes."""
 
-    def fetch(self, partial: Any) -> Any:
-        """As a NumPy array; waits for a GPU."""
+    def fetch(self, partial: Array) -> HostArray:
+        """Copy to the host; waits for a GPU."""
 
     def judge(
         self, measured: Measured, known: Verdict | None, most: float, limit: float, skip: bool,
         places: Sequence[int], adapted: Any,
     ) -> bool | None:  # fmt: skip
-        """From what is measured (or the verdict, if known) to the factor, in these places.
+        """Compute the norm and the clip factor, and decide whether to skip the step.
+
+        Parameters
+        ----------
+        measured : Measured
+        known : Verdict, optional
+            The result for all devices together, if there are several.
+        most, limit : float
+            Largest norm, and largest magnitude of an element.
+        skip : bool
+            Skip the step if a gradient is out of range.
+        places : sequence of int
+            Indices of the scalars that become the clip factor.
+        adapted : tuple, optional
+            The state of a `LossScale` on the GPU and its growth and backoff factors.
 
         Returns
         -------
         bool or None
-            Whether to skip the step; None if only the GPU knows.
+            True if the step is skipped; None if only the GPU knows.
         """
 
     def steps(self) -> int:
-        """Steps taken, if this is a GPU's; waits for it."""
+        """Number of steps taken, as counted by a GPU; waits for it."""
 
     def report(self) -> tuple[float, float, bool]:
-        """Norm, factor and whether it was skipped, of the last step; waits for a GPU."""
+        """Norm, clip factor and whether the last step was skipped; waits for a GPU."""
 
 
-def bind(rule: Rule, backend: str, formats: Formats, operand: Operand) -> Update:
-    """The update of one array, from gradients of any strides; compiles what it needs."""
+def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -> Update:
+    """Compile the update of one array of any strides.
+
+    Parameters
+    ----------
+    rule : Rule
+    backend : {"cpu", "cuda"}
+    formats : Formats
+        Of parameter, gradient and states.
+    operand : Operand
+        The parameter and its states.
+    """
     update: Update = _module(backend, "dense").Dense(rule, formats, operand)
     return update
 
 
-def bind_many(rule: Rule, backend: str, formats: Formats, operands: Sequence[Operand]) -> Update:
-    """The update of many contiguous arrays of the same formats."""
+def bind_multi_tensor(
+    rule: Rule, backend: str, formats: Formats, operands: Sequence[Operand]
+) -> Update:
+    """Compile the update of many contiguous arrays of equal formats in one launch.
+
+    Parameters
+    ----------
+    rule : Rule
+    backend : {"cpu", "cuda"}
+    formats : Formats
+    operands : sequence of Operand
+        One for each parameter.
+    """
     update: Update = _module(backend, "many").Many(rule, formats, operands)
     return update
 
 
 def bind_rows(
-    rule: Rule, backend: str, formats: Formats, operand: Operand, clock: Any = None
+    rule: Rule, backend: str, formats: Formats, operand: Operand, history: Any = None
 ) -> RowUpdate:
-    """The update of rows of a table; of exact ones, if there is a clock."""
-    if clock is not None:
-        exact: ExactUpdate = _module(backend, "exact_rows").ExactRows(rule, formats, operand, clock)
+    """Compile the update of a table's rows.
+
+    Parameters
+    ----------
+    rule : Rule
+    backend : {"cpu", "cuda"}
+    formats : Formats
+    operand : Operand
+    history : StepHistory, optional
+        The table's, if its rows are exact.
+    """
+    if history is not None:
+        rows = _module(backend, "exact_rows")
+        exact: ExactUpdate = rows.ExactRows(rule, formats, operand, history)
         return exact
     update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand)
     return update
 
 
-def clock(rule: Rule, backend: str, formats: Formats, close: bool, rows: int, updates: int) -> Any:
-    """What is remembered of the steps of a table that has had so many updates.
+def step_history(
+    rule: Rule, backend: str, formats: Formats, approximate: bool, rows: int, updates: int
+) -> Any:
+    """A new `StepHistory` of a table, for rows that catch up; None if they never need to.
 
-    None if a zero gradient changes nothing. Missed steps are followed if the result may be
-    ``close`` and rule and formats allow it, replayed otherwise.
+    Parameters
+    ----------
+    rule : Rule
+    backend : {"cpu", "cuda"}
+    formats : Formats
+    approximate : bool
+        Interpolate skipped steps where rule and formats allow it; otherwise replay them.
+    rows : int
+    updates : int
+        Number of updates that the table has had.
+
+    Returns
+    -------
+    StepHistory or None
+        None if a zero gradient changes nothing.
     """
     if unchanged(rule):
         return None
-    followed = following(rule, formats) if close else None
+    followed = following(rule, formats) if approximate else None
     return _module(backend, "step_history").StepHistory(rule, formats, followed, rows, updates)
 
 
-def headers(
-    updated: Sequence[Any],
-    wanted: Sequence[tuple[Any, str] | None],
-    places: Sequence[tuple[int, int]],
+def array_headers(
+    updated: Sequence[HostArray],
+    expected: Sequence[tuple[HostArray, str] | None],
+    ranges: Sequence[tuple[int, int]],
 ) -> Any:
-    """What looks at many NumPy arrays at once; see `kernels.cpu.headers.Headers`."""
-    return _module("cpu", "headers").Headers(updated, wanted, places)
+    """The check of many NumPy gradients in one call; see `kernels.cpu.headers.Headers`.
+
+    Parameters
+    ----------
+    updated : sequence of ndarray
+        The parameters.
+    expected : sequence of (ndarray, {"C", "F"}) or None
+        For each gradient an array of its dtype and shape, and its memory order; None for one that
+        the check cannot accept.
+    ranges : sequence of (int, int)
+        First and last address of memory that gradients may not alias.
+    """
+    return _module("cpu", "headers").Headers(updated, expected, ranges)
 
 
-def control(backend: str) -> Control:
-    """A control for arrays of a backend, on the current device."""
+def step_scalars(backend: str) -> Control:
+    """The scalars of steps on the current device of a backend."""
     made: Control = _module(backend, "control").Control()
     return made
 
 
 def capturing() -> bool:
-    """Whether CuPy's current stream is being captured in a CUDA graph."""
+    """True while CuPy's current stream is being captured in a CUDA graph."""
     captured: bool = _module("cuda", "control").capturing()
     return captured
 
 
-def stream() -> int:
+def current_stream() -> int:
     """The handle of CuPy's current stream."""
     import cupy
 
@@ -169,12 +280,13 @@ def stream() -> int:
 
 
 def check_sort() -> None:
-    """Raise `CaptureError` if sorting row numbers on a GPU waits for it."""
+    """Raise `CaptureError` if this CuPy synchronizes with the GPU when it sorts."""
     import cupy
 
     if int(cupy.__version__.split(".")[0]) < 14:
         raise CaptureError(
-            f"CuPy {cupy.__version__} waits for the GPU when it sorts: rows need CuPy 14 here"
+            f"CuPy {cupy.__version__} waits for the GPU when it sorts row indices: install CuPy 14 "
+            "or later to capture steps with a RowGrad"
         )
 
 
@@ -183,17 +295,28 @@ def update_once(
     backend: str,
     formats: Formats,
     operand: Operand,
-    gradient: Any,
+    gradient: Array,
     coefficients: Sequence[float],
 ) -> None:
-    """One update of one array, on its device; as the first one, where bits are random."""
+    """Update one array once, on its device; random bits are those of update 1.
+
+    Parameters
+    ----------
+    rule : Rule
+    backend : {"cpu", "cuda"}
+    formats : Formats
+    operand : Operand
+    gradient : Array, shape of the parameter
+    coefficients : sequence of float
+        The rule's.
+    """
     with on_device(operand.arrays[0]):
-        update = bind(rule, backend, formats, operand)
-        update(gradient, FIRST, numbers(backend, (*coefficients, 1.0)))
+        update = bind_strided(rule, backend, formats, operand)
+        update(gradient, FIRST, scalars(backend, (*coefficients, 1.0)))
 
 
-def numbers(backend: str, coefficients: Sequence[float]) -> Any:
-    """Numbers of an update that nobody skips or scales, on the current device."""
+def scalars(backend: str, coefficients: Sequence[float]) -> Array:
+    """The scalars of an unscaled update that is not skipped, on the current device; float64."""
     return _module(backend, "control").numbers(coefficients)
 
 

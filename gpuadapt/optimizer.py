@@ -30,7 +30,7 @@ from .parameter import Parameter
 from .passed import Held, Passed, all_held, held, look, portable, unchanged
 from .state import Left, examined, plan, restore, snapshot
 from .stats import Stats, watch
-from .step_options import StepOptions, StepResult, step_options
+from .step_options import StepOptions, StepResult, check_step_options
 from .steps import Steps
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
@@ -325,7 +325,7 @@ class Optimizer:
         if self._held is None or not unchanged(self._held):
             self._look()
         given = flatten(self._template, self._names, grads)
-        asked = step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
+        asked = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
         if stats:
             self._watched(stats, given, lambda: self._take(given, asked, stream))
         else:

@@ -28,7 +28,7 @@ from .arrays import (
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
 from .hyperparameters import Start
-from .launch import RowUpdate, Update, bind, bind_rows, clock, update_once
+from .launch import RowUpdate, Update, bind_rows, bind_strided, step_history, update_once
 from .pages import Residence
 from .rowgrad import RowGrad, prepared
 from .rownumbers import INDEX, as_given
@@ -147,7 +147,7 @@ class Parameter:
     def bound(self, rule: Rule, element: str) -> Update:
         """The update by a rule of this parameter's arrays, from a gradient of any strides."""
         if self._dense is None or self._dense[:2] != (rule, element):
-            update = bind(rule, self.backend, self.formats_for(element), self.operand)
+            update = bind_strided(rule, self.backend, self.formats_for(element), self.operand)
             self._dense = rule, element, update
         return self._dense[2]
 
@@ -194,7 +194,7 @@ class Parameter:
                 "the other, without gaps"
             )
         rows = len(self.array)
-        self.clock = clock(rule, self.backend, self.formats, self._close, rows, self.updates)
+        self.clock = step_history(rule, self.backend, self.formats, self._close, rows, self.updates)
 
     @property
     def current(self) -> bool:

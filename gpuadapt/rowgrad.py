@@ -25,7 +25,7 @@ from .arrays import (
     plain,
 )
 from .errors import GradientError, RowIndexError
-from .launch import RowUpdate, bind_rows, numbers
+from .launch import RowUpdate, bind_rows, scalars
 from .rownumbers import INDEX, as_given, counted, in_use, listed
 
 DUPLICATES = ("sum", "mean")
@@ -325,4 +325,4 @@ def _overwrite(table: Any, gradient: RowGrad) -> None:
     kind = kind_of(gradient.values) or ""
     formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[kind])
     update = bind_rows(overwrite, backend, formats, Operand([table]))
-    update(prepared(update, gradient, False, math.inf), FIRST, numbers(backend, ()))
+    update(prepared(update, gradient, False, math.inf), FIRST, scalars(backend, ()))

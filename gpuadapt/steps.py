@@ -107,7 +107,7 @@ class Steps:
         """What became of the last step; waits for the GPU."""
         if isinstance(self._report, DeviceParameters):
             norm, factor, skipped = self._report.control.report()
-            return StepResult(norm if self._request.measured else None, factor, skipped)
+            return StepResult(norm if self._request.needs_norm else None, factor, skipped)
         return self._report
 
     def settle(self) -> int:
@@ -172,7 +172,7 @@ class Steps:
             place.gather(given if alone else [given[k] for k in members], self._groups)
             for place, members in self._places
         ]
-        if request.options:
+        if request.rule_options:
             # Every group has what the step asks for among its values.
             asked = {name: values[0][name] for name in STEP_VALUES}
             for (place, _), found in zip(self._places, gathered, strict=True):
@@ -208,7 +208,7 @@ class Steps:
         else:
             self._count += not skipped
             self._unsure += skipped is None
-            again = self._complete and not self._on_gpu and not request.options
+            again = self._complete and not self._on_gpu and not request.rule_options
             self._repeated = [group.version for group in self._groups] if again else None
         if isinstance(request.scale, LossScale):
             request.scale.used(self, bool(skipped) if scale is None else None)
@@ -274,9 +274,9 @@ class Steps:
         if self._unsure and self._asks_anew():
             for before in range(step - self._unsure, step):
                 for group in self._groups:
-                    group.prepare(before, request.options)
-        values = [group.prepare(step, request.options) for group in self._groups]
-        if request.options:
+                    group.prepare(before, request.rule_options)
+        values = [group.prepare(step, request.rule_options) for group in self._groups]
+        if request.rule_options:
             asked = request.values(on_gpu)
             values = [of | asked for of in values]
         return values
@@ -363,13 +363,13 @@ class Steps:
         """
         for place, _ in self._places:
             with place.device:
-                place.control.begin(scale, place.layout.scales, request.times)
-        if not request.measured:
+                place.control.begin(scale, place.layout.scales, request.micro_batches)
+        if not request.needs_norm:
             return False, self._places[0][0] if self._capturable else UNMEASURED
         measured = [
             place.measure(launches) for (place, _), launches in zip(self._places, work, strict=True)
         ]
-        wanted = request.most, request.limit
+        wanted, skip = (request.norm_limit, request.value_limit), request.skip_nonfinite
         known = None
         if len(self._places) > 1:
             found = [
@@ -384,8 +384,6 @@ class Steps:
         for (place, _), of in zip(self._places, measured, strict=True):
             with place.device:
                 factors = place.layout.factors
-                verdicts.append(
-                    place.control.judge(of, known, *wanted, request.skip, factors, adapted)
-                )
+                verdicts.append(place.control.judge(of, known, *wanted, skip, factors, adapted))
         skipped = verdicts[0] if known is None else not known.finite
-        return skipped if request.skip else False, self._places[0][0]
+        return skipped if skip else False, self._places[0][0]

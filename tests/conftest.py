@@ -156,14 +156,14 @@ def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     That kernels have these bits is what test_bits and test_testing say.
     """
-    bind_many = launch.bind_many
+    bind_multi_tensor = launch.bind_multi_tensor
 
     def bind(rule: Any, where: str, formats: Any, operands: Any) -> Any:
         if where == "cpu" and formats.uniform:
             return ByNumpy(rule, operands)
-        return bind_many(rule, where, formats, operands)
+        return bind_multi_tensor(rule, where, formats, operands)
 
-    monkeypatch.setattr(launch, "bind_many", bind)
+    monkeypatch.setattr(launch, "bind_multi_tensor", bind)
 
 
 @pytest.fixture

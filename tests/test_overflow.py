@@ -189,7 +189,7 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
     """On either backend, as NumPy runs a rule, around the first number that is too large."""
     composed = compose(rule(product), frozenset(asked))
     random = np.random.default_rng(1)
-    control = launch.control(backend.name if backend.name == "cpu" else "cuda")
+    control = launch.step_scalars(backend.name if backend.name == "cpu" else "cuda")
     seen = []
     for _ in range(60):
         # Limits that leave gradients about as large as can be squared.
