@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels import codecs
-from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8
+from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8, Format
 from gpuadapt.kernels.rule import Rule
 
 from . import storage
@@ -101,27 +100,27 @@ def _put_run(one: Quantized, codes: Any, scales: Any) -> None:
     scale, after = to_host(scales)[0, -1], to_host(one.scales)[0, blocks - 1]
     before, new = to_host(codes).reshape(-1)[last:], to_host(flat[count:stop])
     form = SIGNED8 if one.signed else UNSIGNED8
-    values = _numbers(form.block, new, after)
+    values = _numbers(form, new, after)
     largest = np.max(np.abs(values), initial=np.float32(0)).view(np.uint32)
-    wanted = np.maximum(getattr(codecs, f"{form.block}_scale").function(largest), scale)
+    wanted = np.maximum(form.part("scale")(largest), scale)
     if wanted > scale:
-        before = _codes(form.block, _numbers(form.block, before, scale), wanted)
-    new = _codes(form.block, values, wanted)
+        before = _codes(form, _numbers(form, before, scale), wanted)
+    new = _codes(form, values, wanted)
     copy_into(flat[:last], codes.reshape(-1)[:last])
     copy_into(flat[last:stop], np.concatenate([before, new]))
     copy_into(one.scales[0, :blocks], scales[0])
     copy_into(one.scales[0, blocks - 1 : blocks], np.array([wanted], np.float32))
 
 
-def _numbers(block: str, codes: np.ndarray, scale: np.float32) -> np.ndarray:
-    base = getattr(codecs, f"{block}_base").function(np.full(codes.shape, scale, np.float32))
-    numbers: np.ndarray = getattr(codecs, f"{block}_load").function(codes.astype(np.uint32), base)
+def _numbers(form: Format, codes: np.ndarray, scale: np.float32) -> np.ndarray:
+    base = form.part("base")(np.full(codes.shape, scale, np.float32))
+    numbers: np.ndarray = form.part("load")(codes.astype(np.uint32), base)
     return np.asarray(numbers, np.float32)
 
 
-def _codes(block: str, numbers: np.ndarray, scale: np.float32) -> np.ndarray:
+def _codes(form: Format, numbers: np.ndarray, scale: np.float32) -> np.ndarray:
     """The nearest codes."""
-    base = getattr(codecs, f"{block}_base").function(np.full(numbers.shape, scale, np.float32))
+    base = form.part("base")(np.full(numbers.shape, scale, np.float32))
     half = np.full(numbers.shape, 2**31, np.uint32)
-    codes: np.ndarray = getattr(codecs, f"{block}_random").function(numbers, base, half)
+    codes: np.ndarray = form.part("random")(numbers, base, half)
     return np.asarray(codes).astype(np.uint8)

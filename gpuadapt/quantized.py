@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels import codecs
 from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8
 
 from .arrays import to_host
@@ -46,11 +45,9 @@ class Quantized:
         codes, scales = to_host(self.codes), to_host(self.scales)
         form = SIGNED8 if self.signed else UNSIGNED8
         rows = codes.reshape(len(scales), -1) if codes.size else codes.reshape(0, 1)
-        base = getattr(codecs, f"{form.block}_base").function(scales)
+        base = form.part("base")(scales)
         base = np.repeat(base, BLOCK, axis=1)[:, : rows.shape[1]]
-        numbers: np.ndarray = getattr(codecs, f"{form.block}_load").function(
-            rows.astype(np.uint32), base
-        )
+        numbers: np.ndarray = form.part("load")(rows.astype(np.uint32), base)
         return numbers.reshape(codes.shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

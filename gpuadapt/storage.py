@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels import codecs
 from gpuadapt.kernels.formats import (
-    KAHAN,
-    MASTER,
-    NEAREST,
+    MASTERS,
+    NONNEGATIVE,
     PLAIN,
-    SATURATED,
+    ROUNDINGS,
     SHORT,
     SIGNED8,
-    SPLIT,
-    STOCHASTIC,
+    STATES,
     UNSIGNED8,
     Format,
     Formats,
@@ -87,8 +84,7 @@ def formats_of(
                 f"initial {state}: got {start!r}, expected a number >= 0: by its lines "
                 f"{rule.name!r} never makes {state!r} negative"
             )
-        eight = UNSIGNED8 if state in positive else SIGNED8
-        states.append(eight if kept == "8bit" else (PLAIN | SATURATED)[kept])
+        states.append((STATES | (NONNEGATIVE if state in positive else {}))[kept])
     return Formats(compute, _parameter(name, kind, settings), PLAIN[kind], tuple(states))
 
 
@@ -139,16 +135,14 @@ def _parameter(name: str, kind: str, settings: Mapping[str, Any]) -> Format:
     master, rounding = settings["master"], settings["rounding"]
     if kind not in SHORT:
         return PLAIN[kind]
-    if master == "split":
-        if kind != "bfloat16":
+    if master is not None:
+        if kind not in MASTERS[master]:
             raise ParameterError(
                 f"parameter {name!r}: {kind} is no half of a float32, master='split' is for "
                 "bfloat16; master='float32' keeps a copy"
             )
-        return SPLIT
-    if master == "float32":
-        return MASTER[kind]
-    return {"nearest": NEAREST, "stochastic": STOCHASTIC, "kahan": KAHAN}[rounding][kind]
+        return MASTERS[master][kind]
+    return ROUNDINGS[rounding][kind]
 
 
 def key_of(seed: int, name: str) -> int:
@@ -181,7 +175,7 @@ def companions(array: Any, form: Format) -> dict[str, Any]:
 
 def _names(form: Format) -> dict[str, Any]:
     """What the texts of a format call."""
-    names: dict[str, Any] = {codec.name: codec.function for codec in form.codecs}
+    names: dict[str, Any] = {conversion.name: conversion for conversion in form.conversions}
     return names | {"U": lambda x: x.astype(np.uint32), "S": np.float32, "D": np.float64}
 
 
@@ -268,8 +262,8 @@ def fill(state: Any, value: float) -> None:
     code, kept = value, value
     with np.errstate(over="ignore"):
         if kind in SHORT:
-            code = int(getattr(codecs, f"{kind}_store").function(np.float32(value)))
-            kept = float(getattr(codecs, f"{kind}_load").function(np.uint32(code)))
+            (stored_,) = stored(PLAIN[kind], np.array(value, np.float32))
+            code, kept = int(stored_), float(loaded(PLAIN[kind], [stored_]))
         else:
             kept = float(np.dtype(kind).type(value))
     if isinstance(state, Quantized):
@@ -294,10 +288,10 @@ def fill(state: Any, value: float) -> None:
 def _encoded(form: Format, value: float) -> tuple[float, int, float]:
     """The scale and the code of a block of equal numbers, and what the code stands for."""
     x, half = np.float32(value), np.uint32(2**31)
-    scale = getattr(codecs, f"{form.block}_scale").function(np.abs(x).view(np.uint32))
-    base = getattr(codecs, f"{form.block}_base").function(scale)
-    code = getattr(codecs, f"{form.block}_random").function(x, base, half)
-    kept = getattr(codecs, f"{form.block}_load").function(np.uint32(code), base)
+    scale = form.part("scale")(np.abs(x).view(np.uint32))
+    base = form.part("base")(scale)
+    code = form.part("random")(x, base, half)
+    kept = form.part("load")(np.uint32(code), base)
     return float(scale), int(code), float(kept)
 
 

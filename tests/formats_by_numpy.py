@@ -4,7 +4,6 @@ import numpy as np
 
 import gpuadapt as ga
 from gpuadapt import storage
-from gpuadapt.kernels import codecs
 from gpuadapt.kernels.formats import BLOCK, DRAWN
 
 
@@ -25,7 +24,7 @@ class Reference:
         if self.form.block:
             codes, scales = self.arrays
             rows = values.reshape(-1, self.width).astype(np.float32)
-            call = {part: getattr(codecs, f"{self.form.block}_{part}").function
+            call = {part: self.form.part(part)
                     for part in ("scale", "base", "random")}  # fmt: skip
             for block in range(scales.shape[1]):
                 part = slice(block * BLOCK, (block + 1) * BLOCK)
@@ -34,7 +33,7 @@ class Reference:
             base = np.repeat(call["base"](scales), BLOCK, axis=1)[:, : self.width]
             codes[...] = call["random"](rows, base, random.reshape(rows.shape)).reshape(codes.shape)
             return
-        names = {codec.name: codec.function for codec in self.form.codecs}
+        names = {conversion.name: conversion for conversion in self.form.conversions}
         names |= {"S": np.float32, "D": np.float64, "x": values, "few": random >> np.uint32(16)}
         for array, text in zip(self.arrays, self.form.store, strict=True):
             array[...] = eval(text.format(x="x", r16="few"), names)

@@ -1,28 +1,32 @@
 """Loads and stores of 16 and 8 bits alone, over every code and against brute force."""
 
 import ctypes
+from importlib import import_module
+from pkgutil import iter_modules
 from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from gpuadapt.kernels import codecs
-from gpuadapt.kernels.codec import Codec, needed
+from gpuadapt.kernels import formats
 from gpuadapt.kernels.cpu import module
 from gpuadapt.kernels.cuda import host, text
+from gpuadapt.kernels.formats.conversion import Conversion, needed
 from gpuadapt.oracle import any_bits
 
 SHORT = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
-ALL = {name: one for name, one in vars(codecs).items() if isinstance(one, Codec)}
+FILES = [import_module(f"{formats.__name__}.{one.name}") for one in iter_modules(formats.__path__)]
+ALL = {name: one for module_ in FILES for name, one in vars(module_).items()
+       if isinstance(one, Conversion)}  # fmt: skip
 CODES16 = np.arange(2**16, dtype=np.uint32)
 CODES8 = np.arange(2**8, dtype=np.uint32)
 HALF = np.uint32(2**31)
-np_ = SimpleNamespace(**{name: one.function for name, one in ALL.items()})
+np_ = SimpleNamespace(**ALL)
 
 
 def called(name, *given):
-    """A codec as NumPy runs it, by its name."""
+    """A conversion as NumPy runs it, by its name."""
     return getattr(np_, name)(*given)
 
 
@@ -300,7 +304,7 @@ FEW = ("bfloat16_random", "float16_random", "float16_saturated")
 
 
 def test_numba_and_the_cuda_text_have_numpys_bits():
-    """Every codec in three spellings of its one text, for any bits."""
+    """Every conversion in three spellings of its one text, for any bits."""
     random = np.random.default_rng(4)
     size = 20_000
     loops, cuda, inputs = "", "", {}
@@ -341,7 +345,7 @@ def test_numba_and_the_cuda_text_have_numpys_bits():
     library = host.library(head + text.PREAMBLE + text.codecs(every) + "}\n" + cuda)
     for name, one in ALL.items():
         with np.errstate(all="ignore"):
-            wanted = np.asarray(one.function(*inputs[name]))
+            wanted = np.asarray(one(*inputs[name]))
         results = [np.empty_like(wanted) for _ in range(2)]
         getattr(compiled, f"loop_{name}")(*inputs[name], results[0])
         arrays = [*inputs[name], results[1]]

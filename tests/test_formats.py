@@ -18,9 +18,8 @@ from lazy import merged
 import gpuadapt as ga
 from gpuadapt import storage
 from gpuadapt.hyperparameters import INTERVALS
-from gpuadapt.kernels import codecs
 from gpuadapt.kernels.cpu import many, module
-from gpuadapt.kernels.formats import BLOCK, traffic
+from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
 from gpuadapt.kernels.narrow import needs, not_of_gradients_size
 from gpuadapt.kernels.signs import not_negative
 from gpuadapt.oracle import evaluate, same_bits
@@ -110,12 +109,12 @@ def by_reference(parameter, state, method=ADAM):
             group.rule, [places[0].read(), g, *(p.read() for p in places[1:])], numbers
         )
         seeds = np.array([slot.key], np.int64).view(np.uint32)
-        keys = [codecs.key_of.function(seed, np.uint32(t)) for seed in seeds]
+        keys = [random_bits.key_of(seed, np.uint32(t)) for seed in seeds]
         if slot.formats.paired:
-            random = codecs.random_bits.function(elements >> np.uint32(1), *keys)
+            random = random_bits.random_bits(elements >> np.uint32(1), *keys)
             random <<= (elements & np.uint32(1)) << np.uint32(4)
         else:
-            random = codecs.random_bits.function(elements, *keys)
+            random = random_bits.random_bits(elements, *keys)
         for place, result in zip(places, results, strict=True):
             place.write(result, random)
         if t < STEPS:
@@ -596,10 +595,10 @@ def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
     text.span(*arrays, *numbers, np.int64(begin), *keys, *held)
     number = begin + np.arange(size)
     element, page = [(number >> by).astype(np.uint32) for by in (shift - 32, shift)]
-    random = codecs.random_bits.function(element, *(codecs.key_on.function(k, page) for k in keys))
+    random = random_bits.random_bits(element, *(random_bits.key_on(k, page) for k in keys))
     if formats.paired:
         random <<= ((number & 1) << 4).astype(np.uint32)
-    down = codecs.bfloat16_random.function(np.full(size, np.float32(1 - 2.0**-10)),
+    down = bfloat16.bfloat16_random(np.full(size, np.float32(1 - 2.0**-10)),
                                            random >> np.uint32(16))  # fmt: skip
     assert np.array_equal(arrays[0], down) and len(np.unique(down)) == 2
 

@@ -105,7 +105,7 @@ def source(rule: Rule, formats: Formats) -> str:
     places[gradient.arrays[0]] = "gradients[a]"
     lines = []
     for one in run.arguments:
-        for name, (part, dtype) in zip(one.arrays, one.form.parts, strict=True):
+        for name, (part, dtype) in zip(one.arrays, one.format.parts, strict=True):
             of_block = part == "scale"
             offset = f"{'block' if of_block else begin} * {np.dtype(dtype).itemsize}"
             count = f"({n} + {BLOCK} - 1) // {BLOCK}" if of_block else n

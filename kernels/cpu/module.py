@@ -22,8 +22,7 @@ from pathlib import Path
 import numba
 
 from .. import functions
-from ..codec import Codec
-from ..formats import Formats
+from ..formats import Conversion, Formats
 from ..rule import Rule
 from ..scaling import Scaling, scaling
 from . import intrinsics, threads
@@ -55,20 +54,25 @@ def header(rule: Rule, formats: Formats, traversal: str) -> str:
     kept = ", ".join(one.name for one in formats.every)
     title = f"{rule.name}, {traversal}, {formats.compute}"
     head = imports(title if formats.uniform else f"{title}: {kept}") + "\n"
-    called = dict.fromkeys((*["where"] * bool(formats.codecs), *rule.functions))
+    called = dict.fromkeys((*["where"] * bool(formats.conversions), *rule.functions))
     return (
         head
-        + compute(formats.compute, formats.codecs, tuple(called))
+        + compute(formats.compute, formats.conversions, tuple(called))
         + function(rule, formats)
         + "\n"
     )
 
 
-def compute(dtype: str, codecs: Sequence[Codec], called: Sequence[str] = ("where",)) -> str:
-    """The compute type, functions of rules and codecs."""
+def compute(
+    dtype: str, conversions: Sequence[Conversion], called: Sequence[str] = ("where",)
+) -> str:
+    """The compute type, functions of rules and conversions."""
     given = [inspect.getsource(getattr(functions, name)).rstrip() for name in called]
-    if codecs:
-        given += ["def truncated(x):\n    return U(x)", *(codec.python for codec in codecs)]
+    if conversions:
+        given += [
+            "def truncated(x):\n    return U(x)",
+            *(conversion.python for conversion in conversions),
+        ]
     return f"T = np.{dtype}" + "".join(f"\n\n\n@njit(**OPTIONS)\n{text}" for text in given) + "\n"
 
 

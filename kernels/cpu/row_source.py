@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..codec import needed
-from ..formats import BLOCK, PLAIN, Format, Formats, load
+from ..formats import BLOCK, PLAIN, Format, Formats, load, needed
 from ..rule import Rule
 from ..summation import SUMS
 from ..writer import indented
@@ -99,7 +98,7 @@ def squares_source(compute: str, form: Format) -> str:
     of the gradient.
     """
     title = f"squares of rows, {compute}" + f" of {form.name}" * (form.name != compute)
-    text = module.imports(title) + "\n" + module.compute(compute, needed(form.codecs))
+    text = module.imports(title) + "\n" + module.compute(compute, needed(form.conversions))
     text += _additions(compute, form) + FOLD + TOP
     text += SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
     text += MAGNITUDES.format(sums=SUMS)
@@ -134,7 +133,7 @@ def frequent_source(compute: str, form: Format) -> str:
     return (
         module.imports(title)
         + "\n"
-        + module.compute(compute, needed(form.codecs))
+        + module.compute(compute, needed(form.conversions))
         + _additions(compute, form)
         + FREQUENT.format(kept=dtype, dtype=compute)
     )
@@ -210,7 +209,7 @@ def update(rule: Rule, run: Run, coefficients: Mapping[str, str] | None = None) 
     lines = []
     parts = {}
     for one in run.arguments:
-        for name, (part, _) in zip(one.arrays, one.form.parts, strict=True):
+        for name, (part, _) in zip(one.arrays, one.format.parts, strict=True):
             last = f"{name}.shape[1]" if part == "scale" else "width"
             parts[name] = f"part({name}, row, 0, {last})"
     parts |= {f"{name}_": f"{name}_[row]" for name in rule.row_states}

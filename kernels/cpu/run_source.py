@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..formats import BLOCK, SIGNED8, Formats, Named, named
+from ..formats import BLOCK, Formats, Named, named
 from ..rule import Rule
 from ..writer import indented
 from .run_text import (
@@ -52,7 +52,7 @@ class Run:
         self.rule, self.formats = rule, formats
         self.arguments = named(rule, formats)
         self.arrays = [name for one in self.arguments for name in one.arrays]
-        self.held = [f"{one.name}_held" for one in self.arguments if one.form.block]
+        self.held = [f"{one.name}_held" for one in self.arguments if one.format.block]
         self.after = RANDOM * formats.random + self.held
         self._by_row = [f"{name}_" for name in by_row]
         self._new = [f"_new_{name}" for name in by_row]
@@ -69,7 +69,7 @@ class Run:
         old = []
         for one in self.arguments:
             at = [f"{array}[i]" for array in one.arrays]
-            if one.form.block:
+            if one.format.block:
                 at = [f"{one.arrays[0]}[i]", f"{one.name}_base"]
             by_row = one.arrays[0] in self._by_row
             old.append(one.arrays[0] if by_row else one.load(self.formats.compute, at))
@@ -151,7 +151,7 @@ class Run:
         return [
             name
             for one in self.arguments
-            for name, (_, dtype) in zip(one.arrays, one.form.parts, strict=True)
+            for name, (_, dtype) in zip(one.arrays, one.format.parts, strict=True)
             if dtype == "uint16"
         ]
 
@@ -165,18 +165,18 @@ class Run:
 
     def _blocks(self) -> str:
         """Three loops over each block: update, with what is to be coded held; encode."""
-        coded = [one for one in self._updated() if one.form.block]
+        coded = [one for one in self._updated() if one.format.block]
         inside: list[str] = []
         sliced: list[str] = []
         for one in self.arguments:
             by_row = one.arrays[0] in self._by_row
-            kept = one.arrays[:1] if one.form.block or by_row else one.arrays
+            kept = one.arrays[:1] if one.format.block or by_row else one.arrays
             inside += kept
             sliced += kept if by_row else [f"{name}[start:stop]" for name in kept]
         inside += [f"{one.name}_base" for one in coded] + self.held
         sliced += [f"{one.name}_base" for one in coded] + self.held
         lines, encode, quickly = [self._called()], [DRAWN], [DRAWN]
-        drawn = any(one.form.random and not one.form.block for one in self._updated())
+        drawn = any(one.format.random and not one.format.block for one in self._updated())
         if drawn:
             lines.insert(0, DRAWN)
         for one in self._updated():
@@ -186,8 +186,7 @@ class Run:
                 at = ["", f"{one.name}_base"]
                 (store,) = one.store(self.formats.compute, at, held)
                 encode.append(f"{one.arrays[0]}[i] = {store}")
-                quick = store.replace("signed8_random", "signed8_quick", 1)
-                quick = quick if one.form == SIGNED8 else store
+                (quick,) = one.store(self.formats.compute, at, held, quick=True)
                 quickly.append(f"{one.arrays[0]}[i] = {quick}")
             elif one.arrays[0] not in self._by_row:
                 lines += self._stores(one)
@@ -195,15 +194,15 @@ class Run:
         encode.append(NEXT)
         quickly.append(NEXT)
         scales = {one: f"{one.arrays[1]}[block]" for one in coded}
-        bases = [f"{one.name}_base = {one.form.block}_base({scales[one]})" for one in coded]
-        new = [f"{scales[one]} = {one.form.block}_scale({one.name}_largest)" for one in coded]
+        bases = [f"{one.name}_base = {one.format.block}_base({scales[one]})" for one in coded]
+        new = [f"{scales[one]} = {one.format.block}_scale({one.name}_largest)" for one in coded]
         moved = ["low", "first", "second"]
         common = {
             "coded": ", ".join(f"{o.arrays[0]}, {o.name}_base, {o.name}_held" for o in coded),
             "first": coded[0].arrays[0],
         }
         parts = ", ".join(f"{o.arrays[0]}[start:stop], {o.name}_base, {o.name}_held" for o in coded)
-        signed = [one for one in coded if one.form == SIGNED8]
+        signed = [one for one in coded if one.format.quick]
         quick = " and ".join(
             f"all_quick(smallest_of({o.name}_held, stop - start), {o.name}_base)" for o in signed
         )

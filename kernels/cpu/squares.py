@@ -10,8 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from ..codec import needed
-from ..formats import Format, load
+from ..formats import Format, load, needed
 from ..spans import Spans
 from ..summation import LANES, SPAN
 from . import module
@@ -86,7 +85,7 @@ def kernel(compute: str, form: Format, squared: bool = True) -> Callable[..., No
     one = load(form, compute, ["x[k]"])
     ((_, kept),) = form.parts
     title = f"{name}, {compute}" + f" of {form.name}" * (form.name != compute)
-    text = module.imports(title) + "\n" + module.compute(compute, needed(form.codecs)) + FOLD
+    text = module.imports(title) + "\n" + module.compute(compute, needed(form.conversions)) + FOLD
     more = _PEAKS if squared else dict.fromkeys(_PEAKS, "")
     text += TOP if squared else ""
     text += _ADD.format(name="add", value=one, term=term, **more)

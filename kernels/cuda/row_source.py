@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..codec import needed
-from ..formats import BLOCK, Format, Formats, Named, load
+from ..formats import BLOCK, Format, Formats, Named, load, needed
 from ..missed import Missed
 from ..numbers import SCALE, SKIP
 from ..rule import Rule
@@ -73,7 +72,7 @@ def squares_source(compute: str, form: Format, of: Form) -> str:
 
 
 def _preamble(compute: str, form: Format) -> str:
-    return text.PREAMBLE + text.codecs(needed(form.codecs)) + helpers(compute, form)
+    return text.PREAMBLE + text.codecs(needed(form.conversions)) + helpers(compute, form)
 
 
 def helpers(compute: str, form: Format, wide: str | None = None) -> str:

@@ -120,7 +120,7 @@ class Run:
         self.compute = formats.compute
         self.arguments = named(rule, formats)
         self.updated = (self.arguments[0], *self.arguments[2:])
-        self.head = text.codecs(formats.codecs)
+        self.head = text.codecs(formats.conversions)
         if formats.block:
             self.head += LARGEST + HELD % {"each": EACH}
         self.head += text.function(rule, formats)
@@ -132,7 +132,7 @@ class Run:
         return {
             name: TYPES[dtype]
             for one in of
-            for name, (_, dtype) in zip(one.arrays, one.form.parts, strict=True)
+            for name, (_, dtype) in zip(one.arrays, one.format.parts, strict=True)
         }
 
     def read(self) -> set[str]:
@@ -141,7 +141,7 @@ class Run:
             name
             for one in self.arguments
             for k, name in enumerate(one.arrays)
-            if f"{{{k}}}" in one.form.load
+            if f"{{{k}}}" in one.format.load
         }
 
     def call(self, mean: Sequence[str] = ()) -> str:
@@ -200,7 +200,7 @@ class Run:
             Element ``i`` of arrays that may have gaps.
         """
         wide = [one for one in self.updated if one.name not in by_row]
-        coded = [one for one in wide if one.form.block]
+        coded = [one for one in wide if one.format.block]
         given = self.arguments[1]
         arrays = self.types(wide if gradient else [*wide, given])
         for one in coded:
@@ -237,7 +237,7 @@ class Run:
             if one not in coded:
                 hold += text.stores([one], self.compute, at)
                 continue
-            name, scale, prefix = one.name, f"{one.arrays[1]}[block]", one.form.block
+            name, scale, prefix = one.name, f"{one.arrays[1]}[block]", one.format.block
             declared += [f"T {name}_held[{EACH}];", f"U {name}_largest = 0;"]
             bases.append(f"U {name}_base = {prefix}_base({scale});")
             hold += [

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from ..codec import needed
-from ..formats import Format, load
+from ..formats import Format, load, needed
 from ..numbers import SCALE
 from ..spans import Spans
 from ..summation import LANES, SPAN
@@ -70,7 +69,7 @@ def source(compute: str, form: Format, strided: bool = False, squared: bool = Tr
     """The kernel as CuPy receives it."""
     ((_, kept),) = form.parts
     at = "x[place(layout, 0, j)]" if strided else "x[j]"
-    return text.PREAMBLE + text.codecs(needed(form.codecs)) + PLACE + _SQUARES % {
+    return text.PREAMBLE + text.codecs(needed(form.conversions)) + PLACE + _SQUARES % {
         "name": _name(squared),
         "type": TYPES[compute],
         "kept": TYPES[kept],

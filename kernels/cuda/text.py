@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..codec import Codec
-from ..formats import Formats, Named
+from ..formats import Conversion, Formats, Named
 from ..rule import Rule
 from ..scaling import Scaling, scaling
 
@@ -135,7 +134,7 @@ template <typename T> __device__ inline T *in_global(T *p) {
 template <typename T> inline T *in_global(T *p) { return p; }
 #endif
 
-// The words that loads and stores are written in, see codec.py.
+// The words that loads and stores are written in, see formats/conversion.py.
 typedef unsigned int U;
 typedef number<float> S;
 typedef number<double> D;
@@ -239,9 +238,9 @@ def _scaled(wide: Scaling) -> str:
     )
 
 
-def codecs(given: Sequence[Codec]) -> str:
+def codecs(given: Sequence[Conversion]) -> str:
     """Loads and stores as device functions."""
-    return "".join(f"\n{codec.cuda}\n" for codec in given)
+    return "".join(f"\n{conversion.cuda}\n" for conversion in given)
 
 
 def loads(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -> list[str]:
@@ -249,7 +248,7 @@ def loads(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) ->
     lines = []
     for one in arguments:
         elements = [at(array) for array in one.arrays]
-        if one.form.block:
+        if one.format.block:
             elements[1] = f"{one.name}_base"
         lines.append(f"T {one.name}_n = {one.load(compute, elements)};")
     return lines
@@ -261,7 +260,7 @@ def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -
     for one in arguments:
         elements = [at(array) for array in one.arrays]
         texts = one.store(compute, elements, f"{one.name}_n")
-        for place, text, (_, dtype) in zip(elements, texts, one.form.parts, strict=True):
+        for place, text, (_, dtype) in zip(elements, texts, one.format.parts, strict=True):
             value = ".value" if dtype.startswith("float") else ""
             lines.append(f"{place} = {text}{value};")
     return lines

@@ -1,8 +1,8 @@
-"""`@codec`: one straight-line function of 32-bit numbers becomes text that is Python and CUDA C.
+"""`@conversion`: translate a straight-line function of 32-bit words to Python and CUDA C.
 
 Bits are ``U`` (unsigned, 32 bits, which wrap around), numbers ``S`` (float32). Every operation
-on bits is written ``U(a + b)``, which Python needs to stay within 32 bits and C++ takes as a cast:
-as for rules, there is one spelling.
+on bits is written ``U(a + b)``: Python needs it to stay within 32 bits, and C++ takes it as a cast.
+As for rules, there is one spelling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,13 +20,33 @@ INTEGER = {ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", a
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 COMPARISONS = {ast.Lt: "<", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 
-GIVEN = {"bits": "U", "truncated": "U", "real": "S", "U": "U", "S": "S"}
-"""What backends have besides ``where``, reinterpretation and conversion, by what it returns."""
+RETURNS = {"bits": "U", "truncated": "U", "real": "S", "U": "U", "S": "S"}
+"""The kind of the result of functions that backends have besides ``where``."""
+
+
+U: TypeAlias = Any
+"""In annotations: 32 unsigned bits."""
+S: TypeAlias = Any
+"""In annotations: a float32."""
+
+
+def bits(x: Any) -> Any:
+    """Return the bits of float32 numbers."""
+    return np.asarray(x, np.float32).view(np.uint32)
+
+
+def real(x: Any) -> Any:
+    """Return the float32 numbers that have these bits."""
+    return np.asarray(x, np.uint32).view(np.float32)
+
+
+truncated: Callable[..., Any] = np.uint32
+where: Callable[..., Any] = np.where
 
 
 @dataclass(frozen=True)
-class Codec:
-    """A checked function; see `codec`."""
+class Conversion:
+    """A checked function; see `conversion`. A call of it works on NumPy's uint32 and float32."""
 
     name: str
     doc: str
@@ -36,24 +56,24 @@ class Codec:
     """Assignments: variable, kind, expression."""
     result: str
     kind: str
-    calls: tuple[Codec, ...]
-    """The codecs that it calls."""
+    calls: tuple[Conversion, ...]
+    """The conversions that it calls."""
+
+    def __call__(self, *given: Any) -> Any:
+        # Numbers that wrap around, and branches that `where` does not take, are no errors here.
+        with np.errstate(all="ignore"):
+            return _function(self)(*given)
 
     @property
     def python(self) -> str:
-        """As a function for Numba, or for NumPy's arrays."""
+        """The text of a function for Numba, or for NumPy's arrays."""
         lines = [f"    {target} = {text}" for target, _, text in self.lines]
         names = ", ".join(name for name, _ in self.arguments)
         return "\n".join([f"def {self.name}({names}):", *lines, f"    return {self.result}"])
 
     @property
-    def function(self) -> Callable[..., Any]:
-        """As a function of NumPy's arrays of uint32 and float32."""
-        return _function(self)
-
-    @property
     def cuda(self) -> str:
-        """As a device function."""
+        """The text of a device function."""
         declared = {name for name, _ in self.arguments}
         lines = []
         for target, kind, text in self.lines:
@@ -65,34 +85,20 @@ class Codec:
 
 
 @cache
-def _function(codec: Codec) -> Callable[..., Any]:
-    names: dict[str, Any] = {"U": np.uint32, "S": np.float32, "where": np.where}
-    names |= {"truncated": np.uint32, "bits": _bits, "real": _real}
-    for one in needed((codec,)):
-        exec(one.python, names)  # noqa: S102
-    made = names[codec.name]
-
-    def run(*given: Any) -> Any:
-        # What wraps around, and branches that `where` does not take, are no errors here.
-        with np.errstate(all="ignore"):
-            return made(*given)
-
-    return run
+def _function(conversion: Conversion) -> Callable[..., Any]:
+    names: dict[str, Any] = {"U": np.uint32, "S": np.float32, "where": where}
+    names |= {"truncated": truncated, "bits": bits, "real": real}
+    for called in needed((conversion,)):
+        exec(called.python, names)  # noqa: S102
+    made: Callable[..., Any] = names[conversion.name]
+    return made
 
 
-def _bits(x: Any) -> Any:
-    return np.asarray(x, np.float32).view(np.uint32)
+def conversion(function: Callable[..., object]) -> Conversion:
+    """Translate a function whose arguments and result are annotated ``U`` or ``S``.
 
-
-def _real(x: Any) -> Any:
-    return np.asarray(x, np.uint32).view(np.float32)
-
-
-_CODECS: dict[str, Codec] = {}
-
-
-def codec(function: Callable[..., object]) -> Codec:
-    """Translate a function whose arguments and result are annotated ``U`` or ``S``."""
+    It may call other conversions of its module.
+    """
     definition = ast.parse(inspect.getsource(function)).body[0]
     assert isinstance(definition, ast.FunctionDef)
     assert isinstance(definition.returns, ast.Name)
@@ -101,43 +107,38 @@ def codec(function: Callable[..., object]) -> Codec:
         for argument in definition.args.args
         if isinstance(argument.annotation, ast.Name)
     }
-    arguments, calls, lines = tuple(kinds.items()), dict[str, Codec](), []
+    arguments, lines = tuple(kinds.items()), []
+    calls, known = dict[str, Conversion](), function.__globals__
     *body, last = definition.body[1:]  # after the docstring
     for statement in body:
         assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-        text, kind = _text(statement.value, kinds, calls)
+        text, kind = _text(statement.value, kinds, calls, known)
         target = statement.targets[0].id
         kinds[target] = kind
         lines.append((target, kind, text))
     assert isinstance(last, ast.Return) and last.value is not None
-    result, kind = _text(last.value, kinds, calls)
+    result, kind = _text(last.value, kinds, calls, known)
     assert kind == definition.returns.id, definition.name
-    made = Codec(
-        definition.name,
-        ast.get_docstring(definition) or "",
-        arguments,
-        tuple(lines),
-        result,
-        kind,
-        tuple(calls.values()),
-    )
-    _CODECS[made.name] = made
-    return made
+    doc = ast.get_docstring(definition) or ""
+    called = tuple(calls.values())
+    return Conversion(definition.name, doc, arguments, tuple(lines), result, kind, called)
 
 
-def needed(codecs: tuple[Codec, ...]) -> tuple[Codec, ...]:
-    """Codecs with all that they call, each after those."""
-    found: dict[Codec, None] = {}
-    for one in codecs:
+def needed(conversions: tuple[Conversion, ...]) -> tuple[Conversion, ...]:
+    """Return conversions and all that they call, each after those that it calls."""
+    found: dict[Conversion, None] = {}
+    for one in conversions:
         found |= dict.fromkeys(needed(one.calls)) | {one: None}
     return tuple(found)
 
 
-def _text(node: ast.expr, kinds: dict[str, str], calls: dict[str, Codec]) -> tuple[str, str]:
-    """An expression, and whether it is bits or a number."""
+def _text(
+    node: ast.expr, kinds: dict[str, str], calls: dict[str, Conversion], known: dict[str, Any]
+) -> tuple[str, str]:
+    """Return the text and the kind of an expression; add what it calls to ``calls``."""
 
     def read(one: ast.expr) -> tuple[str, str]:
-        return _text(one, kinds, calls)
+        return _text(one, kinds, calls, known)
 
     match node:
         case ast.Constant(value=int(value)):
@@ -162,8 +163,8 @@ def _text(node: ast.expr, kinds: dict[str, str], calls: dict[str, Codec]) -> tup
             return f"where({read(condition)[0]}, {a}, {b})", kind
         case ast.Call(func=ast.Name(id=name), args=given):
             text = f"{name}({', '.join(read(argument)[0] for argument in given)})"
-            if name in GIVEN:
-                return text, GIVEN[name]
-            calls[name] = _CODECS[name]
+            if name in RETURNS:
+                return text, RETURNS[name]
+            calls[name] = known[name]
             return text, calls[name].kind
     raise AssertionError(ast.unparse(node))

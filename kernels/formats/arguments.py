@@ -1,10 +1,4 @@
-"""How the numbers of an update are kept in memory: a load and a store, and nothing a rule knows.
-
-Arithmetic is in the *compute type*, ``T`` in the text of kernels: float64 for parameters of
-float64, otherwise float32 (``S``). A format has one or more arrays in memory, its parts; a load
-makes a number of what they hold, a store gives each of them what it is to hold. Its text is the
-same on both backends, as that of rules is; see `gpuadapt.kernels.codecs`.
-"""
+"""The arguments of a rule in their formats."""
 
 from __future__ import annotations
 
@@ -13,126 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import codecs
-from .codec import Codec, needed
-from .rule import Rule
-from .scaling import Scaling, scaling
-
-BLOCK = 256
-"""Elements that share a scale, of 8-bit formats."""
-
-DRAWN = 0x93D765DD
-"""An element's random bits for its n-th array are the hash times this to the n-th: a multiplier of
-good lattices (Steele & Vigna, Computationally easy, spectrally good multipliers, 2022)."""
-
-
-class Format(NamedTuple):
-    """A way to keep numbers."""
-
-    name: str
-    parts: tuple[tuple[str, str], ...]
-    """Name ("" for the first) and element type in memory of each array."""
-    load: str
-    """An expression; {0}, {1}: elements of the parts."""
-    store: tuple[str, ...]
-    """One for each part; {x}: the number, {r}: 32 random bits, {r16}: 16 of them."""
-    codecs: tuple[Codec, ...] = ()
-    random: bool = False
-    block: str = ""
-    """Of an 8-bit format, how the names of its codecs begin: {0} is then a code, {1} the base."""
-
-
-def _plain(dtype: str, cast: str) -> Format:
-    return Format(dtype, (("", dtype),), f"{cast}({{0}})", (f"{cast}({{x}})",))
-
-
-FLOAT32, FLOAT64 = _plain("float32", "S"), _plain("float64", "D")
-
-SHORT = ("bfloat16", "float16")
-"""Types of 16 bits; kernels see the bits."""
-
-
-def _short(name: str, how: str) -> Format:
-    """``how`` is the end of the store's name: "store" rounds to the nearest."""
-    load, store = (getattr(codecs, f"{name}_{what}") for what in ("load", how))
-    random = how != "store"
-    given = ", {r16}" if random else ""
-    return Format(
-        f"{name}, {'stochastic' if how == 'random' else how}" if random else name,
-        (("", "uint16"),),
-        f"{name}_load(U({{0}}))",
-        (f"{store.name}(S({{x}}){given})",),
-        (load, store),
-        random,
-    )
-
-
-def _kahan(name: str) -> Format:
-    """A number and, in 16 bits too, what rounding left out of it."""
-    load, store, rest = (getattr(codecs, f"{name}_{what}") for what in ("kahan", "store", "rest"))
-    return Format(
-        f"{name}, kahan",
-        (("", "uint16"), ("compensation", "uint16")),
-        f"{name}_kahan(U({{0}}), U({{1}}))",
-        (f"{name}_store(S({{x}}))", f"{name}_rest(S({{x}}))"),
-        (load, store, rest),
-    )
-
-
-def _master(name: str) -> Format:
-    """A copy in float32, which is what the rule sees as long as it rounds to the parameter."""
-    load, store = (getattr(codecs, f"{name}_{what}") for what in ("master", "store"))
-    return Format(
-        f"{name}, master",
-        (("", "uint16"), ("master", "float32")),
-        f"{name}_master(U({{0}}), S({{1}}))",
-        (f"{name}_store(S({{x}}))", "S({x})"),
-        (load, store),
-    )
-
-
-SPLIT = Format(
-    "bfloat16, split",
-    (("", "uint16"), ("low", "uint16")),
-    "split_load(U({0}), U({1}))",
-    ("split_high(S({x}))", "split_low(S({x}))"),
-    (codecs.split_load, codecs.split_high, codecs.split_low),
-)
-
-
-def _eight(prefix: str, *more: Codec) -> Format:
-    names = ("load", "random", "scale", "base")
-    return Format(
-        f"8bit, {prefix.removesuffix('8')}",
-        (("", "uint8"), ("scale", "float32")),
-        f"{prefix}_load(U({{0}}), {{1}})",
-        (f"{prefix}_random(S({{x}}), {{1}}, {{r}})",),
-        (
-            *(getattr(codecs, f"{prefix}_{name}") for name in names),
-            codecs.larger,
-            codecs.all_held,
-            codecs.larger_held,
-            codecs.held_at_most,
-            codecs.held,
-            *more,
-        ),
-        True,
-        prefix,
-    )
-
-
-SIGNED8 = _eight("signed8", codecs.signed8_quick, codecs.smaller, codecs.all_quick)
-UNSIGNED8 = _eight("unsigned8")
-
-NEAREST, STOCHASTIC = ({name: _short(name, how) for name in SHORT} for how in ("store", "random"))
-SATURATED = STOCHASTIC | {"float16": _short("float16", "saturated")}
-"""Of states: they do not become infinite."""
-
-KAHAN = {name: _kahan(name) for name in SHORT}
-MASTER = {name: _master(name) for name in SHORT}
-
-PLAIN = {"float32": FLOAT32, "float64": FLOAT64, **NEAREST}
-"""Formats of one array and no choice: those of gradients."""
+from ..rule import Rule
+from ..scaling import Scaling, scaling
+from .conversion import Conversion, needed
+from .float import FLOAT64
+from .format import BLOCK, Format
+from .random_bits import DRAWN, key_of, key_on, random_bits
+from .registry import PLAIN
 
 
 class Formats(NamedTuple):
@@ -193,11 +74,11 @@ class Formats(NamedTuple):
         return (*["key"] * self.random, *["width"] * self.block)
 
     @property
-    def codecs(self) -> tuple[Codec, ...]:
+    def conversions(self) -> tuple[Conversion, ...]:
         """All that the text of loads and stores calls, each after what it calls."""
-        given = [codec for one in self.every for codec in one.codecs]
+        given = [found for one in self.every for found in one.conversions]
         if self.random:
-            given += [codecs.key_of, codecs.key_on, codecs.random_bits]
+            given += [key_of, key_on, random_bits]
         return needed(tuple(given))
 
     @property
@@ -247,7 +128,7 @@ class Named(NamedTuple):
     """An argument of a rule as a kernel has it."""
 
     name: str
-    form: Format
+    format: Format
     arrays: tuple[str, ...]
     """The names of its arrays."""
     draw: int
@@ -258,16 +139,34 @@ class Named(NamedTuple):
     def load(self, compute: str, at: Sequence[str]) -> str:
         """As `load`."""
         if self.scaling:
-            return f"T({self.scaling.of(self.form.load.format(*at))})"
-        return load(self.form, compute, at)
+            return f"T({self.scaling.of(self.format.load.format(*at))})"
+        return load(self.format, compute, at)
 
-    def store(self, compute: str, at: Sequence[str], value: str, half: int = 0) -> tuple[str, ...]:
-        """What each part is to hold; of 16 random bits those of the upper or lower (1) half."""
-        if self.form == PLAIN[compute]:
+    def store(
+        self, compute: str, at: Sequence[str], value: str, half: int = 0, quick: bool = False
+    ) -> tuple[str, ...]:
+        """Return an expression for the new element of each part.
+
+        Parameters
+        ----------
+        compute : str
+            The compute type.
+        at : sequence of str
+            The elements of the parts; of formats with blocks, "" and the base.
+        value : str
+            The number.
+        half : int
+            Which half of the 32 random bits a store of 16 takes: 0 for the upper one, 1 for the
+            lower one.
+        quick : bool
+            Take the format's quick store, if it has one.
+        """
+        if self.format == PLAIN[compute]:
             return (value,)
+        texts = (self.format.quick,) if quick and self.format.quick else self.format.store
         random = f"U(random * U({pow(DRAWN, self.draw, 2**32)}))" if self.draw else "random"
         few = f"U({random} >> U(16))" if half == 0 else f"U({random} & U(65535))"
-        return tuple(text.format(*at, x=value, r=random, r16=few) for text in self.form.store)
+        return tuple(text.format(*at, x=value, r=random, r16=few) for text in texts)
 
 
 def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:
@@ -280,8 +179,3 @@ def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:
         found.append(Named(name, form, arrays, draws, scale))
         draws += form.random
     return tuple(found)
-
-
-def blocks(width: int) -> int:
-    """How many blocks a row of so many elements has."""
-    return -(-width // BLOCK)

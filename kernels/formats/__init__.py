@@ -1,0 +1,41 @@
+"""Formats: how parameters, gradients and states are kept in memory.
+
+A file has one way to keep numbers, with its conversions. `conversion` is the language they are
+written in, `arguments` joins formats with the arguments of a rule. `registry`
+says which formats there are for what a user asks for.
+"""
+
+from .arguments import Formats, Named, Operand, load, named, tables, traffic, uniform
+from .block8 import SIGNED8, UNSIGNED8
+from .conversion import Conversion, needed
+from .float import FLOAT32, FLOAT64
+from .format import BLOCK, Format, blocks
+from .random_bits import DRAWN
+from .registry import MASTERS, NONNEGATIVE, PLAIN, ROUNDINGS, SHORT, STATES
+
+__all__ = [
+    "BLOCK",
+    "DRAWN",
+    "FLOAT32",
+    "FLOAT64",
+    "MASTERS",
+    "NONNEGATIVE",
+    "PLAIN",
+    "ROUNDINGS",
+    "SHORT",
+    "SIGNED8",
+    "STATES",
+    "UNSIGNED8",
+    "Conversion",
+    "Format",
+    "Formats",
+    "Named",
+    "Operand",
+    "blocks",
+    "load",
+    "named",
+    "needed",
+    "tables",
+    "traffic",
+    "uniform",
+]

@@ -1,0 +1,39 @@
+"""Random bits of stochastic rounding: a hash of the element's index with two keys.
+
+The keys are hashes of the parameter's seed and the step. Multipliers and shifts are those of
+"lowbias32", the 32-bit hash of two rounds with the least bias that Wellons' hash-prospector found.
+"""
+
+from .conversion import U, conversion, where
+
+DRAWN = 0x93D765DD
+"""Random bits of the n-th array = hash * DRAWN**n (mod 2**32): a multiplier of good lattices
+(Steele & Vigna, Computationally easy, spectrally good multipliers, 2022)."""
+
+
+@conversion
+def scrambled(x: U) -> U:
+    """A hash of 32 bits."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@conversion
+def key_of(seed: U, step: U) -> U:
+    """One of the two keys of a parameter in a step."""
+    return scrambled(scrambled(seed) + step)
+
+
+@conversion
+def key_on(key: U, page: U) -> U:
+    """A key, where the numbers of elements have more than 32 bits: the upper ones are the page."""
+    return where(page == 0, key, scrambled(key + page * 0x9E3779B9))
+
+
+@conversion
+def random_bits(element: U, first: U, second: U) -> U:
+    """The bits of an element, by its number's lower half and the keys; upper ones are best."""
+    x = element + first
+    x = (x ^ (x >> 16)) * 0x7FEB352D ^ second
+    return (x ^ (x >> 15)) * 0x846CA68B

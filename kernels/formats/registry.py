@@ -1,0 +1,40 @@
+"""Which format stands for what a user asks for."""
+
+from . import bfloat16, float16
+from .block8 import SIGNED8, UNSIGNED8
+from .float import FLOAT32, FLOAT64
+from .format import Format
+from .kahan import KAHAN
+from .master import MASTER
+from .split import SPLIT
+
+SHORT = ("bfloat16", "float16")
+"""Element types of 16 bits."""
+
+NEAREST = {"bfloat16": bfloat16.NEAREST, "float16": float16.NEAREST}
+STOCHASTIC = {"bfloat16": bfloat16.STOCHASTIC, "float16": float16.STOCHASTIC}
+
+PLAIN = {"float32": FLOAT32, "float64": FLOAT64, **NEAREST}
+"""By element type: formats of gradients, and of parameters without master and rounding."""
+
+ROUNDINGS: dict[str, dict[str, Format]] = {
+    "nearest": NEAREST,
+    "stochastic": STOCHASTIC,
+    "kahan": KAHAN,
+}
+"""By ``rounding`` and element type: formats of 16-bit parameters."""
+
+MASTERS: dict[str, dict[str, Format]] = {"float32": MASTER, "split": SPLIT}
+"""By ``master`` and element type: formats of 16-bit parameters."""
+
+STATES = {
+    "float64": FLOAT64,
+    "float32": FLOAT32,
+    "bfloat16": bfloat16.STOCHASTIC,
+    "float16": float16.SATURATED,
+    "8bit": SIGNED8,
+}
+"""By ``state_dtype``: formats of states."""
+
+NONNEGATIVE = {"8bit": UNSIGNED8}
+"""The same, of states that are never negative."""
