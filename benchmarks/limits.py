@@ -12,7 +12,7 @@ import gpuadapt as ga
 from gpuadapt.kernels.cpu import many, module
 from gpuadapt.kernels.cpu import threads as cpu_threads
 from gpuadapt.kernels.formats import uniform
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from . import traffic
 from .training import library, placed

@@ -18,7 +18,7 @@ import gpuadapt as ga
 from gpuadapt import launch
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.formats import Operand, uniform
-from gpuadapt.kernels.numbers import FIRST
+from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
 from . import limits, peers
 from .failures import WHOLE, Errors, noted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.testing import traffic as element
 
 __all__ = ["INDEX", "element", "rows"]

@@ -14,7 +14,7 @@ import numpy as np
 
 import gpuadapt as ga
 from gpuadapt.hyperparameters import DECAYS
-from gpuadapt.kernels.missed import missed, unchanged
+from gpuadapt.kernels.catchup.plan import missed, unchanged
 from gpuadapt.storage import element
 
 PAGE = Path(__file__).with_suffix(".md")

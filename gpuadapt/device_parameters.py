@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.formats import Formats
-from gpuadapt.kernels.numbers import FIRST, SCALE
-from gpuadapt.kernels.overflow import KINDS, Measured
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.numerics.overflow import KINDS, Measured
+from gpuadapt.kernels.numerics.scalar_layout import FIRST, SCALE
 
 from . import launch
 from .arrays import (

@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gpuadapt.kernels.formats import SHORT
-from gpuadapt.kernels.remade import made_anew
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.renaming import made_anew
+from gpuadapt.kernels.language.rule import Rule
 
 from .errors import HyperparameterError
 from .hyperparameters import SETTINGS

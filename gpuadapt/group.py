@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.missed import Missed, columns, missed
-from gpuadapt.kernels.modes import in_default_modes
+from gpuadapt.kernels.catchup.plan import Missed, columns, missed
+from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.language.scaling import scaled
+from gpuadapt.kernels.numerics.modes import in_default_modes
 from gpuadapt.kernels.options import compose
-from gpuadapt.kernels.rule import Rule
-from gpuadapt.kernels.scaling import scaled
 
 from . import hyperparameters
 from .arrays import describe

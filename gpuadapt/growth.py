@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8, Format
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from . import storage
 from .arrays import Memory, check_parameter, copy_into, describe, kind_of, to_host

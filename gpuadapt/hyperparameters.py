@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import backend_of, describe
 from .errors import HyperparameterError, KeywordError

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
+from gpuadapt.kernels.catchup.plan import following, unchanged
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
 from gpuadapt.kernels.formats import Formats, Operand
-from gpuadapt.kernels.missed import following, unchanged
-from gpuadapt.kernels.numbers import FIRST
-from gpuadapt.kernels.overflow import Measured, Verdict
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.numerics.overflow import Measured, Verdict
+from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
 from .arrays import on_device
 from .errors import CaptureError

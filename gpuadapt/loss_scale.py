@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.numbers import LARGEST_SCALE, SMALLEST_SCALE
+from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCALE
 
 from .arrays import describe, namespace, on_device
 from .errors import HyperparameterError, StateError

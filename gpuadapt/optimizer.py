@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import check_disjoint, describe
 from .construct import Built, are_groups, build, shown, structure

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.functions import NORMAL
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.primitives import NORMAL
+from gpuadapt.kernels.language.rule import Rule
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,

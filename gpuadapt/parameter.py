@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.catchup.plan import unchanged
 from gpuadapt.kernels.formats import PLAIN, Formats, Operand
-from gpuadapt.kernels.missed import unchanged
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from . import storage
 from .arrays import (

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.formats import PLAIN, Operand, uniform
-from gpuadapt.kernels.numbers import FIRST
-from gpuadapt.kernels.rule import rule
+from gpuadapt.kernels.language.rule import rule
+from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
 from .addition import plain_backend, summed, total, widened
 from .arrays import (

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels.modes import in_default_modes
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.numerics.modes import in_default_modes
 
 from .arrays import backend_of, namespace, on_device, to_host
 from .oracle import evaluate

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.kernels.formats import Formats
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from . import launch
 

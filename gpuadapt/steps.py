@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.modes import in_default_modes
-from gpuadapt.kernels.overflow import judged
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.numerics.modes import in_default_modes
+from gpuadapt.kernels.numerics.overflow import judged
 
 from . import launch
 from .arrays import to_host

@@ -22,9 +22,9 @@ from gpuadapt.kernels.formats import (
     Formats,
     blocks,
 )
-from gpuadapt.kernels.narrow import Need, needs, not_of_gradients_size
-from gpuadapt.kernels.rule import Rule
-from gpuadapt.kernels.signs import not_negative
+from gpuadapt.kernels.language.intervals import not_negative
+from gpuadapt.kernels.language.precision import Need, needs, not_of_gradients_size
+from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
     Memory,

@@ -18,8 +18,8 @@ import numpy as np
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cuda import host
 from gpuadapt.kernels.formats import Operand
-from gpuadapt.kernels.program import Program
-from gpuadapt.kernels.rule import Rule, from_program
+from gpuadapt.kernels.language.program import Program
+from gpuadapt.kernels.language.rule import Rule, from_program
 
 from .arrays import check_device, namespace
 from .errors import BackendError, RuleError

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 
-from .program import Program, Rename, read
-from .rule import Rule, from_program
+from .language.program import Program, Rename, read
+from .language.rule import Rule, from_program
 
 Option = Callable[..., object]
 

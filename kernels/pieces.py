@@ -4,7 +4,7 @@
 ``debias(power, h)`` the factor that takes a mean's start at zero out.
 """
 
-from .functions import sqrt, where
+from .language.primitives import sqrt, where
 
 
 def inside(x, h):

@@ -7,10 +7,10 @@ differs between statements of one method is a function that its rule calls, one 
 ``rate`` is the per-element effective learning rate that multiplies the gradient.
 """
 
-from .functions import abs, maximum, sign, sq, sqrt, where
+from .host_functions import momentum_product, rectification
+from .language.primitives import abs, maximum, sign, sq, sqrt, where
+from .language.rule import rule
 from .pieces import corrected, inside, outside
-from .prepared import momentum_product, rectification
-from .rule import rule
 
 
 @rule

@@ -10,7 +10,7 @@ import numpy as np
 import reference
 
 import gpuadapt as ga
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import gpuadapt as ga
-from gpuadapt.kernels import prepared, rules
+from gpuadapt.kernels import host_functions as prepared
+from gpuadapt.kernels import rules
 
 
 def halved(x, h):

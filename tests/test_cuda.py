@@ -15,6 +15,7 @@ from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.kernels.catchup.plan import missed
 from gpuadapt.kernels.cuda import (
     control,
     dense,
@@ -26,7 +27,6 @@ from gpuadapt.kernels.cuda import (
     text,
 )
 from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
-from gpuadapt.kernels.missed import missed
 from gpuadapt.oracle import any_bits, evaluate
 
 

@@ -20,9 +20,9 @@ from test_bits import assert_same_bits
 
 import gpuadapt as ga
 from gpuadapt.group import coefficients
-from gpuadapt.kernels import missed
-from gpuadapt.kernels.missed import missed as followed
-from gpuadapt.kernels.missed import unchanged
+from gpuadapt.kernels.catchup import plan as missed
+from gpuadapt.kernels.catchup.plan import missed as followed
+from gpuadapt.kernels.catchup.plan import unchanged
 from gpuadapt.oracle import evaluate
 
 

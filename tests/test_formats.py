@@ -20,8 +20,8 @@ from gpuadapt import storage
 from gpuadapt.hyperparameters import INTERVALS
 from gpuadapt.kernels.cpu import many, module
 from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
-from gpuadapt.kernels.narrow import needs, not_of_gradients_size
-from gpuadapt.kernels.signs import not_negative
+from gpuadapt.kernels.language.intervals import not_negative
+from gpuadapt.kernels.language.precision import needs, not_of_gradients_size
 from gpuadapt.oracle import evaluate, same_bits
 
 SHAPE = (170, 301)

@@ -9,11 +9,11 @@ from cases import CASES
 import gpuadapt as ga
 from gpuadapt import launch
 from gpuadapt.kernels import formats
+from gpuadapt.kernels.language.powers import squares
+from gpuadapt.kernels.language.rule import rule
+from gpuadapt.kernels.numerics.overflow import KINDS, SQUARED, Measured, Verdict, judged, kind
+from gpuadapt.kernels.numerics.summation import SPAN
 from gpuadapt.kernels.options import compose
-from gpuadapt.kernels.overflow import KINDS, SQUARED, Measured, Verdict, judged, kind
-from gpuadapt.kernels.rule import rule
-from gpuadapt.kernels.squaring import squares
-from gpuadapt.kernels.summation import SPAN
 from gpuadapt.oracle import evaluate
 
 FIRST = np.float32(SQUARED)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import gpuadapt as ga
 from gpuadapt.kernels.cpu import threads
-from gpuadapt.kernels.summation import LANES, SPAN, total
+from gpuadapt.kernels.numerics.summation import LANES, SPAN, total
 
 SIZES = (1, 5, LANES - 1, LANES + 1, SPAN, 2 * SPAN + 3, threads.ALONE)
 

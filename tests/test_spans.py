@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuadapt.kernels.spans import Spans
+from gpuadapt.kernels.numerics.chunks import Spans
 
 SPAN = 64
 

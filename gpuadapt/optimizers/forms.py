@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from gpuadapt.kernels import pieces
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from ..construct import are_groups
 from ..hyperparameters import Hyperparameter, check_choice, number

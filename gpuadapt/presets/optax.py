@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from gpuadapt.kernels import pieces, rules
-from gpuadapt.kernels.rule import Rule
+from gpuadapt.kernels.language.rule import Rule
 
 from .. import optimizers as ga
 from ..errors import HyperparameterError

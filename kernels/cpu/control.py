@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..numbers import FIRST
-from ..overflow import Measured, Verdict, judged
+from ..numerics.overflow import Measured, Verdict, judged
+from ..numerics.scalar_layout import FIRST
 
 
 def numbers(coefficients: Sequence[float]) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..copies import Copies
 from ..formats import Formats, Operand
-from ..numbers import SCALE
-from ..overflow import kind
-from ..rule import Rule
-from ..summation import SPAN
+from ..language.rule import Rule
+from ..numerics.overflow import kind
+from ..numerics.scalar_layout import SCALE
+from ..numerics.summation import SPAN
 from . import many
 from .headers import address
 from .many import kernel, source  # noqa: F401  (there is no other one)

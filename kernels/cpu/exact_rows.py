@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..catchup.plan import Missed, following
 from ..formats import Formats, Operand
-from ..missed import Missed, following
-from ..rule import Rule
+from ..language.rule import Rule
 from . import missed_source, module, threads
 from .rows import ALONE, NOWHERE, Plan, Rows
 from .step_history import StepHistory

@@ -14,11 +14,11 @@ import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
 from ..formats import BLOCK, Formats, Operand, tables
-from ..numbers import SCALE
-from ..overflow import kind
-from ..rule import Rule
-from ..spans import Spans
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
+from ..numerics.chunks import Spans
+from ..numerics.overflow import kind
+from ..numerics.scalar_layout import SCALE
 from . import module, squares, threads
 from .headers import address
 from .run_source import Run
@@ -187,7 +187,7 @@ class Many:
         firsts : ndarray of int64, shape (arrays,)
             Where in ``numbers`` the coefficients of each array begin.
         numbers : ndarray of float64
-            See `gpuadapt.kernels.numbers`.
+            See `gpuadapt.kernels.numerics.scalar_layout`.
         """
         self._run(
             self._kernel, self._addresses, gradients, firsts, numbers, *self._tables, self._long

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..formats import Formats
-from ..missed import (
+from ..catchup.plan import (
     FAINT,
     FEW,
     FLAT,
@@ -16,8 +15,9 @@ from ..missed import (
     Missed,
     columns,
 )
-from ..rule import Rule
-from ..writer import indented
+from ..formats import Formats
+from ..language.emit import indented
+from ..language.rule import Rule
 from . import module, row_source
 from .missed_text import (
     AROUND,

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numba
 
-from .. import functions
 from ..formats import Conversion, Formats
-from ..rule import Rule
-from ..scaling import Scaling, scaling
+from ..language import primitives as functions
+from ..language.rule import Rule
+from ..language.scaling import Scaling, scaling
 from . import intrinsics, threads
 
 LINE = 64

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..formats import BLOCK, PLAIN, Format, Formats, load, needed
-from ..rule import Rule
-from ..summation import SUMS
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
+from ..numerics.summation import SUMS
 from . import module
 from .row_text import ADDITIONS, FREQUENT, MAGNITUDES, MERGED, ROWS, SQUARES, TYPES
 from .run_source import Run

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..formats import FLOAT64, Format, Formats, Operand, blocks
-from ..numbers import SCALE
-from ..overflow import kind
-from ..rule import Rule
-from ..scaling import scaling
-from ..summation import SPAN as SUMMED
-from ..summation import SUMS
+from ..language.rule import Rule
+from ..language.scaling import scaling
+from ..numerics.overflow import kind
+from ..numerics.scalar_layout import SCALE
+from ..numerics.summation import SPAN as SUMMED
+from ..numerics.summation import SUMS
 from . import module, threads
 from .batch import Batch
 from .headers import address

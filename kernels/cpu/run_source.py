@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..formats import BLOCK, Formats, Named, named
-from ..rule import Rule
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
 from .run_text import (
     BLOCKS,
     DRAWN,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spans import Spans
+from ..numerics.chunks import Spans
 from . import threads
 
 SHARED = """

@@ -1,6 +1,6 @@
 """Sums of squares of many arrays on the CPU, and their largest magnitudes: two for each span.
 
-The order of a sum is that of `gpuadapt.kernels.summation`; nothing here knows a rule.
+The order of a sum is that of `gpuadapt.kernels.numerics.summation`; nothing here knows a rule.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 
 from ..formats import Format, load, needed
-from ..spans import Spans
-from ..summation import LANES, SPAN
+from ..numerics.chunks import Spans
+from ..numerics.summation import LANES, SPAN
 from . import module
 from .shared import FOLD, SHARED, Shared
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..catchup.plan import FAINT, OPEN, SPAN, Missed, columns, remembered, turns
 from ..formats import Formats
-from ..missed import FAINT, OPEN, SPAN, Missed, columns, remembered, turns
-from ..rule import Rule
+from ..language.rule import Rule
 
 
 class StepHistory:
@@ -19,7 +19,7 @@ class StepHistory:
     last : ndarray of int32, shape (rows,)
         How many of them each row has had.
     history : ndarray of the compute type, shape (remembered, k)
-        The coefficients of each step; see `gpuadapt.kernels.missed`.
+        The coefficients of each step; see `gpuadapt.kernels.catchup.plan`.
     paces : ndarray of float64, shape (k, remembered + SPAN)
         What each step multiplies states by, then the first part of motions, then their bend. The
         first steps of the ring come again at its end, so that neighbours have no gap.

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..numbers import FIRST, LARGEST_SCALE, SKIP
-from ..overflow import SQUARED, Measured, Verdict
-from ..summation import EXPONENT, LARGEST, MOST, NORMAL
+from ..numerics.overflow import SQUARED, Measured, Verdict
+from ..numerics.scalar_layout import FIRST, LARGEST_SCALE, SKIP
+from ..numerics.summation import EXPONENT, LARGEST, MOST, NORMAL
 from . import text
 from .memory import Mirror, upload
 
@@ -82,7 +82,7 @@ extern "C" __global__ void gpuadapt_judge(
     using namespace gpuadapt;
     typedef number<double> D;
     __shared__ double lanes[%(block)d];
-    if (norm < 0) {  // not known yet; `gpuadapt.kernels.summation.total` has the same lines
+    if (norm < 0) {  // not known yet; `summation.total` has the same lines
         D own = 0.0;
         for (long long k = threadIdx.x; k < count; k += %(block)d) {
             own = maximum(own, D(partial[k]));
@@ -109,7 +109,7 @@ extern "C" __global__ void gpuadapt_judge(
     const bool clips = !(norm <= most) && most - most == 0;  // an infinite limit is none
     const double factor = clips ? ieee::divide(most, norm) : 1.0;
     bool finite = norm - norm == 0 && large == 0;
-    if (skips != 0) {  // `gpuadapt.kernels.overflow` says what is looked at, and has these lines
+    if (skips != 0) {  // `overflow.judged` has the same lines
         double own = 0;
         for (long long k = threadIdx.x; k < others; k += %(block)d) {
             const double peak = partial[count + k];

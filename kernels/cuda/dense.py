@@ -10,10 +10,10 @@ import numpy as np
 
 from ..copies import Copies
 from ..formats import Formats, Operand
-from ..numbers import SKIP
-from ..overflow import kind
-from ..rule import Rule
-from ..summation import SPAN
+from ..language.rule import Rule
+from ..numerics.overflow import kind
+from ..numerics.scalar_layout import SKIP
+from ..numerics.summation import SPAN
 from . import many, text
 from .memory import layouts
 from .squares import Squares

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..catchup.plan import Missed, following
 from ..formats import Formats, Operand
-from ..missed import Missed, following
-from ..numbers import FIRST
-from ..rule import Rule
+from ..language.rule import Rule
+from ..numerics.scalar_layout import FIRST
 from . import row_source, text
 from .row_source import Form
 from .rows import Plan, Rows

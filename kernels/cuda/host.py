@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rule import Rule
+from ..language.rule import Rule
 from . import text
 
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared")

@@ -15,11 +15,11 @@ import numpy as np
 
 from ..formats import BLOCK as SHARED
 from ..formats import Formats, Operand, tables
-from ..numbers import SKIP
-from ..overflow import kind
-from ..rule import Rule
-from ..spans import Spans
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
+from ..numerics.chunks import Spans
+from ..numerics.overflow import kind
+from ..numerics.scalar_layout import SKIP
 from . import text
 from .memory import Mirror
 from .run_source import Run
@@ -204,7 +204,7 @@ class Many:
         firsts : ndarray of int64, shape (arrays,)
             Where in ``numbers`` the coefficients of each array begin.
         numbers : CuPy array of float64
-            See `gpuadapt.kernels.numbers`.
+            See `gpuadapt.kernels.numerics.scalar_layout`.
         """
         self._kernel(
             (self._blocks,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..missed import (
+from ..catchup.plan import (
     FAINT,
     FEW,
     FLAT,
@@ -18,8 +18,8 @@ from ..missed import (
     Missed,
     columns,
 )
-from ..rule import Rule
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
 from . import text
 from .missed_text import (
     ALONG,

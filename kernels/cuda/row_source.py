@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..catchup.plan import Missed
 from ..formats import BLOCK, Format, Formats, Named, load, needed
-from ..missed import Missed
-from ..numbers import SCALE, SKIP
-from ..rule import Rule
-from ..summation import SUMS
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
+from ..numerics.scalar_layout import SCALE, SKIP
+from ..numerics.summation import SUMS
 from . import text
 from .many import ACCESS
 from .missed_source import ARGUMENTS, MissedText, following, replaying

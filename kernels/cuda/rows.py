@@ -16,10 +16,10 @@ import numpy as np
 
 from ..errors import RowIndexError, check_key
 from ..formats import FLOAT64, Format, Formats, Operand
-from ..numbers import SCALE
-from ..overflow import kind
-from ..rule import Rule
-from ..summation import SPAN
+from ..language.rule import Rule
+from ..numerics.overflow import kind
+from ..numerics.scalar_layout import SCALE
+from ..numerics.summation import SPAN
 from . import text
 from .many import ACCESS
 from .memory import layouts

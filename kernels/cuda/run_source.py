@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..formats import BLOCK, Formats, Named, named
-from ..rule import Rule
-from ..writer import indented
+from ..language.emit import indented
+from ..language.rule import Rule
 from . import text
 from .text import TYPES
 

@@ -2,7 +2,7 @@
 
 Two numbers and a block for each of their spans.
 
-The order of a sum is that of `gpuadapt.kernels.summation`; nothing here knows a rule.
+The order of a sum is that of `gpuadapt.kernels.numerics.summation`; nothing here knows a rule.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 from ..formats import Format, load, needed
-from ..numbers import SCALE
-from ..spans import Spans
-from ..summation import LANES, SPAN
+from ..numerics.chunks import Spans
+from ..numerics.scalar_layout import SCALE
+from ..numerics.summation import LANES, SPAN
 from . import text
 from .text import PLACE, TYPES
 

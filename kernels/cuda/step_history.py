@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..catchup.plan import FAINT, OPEN, Missed, columns, remembered, turns
 from ..formats import Formats
-from ..missed import FAINT, OPEN, Missed, columns, remembered, turns
-from ..numbers import SKIP
-from ..rule import Rule
+from ..language.rule import Rule
+from ..numerics.scalar_layout import SKIP
 from . import text
 
 BLOCK = 256

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ..formats import Conversion, Formats, Named
-from ..rule import Rule
-from ..scaling import Scaling, scaling
+from ..language.rule import Rule
+from ..language.scaling import Scaling, scaling
 
 TYPES = {
     "float32": "float",
@@ -267,7 +267,7 @@ def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -
 
 
 def coefficients(rule: Rule, first: str, ctype: str, wide: Mapping[str, int] | None = None) -> str:
-    """Lines that read a rule's coefficients from `gpuadapt.kernels.numbers`, rounded.
+    """Lines that read a rule's coefficients from a step's scalars, rounded.
 
     And some of them, by name, as they are.
     """

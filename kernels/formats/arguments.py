@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..rule import Rule
-from ..scaling import Scaling, scaling
+from ..language.rule import Rule
+from ..language.scaling import Scaling, scaling
 from .conversion import Conversion, needed
 from .float import FLOAT64
 from .format import BLOCK, Format

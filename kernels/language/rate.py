@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from .errors import RuleError
+from ..errors import RuleError
 from .program import Program, Rename, names, single_assignment
 
 

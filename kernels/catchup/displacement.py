@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from .program import host_only
+from ..language.program import host_only
 
 Powers = Mapping[str, Fraction]
 

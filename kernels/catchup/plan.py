@@ -25,11 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .formats import PLAIN, Formats
-from .idle import idle_programs
-from .program import Program
-from .rule import STEP, Rule, from_program
-from .writer import Writer
+from ..formats import PLAIN, Formats
+from ..language.emit import Writer
+from ..language.program import Program
+from ..language.rule import STEP, Rule, from_program
+from .zero_gradient import idle_programs
 
 SPAN = 32
 """Most steps from one motion that is computed to the next."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .rule import Rule
 
 if TYPE_CHECKING:
-    from .formats import Formats
+    from ..formats import Formats
 
 
 class Scaling(NamedTuple):

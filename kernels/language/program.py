@@ -1,6 +1,6 @@
 """From a Python function to a checked list of assignments: what a rule may contain.
 
-Nothing here knows a backend. A `Program` holds syntax trees; `gpuadapt.kernels.writer` turns
+Nothing here knows a backend. A `Program` holds syntax trees; `gpuadapt.kernels.language.emit` turns
 them into the text that both backends share.
 """
 
@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .calls import Calls, Substitute
-from .functions import ARITY
-from .source import Source, check_name, parse
+from .inline import Calls, Substitute
+from .parse import Source, check_name, parse
+from .primitives import ARITY
 
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 COMPARISONS = {
@@ -33,7 +33,7 @@ class Program:
 
     ``lines`` holds the element-wise assignments only. A variable that depends on
     hyperparameters alone is kept in ``host`` and already substituted where it was read.
-    ``row_states`` and ``squared`` are set by `gpuadapt.kernels.rowwise` alone.
+    ``row_states`` and ``squared`` are set by `gpuadapt.kernels.language.rowwise` alone.
     """
 
     name: str

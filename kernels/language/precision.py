@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+from .intervals import ANYTHING, Interval, interval, multiplied, not_negative
 from .program import Program, assigned_once, host_only, inlined, names
-from .signs import ANYTHING, Interval, interval, multiplied, not_negative
 
 GRADIENT = "the gradient"
 

@@ -23,15 +23,17 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from . import functions
-from .errors import RuleError
+from ..errors import RuleError
+from . import primitives as functions
+from .emit import Writer
 from .program import Program, read
 from .rate import rate_program
 from .rowwise import rowwise_program
-from .writer import Writer
 
 if TYPE_CHECKING:
-    from .formats import Formats
+    from ..formats import Formats
+
+_KERNELS = __package__.rpartition(".")[0]
 
 STEP = "t"
 """``h.t`` in a rule: the number of the step, from 1."""
@@ -218,11 +220,11 @@ class Rule:
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
         try:
             module = {"exact": "exact_rows"}.get(traversal, traversal)
-            write = importlib.import_module(f"{__package__}.{backend}.{module}").source
+            write = importlib.import_module(f"{_KERNELS}.{backend}.{module}").source
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
         if not isinstance(dtype, tuple):
-            formats = importlib.import_module(f"{__package__}.formats")  # which has rules itself
+            formats = importlib.import_module(f"{_KERNELS}.formats")  # which has rules itself
             dtype = formats.uniform(self, np.dtype(dtype))
         text: str = write(self, dtype)
         return text

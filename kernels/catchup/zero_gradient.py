@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from .calls import Substitute
-from .motions import Form, forms_of
-from .program import Program, assigned_once, host_only, inlined, names
-from .rowwise import MEAN
+from ..language.inline import Substitute
+from ..language.program import Program, assigned_once, host_only, inlined, names
+from ..language.rowwise import MEAN
+from .displacement import Form, forms_of
 
 MOTION = "_motion"
 """The variable that stands for the motion; rules cannot have names like it."""

@@ -9,7 +9,7 @@ import ast
 import re
 from dataclasses import replace
 
-from .errors import RuleError
+from ..errors import RuleError
 from .program import Program, assigned_once, host_only, names
 
 MEAN = "_mean_square"

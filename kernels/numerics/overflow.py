@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .formats import Formats
-from .rule import Rule
-from .squaring import squares
+from ..formats import Formats
+from ..language.powers import squares
+from ..language.rule import Rule
 from .summation import factor, total
 
 SQUARED = 2.0**64

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .errors import RuleError
-from .functions import ARITY
+from ..errors import RuleError
+from .primitives import ARITY
 
 ALLOWED = (
     "a rule may contain assignments, + - * /, unary minus, numbers, h.<name> and "

@@ -8,9 +8,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from .errors import RuleError
-from .functions import ARITY
-from .source import Source, parse
+from ..errors import RuleError
+from .parse import Source, parse
+from .primitives import ARITY
 
 
 class Substitute(ast.NodeTransformer):
