@@ -212,8 +212,12 @@ class RawKernel:
     def __init__(self, code, name, options=()):
         assert "--fmad=false" in options
         self.code, self.name = code, name
-        declared = re.search(rf'extern "C" __global__ void {name}\((.*?)\) {{', code, re.DOTALL)
+        declared = re.search(
+            rf'extern "C" __global__ void (?:{name}|GA_NAME)\((.*?)\) {{', code, re.DOTALL
+        )
         arguments = declared[1].replace("__restrict__ ", "").replace("const ", "")
+        for macro, value in re.findall(r"^#define (GA_\w+) (.*)$", code, re.MULTILINE):
+            arguments = re.sub(rf"\b{macro}\b", value, arguments)
         self.arguments = [
             re.fullmatch(r"\s*([a-z ]+?) (\*?)\w+\s*", a) for a in arguments.split(",")
         ]

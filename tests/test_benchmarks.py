@@ -352,14 +352,14 @@ def test_the_kernels_without_exactness_do_nearly_the_same():
 def test_the_cuda_kernel_without_exactness_is_contracted():
     from cuda_source import architectures, compile_ptx
 
-    from gpuadapt.kernels.cuda import many, text
+    from gpuadapt.kernels.cuda import compile, many
     from gpuadapt.kernels.formats import uniform
 
     if 90 not in architectures():
         pytest.skip("there is no NVRTC here")
     exact = many.source(rules.adam, uniform(rules.adam, np.dtype(np.float32)))
     for source, options, contracted in (
-        (exact, text.OPTIONS, False),
+        (exact, compile.OPTIONS, False),
         (overhead.loose(exact), (), True),
     ):
         ptx = compile_ptx(source, 90, options)

@@ -11,7 +11,7 @@ import pytest
 
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cpu import module
-from gpuadapt.kernels.cuda import host, text
+from gpuadapt.kernels.cuda import generate, host
 from gpuadapt.kernels.formats.conversion import Conversion, needed
 from gpuadapt.oracle import any_bits
 
@@ -342,7 +342,7 @@ def test_numba_and_the_cuda_text_have_numpys_bits():
         "codecs", module.imports("codecs") + "\n" + module.compute("float32", every) + loops
     )
     head = "#include <cmath>\n#include <cstddef>\n#define __device__\n"
-    library = host.library(head + text.PREAMBLE + text.codecs(every) + "}\n" + cuda)
+    library = host.library(head + generate.PREAMBLE + generate.codecs(every) + "}\n" + cuda)
     for name, one in ALL.items():
         with np.errstate(all="ignore"):
             wanted = np.asarray(one(*inputs[name]))

@@ -17,14 +17,15 @@ import gpuadapt as ga
 from gpuadapt import storage
 from gpuadapt.kernels.catchup.plan import missed
 from gpuadapt.kernels.cuda import (
+    compile,
     control,
     dense,
     exact_rows,
+    generate,
     many,
     rows,
     squares,
     step_history,
-    text,
 )
 from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
 from gpuadapt.oracle import any_bits, evaluate
@@ -37,7 +38,8 @@ def test_kernels_of_many_arrays_compile(architecture, dtype):
     if architecture == 90:
         rules = [*RULES, *(rule.rate for rule in RULES), every_function]
     for rule in rules:
-        compiled = compile_ptx(many.source(rule, uniform(rule, dtype)), architecture, text.OPTIONS)
+        source = many.source(rule, uniform(rule, dtype))
+        compiled = compile_ptx(source, architecture, compile.OPTIONS)
         exact(compiled, rule)
         if not rule.name.endswith("_rate"):
             # As 4-byte words whatever the element type: NVRTC's choice.
@@ -56,7 +58,7 @@ def test_kernels_of_any_strides_compile(architecture, dtype):
     for rule in [*(case.rule for case in KINDS[:: 1 if architecture == 90 else 3]), every_function]:
         for ndim in (0, 1, 3):
             source = assemble(dense.strided(rule), dtype, ndim)
-            exact(compile_ptx(source, architecture, text.OPTIONS), rule)
+            exact(compile_ptx(source, architecture, compile.OPTIONS), rule)
 
 
 @pytest.mark.parametrize("architecture", architectures())
@@ -68,7 +70,7 @@ def test_kernels_without_a_rule_compile(architecture, dtype):
     sources.append(squares.source("float64", FLOAT64, squared=False))
     sources += [rows.squares_source(*kind, of) for of in ROW_FORMS if fits(of, dtype)]
     for source in sources:
-        exact(compile_ptx(source, architecture, text.OPTIONS), RULES[0])
+        exact(compile_ptx(source, architecture, compile.OPTIONS), RULES[0])
 
 
 def fits(of, dtype):
@@ -91,7 +93,7 @@ def test_kernels_of_rows_compile(architecture):
     ]
     for rule, dtype, of in sources:
         compiled = compile_ptx(
-            rows.source(rule, uniform(rule, dtype), of), architecture, text.OPTIONS
+            rows.source(rule, uniform(rule, dtype), of), architecture, compile.OPTIONS
         )
         exact(compiled, rule)
         packed = [
@@ -132,7 +134,7 @@ def test_kernels_of_exact_rows_compile(architecture):
         step_history.due_source(),
     ]
     for source in sources:
-        exact(compile_ptx(source, architecture, text.OPTIONS), adam)
+        exact(compile_ptx(source, architecture, compile.OPTIONS), adam)
 
 
 FORMATS = {
@@ -158,7 +160,7 @@ def test_kernels_of_formats_compile(architecture, name):
         states=(formats.states[0], PLAIN[formats.compute])), rows.form(3, 1, True)))  # fmt: skip
     sources = [many.source(rule, formats), squares.source(formats.compute, formats.gradient)]
     for k, source in enumerate(sources + by_rows):
-        compiled = compile_ptx(source, architecture, text.OPTIONS)
+        compiled = compile_ptx(source, architecture, compile.OPTIONS)
         exact(compiled, rule)
         if k == 0:
             assert re.search(r"st\.global\.v[24]\.\w+", compiled)
@@ -176,7 +178,7 @@ def test_exactness_is_noticed():
     """The check above fails on a kernel written without our numbers."""
     source = 'extern "C" __global__ void k(float *a) { a[0] = a[0] * a[1] / a[2] + a[3]; }'
     with pytest.raises(AssertionError, match="ftz"):
-        exact(compile_ptx(source, 90, text.OPTIONS), RULES[0])
+        exact(compile_ptx(source, 90, compile.OPTIONS), RULES[0])
 
 
 def test_there_is_a_compiler():
@@ -294,7 +296,7 @@ def element_kernel(rule, dtype):
     stores = "\n".join(f"*{name} = {name}_n.value;" for name in (rule.parameter, *rule.states))
     numbers = ", ".join([f"{name}_n" for name in names] + list(rule.coefficients))
     return (
-        f"{text.PREAMBLE}{text.function(rule)}\n}}\n"
+        f"{generate.PREAMBLE}{generate.function(rule)}\n}}\n"
         f'extern "C" __global__ void element({pointers}{coefficients}) {{\n{loads}\n'
         f"gpuadapt::{rule.symbol}<gpuadapt::number<{ctype}>>({numbers});\n{stores}\n}}\n"
     )
@@ -307,7 +309,7 @@ def test_the_gpus_instructions_give_the_same_bits(rule, dtype):
     arrays = [any_bits(random, 2001, dtype) for _ in rule.program.arguments]
     coefficients = some_coefficients(rule)
     expected = evaluate(rule, arrays, coefficients)
-    compiled = compile_ptx(element_kernel(rule, dtype), 90, text.OPTIONS)
+    compiled = compile_ptx(element_kernel(rule, dtype), 90, compile.OPTIONS)
     ptx.run(compiled, arrays, [dtype.type(c) for c in coefficients])
     got = [arrays[0], *arrays[2:]]
     for a, b in zip(got, expected, strict=True):

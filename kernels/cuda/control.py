@@ -17,7 +17,7 @@ import numpy as np
 from ..numerics.overflow import SQUARED, Measured, Verdict
 from ..numerics.scalar_layout import FIRST, LARGEST_SCALE, SKIP
 from ..numerics.summation import EXPONENT, LARGEST, MOST, NORMAL
-from . import text
+from . import compile, generate
 from .memory import Mirror, upload
 
 ROWS = 1024
@@ -155,12 +155,12 @@ extern "C" __global__ void gpuadapt_judge(
 
 def begin_source() -> str:
     """The kernel that chooses a step's numbers, as CuPy receives it."""
-    return text.PREAMBLE + _BEGIN % {"rows": ROWS, "block": BLOCK, "skip": SKIP}
+    return generate.PREAMBLE + _BEGIN % {"rows": ROWS, "block": BLOCK, "skip": SKIP}
 
 
 def judge_source() -> str:
     """The kernel that decides, as CuPy receives it."""
-    return text.PREAMBLE + _JUDGE % {
+    return generate.PREAMBLE + _JUDGE % {
         "block": BLOCK,
         "skip": SKIP,
         "exponent": EXPONENT,
@@ -176,13 +176,13 @@ def judge_source() -> str:
 @cache
 def begin_kernel() -> Callable[..., None]:
     """The compiled kernel of `begin_source`."""
-    return text.built(begin_source(), "gpuadapt_begin")
+    return compile.built(begin_source(), "gpuadapt_begin")
 
 
 @cache
 def judge_kernel() -> Callable[..., None]:
     """As `begin_kernel`, of `judge_source`."""
-    return text.built(judge_source(), "gpuadapt_judge")
+    return compile.built(judge_source(), "gpuadapt_judge")
 
 
 def numbers(coefficients: Sequence[float]) -> Any:

@@ -14,7 +14,7 @@ from ..language.rule import Rule
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SKIP
 from ..numerics.summation import SPAN
-from . import many, text
+from . import compile, generate, many
 from .memory import layouts
 from .squares import Squares
 
@@ -37,7 +37,7 @@ class Kernel(NamedTuple):
             self.operation,
             self.name,
             preamble=self.preamble,
-            options=text.OPTIONS,
+            options=compile.OPTIONS,
         )
         return built
 
@@ -47,7 +47,7 @@ def strided(rule: Rule) -> Kernel:
     updated = [f"{name}_" for name in (rule.parameter, *rule.states)]
     every = [f"{name}_" for name in rule.program.arguments]
     gradient, coefficients = f"{rule.gradient}_", list(rule.coefficients)
-    lines = [text.coefficients(rule, "first", "T")]
+    lines = [generate.coefficients(rule, "first", "T")]
     lines += [f"    gpuadapt::number<T> {n}n = {n};" for n in every]
     lines.append(
         f"    gpuadapt::{rule.symbol}<gpuadapt::number<T>>"
@@ -59,7 +59,7 @@ def strided(rule: Rule) -> Kernel:
         ", ".join(f"T {n}" for n in updated),
         "\n".join([f"if (numbers[{SKIP}] == 0) {{", *lines, "}"]),
         f"gpuadapt_{rule.name}_strided",
-        text.PREAMBLE + text.function(rule) + "\n\n}  // namespace gpuadapt\n",
+        generate.PREAMBLE + generate.function(rule) + "\n\n}  // namespace gpuadapt\n",
     )
 
 

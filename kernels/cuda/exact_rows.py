@@ -13,7 +13,7 @@ from ..catchup.plan import Missed, following
 from ..formats import Formats, Operand
 from ..language.rule import Rule
 from ..numerics.scalar_layout import FIRST
-from . import row_source, text
+from . import compile, row_source
 from .row_source import Form
 from .rows import Plan, Rows
 from .step_history import StepHistory
@@ -33,7 +33,7 @@ def source(rule: Rule, formats: Formats) -> str:
 @cache
 def kernel(rule: Rule, formats: Formats, of: Form, followed: Missed | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(
+    return compile.built(
         row_source.source(rule, formats, of, True, followed), f"gpuadapt_{rule.name}_rows"
     )
 

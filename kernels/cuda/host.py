@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ..language.rule import Rule
-from . import text
+from . import generate
 
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared")
-"""No contraction, as in `text.OPTIONS`; otherwise g++ keeps to IEEE arithmetic."""
+"""No contraction, as in `compile.OPTIONS`; otherwise g++ keeps to IEEE arithmetic."""
 
 _LOOP = r"""
 }}
@@ -37,7 +37,7 @@ def available() -> bool:
 
 
 def source(rule: Rule, dtype: np.dtype) -> str:
-    """The device function of `text.function` in a loop over arrays."""
+    """The device function of `generate.function` in a loop over arrays."""
     ctype = {"float32": "float", "float64": "double"}[str(dtype)]
     names, coefficients = rule.program.arguments, list(rule.coefficients)
     updated = (rule.parameter, *rule.states)
@@ -55,7 +55,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
         write="\n".join(f"        _{name}[i] = {name}_.value;" for name in updated),
     )
     head = "#include <cmath>\n#include <cstddef>\nusing std::ptrdiff_t;\n#define __device__\n"
-    return head + text.PREAMBLE + text.function(rule) + loop
+    return head + generate.PREAMBLE + generate.function(rule) + loop
 
 
 def library(content: str) -> ctypes.CDLL:

@@ -20,11 +20,11 @@ from ..language.rule import Rule
 from ..numerics.chunks import Spans
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SKIP
-from . import text
+from . import compile, generate
+from .generate import TYPES
 from .memory import Mirror
 from .run_source import Run
 from .squares import Squares
-from .text import TYPES
 
 ACCESS = 16
 """Bytes that a thread loads or stores at once."""
@@ -107,7 +107,7 @@ def source(rule: Rule, formats: Formats) -> str:
     where[gradient] = "gradients[a]"
     kinds = {name: f"{'const ' * (name == gradient)}{kind} *" for name, kind in types.items()}
     key = f"numbers[firsts[a] + {len(rule.coefficients)}]"
-    return text.PREAMBLE + run.head + "\n" + _MANY % {
+    return generate.PREAMBLE + run.head + "\n" + _MANY % {
         "name": f"gpuadapt_{rule.name}_many",
         "tables": "".join(f", const long long *__restrict__ {name}s" for name in formats.tables),
         "type": TYPES[formats.compute],
@@ -115,7 +115,7 @@ def source(rule: Rule, formats: Formats) -> str:
         "pointers": indented(
             (f"{k}{n} = in_global(reinterpret_cast<{k}>({where[n]}));" for n, k in kinds.items()), 4
         ),
-        "coefficients": text.coefficients(rule, "firsts[a]", "F", run.wide),
+        "coefficients": generate.coefficients(rule, "firsts[a]", "F", run.wide),
         "keys": run.keys("keys[a]", key),
         "run": _blocks(run) if formats.block else _elements(run, types, gradient),
     }  # fmt: skip
@@ -145,13 +145,13 @@ def _elements(run: Run, types: dict[str, str], gradient: str) -> str:
         "together": " | ".join(f"reinterpret_cast<size_t>({n} + start)" for n in types),
         "load": indented(load, 12),
         "random": run.random("start + i + k"),
-        "numbers": indented(text.loads(run.arguments, run.compute, at), 16),
+        "numbers": indented(generate.loads(run.arguments, run.compute, at), 16),
         "call": run.call(),
-        "put": indented(text.stores(run.updated, run.compute, at), 16),
+        "put": indented(generate.stores(run.updated, run.compute, at), 16),
         "store": indented((f"{packs(n)} = {n}p;" for n in updated), 12),
         "random_one": run.random("start + j"),
-        "numbers_one": indented(text.loads(run.arguments, run.compute, place), 8),
-        "put_one": indented(text.stores(run.updated, run.compute, place), 8),
+        "numbers_one": indented(generate.loads(run.arguments, run.compute, place), 8),
+        "put_one": indented(generate.stores(run.updated, run.compute, place), 8),
     }
 
 
@@ -162,7 +162,7 @@ def _blocks(run: Run) -> str:
 @cache
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(rule, formats), f"gpuadapt_{rule.name}_many")
+    return compile.built(source(rule, formats), f"gpuadapt_{rule.name}_many")
 
 
 class Many:

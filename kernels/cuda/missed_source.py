@@ -20,7 +20,7 @@ from ..catchup.plan import (
 )
 from ..language.emit import indented
 from ..language.rule import Rule
-from . import text
+from . import generate
 from .missed_text import (
     ALONG,
     CATCH_UP,
@@ -79,7 +79,7 @@ def following(run: Run, followed: Missed) -> MissedText:
     packs = {n: f"*reinterpret_cast<pack<T, N> *>(&{n}_[row * width + j])" for n in wide}
     load = indented((f"pack<T, N> {n}_w = {packs[n]};" for n in wide), 16)
     moved, given = followed.motion is not None, ", ".join([parameter, *names])
-    functions = [text.function(of) for of in followed.rules]
+    functions = [generate.function(of) for of in followed.rules]
     functions.append(GOING % _going(rule, followed))
     if moved:
         functions.append(_along(rule, followed))

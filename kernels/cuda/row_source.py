@@ -13,7 +13,8 @@ from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.scalar_layout import SCALE, SKIP
 from ..numerics.summation import SUMS
-from . import text
+from . import generate
+from .generate import TYPES
 from .many import ACCESS
 from .missed_source import ARGUMENTS, MissedText, following, replaying
 from .missed_text import READ
@@ -30,7 +31,6 @@ from .row_text import (
     UPDATE,
 )
 from .run_source import Run
-from .text import TYPES
 
 WARP = 32
 """Most lanes that share a row."""
@@ -72,13 +72,13 @@ def squares_source(compute: str, form: Format, of: Form) -> str:
 
 
 def _preamble(compute: str, form: Format) -> str:
-    return text.PREAMBLE + text.codecs(needed(form.conversions)) + helpers(compute, form)
+    return generate.PREAMBLE + generate.codecs(needed(form.conversions)) + helpers(compute, form)
 
 
 def helpers(compute: str, form: Format, wide: str | None = None) -> str:
     """What all kernels share, for gradients of a format; they are merged in the ``wide`` type."""
     wide = wide or compute
-    return text.PLACE + HELPERS % {
+    return generate.PLACE + HELPERS % {
         "sums": SUMS,
         "often": OFTEN,
         "load": load(form, wide, ["x"]),
@@ -160,9 +160,9 @@ def source(
         read = READ % {"parameter": names[0]}
         missed = missed._replace(catch_up=missed.catch_up + read)
     return (
-        text.PREAMBLE
+        generate.PREAMBLE
         + run.head
-        + (text.function(rule.squared, formats) if rule.squared else "")
+        + (generate.function(rule.squared, formats) if rule.squared else "")
         + "\n"
         + helpers(formats.compute, formats.gradient, formats.wide)
         + missed.helpers
@@ -174,7 +174,7 @@ def source(
             "lanes": of.lanes,
             "skip": SKIP,
             "scale": SCALE,
-            "coefficients": text.coefficients(rule, "first", TYPES[formats.compute], run.wide),
+            "coefficients": generate.coefficients(rule, "first", TYPES[formats.compute], run.wide),
             "gradient": gradient,
             "arguments": ", ".join(["const long long *layout"] * of.strided + arguments),
             "missed": missed.catch_up,
@@ -207,9 +207,9 @@ def _elements(
             (f"{kinds[n]} {n}p{f' = {packs[n]}' if n in run.read() else ''};" for n in arrays), 8
         ),
         "random": run.random("row * width + j + k"),
-        "numbers": indented([*text.loads(wide, run.compute, at), *numbers, *old], 12),
+        "numbers": indented([*generate.loads(wide, run.compute, at), *numbers, *old], 12),
         "call": run.call(mean),
-        "put": indented(text.stores(wide, run.compute, at), 12),
+        "put": indented(generate.stores(wide, run.compute, at), 12),
         "store": indented((f"{packs[n]} = {n}p;" for n in arrays), 8),
     }
 

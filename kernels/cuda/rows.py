@@ -20,7 +20,7 @@ from ..language.rule import Rule
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import SPAN
-from . import text
+from . import compile
 from .many import ACCESS
 from .memory import layouts
 from .row_source import (
@@ -42,25 +42,25 @@ THREADS = 128
 @cache
 def kernel(rule: Rule, formats: Formats, of: Form) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(rule, formats, of), f"gpuadapt_{rule.name}_rows")
+    return compile.built(source(rule, formats, of), f"gpuadapt_{rule.name}_rows")
 
 
 @cache
 def keys_kernel(index: np.dtype) -> Callable[..., None]:
     """As `kernel`, of `keys_source`."""
-    return text.built(keys_source(index), "gpuadapt_keys")
+    return compile.built(keys_source(index), "gpuadapt_keys")
 
 
 @cache
 def frequent_kernel(compute: str, form: Format) -> Callable[..., None]:
     """As `kernel`, of `frequent_source`."""
-    return text.built(frequent_source(compute, form), "gpuadapt_frequent")
+    return compile.built(frequent_source(compute, form), "gpuadapt_frequent")
 
 
 @cache
 def squares_kernel(compute: str, form: Format, of: Form) -> Callable[..., None]:
     """As `kernel`, of `squares_source`."""
-    return text.built(squares_source(compute, form, of), "gpuadapt_row_squares")
+    return compile.built(squares_source(compute, form, of), "gpuadapt_row_squares")
 
 
 class Plan(NamedTuple):

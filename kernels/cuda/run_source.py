@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from ..formats import BLOCK, Formats, Named, named
 from ..language.emit import indented
 from ..language.rule import Rule
-from . import text
-from .text import TYPES
+from . import generate
+from .generate import TYPES
 
 EACH = 8
 """Elements of a block that a lane has: a warp has a block."""
@@ -120,10 +120,10 @@ class Run:
         self.compute = formats.compute
         self.arguments = named(rule, formats)
         self.updated = (self.arguments[0], *self.arguments[2:])
-        self.head = text.codecs(formats.conversions)
+        self.head = generate.codecs(formats.conversions)
         if formats.block:
             self.head += LARGEST + HELD % {"each": EACH}
-        self.head += text.function(rule, formats)
+        self.head += generate.function(rule, formats)
         scale = self.arguments[1].scaling
         self.wide = scale.places if scale else {}
 
@@ -229,13 +229,13 @@ class Run:
             return [f"{a} = {b};" if load else f"{b} = {a};" for a, b in pairs]
 
         sources = [*wide, *[given] * (gradient is None)]
-        numbers = text.loads(sources, self.compute, at)
+        numbers = generate.loads(sources, self.compute, at)
         if gradient is not None:
             numbers.append(f"T {given.name}_n = {gradient};")
         hold, encode, scales, bases, declared = [], [], [], [], []
         for one in wide:
             if one not in coded:
-                hold += text.stores([one], self.compute, at)
+                hold += generate.stores([one], self.compute, at)
                 continue
             name, scale, prefix = one.name, f"{one.arrays[1]}[block]", one.format.block
             declared += [f"T {name}_held[{EACH}];", f"U {name}_largest = 0;"]

@@ -15,8 +15,8 @@ from ..formats import Format, load, needed
 from ..numerics.chunks import Spans
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import LANES, SPAN
-from . import text
-from .text import PLACE, TYPES
+from . import compile, generate
+from .generate import PLACE, TYPES
 
 _SQUARES = r"""
 }  // namespace gpuadapt
@@ -69,7 +69,7 @@ def source(compute: str, form: Format, strided: bool = False, squared: bool = Tr
     """The kernel as CuPy receives it."""
     ((_, kept),) = form.parts
     at = "x[place(layout, 0, j)]" if strided else "x[j]"
-    return text.PREAMBLE + text.codecs(needed(form.conversions)) + PLACE + _SQUARES % {
+    return generate.PREAMBLE + generate.codecs(needed(form.conversions)) + PLACE + _SQUARES % {
         "name": _name(squared),
         "type": TYPES[compute],
         "kept": TYPES[kept],
@@ -94,14 +94,14 @@ def kernel(
     compute: str, form: Format, strided: bool = False, squared: bool = True
 ) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    return text.built(source(compute, form, strided, squared), _name(squared))
+    return compile.built(source(compute, form, strided, squared), _name(squared))
 
 
 class Squares:
     """Sums of squares of arrays of one format, given their sizes, and largest magnitudes.
 
     Not ``squared``: of one array the sums of its numbers, and the largest ones of another array.
-    ``layout`` is for one array with gaps; see `text.PLACE`.
+    ``layout`` is for one array with gaps; see `generate.PLACE`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from ..catchup.plan import FAINT, OPEN, Missed, columns, remembered, turns
 from ..formats import Formats
 from ..language.rule import Rule
 from ..numerics.scalar_layout import SKIP
-from . import text
+from . import compile, generate
 
 BLOCK = 256
 
@@ -104,24 +104,24 @@ extern "C" __global__ void gpuadapt_count(const double *__restrict__ numbers, lo
 
 def advance_source() -> str:
     """The kernel that remembers a step, as CuPy receives it."""
-    return text.PREAMBLE + _ADVANCE % {"skip": SKIP, "open": OPEN, "faint": repr(FAINT)}
+    return generate.PREAMBLE + _ADVANCE % {"skip": SKIP, "open": OPEN, "faint": repr(FAINT)}
 
 
 def count_source() -> str:
     """The kernel that counts it."""
-    return text.PREAMBLE + _COUNT % {"skip": SKIP}
+    return generate.PREAMBLE + _COUNT % {"skip": SKIP}
 
 
 @cache
 def advance_kernel() -> Callable[..., None]:
     """The compiled kernel of `advance_source`."""
-    return text.built(advance_source(), "gpuadapt_advance")
+    return compile.built(advance_source(), "gpuadapt_advance")
 
 
 @cache
 def count_kernel() -> Callable[..., None]:
     """As `advance_kernel`, of `count_source`."""
-    return text.built(count_source(), "gpuadapt_count")
+    return compile.built(count_source(), "gpuadapt_count")
 
 
 _DUE = r"""
@@ -145,7 +145,7 @@ def due_source() -> str:
 @cache
 def due_kernel() -> Callable[..., None]:
     """As `advance_kernel`, of `due_source`."""
-    return text.built(due_source(), "gpuadapt_due")
+    return compile.built(due_source(), "gpuadapt_due")
 
 
 class StepHistory:

@@ -1,33 +1,10 @@
-"""CUDA C shared by every traversal: exact numbers, the functions of rules, a rule's function.
+// Exact numbers and the functions that rules may call.
+//
+// CuPy appends -ftz=true to every compilation, after our own options, and the last one wins:
+// subnormal numbers would become zero on the GPU and not on the CPU. So arithmetic goes through
+// `number`, whose operators are PTX instructions that round to nearest, keep subnormals and are
+// never contracted, whatever the flags. A host compiler (in tests) takes the language's operators.
 
-CuPy appends ``-ftz=true`` to every compilation, after our own options, and the last one
-wins: subnormal numbers would become zero on the GPU and not on the CPU. So arithmetic goes
-through `number`, whose operators are PTX instructions that round to nearest, keep
-subnormals and are never contracted, whatever the flags. Compiled by a host compiler (the
-tests do) the operators are the language's own.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-
-from ..formats import Conversion, Formats, Named
-from ..language.rule import Rule
-from ..language.scaling import Scaling, scaling
-
-TYPES = {
-    "float32": "float",
-    "float64": "double",
-    "int32": "int",
-    "int64": "long long",
-    "uint8": "unsigned char",
-    "uint16": "unsigned short",
-}
-
-OPTIONS = ("--fmad=false",)
-"""For what stands outside `number`: nothing may be contracted anywhere."""
-
-PREAMBLE = r"""
 namespace gpuadapt {
 
 #ifdef __CUDACC_RTC__
@@ -170,121 +147,5 @@ __device__ inline D smallest(D) { return 2.2250738585072014e-308; }
 template <typename T> __device__ inline T _normal(T x) {
     return where(abs(x) < smallest(x), T(0), x);
 }
-"""
 
-PLACE = r"""
-// Element j of a row, in an array of rows without gaps, by their width, or of any others, by
-// a layout: the number of dimensions of a row, the stride of rows, then the extent and the
-// stride of each dimension, the last one first.
-__device__ inline long long place(long long width, long long row, long long j) {
-    return row * width + j;
-}
-__device__ inline long long place(const long long *layout, long long row, long long j) {
-    long long at = row * layout[1];
-    for (long long d = 0; d < layout[0]; ++d) {
-        at += j % layout[2 + 2 * d] * layout[3 + 2 * d];
-        j /= layout[2 + 2 * d];
-    }
-    return at;
-}
-"""
-"""Where an element is; for within the namespace."""
-
-
-def function(rule: Rule, formats: Formats | None = None) -> str:
-    """The rule as a device function that replaces the parameter and the states by new ones.
-
-    With ``formats``, of wider gradients: after the function that scales them.
-    """
-    wide = scaling(rule, formats) if formats else None
-    updated = (rule.parameter, *rule.states)
-    arguments = [
-        f"T &{name}_" if name in updated else f"T {name}" for name in rule.program.arguments
-    ]
-    arguments += [f"T {name}" for name in rule.coefficients]
-    lines = [
-        f"    // {name} = {formula}"
-        for name, formula in rule.coefficients.items()
-        if name != f"h_{formula}"
-    ]
-    lines += [f"    T {name} = {name}_;" for name in updated]
-    declared = set(rule.program.arguments)
-    for target, expression in wide.rest if wide else rule.lines:
-        lines.append(f"    {'' if target in declared else 'T '}{target} = {expression};")
-        declared.add(target)
-    lines += [
-        f"    {name}_ = {result};" for name, result in zip(updated, rule.results, strict=True)
-    ]
-    return (_scaled(wide) if wide else "") + "\n".join(
-        [
-            "\ntemplate <typename T>",
-            f"__device__ inline void {rule.symbol}({', '.join(arguments)}) {{",
-            *lines,
-            "}",
-        ]
-    )
-
-
-def _scaled(wide: Scaling) -> str:
-    """What is done to gradients before they are rounded, as a device function."""
-    arguments = ", ".join(f"T {name}" for name in (wide.gradient, *wide.coefficients))
-    lines, declared = [], {wide.gradient}
-    for target, expression in wide.lines:
-        lines.append(f"    {'' if target in declared else 'T '}{target} = {expression};")
-        declared.add(target)
-    head = f"__device__ inline T {wide.symbol}({arguments}) {{"
-    return "\n".join(
-        ["\ntemplate <typename T>", head, *lines, f"    return {wide.result};", "}", ""]
-    )
-
-
-def codecs(given: Sequence[Conversion]) -> str:
-    """Loads and stores as device functions."""
-    return "".join(f"\n{conversion.cuda}\n" for conversion in given)
-
-
-def loads(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -> list[str]:
-    """Lines that make numbers, ``<name>_n``, of elements in memory."""
-    lines = []
-    for one in arguments:
-        elements = [at(array) for array in one.arrays]
-        if one.format.block:
-            elements[1] = f"{one.name}_base"
-        lines.append(f"T {one.name}_n = {one.load(compute, elements)};")
-    return lines
-
-
-def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -> list[str]:
-    """Lines that write ``<name>_n`` to memory."""
-    lines = []
-    for one in arguments:
-        elements = [at(array) for array in one.arrays]
-        texts = one.store(compute, elements, f"{one.name}_n")
-        for place, text, (_, dtype) in zip(elements, texts, one.format.parts, strict=True):
-            value = ".value" if dtype.startswith("float") else ""
-            lines.append(f"{place} = {text}{value};")
-    return lines
-
-
-def coefficients(rule: Rule, first: str, ctype: str, wide: Mapping[str, int] | None = None) -> str:
-    """Lines that read a rule's coefficients from a step's scalars, rounded.
-
-    And some of them, by name, as they are.
-    """
-    lines = []
-    for k, name in enumerate(rule.coefficients):
-        lines.append(f"    gpuadapt::number<{ctype}> {name};")
-        lines.append(f"    gpuadapt::ieee::narrow(numbers[{first} + {k}], {name}.value);")
-    for name, k in (wide or {}).items():
-        lines.append(f"    const gpuadapt::number<double> {name} = numbers[{first} + {k}];")
-    return "\n".join(lines)
-
-
-def built(source: str, name: str) -> Callable[..., None]:
-    """The kernel of this name, compiled for the current device."""
-    import cupy
-
-    made = cupy.RawKernel(source, name, options=OPTIONS)
-    made.compile()  # not at its first launch: then other arrays may have been written already
-    result: Callable[..., None] = made
-    return result
+}  // namespace gpuadapt
