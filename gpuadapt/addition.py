@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend_of, describe, kind_of, on_device
+from .arrays import backend_of, describe, dtype_name, on_device
 from .errors import GradientError
 
 
@@ -18,7 +18,7 @@ def plain_backend(array: Any) -> str | None:
 
 def summed(values: Sequence[Any]) -> np.dtype:
     """The type of sums of arrays' elements."""
-    wide = any(kind_of(array) == "float64" for array in values)
+    wide = any(dtype_name(array) == "float64" for array in values)
     return np.dtype("float64" if wide else "float32")
 
 
@@ -39,7 +39,7 @@ def total(arrays: Sequence[Any]) -> Any:
     """
     first = arrays[0]
     for other in arrays:
-        if kind_of(other) is None or other.shape != first.shape:
+        if dtype_name(other) is None or other.shape != first.shape:
             raise GradientError(f"cannot add {describe(other)} to {describe(first)}")
         if backend_of(other) != backend_of(first) or (
             backend_of(first) == "cuda" and other.device != first.device

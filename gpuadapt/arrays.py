@@ -16,7 +16,7 @@ import numpy as np
 from . import pages
 from .errors import BackendError, ParameterError
 
-KINDS = ("float64", "float32", "float16", "bfloat16")
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 """The element types of parameters and gradients."""
 
 STAGGER = 1088
@@ -41,8 +41,8 @@ def backend_of(array: object) -> str | None:
     return None
 
 
-def kind_of(array: Any) -> str | None:
-    """The element type of an array, one of `KINDS`; None for others.
+def dtype_name(array: Any) -> str | None:
+    """The element type of an array, one of `DTYPES`; None for others.
 
     CuPy's uint16 are the bits of bfloat16, for which it has no type of its own everywhere.
     """
@@ -50,10 +50,10 @@ def kind_of(array: Any) -> str | None:
     if dtype == np.uint16 and backend_of(array) == "cuda":
         return "bfloat16"
     name: str = dtype.name
-    return name if dtype.isnative and name in KINDS else None
+    return name if dtype.isnative and name in DTYPES else None
 
 
-def kind_dtype(kind: str, backend: str) -> np.dtype:
+def numpy_dtype(kind: str, backend: str) -> np.dtype:
     """The type of new arrays with these elements."""
     if kind != "bfloat16":
         return np.dtype(kind)
@@ -138,10 +138,10 @@ def check_parameter(name: str, array: Any) -> str:
         raise ParameterError(
             f"parameter {name!r}: got {describe(array)}, expected a NumPy or CuPy array"
         )
-    if kind_of(array) is None:
+    if dtype_name(array) is None:
         raise ParameterError(
-            f"parameter {name!r}: got dtype {array.dtype}, expected {', '.join(KINDS[:-1])} or "
-            f"{KINDS[-1]} in native byte order"
+            f"parameter {name!r}: got dtype {array.dtype}, expected {', '.join(DTYPES[:-1])} or "
+            f"{DTYPES[-1]} in native byte order"
         )
     if backend == "cuda":
         check_device()
@@ -196,7 +196,7 @@ def on_device(array: Any) -> AbstractContextManager[Any]:
     return device
 
 
-class Memory:
+class SmallArrayArena:
     """Zeros for many small arrays, one behind the other: a step over all of them is faster."""
 
     SMALL, CHUNK = 2**16, 2**20
@@ -220,7 +220,7 @@ def zeros_like(
     backend: str,
     dtype: np.dtype,
     order: str = "K",
-    memory: Memory | None = None,
+    memory: SmallArrayArena | None = None,
     number: int = 0,
 ) -> Any:
     """Zeros of the array's shape, on its device, in its order of memory ("K") or in C's.
@@ -230,7 +230,7 @@ def zeros_like(
     """
     if backend == "cpu" and array.flags.c_contiguous and array.flags.aligned:
         nbytes = array.size * dtype.itemsize
-        within = LINE if nbytes <= Memory.SMALL else PAGE
+        within = LINE if nbytes <= SmallArrayArena.SMALL else PAGE
         raw = memory.take(nbytes + within) if memory else np.zeros(nbytes + within, np.uint8)
         start = (array.ctypes.data + number * STAGGER - raw.ctypes.data) % within
         return raw[start : start + nbytes].view(dtype).reshape(array.shape)
@@ -297,7 +297,7 @@ def bounds(array: Any) -> tuple[int, int, int]:
     return device, low, high
 
 
-def merged(arrays: Iterable[Any]) -> list[tuple[int, int, int]]:
+def merged_bounds(arrays: Iterable[Any]) -> list[tuple[int, int, int]]:
     """The bounds of arrays in order, those that overlap made one."""
     result: list[tuple[int, int, int]] = []
     for device, low, high in sorted(bounds(array) for array in arrays if array.size):
@@ -308,8 +308,8 @@ def merged(arrays: Iterable[Any]) -> list[tuple[int, int, int]]:
     return result
 
 
-def meets(array: Any, places: list[tuple[int, int, int]]) -> bool:
-    """Whether an array lies across any of the places that `merged` gave."""
+def overlaps_any(array: Any, places: list[tuple[int, int, int]]) -> bool:
+    """Whether an array lies across any of the places that `merged_bounds` gave."""
     if not array.size:
         return False
     device, low, high = bounds(array)

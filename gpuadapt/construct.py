@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from gpuadapt.kernels.language.rule import Rule
 
-from .arrays import Memory, check_disjoint, check_parameter, describe
+from .arrays import SmallArrayArena, check_disjoint, check_parameter, describe
 from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
@@ -50,7 +50,7 @@ def build(
     ParameterError, BackendError, HyperparameterError
     """
     built = Built([*before.templates], [*before.groups], {**before.parameters})
-    memory = Memory()
+    memory = SmallArrayArena()
 
     def add(group: Group, name: str, array: Any) -> None:
         if name in built.parameters:

@@ -17,11 +17,11 @@ from .arrays import (
     address,
     bits_of,
     contiguous,
-    kind_dtype,
-    kind_of,
-    meets,
-    merged,
+    dtype_name,
+    merged_bounds,
+    numpy_dtype,
     on_device,
+    overlaps_any,
     owner,
     plain,
 )
@@ -51,7 +51,7 @@ class DeviceParameters:
             self.control = launch.step_scalars(backend)
         arrays = [array for parameter in parameters for array in parameter.arrays]
         self._owners = {owner(array) for array in arrays}
-        self._places = merged(arrays)
+        self._places = merged_bounds(arrays)
         self._orders = [_order(parameter) for parameter in parameters]
         self._paged = [
             k for k, parameter in enumerate(parameters) if has_pages(parameter.kept_arrays.values())
@@ -74,7 +74,7 @@ class DeviceParameters:
         if self.backend != "cpu":
             return None
         wanted = [
-            (np.broadcast_to(np.zeros((), kind_dtype(element, "cpu")), parameter.shape), order)
+            (np.broadcast_to(np.zeros((), numpy_dtype(element, "cpu")), parameter.shape), order)
             if order
             else None
             for parameter, order, element in zip(
@@ -113,7 +113,7 @@ class DeviceParameters:
             for array in grad.arrays if isinstance(grad, RowGrad) else (grad,):
                 self._check_apart(parameter.name, array)
             if by_table and self._orders[k] and contiguous(grad, self._orders[k]):
-                elements[k] = kind_of(grad) or ""
+                elements[k] = dtype_name(grad) or ""
                 found[k] = address(grad)
                 missing -= 1
             else:
@@ -144,7 +144,7 @@ class DeviceParameters:
             if grad is None and not gathered.addresses[k]:
                 continue
             values_of = grad.values if isinstance(grad, RowGrad) else grad
-            element = gathered.elements[k] if grad is None else kind_of(values_of)
+            element = gathered.elements[k] if grad is None else dtype_name(values_of)
             dtype = np.dtype(np.float64) if element == "float64" else parameter.dtype
             for name, value in values.items():
                 check_fits(name, value, dtype)
@@ -180,7 +180,7 @@ class DeviceParameters:
     def _check_apart(self, name: str, array: Any) -> None:
         held = owner(array)
         elsewhere = held is not None and held not in self._owners and None not in self._owners
-        if not elsewhere and meets(array, self._places):
+        if not elsewhere and overlaps_any(array, self._places):
             check_apart(name, array, self.every)
 
     def arranged(
@@ -290,7 +290,7 @@ class DeviceParameters:
                     given = group.rule, grad, group.skips(self.backend), group.most
                     works.append(Launch(*prepare_rows(parameter, *given), first))
                 else:
-                    update = parameter.bound(group.rule, kind_of(grad) or "")
+                    update = parameter.bound(group.rule, dtype_name(grad) or "")
                     works.append(Launch(update, bits_of(grad), first))
             self._paged = [k for k in self._paged if self._touch(k, gathered)]
         return works

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .addition import plain_backend
-from .arrays import KINDS, backend_of, describe, kind_of, namespace, plain
+from .arrays import DTYPES, backend_of, describe, dtype_name, namespace, plain
 from .errors import GradientError, ParameterError
 from .parameter import Parameter
 from .quantized import Quantized
@@ -25,7 +25,7 @@ def check_gradient(parameter: Parameter, grad: Any) -> None:
     kind = type(grad)
     if (
         (kind is parameter.kind or _is_kind(parameter, grad))
-        and kind_of(grad) is not None
+        and dtype_name(grad) is not None
         and grad.shape == parameter.shape
         and (parameter.backend == "cpu" or grad.device == parameter.array.device)
     ):
@@ -80,10 +80,10 @@ def numbers_of(parameter: Parameter, values: Any) -> np.ndarray:
     ParameterError
     """
     values = plain(values) if plain_backend(values) else values
-    kind = kind_of(values) if plain_backend(values) else None
+    kind = dtype_name(values) if plain_backend(values) else None
     if kind is None or values.shape != parameter.shape:
         raise ParameterError(
-            f"values of {parameter.name!r}: got {describe(values)}, expected {', '.join(KINDS)} of "
+            f"values of {parameter.name!r}: got {describe(values)}, expected {', '.join(DTYPES)} of "
             f"shape {parameter.shape}"
         )
     parameter.check_writable()

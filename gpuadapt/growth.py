@@ -11,7 +11,7 @@ from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8, Format
 from gpuadapt.kernels.language.rule import Rule
 
 from . import storage
-from .arrays import Memory, check_parameter, copy_into, describe, kind_of, to_host
+from .arrays import SmallArrayArena, check_parameter, copy_into, describe, dtype_name, to_host
 from .errors import ParameterError
 from .parameter import Parameter
 from .quantized import Quantized
@@ -35,7 +35,7 @@ def grown(
     if parameter.shape == ():
         raise ParameterError(f"grow: parameter {name!r} has no rows: its shape is ()")
     backend = check_parameter(name, array)
-    same = backend == parameter.backend and kind_of(array) == parameter.element
+    same = backend == parameter.backend and dtype_name(array) == parameter.element
     same = same and (backend == "cpu" or array.device == old.device)
     if not (same and array.shape[1:] == parameter.shape[1:] and len(array) >= len(old)):
         raise ParameterError(
@@ -47,7 +47,9 @@ def grown(
             f"grow: rows of {name!r} have missed steps: call flush({name!r}) first, and copy the "
             "weights after that"
         )
-    new = Parameter(name, array, backend, parameter.group, rule, settings, initial, Memory())
+    new = Parameter(
+        name, array, backend, parameter.group, rule, settings, initial, SmallArrayArena()
+    )
     put_first(new, parameter.kept_arrays, len(old))
     new.follow(parameter)
     return new

@@ -14,13 +14,13 @@ from gpuadapt.kernels.language.rule import Rule
 
 from . import storage
 from .arrays import (
-    Memory,
+    SmallArrayArena,
     contiguous,
     copied,
-    kind_dtype,
-    kind_of,
+    dtype_name,
     namespace,
     new_zeros,
+    numpy_dtype,
     on_device,
     plain,
     to_host,
@@ -46,7 +46,7 @@ class Parameter:
         rule: Rule,
         settings: Mapping[str, Any],
         initial: Mapping[str, Any],
-        memory: Memory,
+        memory: SmallArrayArena,
     ) -> None:
         self.name = name
         self.given = array
@@ -56,7 +56,7 @@ class Parameter:
         self.group = group
         """Its number, not the group itself: a cycle would keep the arrays alive."""
         self.kind = type(self.array)
-        self.element: str = kind_of(self.array) or ""
+        self.element: str = dtype_name(self.array) or ""
         self.shape = self.array.shape
         self.formats: Formats = storage.formats_of(rule, name, self.element, settings, initial)
         """For a gradient of the parameter's element type."""
@@ -266,7 +266,7 @@ class Parameter:
         self.check_writable()
         with np.errstate(over="ignore"):
             parts = storage.stored(self.formats.parameter, numbers.astype(self.dtype))
-        held = storage.decoded(parts[0].view(kind_dtype(self.element, "cpu")))
+        held = storage.decoded(parts[0].view(numpy_dtype(self.element, "cpu")))
         lost = np.isfinite(numbers) & ~np.isfinite(held)
         if lost.any():
             first = float(numbers[lost][0])
@@ -354,7 +354,7 @@ def prepare_rows(
     GradientError
     """
     rows = parameter.rows_of(grad)
-    update = parameter.bound_rows(rule, kind_of(rows.values) or "")
+    update = parameter.bound_rows(rule, dtype_name(rows.values) or "")
     try:
         return update, prepared(update, rows, skips, most)
     except RowIndexError as error:

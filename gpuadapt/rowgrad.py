@@ -15,11 +15,11 @@ from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
 from .addition import plain_backend, summed, total, widened
 from .arrays import (
-    KINDS,
+    DTYPES,
     backend_of,
     bits_of,
     describe,
-    kind_of,
+    dtype_name,
     namespace,
     on_device,
     plain,
@@ -93,11 +93,11 @@ class RowGrad:
             backend = plain_backend(rows)
         if backend is None or rows.dtype.kind not in "iu":
             raise GradientError(f"rows: got {describe(rows)}, expected an array of integers")
-        fits = plain_backend(values) == backend and kind_of(values) is not None
+        fits = plain_backend(values) == backend and dtype_name(values) is not None
         if not (fits and values.shape[: rows.ndim] == rows.shape):
             shape = ", ".join([*map(str, rows.shape), "..."])
             raise GradientError(
-                f"values: got {describe(values)}, expected {', '.join(KINDS)} where rows are, "
+                f"values: got {describe(values)}, expected {', '.join(DTYPES)} where rows are, "
                 f"of shape ({shape})"
             )
         if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
@@ -176,9 +176,9 @@ class RowGrad:
         gradient : array, shape (rows, \\*row shape)
         """
         backend = plain_backend(gradient)
-        if backend is None or gradient.ndim == 0 or kind_of(gradient) is None:
+        if backend is None or gradient.ndim == 0 or dtype_name(gradient) is None:
             raise GradientError(
-                f"gradient: got {describe(gradient)}, expected an array of {', '.join(KINDS)} "
+                f"gradient: got {describe(gradient)}, expected an array of {', '.join(DTYPES)} "
                 "with rows"
             )
         with on_device(gradient):
@@ -276,7 +276,7 @@ def joined(gradients: Sequence[RowGrad]) -> RowGrad:
     with on_device(first.values):
         xp = namespace(backend_of(first.rows) or "cpu")
         used = [one.used for one in every]
-        kinds = {kind_of(one.values) for one in every}
+        kinds = {dtype_name(one.values) for one in every}
         values = [one.flat[:n] for one, n in zip(every, used, strict=True)]
         if len(kinds) > 1:
             values = [widened(one, summed(values)) for one in values]
@@ -322,7 +322,7 @@ def overwrite(p: Any, g: Any, h: Any) -> Any:
 def _overwrite(table: Any, gradient: RowGrad) -> None:
     """Write the merged rows over those of a table."""
     backend = backend_of(table) or "cpu"
-    kind = kind_of(gradient.values) or ""
+    kind = dtype_name(gradient.values) or ""
     formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[kind])
     update = bind_rows(overwrite, backend, formats, Operand([table]))
     update(prepared(update, gradient, False, math.inf), FIRST, scalars(backend, ()))

@@ -15,9 +15,9 @@ from .arrays import (
     copied,
     copy_into,
     describe,
-    kind_dtype,
-    kind_of,
+    dtype_name,
     namespace,
+    numpy_dtype,
     on_device,
 )
 from .errors import HyperparameterError, StateError
@@ -278,7 +278,7 @@ def _plan_parameter(
 def _named(given: Any, array: Any) -> Any:
     """A saved array; bfloat16 has its type again, which NumPy's files have no name for."""
     if isinstance(given, np.ndarray) and given.dtype == "V2" and _type(array) == "bfloat16":
-        return given.view(kind_dtype("bfloat16", "cpu"))
+        return given.view(numpy_dtype("bfloat16", "cpu"))
     return given
 
 
@@ -381,4 +381,4 @@ def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> Non
 
 def _type(array: Any) -> str:
     """The element type, whichever backend's name it has."""
-    return kind_of(array) or str(array.dtype)
+    return dtype_name(array) or str(array.dtype)

@@ -27,14 +27,14 @@ from gpuadapt.kernels.language.precision import Need, needs, not_of_gradients_si
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
-    Memory,
+    SmallArrayArena,
     backend_of,
     bits_of,
     copy_into,
-    kind_dtype,
-    kind_of,
+    dtype_name,
     namespace,
     new_zeros,
+    numpy_dtype,
     on_device,
     to_host,
     zeros_like,
@@ -209,15 +209,17 @@ def decoded(array: Any) -> np.ndarray:
     """An array's or a quantized state's numbers, as NumPy's float32 or float64."""
     if isinstance(array, Quantized):
         return array.decoded()
-    return loaded(PLAIN[kind_of(array) or ""], [array])
+    return loaded(PLAIN[dtype_name(array) or ""], [array])
 
 
 def new_state(
-    form: Format, array: Any, backend: str, order: str, memory: Memory, number: int
+    form: Format, array: Any, backend: str, order: str, memory: SmallArrayArena, number: int
 ) -> Any:
     """Memory for a state, zeros: an array or `Quantized`."""
     if not form.block:
-        return zeros_like(array, backend, kind_dtype(element(form), backend), order, memory, number)
+        return zeros_like(
+            array, backend, numpy_dtype(element(form), backend), order, memory, number
+        )
     codes = zeros_like(array, backend, np.dtype(np.uint8), "C", memory, number)
     scales = new_zeros(scales_shape(array.shape), np.dtype(np.float32), array)
     made = Quantized(codes, scales, form == SIGNED8)
@@ -258,7 +260,7 @@ def fill(state: Any, value: float) -> None:
     HyperparameterError
         It is another number in the array's element type, infinite or zero.
     """
-    kind = "float32" if isinstance(state, Quantized) else kind_of(state) or ""
+    kind = "float32" if isinstance(state, Quantized) else dtype_name(state) or ""
     code, kept = value, value
     with np.errstate(over="ignore"):
         if kind in SHORT:

@@ -126,7 +126,7 @@ def test_kernels_of_exact_rows_compile(architecture):
         if way is None or dtype == np.float32
     ]
     element, settings, gradient = FORMATS["all 16 bits"]
-    optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
+    optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
     sources.append(exact_rows.source(adam, optimizer._parameters["0"].formats_for(gradient)))
     sources += [
         step_history.advance_source(),
@@ -153,7 +153,7 @@ def test_kernels_of_formats_compile(architecture, name):
     """Exactly, and with accesses of 16 bytes (of codes 8) in whole blocks and rows."""
     element, settings, gradient = FORMATS[name]
     rule = ga.rules.adam
-    optimizer = ga.Adam(np.zeros((4, 64), storage.kind_dtype(element, "cpu")), **settings)
+    optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
     formats = optimizer._parameters["0"].formats_for(gradient)
     by_rows = [rows.source(rule, formats)]
     by_rows.append(rows.source(rule.rowwise, formats._replace(

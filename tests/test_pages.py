@@ -199,7 +199,7 @@ def test_states_lie_as_those_of_small_arrays(make, monkeypatch):
     array = make(np.zeros((160, 64), np.float32))
     expected = ga.Adam(array).state["0"]["m"]
     monkeypatch.setattr(pages, "LARGE", 1)
-    monkeypatch.setattr(arrays.Memory, "SMALL", 1)
+    monkeypatch.setattr(arrays.SmallArrayArena, "SMALL", 1)
     got = ga.Adam(array).state["0"]["m"]
     assert pages.pages_of(got) is not None and pages.pages_of(expected) is None
     assert got.shape == expected.shape and got.strides == expected.strides and not got.any()

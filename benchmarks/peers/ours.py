@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.arrays import kind_dtype
+from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels import formats
 from gpuadapt.storage import decoded
 
@@ -38,7 +38,7 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
 def traffic(method: str, kept: str) -> float:
     """Bytes that an update of one element must move."""
     element, settings = FORMATS[kept]
-    parameter = np.zeros(1, kind_dtype(element, "cpu"))
+    parameter = np.zeros(1, numpy_dtype(element, "cpu"))
     optimizer = optimizer_of(method, [parameter], HYPER[method], **settings)
     return formats.traffic(optimizer._parameters["0"].formats)
 
@@ -69,7 +69,7 @@ def make(
             return xp.array(values)
         if not isinstance(values, np.ndarray):
             return as_bfloat16(values) if element == "bfloat16" else values.astype(element)
-        few = values.astype(kind_dtype(element, "cpu"))
+        few = values.astype(numpy_dtype(element, "cpu"))
         return few if xp is np else xp.asarray(few.view(np.uint16) if few.itemsize == 2 else few)
 
     parameters = [kept(w) for w in start]

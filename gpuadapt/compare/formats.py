@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import Adam, Optimizer, RowGrad
-from ..arrays import backend_of, kind_dtype, kind_of, namespace
+from ..arrays import backend_of, dtype_name, namespace, numpy_dtype
 from ..storage import decoded
 from . import digits, network, skipgram
 from .corpus import Corpus
@@ -78,17 +78,17 @@ class Widened:
 
     def __getitem__(self, key: Any) -> Any:
         array = self.of[key]
-        if kind_of(array) == "bfloat16" and backend_of(array) == "cuda":
+        if dtype_name(array) == "bfloat16" and backend_of(array) == "cuda":
             return namespace("cuda").asarray(decoded(array))
         return array.astype(np.float32, copy=False)
 
 
 def rounded(arrays: dict[str, Any], kind: str, backend: str) -> dict[str, Any]:
     """New arrays of an element type, the nearest to arrays of float32 on the host."""
-    xp, bits = namespace(backend), kind_dtype(kind, backend)
+    xp, bits = namespace(backend), numpy_dtype(kind, backend)
     # CuPy's bfloat16 are their bits.
     return {
-        name: xp.asarray(array.astype(kind_dtype(kind, "cpu")).view(bits))
+        name: xp.asarray(array.astype(numpy_dtype(kind, "cpu")).view(bits))
         for name, array in arrays.items()
     }
 
