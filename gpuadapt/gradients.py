@@ -83,8 +83,8 @@ def numbers_of(parameter: Parameter, values: Any) -> np.ndarray:
     kind = dtype_name(values) if plain_backend(values) else None
     if kind is None or values.shape != parameter.shape:
         raise ParameterError(
-            f"values of {parameter.name!r}: got {describe(values)}, expected {', '.join(DTYPES)} of "
-            f"shape {parameter.shape}"
+            f"values of {parameter.name!r}: got {describe(values)}, expected {', '.join(DTYPES)} "
+            f"of shape {parameter.shape}"
         )
     parameter.check_writable()
     return decoded(values)
