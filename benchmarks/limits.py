@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import many, module
+from gpuadapt.kernels.cpu import compile, multi_tensor
 from gpuadapt.kernels.cpu import threads as cpu_threads
 from gpuadapt.kernels.formats import uniform
 from gpuadapt.kernels.language.rule import Rule
@@ -73,13 +73,13 @@ def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
     arguments = ", ".join([*names, *rule.coefficients])
     pieces = ", ".join([*(f"{name}[at:at + {BLOCK}]" for name in names), *rule.coefficients])
     found: dict[str, Any] = {
-        "span": module.load(rule.name, many.source(rule, uniform(rule, dtype))).span
+        "span": compile.load(rule.name, multi_tensor.source(rule, uniform(rule, dtype))).span
     }
     exec(_ARITHMETIC.format(arguments=arguments, pieces=pieces, block=BLOCK), found)  # noqa: S102
     repeat, threads = found["repeat"], cpu_threads.share(size)
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.
     # From the beginning of a cache line, and not all at the same place in a page.
-    line, each = module.LINE // dtype.itemsize, threads * BLOCK
+    line, each = compile.LINE // dtype.itemsize, threads * BLOCK
     memory = np.ones(len(names) * (each + 5 * line) + line, dtype)
     memory = memory[-(memory.ctypes.data // dtype.itemsize) % line :]
     arrays = [memory[k * (each + 5 * line) :][:each] for k in range(len(names))]

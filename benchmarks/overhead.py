@@ -213,22 +213,22 @@ def kernels(backend: str) -> dict[str, Callable[..., Any]]:
     if backend == "cuda":
         import cupy
 
-        from gpuadapt.kernels.cuda import many as cuda
+        from gpuadapt.kernels.cuda import multi_tensor as cuda
 
         text, name = cuda.source(rules.adam, formats), "gpuadapt_adam_many"
         return {
             "exact": cuda.kernel(rules.adam, formats),
             "fmad": cupy.RawKernel(loose(text), name, options=()),
         }
-    from gpuadapt.kernels.cpu import many
+    from gpuadapt.kernels.cpu import multi_tensor
 
-    text = many.source(rules.adam, formats)
+    text = multi_tensor.source(rules.adam, formats)
     made: dict[str, Any] = {}
     for old, new in (('"nogil": True', '"nogil": True, "fastmath": True'), ("cache=True, ", "")):
         assert old in text
         text = text.replace(old, new)
     exec(text, made)  # noqa: S102
-    return {"exact": many.kernel(rules.adam, formats), "fastmath": made["many"]}
+    return {"exact": multi_tensor.kernel(rules.adam, formats), "fastmath": made["many"]}
 
 
 def with_kernel(

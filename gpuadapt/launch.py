@@ -169,7 +169,7 @@ def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -
     operand : Operand
         The parameter and its states.
     """
-    update: Update = _module(backend, "dense").Dense(rule, formats, operand)
+    update: Update = _module(backend, "strided").Dense(rule, formats, operand)
     return update
 
 
@@ -186,7 +186,7 @@ def bind_multi_tensor(
     operands : sequence of Operand
         One for each parameter.
     """
-    update: Update = _module(backend, "many").Many(rule, formats, operands)
+    update: Update = _module(backend, "multi_tensor").Many(rule, formats, operands)
     return update
 
 
@@ -244,7 +244,7 @@ def array_headers(
     expected: Sequence[tuple[HostArray, str] | None],
     ranges: Sequence[tuple[int, int]],
 ) -> Any:
-    """The check of many NumPy gradients in one call; see `kernels.cpu.headers.Headers`.
+    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers.Headers`.
 
     Parameters
     ----------
@@ -256,18 +256,18 @@ def array_headers(
     ranges : sequence of (int, int)
         First and last address of memory that gradients may not alias.
     """
-    return _module("cpu", "headers").Headers(updated, expected, ranges)
+    return _module("cpu", "array_headers").Headers(updated, expected, ranges)
 
 
 def step_scalars(backend: str) -> Control:
     """The scalars of steps on the current device of a backend."""
-    made: Control = _module(backend, "control").Control()
+    made: Control = _module(backend, "scalars").Control()
     return made
 
 
 def capturing() -> bool:
     """True while CuPy's current stream is being captured in a CUDA graph."""
-    captured: bool = _module("cuda", "control").capturing()
+    captured: bool = _module("cuda", "scalars").capturing()
     return captured
 
 
@@ -317,7 +317,7 @@ def update_once(
 
 def scalars(backend: str, coefficients: Sequence[float]) -> Array:
     """The scalars of an unscaled update that is not skipped, on the current device; float64."""
-    return _module(backend, "control").numbers(coefficients)
+    return _module(backend, "scalars").numbers(coefficients)
 
 
 def _module(backend: str, name: str) -> Any:

@@ -17,10 +17,10 @@ def describe_machine() -> dict[str, Any]:
     import numpy as np
 
     from gpuadapt.kernels import rules
-    from gpuadapt.kernels.cpu import many, module, threads
+    from gpuadapt.kernels.cpu import compile, multi_tensor, threads
     from gpuadapt.kernels.formats import uniform
 
-    many.kernel(rules.sgd, uniform(rules.sgd, np.dtype(np.float32)))
+    multi_tensor.kernel(rules.sgd, uniform(rules.sgd, np.dtype(np.float32)))
     return {
         "gpuadapt": importlib.metadata.version("gpuadapt"),
         "python": platform.python_version(),
@@ -30,7 +30,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": numba.get_num_threads(),
         "threading_layer": threads.layer() or "none (compilation is disabled)",
-        "cache": str(module.directory()),
+        "cache": str(compile.directory()),
         **_cuda(),
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels import formats
-from gpuadapt.kernels.cuda import host
+from gpuadapt.kernels.cuda import host_check
 from gpuadapt.kernels.formats import Operand
 from gpuadapt.kernels.language.program import Program
 from gpuadapt.kernels.language.rule import Rule, from_program
@@ -227,13 +227,13 @@ def _spelling(rule: Rule) -> Spelling | None:
     try:
         check_device()
     except BackendError:
-        return ("equal, compiled by g++", _by_host(rule)) if host.available() else None
+        return ("equal, compiled by g++", _by_host(rule)) if host_check.available() else None
     return "equal, on the GPU", lambda dtype: lambda *given: _run(rule, "cuda", *given)
 
 
 def _by_host(rule: Rule) -> Callable[[np.dtype], Callable[..., list[np.ndarray]]]:
     def build(dtype: np.dtype) -> Callable[..., list[np.ndarray]]:
-        kernel = host.build(rule, dtype)
+        kernel = host_check.build(rule, dtype)
 
         def run(arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[np.ndarray]:
             copies = [array.copy() for array in arrays]

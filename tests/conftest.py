@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from gpuadapt import arrays, launch
-from gpuadapt.kernels.cuda import control, dense, exact_rows, many, rows, squares, step_history
+from gpuadapt.kernels.cuda import (
+    exact_rows,
+    multi_tensor,
+    rows,
+    scalars,
+    squares,
+    step_history,
+    strided,
+)
 from gpuadapt.oracle import evaluate
 
 
@@ -90,7 +98,7 @@ def install(library: Any) -> None:
     else:
         sys.modules["cupy"] = library
     arrays.check_device.cache_clear()
-    for module in (control, dense, exact_rows, many, rows, squares, step_history):
+    for module in (exact_rows, multi_tensor, rows, scalars, squares, step_history, strided):
         for function in vars(module).values():
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
@@ -133,7 +141,7 @@ def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.Mark
 
 
 class ByNumpy:
-    """As `gpuadapt.kernels.cpu.many.Many`, compiling nothing."""
+    """As `gpuadapt.kernels.cpu.multi_tensor.Many`, compiling nothing."""
 
     def __init__(self, rule: Any, operands: Any) -> None:
         self.rule, self.arrays = rule, [operand.arrays for operand in operands]

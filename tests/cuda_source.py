@@ -17,7 +17,7 @@ NDARRAY, INDEXER, SCALAR = 1, 2, 3
 
 
 def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
-    """The whole CUDA source of a `gpuadapt.kernels.cuda.dense.Kernel`."""
+    """The whole CUDA source of a `gpuadapt.kernels.cuda.strided.Kernel`."""
     import cupy
     from cupy._core import _carray, _kernel
 

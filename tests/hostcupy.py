@@ -31,7 +31,7 @@ from hostarrays import (
     zeros_like,
 )
 
-from gpuadapt.kernels.cuda import host
+from gpuadapt.kernels.cuda import host_check
 
 SCALARS = {"float32": "float", "float64": "double"}
 
@@ -263,7 +263,7 @@ class RawKernel:
 
 @cache
 def _compile(text):
-    return host.library(text).run
+    return host_check.library(text).run
 
 
 def module():

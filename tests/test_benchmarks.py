@@ -352,12 +352,12 @@ def test_the_kernels_without_exactness_do_nearly_the_same():
 def test_the_cuda_kernel_without_exactness_is_contracted():
     from cuda_source import architectures, compile_ptx
 
-    from gpuadapt.kernels.cuda import compile, many
+    from gpuadapt.kernels.cuda import compile, multi_tensor
     from gpuadapt.kernels.formats import uniform
 
     if 90 not in architectures():
         pytest.skip("there is no NVRTC here")
-    exact = many.source(rules.adam, uniform(rules.adam, np.dtype(np.float32)))
+    exact = multi_tensor.source(rules.adam, uniform(rules.adam, np.dtype(np.float32)))
     for source, options, contracted in (
         (exact, compile.OPTIONS, False),
         (overhead.loose(exact), (), True),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gpuadapt.kernels import formats
-from gpuadapt.kernels.cpu import module
-from gpuadapt.kernels.cuda import generate, host
+from gpuadapt.kernels.cpu import compile
+from gpuadapt.kernels.cuda import generate, host_check
 from gpuadapt.kernels.formats.conversion import Conversion, needed
 from gpuadapt.oracle import any_bits
 
@@ -338,11 +338,11 @@ def test_numba_and_the_cuda_text_have_numpys_bits():
             f"r[i] = {name}({', '.join(f'{a}[i]' for a in given)}){value}; }} }}\n"
         )
     every = needed(tuple(ALL.values()))
-    compiled = module.load(
-        "codecs", module.imports("codecs") + "\n" + module.compute("float32", every) + loops
+    compiled = compile.load(
+        "codecs", compile.imports("codecs") + "\n" + compile.compute("float32", every) + loops
     )
     head = "#include <cmath>\n#include <cstddef>\n#define __device__\n"
-    library = host.library(head + generate.PREAMBLE + generate.codecs(every) + "}\n" + cuda)
+    library = host_check.library(head + generate.PREAMBLE + generate.codecs(every) + "}\n" + cuda)
     for name, one in ALL.items():
         with np.errstate(all="ignore"):
             wanted = np.asarray(one(*inputs[name]))

@@ -18,14 +18,14 @@ from gpuadapt import storage
 from gpuadapt.kernels.catchup.plan import missed
 from gpuadapt.kernels.cuda import (
     compile,
-    control,
-    dense,
     exact_rows,
     generate,
-    many,
+    multi_tensor,
     rows,
+    scalars,
     squares,
     step_history,
+    strided,
 )
 from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
 from gpuadapt.oracle import any_bits, evaluate
@@ -38,7 +38,7 @@ def test_kernels_of_many_arrays_compile(architecture, dtype):
     if architecture == 90:
         rules = [*RULES, *(rule.rate for rule in RULES), every_function]
     for rule in rules:
-        source = many.source(rule, uniform(rule, dtype))
+        source = multi_tensor.source(rule, uniform(rule, dtype))
         compiled = compile_ptx(source, architecture, compile.OPTIONS)
         exact(compiled, rule)
         if not rule.name.endswith("_rate"):
@@ -57,14 +57,14 @@ def test_kernels_of_many_arrays_compile(architecture, dtype):
 def test_kernels_of_any_strides_compile(architecture, dtype):
     for rule in [*(case.rule for case in KINDS[:: 1 if architecture == 90 else 3]), every_function]:
         for ndim in (0, 1, 3):
-            source = assemble(dense.strided(rule), dtype, ndim)
+            source = assemble(strided.strided(rule), dtype, ndim)
             exact(compile_ptx(source, architecture, compile.OPTIONS), rule)
 
 
 @pytest.mark.parametrize("architecture", architectures())
 def test_kernels_without_a_rule_compile(architecture, dtype):
     kind = str(dtype), PLAIN[str(dtype)]
-    sources = [control.begin_source(), control.judge_source(), rows.frequent_source(*kind)]
+    sources = [scalars.begin_source(), scalars.judge_source(), rows.frequent_source(*kind)]
     sources += [rows.keys_source(np.dtype(index)) for index in (np.int32, np.int64)]
     sources += [squares.source(*kind, strided) for strided in (False, True)]
     sources.append(squares.source("float64", FLOAT64, squared=False))
@@ -74,7 +74,7 @@ def test_kernels_without_a_rule_compile(architecture, dtype):
 
 
 def fits(of, dtype):
-    return of.elements in (1, many.ACCESS // dtype.itemsize)
+    return of.elements in (1, multi_tensor.ACCESS // dtype.itemsize)
 
 
 ROW_FORMS = [rows.form(64, 4, False), rows.form(4096, 2, False), rows.form(3, 1, True)]
@@ -158,7 +158,10 @@ def test_kernels_of_formats_compile(architecture, name):
     by_rows = [rows.source(rule, formats)]
     by_rows.append(rows.source(rule.rowwise, formats._replace(
         states=(formats.states[0], PLAIN[formats.compute])), rows.form(3, 1, True)))  # fmt: skip
-    sources = [many.source(rule, formats), squares.source(formats.compute, formats.gradient)]
+    sources = [
+        multi_tensor.source(rule, formats),
+        squares.source(formats.compute, formats.gradient),
+    ]
     for k, source in enumerate(sources + by_rows):
         compiled = compile_ptx(source, architecture, compile.OPTIONS)
         exact(compiled, rule)
@@ -278,10 +281,10 @@ def _nothing(grid, block, arguments):
 
 def test_source_is_what_is_compiled():
     source = ga.rules.adam.source("cuda", "dense")
-    kernel = dense.strided(ga.rules.adam)
+    kernel = strided.strided(ga.rules.adam)
     assert all(part in source for part in (kernel.in_params, kernel.out_params, kernel.name))
     assert kernel.preamble in source
-    assert ga.rules.adam.source("cuda") == many.source(
+    assert ga.rules.adam.source("cuda") == multi_tensor.source(
         ga.rules.adam, uniform(ga.rules.adam, np.dtype(np.float32))
     )
 

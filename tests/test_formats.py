@@ -18,7 +18,7 @@ from lazy import merged
 import gpuadapt as ga
 from gpuadapt import storage
 from gpuadapt.hyperparameters import INTERVALS
-from gpuadapt.kernels.cpu import many, module
+from gpuadapt.kernels.cpu import compile, multi_tensor
 from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
 from gpuadapt.kernels.language.intervals import not_negative
 from gpuadapt.kernels.language.precision import needs, not_of_gradients_size
@@ -583,7 +583,7 @@ def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
     rule, formats = optimizer.rule, optimizer._parameters["0"].formats
     size, shift = 2 * BLOCK, 33 if formats.paired else 32
     begin = 2**shift - BLOCK
-    text = module.load(rule.name, many.source(rule, formats))
+    text = compile.load(rule.name, multi_tensor.source(rule, formats))
     arrays = [np.zeros(n, kind) for form in formats.every for kind, n in (
         (kind, 2 if part == "scale" else size) for part, kind in form.parts)]  # fmt: skip
     arrays[0][:] = 0x3F80  # one

@@ -10,10 +10,10 @@ from cases import CASES, KINDS
 from conftest import crossed, installed
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import many, threads
+from gpuadapt.kernels.cpu import multi_tensor, threads
 
-SIZES = (1, 7, 1000, 0, many.SPAN + 3, 33)
-LARGE = threads.ALONE + many.SPAN + 37
+SIZES = (1, 7, 1000, 0, multi_tensor.SPAN + 3, 33)
+LARGE = threads.ALONE + multi_tensor.SPAN + 37
 
 
 def states(backend, optimizer):
@@ -273,14 +273,14 @@ def _places(optimizer):
 def test_compilation_that_fails_comes_before_anything_is_written(monkeypatch):
     w, gapped = np.ones(3, np.float32), np.ones((3, 2))[:, 0]
     optimizer = ga.Adam([w, gapped])
-    compiled = many.kernel
+    compiled = multi_tensor.kernel
 
     def fail(rule, formats):
         if formats.compute == "float64":
             raise MemoryError
         return compiled(rule, formats)
 
-    monkeypatch.setattr(many, "kernel", fail)
+    monkeypatch.setattr(multi_tensor, "kernel", fail)
     with pytest.raises(MemoryError):
         optimizer.step([np.ones(3, np.float32), np.ones(3)])
     assert (w == 1).all() and optimizer.step_count == 0

@@ -15,7 +15,7 @@ from cases import CASES
 from test_bits import LARGE
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import module
+from gpuadapt.kernels.cpu import compile
 from gpuadapt.kernels.numerics import modes
 from gpuadapt.steps import Steps
 
@@ -39,7 +39,7 @@ def seen(found):
 
 @functools.cache
 def seen():
-    return module.load("seen", module.imports("seen") + SEEN).seen
+    return compile.load("seen", compile.imports("seen") + SEEN).seen
 
 
 def workers():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuadapt.kernels.cpu import many
+from gpuadapt.kernels.cpu import multi_tensor
 
 LAYERS = ["tbb", "omp", "workqueue"]
 
@@ -171,11 +171,11 @@ STEP = """
     sys.path.insert(0, sys.argv[1])
     import own
     import gpuadapt as ga
-    from gpuadapt.kernels.cpu import many
+    from gpuadapt.kernels.cpu import multi_tensor
     w = np.ones(5, np.float32)
     ga.Optimizer(own.own, w, lr=0.5).step(np.ones(5, np.float32))
     from gpuadapt.kernels.formats import uniform
-    stats = many.kernel(own.own, uniform(own.own, np.dtype(np.float32))).stats
+    stats = multi_tensor.kernel(own.own, uniform(own.own, np.dtype(np.float32))).stats
     print(w[0], sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 OWN = "import gpuadapt as ga\n\n\n@ga.rule\ndef own(p, g, h):\n    return p - {} * h.lr * g\n"
@@ -216,8 +216,8 @@ WITHOUT_HELPERS = """
         return files(name)
 
     importlib.metadata.files = without_tbb
-    from gpuadapt.kernels.cpu import module
-    print(module.directory())
+    from gpuadapt.kernels.cpu import compile
+    print(compile.directory())
 """
 
 
@@ -243,7 +243,7 @@ def test_a_step_without_platformdirs_and_tbb(tmp_path):
     import numpy as np, gpuadapt as ga
     w = np.ones(5)
     ga.SGD(w, lr=0.5).step(np.ones(5))
-    print(w[0], any(module.directory().iterdir()))
+    print(w[0], any(compile.directory().iterdir()))
 """
     )
     environment = {"GPUADAPT_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path)}
@@ -253,8 +253,8 @@ def test_a_step_without_platformdirs_and_tbb(tmp_path):
 def test_platformdirs_is_not_imported_where_the_folder_is_named(tmp_path):
     script = """
         import sys
-        from gpuadapt.kernels.cpu import module
-        module.directory()
+        from gpuadapt.kernels.cpu import compile
+        compile.directory()
         print("platformdirs" in sys.modules)
     """
     assert python(script, GPUADAPT_CACHE_DIR=str(tmp_path)).strip() == "False"
@@ -357,12 +357,12 @@ def test_machine_code_is_vectorised(tmp_path):
         import numpy as np
         sys.path.insert(0, sys.argv[1])
         from cases import CASES, KINDS
-        from gpuadapt.kernels.cpu import many, rows
+        from gpuadapt.kernels.cpu import multi_tensor, rows
         from gpuadapt.kernels import rules
         from gpuadapt.kernels.formats import uniform
         named = [case for case in CASES if case.name in ("lion", "nadam", "velocity")]
-        kernels = [(many, case.rule, "float32") for case in KINDS + named]
-        kernels += [(many, rules.adam, "float64"), (many, rules.adadelta, "float64")]
+        kernels = [(multi_tensor, case.rule, "float32") for case in KINDS + named]
+        kernels += [(multi_tensor, rules.adam, "float64"), (multi_tensor, rules.adadelta, "float64")]
         kernels += [(rows, rules.adagrad, "float32"), (rows, rules.adam, "float64")]
         for traversal, rule, dtype in kernels:
             formats = uniform(rule, np.dtype(dtype))
@@ -385,6 +385,6 @@ def test_machine_code_is_vectorised(tmp_path):
         for operation in (key for key, symbol in operations.items() if symbol in rule):
             packed = re.findall(rf"\bv?{operation}{kind}\b.*%{wide}", code)
             assert packed, (name, dtype, operation)
-        assert ("prefetch" in code) == (many.PREFETCHED or traversal.endswith("rows")), name
+        assert ("prefetch" in code) == (multi_tensor.PREFETCHED or traversal.endswith("rows")), name
         contracted = re.findall(r"\bvfn?m(?:add|sub)\w+", code)
         assert not contracted, (name, contracted)

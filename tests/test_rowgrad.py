@@ -353,7 +353,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(host, monkeypatch):
 
 def test_more_rows_than_can_be_sorted():
     """Positions and rows share 64 bits."""
-    from gpuadapt.kernels.cpu.batch import Batch
+    from gpuadapt.kernels.cpu.row_keys import Batch
 
     rows = np.lib.stride_tricks.as_strided(np.zeros(1, np.int64), (2**33,), (0,))
     with pytest.raises(ga.RowIndexError, match="too many to sort at once"):

@@ -10,7 +10,7 @@ from cases import KINDS
 
 import gpuadapt as ga
 from gpuadapt import testing
-from gpuadapt.kernels.cuda import host
+from gpuadapt.kernels.cuda import host_check
 
 
 @ga.rule
@@ -99,7 +99,7 @@ def test_a_bit_is_found(monkeypatch):
 
 
 def test_a_bit_of_the_cuda_text_is_found(monkeypatch):
-    build = host.build
+    build = host_check.build
 
     def wrong(rule, dtype):
         kernel = build(rule, dtype)
@@ -110,7 +110,7 @@ def test_a_bit_of_the_cuda_text_is_found(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(host, "build", wrong)
+    monkeypatch.setattr(host_check, "build", wrong)
     monkeypatch.setattr(testing, "check_device", no_device)
     with pytest.raises(ga.RuleError, match="drift, cuda, float32: s differs at element 7: got"):
         check()
@@ -122,7 +122,7 @@ def no_device():
 
 def test_what_cannot_be_checked_is_said(monkeypatch):
     monkeypatch.setattr(testing, "check_device", no_device)
-    monkeypatch.setattr(host, "available", lambda: False)
+    monkeypatch.setattr(host_check, "available", lambda: False)
     assert check()["cuda"] == "not checked: neither a GPU nor g++"
 
 

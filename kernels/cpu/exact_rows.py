@@ -12,7 +12,7 @@ import numpy as np
 from ..catchup.plan import Missed, following
 from ..formats import Formats, Operand
 from ..language.rule import Rule
-from . import missed_source, module, threads
+from . import compile, missed_source, threads
 from .rows import ALONE, NOWHERE, Plan, Rows
 from .step_history import StepHistory
 
@@ -29,7 +29,7 @@ def source(rule: Rule, formats: Formats) -> str:
 def kernel(rule: Rule, formats: Formats, followed: Missed | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     text = missed_source.source(rule, formats, followed)
-    compiled: Callable[..., None] = module.load(f"{rule.name}_exact", text).rows
+    compiled: Callable[..., None] = compile.load(f"{rule.name}_exact", text).rows
     return compiled
 
 

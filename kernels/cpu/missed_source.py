@@ -18,7 +18,7 @@ from ..catchup.plan import (
 from ..formats import Formats
 from ..language.emit import indented
 from ..language.rule import Rule
-from . import module, row_source
+from . import compile, row_source
 from .missed_text import (
     AROUND,
     FADE,
@@ -110,7 +110,7 @@ def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str
     row |= {name: f"{name}_[row]" for name in rule.row_states}
     text, rest = FADE.format(tiny=repr(TINY)) if rule.states else "", ""
     if followed.rest is not None:
-        text += module.function(followed.rest)
+        text += compile.function(followed.rest)
         text += _steps("rest", "", followed.rest, "T(0)", 0)
         rest = REST.format(
             p=row[rule.parameter],
@@ -199,7 +199,7 @@ def _functions(rule: Rule, followed: Missed) -> str:
     )
     for shape, x in SHAPES.items():
         text += _steps(f"follow_{shape}", "x, d, ", move, x, 2)
-    return f"{module.function(motion)}\n{module.function(move)}\n{text}"
+    return f"{compile.function(motion)}\n{compile.function(move)}\n{text}"
 
 
 def _motion(rule: Rule, followed: Missed, row: dict[str, str], settle: str) -> str:

@@ -11,10 +11,10 @@ from ..formats import BLOCK, PLAIN, Format, Formats, load, needed
 from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.summation import SUMS
-from . import module
+from . import compile
 from .row_text import ADDITIONS, FREQUENT, MAGNITUDES, MERGED, ROWS, SQUARES, TYPES
 from .run_source import Run
-from .shared import FOLD
+from .scheduler import FOLD
 from .squares import TOP
 
 AHEAD = 4
@@ -65,7 +65,7 @@ def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> st
         before += missed.before
         asked.append(("last", 0))
     return (
-        module.header(rule, formats, "rows")
+        compile.header(rule, formats, "rows")
         + _additions(formats.wide, formats.gradient)
         + FOLD
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
@@ -98,7 +98,7 @@ def squares_source(compute: str, form: Format) -> str:
     of the gradient.
     """
     title = f"squares of rows, {compute}" + f" of {form.name}" * (form.name != compute)
-    text = module.imports(title) + "\n" + module.compute(compute, needed(form.conversions))
+    text = compile.imports(title) + "\n" + compile.compute(compute, needed(form.conversions))
     text += _additions(compute, form) + FOLD + TOP
     text += SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
     text += MAGNITUDES.format(sums=SUMS)
@@ -131,9 +131,9 @@ def frequent_source(compute: str, form: Format) -> str:
     title = f"sums of frequent rows, {compute}" + f" of {form.name}" * (form.name != compute)
     ((_, dtype),) = form.parts
     return (
-        module.imports(title)
+        compile.imports(title)
         + "\n"
-        + module.compute(compute, needed(form.conversions))
+        + compile.compute(compute, needed(form.conversions))
         + _additions(compute, form)
         + FREQUENT.format(kept=dtype, dtype=compute)
     )
@@ -166,7 +166,7 @@ def _rows(
         if not size:
             first.append(f"    prefetch({name}, np.intp(keys[later] >> shift))")
             continue
-        line = module.LINE // size
+        line = compile.LINE // size
         followed = f"min(width, {FOLLOWED // size})"
         first.append(f"    for j in range(0, {followed}, {line}):")
         first.append(f"        prefetch({name}, begin + j)")
@@ -185,7 +185,7 @@ def _rows(
         work=indented(around(work) if around else work, 12),
         asked=indented([*first, *last] or ["    pass"], 16),
         followed=FOLLOWED // itemsize,
-        line=module.LINE // itemsize,
+        line=compile.LINE // itemsize,
         ahead=AHEAD,
         before=indented(before, 4),
         rounded=indented([f"{name} = T(opaque({name}))" for name in rounded], 4),
@@ -241,7 +241,7 @@ def _row_squares(rule: Rule, formats: Formats) -> str:
     gradient, used = f"{rule.gradient}_", rule.squared_coefficients
     number = given.load(formats.compute, [f"{gradient}[i]"])
     old = parameter.load(formats.compute, [f"{name}[i]" for name in parameter.arrays])
-    return f"{module.function(rule.squared, run.formats)}\n" + SQUARES.format(
+    return f"{compile.function(rule.squared, run.formats)}\n" + SQUARES.format(
         name="row_squares",
         arguments=", ".join([*parameter.arrays, gradient, *used, *run.wide]),
         first=gradient,

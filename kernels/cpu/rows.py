@@ -21,9 +21,9 @@ from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import SPAN as SUMMED
 from ..numerics.summation import SUMS
-from . import module, threads
-from .batch import Batch
-from .headers import address
+from . import compile, threads
+from .array_headers import address
+from .row_keys import Batch
 from .row_source import frequent_source, source, squares_source
 from .squares import Squares
 
@@ -39,7 +39,7 @@ PIECES = 32
 @cache
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    compiled: Callable[..., None] = module.load(rule.name, source(rule, formats)).rows
+    compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).rows
     return compiled
 
 
@@ -47,14 +47,14 @@ def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
 def squares_kernel(compute: str, form: Format) -> Callable[..., None]:
     """The compiled kernel of `squares_source`."""
     text = squares_source(compute, form)
-    compiled: Callable[..., None] = module.load("row_squares", text).rows
+    compiled: Callable[..., None] = compile.load("row_squares", text).rows
     return compiled
 
 
 @cache
 def _sum_frequent(compute: str, form: Format) -> Callable[..., None]:
     text = frequent_source(compute, form)
-    compiled: Callable[..., None] = module.load("sum_frequent", text).sum_frequent
+    compiled: Callable[..., None] = compile.load("sum_frequent", text).sum_frequent
     return compiled
 
 
@@ -142,7 +142,7 @@ class Rows:
             threads.call(
                 _sum_frequent(*self._kind),
                 self._batch.keys, self._mask, self._batch.frequent, values,
-                self._work.totals[:frequent], module.LINE // values.itemsize,
+                self._work.totals[:frequent], compile.LINE // values.itemsize,
             )  # fmt: skip
         return Plan(keys, arrays, touched, values, duplicates == "mean", most, parts)
 

@@ -13,8 +13,8 @@ import numpy as np
 from ..formats import Format, load, needed
 from ..numerics.chunks import Spans
 from ..numerics.summation import LANES, SPAN
-from . import module
-from .shared import FOLD, SHARED, Shared
+from . import compile
+from .scheduler import FOLD, SHARED, Shared
 
 _ADD = """
 
@@ -85,7 +85,7 @@ def kernel(compute: str, form: Format, squared: bool = True) -> Callable[..., No
     one = load(form, compute, ["x[k]"])
     ((_, kept),) = form.parts
     title = f"{name}, {compute}" + f" of {form.name}" * (form.name != compute)
-    text = module.imports(title) + "\n" + module.compute(compute, needed(form.conversions)) + FOLD
+    text = compile.imports(title) + "\n" + compile.compute(compute, needed(form.conversions)) + FOLD
     more = _PEAKS if squared else dict.fromkeys(_PEAKS, "")
     text += TOP if squared else ""
     text += _ADD.format(name="add", value=one, term=term, **more)
@@ -96,7 +96,7 @@ def kernel(compute: str, form: Format, squared: bool = True) -> Callable[..., No
         types="LIST, types.float64, NUMBERS" + ", NUMBERS" * squared,
         arguments=f"addresses, scale, partial{more['peaks']}",
     )
-    compiled: Callable[..., None] = module.load(name, text).squares
+    compiled: Callable[..., None] = compile.load(name, text).squares
     return compiled
 
 

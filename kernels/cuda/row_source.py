@@ -15,9 +15,9 @@ from ..numerics.scalar_layout import SCALE, SKIP
 from ..numerics.summation import SUMS
 from . import generate
 from .generate import TYPES
-from .many import ACCESS
 from .missed_source import ARGUMENTS, MissedText, following, replaying
 from .missed_text import READ
+from .multi_tensor import ACCESS
 from .row_text import (
     BLOCKS,
     ELEMENTS,

@@ -21,8 +21,8 @@ from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import SPAN
 from . import compile
-from .many import ACCESS
 from .memory import layouts
+from .multi_tensor import ACCESS
 from .row_source import (
     OFTEN,
     WARP,

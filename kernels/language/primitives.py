@@ -1,6 +1,6 @@
 """The functions that a rule may call, as Python.
 
-Their source is copied into every generated CPU module (see `gpuadapt.kernels.cpu.module`),
+Their source is copied into every generated CPU module (see `gpuadapt.kernels.cpu.compile`),
 with ``T`` bound to the compute type; `gpuadapt.kernels.cuda.text` holds the CUDA spelling
 of the same names. What each does with NaN and signed zeros is part of its definition: both
 spellings must agree bit for bit.

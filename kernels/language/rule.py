@@ -219,7 +219,9 @@ class Rule:
         if self.row_states and traversal not in ("rows", "exact"):
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
         try:
-            module = {"exact": "exact_rows"}.get(traversal, traversal)
+            module = {"many": "multi_tensor", "dense": "strided", "exact": "exact_rows"}.get(
+                traversal, traversal
+            )
             write = importlib.import_module(f"{_KERNELS}.{backend}.{module}").source
         except (ModuleNotFoundError, AttributeError) as error:
             raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error

@@ -58,6 +58,6 @@ def in_default_modes(function: Callable[[*Given], Result]) -> Callable[[*Given],
 @cache
 def switches() -> ModuleType:
     """Compiled: ``enter()`` sets the default modes, ``leave(modes)`` what it returned."""
-    from ..cpu import module  # and Numba, which `import gpuadapt` does without
+    from ..cpu import compile  # and Numba, which `import gpuadapt` does without
 
-    return module.load("modes", module.imports("modes") + _TEXT)
+    return compile.load("modes", compile.imports("modes") + _TEXT)

@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
 def judged(measured: Sequence[Measured], most: float, limit: float) -> Verdict:
     """From the largest norm and the largest magnitude that are wanted, infinity for any.
 
-    On the host, from NumPy arrays; `gpuadapt.kernels.cuda.control` has the same for a GPU.
+    On the host, from NumPy arrays; `gpuadapt.kernels.cuda.scalars` has the same for a GPU.
     """
     sums = [of.numbers[: of.numbers.size // 2] for of in measured]
     norm = math.sqrt(total(sums[0] if len(sums) == 1 else np.concatenate(sums)))

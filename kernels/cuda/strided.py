@@ -14,7 +14,7 @@ from ..language.rule import Rule
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SKIP
 from ..numerics.summation import SPAN
-from . import compile, generate, many
+from . import compile, generate, multi_tensor
 from .memory import layouts
 from .squares import Squares
 
@@ -66,7 +66,7 @@ def strided(rule: Rule) -> Kernel:
 def source(rule: Rule, formats: Formats) -> str:
     """The kernel as CuPy receives it; the type T is bound when CuPy compiles it."""
     if not formats.uniform:
-        return many.source(rule, formats)  # of copies
+        return multi_tensor.source(rule, formats)  # of copies
     kernel = strided(rule)
     return (
         f"// cupy.ElementwiseKernel {kernel.name}, T = {formats.compute}\n"
@@ -94,7 +94,7 @@ class Dense:
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
         if all(map(_whole, arrays)) and arrays[0].size:
-            self._many = many.Many(rule, formats, [operand._replace(arrays=arrays)])
+            self._many = multi_tensor.Many(rule, formats, [operand._replace(arrays=arrays)])
         self._gradient: Any = None
         """Memory for a gradient with gaps."""
         self._measured: Any = (None,)

@@ -19,10 +19,10 @@ from ..language.rule import Rule
 from ..numerics.chunks import Spans
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
-from . import module, squares, threads
-from .headers import address
+from . import compile, squares, threads
+from .array_headers import address
 from .run_source import Run
-from .shared import SHARED, Shared
+from .scheduler import SHARED, Shared
 
 SPAN = 16384
 """Elements in a span: small enough to share evenly, large enough to cost nothing to list."""
@@ -130,7 +130,7 @@ def source(rule: Rule, formats: Formats) -> str:
             sliced=", ".join([*(f"{name}[start:stop]" for name in run.arrays), *run.scalars]),
             round=ROUND,
             ahead=AHEAD // formats.itemsize,
-            line=module.LINE // formats.itemsize,
+            line=compile.LINE // formats.itemsize,
             prefetched=indented([f"prefetch({name}, ahead)" for name in run.arrays], 12),
         )
     more = [f"{name}s" for name in formats.tables]
@@ -141,7 +141,7 @@ def source(rule: Rule, formats: Formats) -> str:
         coefficients=indented([*numbers, *before], 8),
         runs=indented(lines, 8),
     )
-    return module.header(rule, formats, "many") + text + SHARED.format(
+    return compile.header(rule, formats, "many") + text + SHARED.format(
         name="many",
         types=", ".join(["TABLE, LIST, LIST, NUMBERS", *["LIST"] * len(more), "types.boolean"]),
         arguments=", ".join(arguments),
@@ -151,7 +151,7 @@ def source(rule: Rule, formats: Formats) -> str:
 @cache
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    compiled: Callable[..., None] = module.load(rule.name, source(rule, formats)).many
+    compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).many
     return compiled
 
 
@@ -218,7 +218,7 @@ def _cut(
     # Pairs are not cut in two.
     itemsize, whole = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
     return {
-        "before": [place % module.LINE // itemsize // whole * whole for place in places.tolist()]
+        "before": [place % compile.LINE // itemsize // whole * whole for place in places.tolist()]
     }
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import RowIndexError, check_key
-from . import module, threads
+from . import compile, threads
 
 DIGIT = 12
 """Most bits of the numbers that one pass sorts by."""
@@ -25,7 +25,7 @@ SHARE = 8
 def grouping() -> ModuleType:
     """The compiled `grouping`."""
     text = (Path(__file__).parent / "grouping.py").read_text(encoding="utf-8")
-    return module.load("grouping", text)
+    return compile.load("grouping", text)
 
 
 class Batch:

@@ -13,9 +13,9 @@ from ..language.rule import Rule
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import SPAN
-from . import many
-from .headers import address
-from .many import kernel, source  # noqa: F401  (there is no other one)
+from . import multi_tensor
+from .array_headers import address
+from .multi_tensor import kernel, source  # noqa: F401  (there is no other one)
 from .squares import Squares
 
 
@@ -29,8 +29,8 @@ class Dense:
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
         if all(map(_whole, arrays)) and arrays[0].size:
-            self._many = many.Many(rule, formats, [operand._replace(arrays=arrays)])
-        many.kernel(rule, formats)  # compiled before anything is written
+            self._many = multi_tensor.Many(rule, formats, [operand._replace(arrays=arrays)])
+        multi_tensor.kernel(rule, formats)  # compiled before anything is written
 
     def __call__(self, gradient: np.ndarray, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
@@ -54,9 +54,12 @@ class Dense:
         flags: list[Any] = [["readwrite", "contig", "aligned"] for _ in operands]
         flags[1] = ["readonly", "contig", "aligned"]
         iterator = np.nditer(
-            operands, flags=["external_loop", "buffered"], op_flags=flags, buffersize=many.SPAN
+            operands,
+            flags=["external_loop", "buffered"],
+            op_flags=flags,
+            buffersize=multi_tensor.SPAN,
         )
-        part = many.Part(self._rule, self._formats)
+        part = multi_tensor.Part(self._rule, self._formats)
         with iterator:
             for parts in iterator:
                 part(parts, firsts, numbers)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import module
+from . import compile
 
 HEAD = object.__basicsize__
 """Bytes before an object's own fields; the last 8 of them say what type it is."""
@@ -96,8 +96,8 @@ def address(array: np.ndarray) -> int:
 def _kernel() -> Callable[..., int]:
     fields = {"data": DATA, "dimensions": DIMENSIONS, "shape": SHAPE, "dtype": DTYPE}
     text = _TEXT.format(kind=HEAD - 8, flags=FLAGS, items=ITEMS, writeable=WRITEABLE, **fields)
-    compiled: Callable[..., int] = module.load(
-        "headers", module.imports("headers") + text
+    compiled: Callable[..., int] = compile.load(
+        "headers", compile.imports("headers") + text
     ).addresses
     return compiled
 
