@@ -362,7 +362,7 @@ def test_machine_code_is_vectorised(tmp_path):
         from gpuadapt.kernels.formats import uniform
         named = [case for case in CASES if case.name in ("lion", "nadam", "velocity")]
         kernels = [(multi_tensor, case.rule, "float32") for case in KINDS + named]
-        kernels += [(multi_tensor, rules.adam, "float64"), (multi_tensor, rules.adadelta, "float64")]
+        kernels += [(multi_tensor, of, "float64") for of in (rules.adam, rules.adadelta)]
         kernels += [(rows, rules.adagrad, "float32"), (rows, rules.adam, "float64")]
         for traversal, rule, dtype in kernels:
             formats = uniform(rule, np.dtype(dtype))
