@@ -15,6 +15,7 @@ import numpy as np
 import gpuadapt as ga
 from gpuadapt.hyperparameters import DECAYS
 from gpuadapt.kernels.catchup.plan import missed, unchanged
+from gpuadapt.optimizer import internals
 from gpuadapt.storage import element
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -104,7 +105,7 @@ def _wider(method: type[ga.Optimizer], given: Mapping[str, Any], kind: str) -> s
     optimizer = method(np.zeros((2, 16), np.float32), state_dtype=kind, **given)
     kept: dict[str, list[str]] = {}
     for state, form in zip(
-        optimizer.rule.states, optimizer._parameters["0"].formats.states, strict=True
+        optimizer.rule.states, internals(optimizer).parameters["0"].formats.states, strict=True
     ):
         if element(form) != kind:
             kept.setdefault(element(form), []).append(state)
@@ -132,7 +133,8 @@ def _reason(
     settings = {**given, option: value} | ({"weight_decay": 0.1} if option == "decay" else {})
     try:
         optimizer = method(np.zeros((2, 16)), **settings)
-        rule, formats = optimizer._groups[0].rule, optimizer._parameters["0"].formats
+        parameters, groups, _ = internals(optimizer)
+        rule, formats = groups[0].rule, parameters["0"].formats
         for traversal in ("rows",) if option == "rowwise" else ("many", "dense", "rows"):
             for backend in ("cpu", "cuda"):
                 rule.source(backend, traversal, formats)

@@ -53,12 +53,10 @@ class DeviceParameters:
         self._owners = {owner(array) for array in arrays}
         self._places = merged_bounds(arrays)
         self._orders = [_order(parameter) for parameter in parameters]
-        self._paged = [
-            k for k, parameter in enumerate(parameters) if has_pages(parameter.kept_arrays.values())
-        ]
+        self._paged = [k for k, p in enumerate(parameters) if has_pages(p.saved_arrays.values())]
         """Those with large states whose pages depend on what is touched."""
         self._exact = [k for k, parameter in enumerate(parameters) if parameter.exact]
-        elements = tuple(parameter.element for parameter in parameters)
+        elements = tuple(parameter.dtype_name for parameter in parameters)
         nothing = CoefficientLayout((), (), FIRST, (), ())
         self.arrangement = StepPlan(nothing, [], elements, self._expected(elements), [])
         self._updates: dict[tuple[Rule, Formats, bytes], launch.Update] = {}
@@ -81,7 +79,7 @@ class DeviceParameters:
                 self.parameters, self._orders, elements, strict=True
             )
         ]
-        updated = [parameter.given for parameter in self.parameters]
+        updated = [parameter.user_array for parameter in self.parameters]
         return launch.array_headers(updated, wanted, [place[1:] for place in self._places])
 
     def gather(self, given: list[Any], groups: Sequence[Group]) -> StepGradients:
@@ -128,7 +126,7 @@ class DeviceParameters:
                         missing += 1
         for k in self._exact:
             # Once rows have missed steps, a dense gradient is one of all rows.
-            if self.parameters[k].clock is not None and found[k]:
+            if self.parameters[k].history is not None and found[k]:
                 found[k], others[k] = 0, plain(given[k])
                 missing += 1
         kinds = tuple(elements) or self.arrangement.elements
@@ -145,24 +143,24 @@ class DeviceParameters:
                 continue
             values_of = grad.values if isinstance(grad, RowGrad) else grad
             element = gathered.elements[k] if grad is None else dtype_name(values_of)
-            dtype = np.dtype(np.float64) if element == "float64" else parameter.dtype
+            dtype = np.dtype(np.float64) if element == "float64" else parameter.compute_dtype
             for name, value in values.items():
                 check_fits(name, value, dtype)
                 if parameter.exact and value < 1:
                     # Missed steps are remembered in the arithmetic's type: it must not be 0 there.
-                    check_fits(name, value, parameter.dtype)
+                    check_fits(name, value, parameter.compute_dtype)
 
     def starts(self, gathered: StepGradients, groups: Sequence[Group]) -> bool:
         """Whether steps of a table are to be remembered from now on, or by another rule."""
         return any(
             isinstance(gathered.others.get(k), RowGrad)
-            and self.parameters[k].starts(groups[self.parameters[k].group].rule)
+            and self.parameters[k].needs_history(groups[self.parameters[k].group].rule)
             for k in self._exact
         )
 
     def _by_rows(self, k: int, grad: Any, groups: Sequence[Group]) -> bool:
         parameter = self.parameters[k]
-        by_rows = isinstance(grad, RowGrad) or parameter.clock is not None
+        by_rows = isinstance(grad, RowGrad) or parameter.history is not None
         return by_rows or groups[parameter.group].by_rows
 
     def addresses(self, given: list[Any]) -> np.ndarray | None:
@@ -290,7 +288,7 @@ class DeviceParameters:
                     given = group.rule, grad, group.skips(self.backend), group.most
                     works.append(Launch(*prepare_rows(parameter, *given), first))
                 else:
-                    update = parameter.bound(group.rule, dtype_name(grad) or "")
+                    update = parameter.strided_update(group.rule, dtype_name(grad) or "")
                     works.append(Launch(update, bits_of(grad), first))
             self._paged = [k for k in self._paged if self._touch(k, gathered)]
         return works
@@ -356,7 +354,7 @@ class DeviceParameters:
 
 def _order(parameter: Parameter) -> str:
     """In which order of memory ("C" or "F") all arrays of a parameter lie without gaps, or ""."""
-    orders = "C" if parameter.ordered else "CF"
+    orders = "C" if parameter.needs_c_order else "CF"
     whole = [
         order for order in orders if all(contiguous(array, order) for array in parameter.arrays)
     ]

@@ -25,11 +25,11 @@ EFFECTS: dict[str, Effect] = {
         "this optimizer keeps no states",
     ),
     "master": (
-        lambda parameter, _: parameter.element in SHORT,
+        lambda parameter, _: parameter.dtype_name in SHORT,
         "it is for parameters of bfloat16 and float16, and there are none",
     ),
     "rounding": (
-        lambda parameter, _: parameter.element in SHORT,
+        lambda parameter, _: parameter.dtype_name in SHORT,
         "parameters are rounded if they are bfloat16 or float16, and there are none",
     ),
     "seed": (

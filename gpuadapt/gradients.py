@@ -24,7 +24,7 @@ def check_gradient(parameter: Parameter, grad: Any) -> None:
         return
     kind = type(grad)
     if (
-        (kind is parameter.kind or _is_kind(parameter, grad))
+        (kind is parameter.array_type or _is_kind(parameter, grad))
         and dtype_name(grad) is not None
         and grad.shape == parameter.shape
         and (parameter.backend == "cpu" or grad.device == parameter.array.device)
@@ -94,15 +94,15 @@ def _is_kind(parameter: Parameter, grad: Any) -> bool:
     """Subclasses, but for masked arrays, and NumPy's numbers, which reductions return."""
     if parameter.backend == "cpu" and isinstance(grad, np.generic):
         return True
-    return isinstance(grad, parameter.kind) and not isinstance(grad, np.ma.MaskedArray)
+    return isinstance(grad, parameter.array_type) and not isinstance(grad, np.ma.MaskedArray)
 
 
 def check_apart(name: str, grad: Any, parameters: Iterable[Parameter]) -> None:
     """Raise `GradientError` if a gradient shares memory with a parameter or a state."""
     for parameter in parameters:
-        if parameter.kind is not type(grad):
+        if parameter.array_type is not type(grad):
             continue
-        for letter, array in (("", parameter.array), *parameter.kept.items()):
+        for letter, array in (("", parameter.array), *parameter.saved_states.items()):
             parts = (array.codes, array.scales) if isinstance(array, Quantized) else (array,)
             if any(namespace(parameter.backend).shares_memory(part, grad) for part in parts):
                 what = f"state {letter!r} of " if letter else "parameter "

@@ -72,8 +72,8 @@ class Group:
 
     def add(self, parameter: Parameter) -> None:
         """Take a parameter in."""
-        self.dtypes.add(parameter.dtype)
-        self.largest = min(self.largest, float(np.finfo(parameter.dtype).max))
+        self.dtypes.add(parameter.compute_dtype)
+        self.largest = min(self.largest, float(np.finfo(parameter.compute_dtype).max))
         self.names += (parameter.name,)
         self.settings["params"] = self.names
 

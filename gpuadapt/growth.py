@@ -35,14 +35,14 @@ def grown(
     if parameter.shape == ():
         raise ParameterError(f"grow: parameter {name!r} has no rows: its shape is ()")
     backend = check_parameter(name, array)
-    same = backend == parameter.backend and dtype_name(array) == parameter.element
+    same = backend == parameter.backend and dtype_name(array) == parameter.dtype_name
     same = same and (backend == "cpu" or array.device == old.device)
     if not (same and array.shape[1:] == parameter.shape[1:] and len(array) >= len(old)):
         raise ParameterError(
             f"grow: parameter {name!r}: got {describe(array)}, expected {describe(old)} with as "
             "many rows or more"
         )
-    if not parameter.current:
+    if not parameter.is_current:
         raise ParameterError(
             f"grow: rows of {name!r} have missed steps: call flush({name!r}) first, and copy the "
             "weights after that"
@@ -50,8 +50,8 @@ def grown(
     new = Parameter(
         name, array, backend, parameter.group, rule, settings, initial, SmallArrayArena()
     )
-    put_first(new, parameter.kept_arrays, len(old))
-    new.follow(parameter)
+    put_first(new, parameter.saved_arrays, len(old))
+    new.take_counts_from(parameter)
     return new
 
 
@@ -59,7 +59,7 @@ def kept_shapes(parameter: Parameter, rows: int) -> dict[str, tuple[int, ...]]:
     """The shapes of what would be kept of the parameter's table if it had so many rows."""
     shape = (rows, *parameter.shape[1:])
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, one in parameter.kept.items():
+    for name, one in parameter.saved_states.items():
         if isinstance(one, Quantized):
             shapes |= {f"{name}.codes": shape, f"{name}.scales": storage.scales_shape(shape)}
         else:
@@ -69,7 +69,7 @@ def kept_shapes(parameter: Parameter, rows: int) -> dict[str, tuple[int, ...]]:
 
 def rows_of(parameter: Parameter, arrays: Mapping[str, Any]) -> int | None:
     """How many rows the table had of which these arrays were kept; None if it was another one."""
-    if not parameter.shape or arrays.keys() != parameter.kept_arrays.keys():
+    if not parameter.shape or arrays.keys() != parameter.saved_arrays.keys():
         return None
     lengths = {len(a) for name, a in arrays.items() if a.shape and not name.endswith(".scales")}
     if len(lengths) != 1:
@@ -81,7 +81,7 @@ def rows_of(parameter: Parameter, arrays: Mapping[str, Any]) -> int | None:
 
 def put_first(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> None:
     """Write what was kept of a table of so many rows over that of a parameter's first rows."""
-    for name, one in parameter.kept.items():
+    for name, one in parameter.saved_states.items():
         if not isinstance(one, Quantized):
             copy_into(one[:rows], arrays[name])
             continue

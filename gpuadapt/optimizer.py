@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpuadapt.kernels.language.rule import Rule
 
@@ -543,7 +543,7 @@ class Optimizer:
 
         Counts every occurrence since the optimizer was made. Waits for the GPU.
         """
-        return sum(parameter.skipped for parameter in self._parameters.values())
+        return sum(parameter.skipped_rows for parameter in self._parameters.values())
 
     @property
     def params(self) -> Params:
@@ -553,7 +553,7 @@ class Optimizer:
         ``copy.deepcopy((arrays, optimizer))``. A copy of the optimizer alone has copies of the
         arrays, which are found here.
         """
-        return Params({name: parameter.given for name, parameter in self._parameters.items()})
+        return Params({name: parameter.user_array for name, parameter in self._parameters.items()})
 
     @property
     def param_groups(self) -> tuple[dict[str, Any], ...]:
@@ -563,7 +563,7 @@ class Optimizer:
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
         return MappingProxyType(
-            {name: MappingProxyType(parameter.kept) for name, parameter in self._parameters.items()}
+            {name: MappingProxyType(held.saved_states) for name, held in self._parameters.items()}
         )
 
     def read(self, name: str, rows: Any) -> Any:
@@ -676,15 +676,15 @@ class Optimizer:
         parameter = self._parameter(name)
         parameter.flush()
         count = self._steps.settle()
-        return parameter.rate(
-            *self._groups[parameter.group].rate(parameter.updates, max(count - 1, 0))
+        return parameter.effective_rates(
+            *self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
         )
 
     def _rate(self, parameter: Parameter) -> tuple[Rule, Sequence[float]] | None:
         """The rule of effective rates and its coefficients, if there is one."""
         count = self._steps.settle()
         try:
-            return self._groups[parameter.group].rate(parameter.updates, max(count - 1, 0))
+            return self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
         except RuleError:
             return None
 
@@ -720,3 +720,16 @@ class Optimizer:
     def __repr__(self) -> str:
         parameters = list(self._parameters.values())
         return shown(type(self).__name__, self.rule, self._groups, parameters, self.step_count)
+
+
+class Internals(NamedTuple):
+    """The parts of an optimizer, for tests and benchmarks; other versions may have others."""
+
+    parameters: dict[str, Parameter]
+    groups: list[Group]
+    steps: Steps
+
+
+def internals(optimizer: Optimizer) -> Internals:
+    """The parts of an optimizer themselves, not copies."""
+    return Internals(optimizer._parameters, optimizer._groups, optimizer._steps)

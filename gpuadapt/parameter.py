@@ -49,29 +49,29 @@ class Parameter:
         memory: SmallArrayArena,
     ) -> None:
         self.name = name
-        self.given = array
+        self.user_array = array
         """What its owner has; `array` is a view of it."""
         self.backend = backend
         self.array = self._view()
         self.group = group
         """Its number, not the group itself: a cycle would keep the arrays alive."""
-        self.kind = type(self.array)
-        self.element: str = dtype_name(self.array) or ""
+        self.array_type = type(self.array)
+        self.dtype_name: str = dtype_name(self.array) or ""
         self.shape = self.array.shape
-        self.formats: Formats = storage.formats_of(rule, name, self.element, settings, initial)
+        self.formats: Formats = storage.formats_of(rule, name, self.dtype_name, settings, initial)
         """For a gradient of the parameter's element type."""
-        self.dtype = np.dtype(self.formats.compute)
+        self.compute_dtype = np.dtype(self.formats.compute)
         """The type of arithmetic."""
         # Blocks and random bits go by C's order.
-        self.ordered = self.formats.random or self.formats.block
+        self.needs_c_order = self.formats.random or self.formats.block
         by_row = rule.rowwise.row_states if settings["rowwise"] else ()
         self.states: dict[str, Any] = {}
-        order = "C" if self.ordered else "K"
+        order = "C" if self.needs_c_order else "K"
         for number, (state, form) in enumerate(
             zip(rule.states, self.formats.states, strict=True), start=1
         ):
             self.states[state] = (
-                new_zeros(self.shape[:1], self.dtype, self.array)
+                new_zeros(self.shape[:1], self.compute_dtype, self.array)
                 if state in by_row
                 else storage.new_state(form, self.array, backend, order, memory, number)
             )
@@ -84,15 +84,15 @@ class Parameter:
                     storage.fill(self.states[state], start)
                 except HyperparameterError as error:
                     raise HyperparameterError(f"initial {state}: {error}") from None
-        self.beside = storage.companions(self.array, self.formats.parameter)
+        self.companions = storage.companions(self.array, self.formats.parameter)
         """What is kept of the parameter besides its 16 bits, by name."""
-        if taken := {"updates", *self.beside} & set(self.states):
+        if taken := {"updates", *self.companions} & set(self.states):
             raise ParameterError(
                 f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
                 "has beside the states: give the state another name"
             )
-        self.key = storage.key_of(settings["seed"], name)
-        self.updates = 0
+        self.random_key = storage.key_of(settings["seed"], name)
+        self.update_count = 0
         """How many there were, up to where `Steps` has last settled."""
         # None until they are needed: nothing is compiled before.
         self._dense: tuple[Rule, str, Update] | None = None
@@ -100,7 +100,7 @@ class Parameter:
         self.exact = settings["sparse"] == "exact"
         """Whether rows take the steps that they miss."""
         self._close = settings["exactness"] != "bits"
-        self.clock: Any = None
+        self.history: Any = None
         """What is remembered of steps that rows have missed, once there may be such."""
         self._turn = 0
         """The row from which on a part of the table is flushed next."""
@@ -110,11 +110,11 @@ class Parameter:
 
     def _view(self) -> Any:
         """Of NumPy's array a view, so that nobody else can change its shape."""
-        return plain(self.given).view() if self.backend == "cpu" else self.given
+        return plain(self.user_array).view() if self.backend == "cpu" else self.user_array
 
     def check_writable(self) -> None:
         """Raise `ParameterError` if the parameter has been made read-only."""
-        if self.backend == "cpu" and not self.given.flags.writeable:
+        if self.backend == "cpu" and not self.user_array.flags.writeable:
             raise ParameterError(
                 f"parameter {self.name!r}: the array has been made read-only; make it writable "
                 "(setflags(write=True)), give it no gradient, or leave it out of a new optimizer"
@@ -123,35 +123,35 @@ class Parameter:
     @property
     def arrays(self) -> list[Any]:
         """Of the parameter and the states, as kernels see them."""
-        return storage.memory_of(self.array, self.beside, self.states)
+        return storage.memory_of(self.array, self.companions, self.states)
 
     @property
     def operand(self) -> Operand:
         """What an update works on."""
-        return Operand(self.arrays, self.key, storage.width_of(self.shape))
+        return Operand(self.arrays, self.random_key, storage.width_of(self.shape))
 
     @property
-    def kept(self) -> dict[str, Any]:
+    def saved_states(self) -> dict[str, Any]:
         """Everything that a resumed run needs: the states, and what is beside the parameter."""
-        return self.states | self.beside
+        return self.states | self.companions
 
     @property
-    def kept_arrays(self) -> dict[str, Any]:
+    def saved_arrays(self) -> dict[str, Any]:
         """The same as arrays: of a quantized state ``m`` there are "m.codes" and "m.scales"."""
-        return storage.arrays_of(self.kept)
+        return storage.arrays_of(self.saved_states)
 
     def formats_for(self, element: str) -> Formats:
         """The formats with gradients of an element type."""
         return self.formats._replace(gradient=PLAIN[element])
 
-    def bound(self, rule: Rule, element: str) -> Update:
+    def strided_update(self, rule: Rule, element: str) -> Update:
         """The update by a rule of this parameter's arrays, from a gradient of any strides."""
         if self._dense is None or self._dense[:2] != (rule, element):
             update = bind_strided(rule, self.backend, self.formats_for(element), self.operand)
             self._dense = rule, element, update
         return self._dense[2]
 
-    def bound_rows(self, rule: Rule, element: str) -> RowUpdate:
+    def row_update(self, rule: Rule, element: str) -> RowUpdate:
         """As `bound`, of rows.
 
         Raises
@@ -170,13 +170,13 @@ class Parameter:
             if self.exact:
                 self._start(rule)
             formats = self.formats_for(element)
-            update = bind_rows(rule, self.backend, formats, self.operand, self.clock)
-            self._skipped, self._rows = self.skipped, (rule, element, update)
+            update = bind_rows(rule, self.backend, formats, self.operand, self.history)
+            self._skipped, self._rows = self.skipped_rows, (rule, element, update)
         return self._rows[2]
 
-    def starts(self, rule: Rule) -> bool:
+    def needs_history(self, rule: Rule) -> bool:
         """Whether steps by a rule are to be remembered, and are not yet."""
-        return not unchanged(rule) and (self.clock is None or self.clock.rule is not rule)
+        return not unchanged(rule) and (self.history is None or self.history.rule is not rule)
 
     def _start(self, rule: Rule) -> None:
         """Remember steps by a rule from now on; those by another one are made up for.
@@ -185,7 +185,7 @@ class Parameter:
         ------
         ParameterError
         """
-        if self.clock is not None and self.clock.rule is rule:
+        if self.history is not None and self.history.rule is rule:
             return
         self.flush()
         if not all(contiguous(array, "C") for array in self.arrays):
@@ -193,13 +193,13 @@ class Parameter:
                 f"parameter {self.name!r}: sparse='exact' takes tables whose rows lie one behind "
                 "the other, without gaps"
             )
-        rows = len(self.array)
-        self.clock = step_history(rule, self.backend, self.formats, self._close, rows, self.updates)
+        history = rule, self.backend, self.formats, self._close, len(self.array)
+        self.history = step_history(*history, self.update_count)
 
     @property
-    def current(self) -> bool:
+    def is_current(self) -> bool:
         """Whether no row has missed a step; waits for a GPU."""
-        clock = self.clock
+        clock = self.history
         return clock is None or bool((to_host(clock.last) == to_host(clock.now)).all())
 
     def flush(self, fraction: float = 1.0) -> None:
@@ -210,7 +210,7 @@ class Parameter:
         ParameterError
             The table has been made read-only.
         """
-        if self.clock is None or self._rows is None:
+        if self.history is None or self._rows is None:
             return
         self.check_writable()
         update: Any = self._rows[2]
@@ -237,7 +237,7 @@ class Parameter:
             numbers = rows.reshape(-1)
             numbers = numbers if rows.dtype in INDEX else numbers.astype(np.int64)
             try:
-                if self.clock is not None and self._rows is not None:
+                if self.history is not None and self._rows is not None:
                     update: Any = self._rows[2]
                     return update.read(numbers, skip).view(self.array.dtype).reshape(shape)
                 return storage.taken(self.array, numbers, skip).reshape(shape)
@@ -245,7 +245,7 @@ class Parameter:
                 raise as_given(error, rows) from None
 
     def _memory(self) -> Iterable[Any]:
-        return self.kept_arrays.values()
+        return self.saved_arrays.values()
 
     def touch(self, grad: Any) -> bool:
         """Say what a gradient is about to touch; whether more of it has to be said."""
@@ -265,34 +265,34 @@ class Parameter:
         """
         self.check_writable()
         with np.errstate(over="ignore"):
-            parts = storage.stored(self.formats.parameter, numbers.astype(self.dtype))
-        held = storage.decoded(parts[0].view(numpy_dtype(self.element, "cpu")))
+            parts = storage.stored(self.formats.parameter, numbers.astype(self.compute_dtype))
+        held = storage.decoded(parts[0].view(numpy_dtype(self.dtype_name, "cpu")))
         lost = np.isfinite(numbers) & ~np.isfinite(held)
         if lost.any():
             first = float(numbers[lost][0])
             raise ParameterError(
-                f"values of {self.name!r}: {first!r} does not fit in {self.element}"
+                f"values of {self.name!r}: {first!r} does not fit in {self.dtype_name}"
             )
         self.flush()
-        storage.put([self.array, *self.beside.values()], parts)
+        storage.put([self.array, *self.companions.values()], parts)
 
-    def follow(self, before: Parameter) -> None:
+    def take_counts_from(self, before: Parameter) -> None:
         """Count on from a parameter that this one takes the place of."""
-        self.updates, self._skipped = before.updates, before.skipped
+        self.update_count, self._skipped = before.update_count, before.skipped_rows
 
-    def restart(self) -> None:
+    def drop_history(self) -> None:
         """Forget missed steps: the arrays are written anew."""
         self.residence.all(self._memory)
-        self._skipped = self.skipped
-        self.clock = self._rows = None
+        self._skipped = self.skipped_rows
+        self.history = self._rows = None
         self._turn = 0
 
     @property
-    def skipped(self) -> int:
+    def skipped_rows(self) -> int:
         """Gradient rows that were out of range and left out."""
         return self._skipped + (self._rows[2].skipped if self._rows else 0)
 
-    def rows_of(self, grad: Any) -> RowGrad:
+    def as_rows(self, grad: Any) -> RowGrad:
         """A gradient as rows; a dense one has every row once."""
         if isinstance(grad, RowGrad):
             return grad
@@ -302,10 +302,10 @@ class Parameter:
                 self._numbers = namespace(self.backend).arange(len(grad))
         return RowGrad(self._numbers, grad)
 
-    def rate(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
+    def effective_rates(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
         """A new array with the effective rates, by the rule that computes them."""
-        order = "C" if self.ordered else "K"
-        result = zeros_like(self.array, self.backend, self.dtype, order)
+        order = "C" if self.needs_c_order else "K"
+        result = zeros_like(self.array, self.backend, self.compute_dtype, order)
         states = {
             name: state if state.shape == self.shape else self._spread(state)
             for name, state in self.states.items()
@@ -328,9 +328,9 @@ class Parameter:
             "array": None,
             "_dense": None,
             "_rows": None,
-            "clock": None,
+            "history": None,
             "_numbers": None,
-            "_skipped": self.skipped,
+            "_skipped": self.skipped_rows,
             "residence": Residence(),
         }
 
@@ -353,8 +353,8 @@ def prepare_rows(
         Rows are out of range, and are not to be skipped.
     GradientError
     """
-    rows = parameter.rows_of(grad)
-    update = parameter.bound_rows(rule, dtype_name(rows.values) or "")
+    rows = parameter.as_rows(grad)
+    update = parameter.row_update(rule, dtype_name(rows.values) or "")
     try:
         return update, prepared(update, rows, skips, most)
     except RowIndexError as error:

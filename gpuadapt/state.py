@@ -102,8 +102,8 @@ def snapshot(
             for group, names in zip(groups, members, strict=True)
         ],
         "state": {
-            parameter.name: {"updates": parameter.updates}
-            | {letter: copied(array) for letter, array in parameter.kept_arrays.items()}
+            parameter.name: {"updates": parameter.update_count}
+            | {letter: copied(array) for letter, array in parameter.saved_arrays.items()}
             for parameter in parameters.values()
         },
     }
@@ -210,10 +210,11 @@ def plan(
         _plan_parameter(parameters[name], found, taken, left, strict)
     if not strict:
         for name, parameter in parameters.items():
-            if name not in taken.updates and parameter.updates > found.step_count:
+            if name not in taken.updates and parameter.update_count > found.step_count:
                 raise StateError(
-                    f"parameter {name!r}: it is left as it is, after {parameter.updates} updates, "
-                    f"but the snapshot has {found.step_count} steps; load it into a new optimizer"
+                    f"parameter {name!r}: it is left as it is, after {parameter.update_count} "
+                    f"updates, but the snapshot has {found.step_count} steps; load it into a new "
+                    "optimizer"
                 )
     return taken, left
 
@@ -233,7 +234,7 @@ def _plan_parameter(
     parameter: Parameter, found: Snapshot, taken: Plan, left: Left, strict: bool
 ) -> None:
     """Take over the states of a parameter, or leave it."""
-    name, kept = parameter.name, parameter.kept_arrays
+    name, kept = parameter.name, parameter.saved_arrays
     given: dict[str, Any] = {
         letter: _named(found.arrays[name].get(letter), array) for letter, array in kept.items()
     }
@@ -370,12 +371,12 @@ def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> Non
         group.settings.update(settings)
     for name, updates in taken.updates.items():
         parameter = parameters[name]
-        parameter.updates = updates
-        parameter.restart()
+        parameter.update_count = updates
+        parameter.drop_history()
         if name in taken.rows:
             put_first(parameter, taken.arrays[name], taken.rows[name])
             continue
-        for letter, array in parameter.kept_arrays.items():
+        for letter, array in parameter.saved_arrays.items():
             copy_into(array, taken.arrays[name][letter])
 
 

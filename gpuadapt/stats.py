@@ -97,7 +97,7 @@ def _part(array: Any, rows: Any) -> Any:
 
 def _value(parameter: Parameter, rows: Any) -> np.ndarray:
     """The parameter as its rule sees it, in float64."""
-    parts = [_part(array, rows) for array in (parameter.array, *parameter.beside.values())]
+    parts = [_part(array, rows) for array in (parameter.array, *parameter.companions.values())]
     return loaded(parameter.formats.parameter, parts).astype(np.float64)
 
 

@@ -114,7 +114,7 @@ class Steps:
         """Count the parameters' updates; the steps so far."""
         count = self.count
         for k in np.flatnonzero(self._active).tolist() if count > self._settled else ():
-            self._parameters[k].updates = count - int(self._missed[k])
+            self._parameters[k].update_count = count - int(self._missed[k])
         self._settled = count
         return count
 
@@ -336,7 +336,7 @@ class Steps:
     ) -> None:
         """Arrange all places for rules, active parameters and element types of gradients."""
         missed = np.array(
-            [self._count - parameter.updates for parameter in self._parameters], np.int64
+            [self._count - parameter.update_count for parameter in self._parameters], np.int64
         )
         arranged = [
             place.arranged(self._groups, active[members], missed[members], of)

@@ -35,4 +35,4 @@ def added(parameter: Parameter, given: Sequence[Any]) -> Any:
         return used[0] if used else None
     rows = [gradient for gradient in used if isinstance(gradient, RowGrad)]
     arrays = [plain(gradient) for gradient in used if not isinstance(gradient, RowGrad)]
-    return joined([*rows, *map(parameter.rows_of, arrays)]) if rows else total(arrays)
+    return joined([*rows, *map(parameter.as_rows, arrays)]) if rows else total(arrays)

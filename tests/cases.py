@@ -11,6 +11,7 @@ import reference
 
 import gpuadapt as ga
 from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.optimizer import internals
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Case:
     @property
     def rule(self) -> Rule:
         """The composed rule that the optimizer runs."""
-        return self.optimizer(np.zeros(1))._groups[0].rule
+        return internals(self.optimizer(np.zeros(1))).groups[0].rule
 
 
 L2 = {"weight_decay": 0.03, "decay": "l2"}

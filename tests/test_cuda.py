@@ -28,6 +28,7 @@ from gpuadapt.kernels.cuda import (
     strided,
 )
 from gpuadapt.kernels.formats import FLOAT64, PLAIN, uniform
+from gpuadapt.optimizer import internals
 from gpuadapt.oracle import any_bits, evaluate
 
 
@@ -127,7 +128,8 @@ def test_kernels_of_exact_rows_compile(architecture):
     ]
     element, settings, gradient = FORMATS["all 16 bits"]
     optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
-    sources.append(exact_rows.source(adam, optimizer._parameters["0"].formats_for(gradient)))
+    formats = internals(optimizer).parameters["0"].formats_for(gradient)
+    sources.append(exact_rows.source(adam, formats))
     sources += [
         step_history.advance_source(),
         step_history.count_source(),
@@ -154,7 +156,7 @@ def test_kernels_of_formats_compile(architecture, name):
     element, settings, gradient = FORMATS[name]
     rule = ga.rules.adam
     optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
-    formats = optimizer._parameters["0"].formats_for(gradient)
+    formats = internals(optimizer).parameters["0"].formats_for(gradient)
     by_rows = [rows.source(rule, formats)]
     by_rows.append(rows.source(rule.rowwise, formats._replace(
         states=(formats.states[0], PLAIN[formats.compute])), rows.form(3, 1, True)))  # fmt: skip

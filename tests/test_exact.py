@@ -23,6 +23,7 @@ from gpuadapt.group import coefficients
 from gpuadapt.kernels.catchup import plan as missed
 from gpuadapt.kernels.catchup.plan import missed as followed
 from gpuadapt.kernels.catchup.plan import unchanged
+from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
 
@@ -53,7 +54,7 @@ RATES = {
 def arrays(optimizer, backend, name="table"):
     """A parameter and its states, as NumPy arrays."""
     kept = optimizer.state[name].values()
-    return [backend.numpy(a) for a in (optimizer._parameters[name].array, *kept)]
+    return [backend.numpy(a) for a in (optimizer.params[name], *kept)]
 
 
 def dense(shape, rows, values, how="sum"):
@@ -225,7 +226,7 @@ def compare_to_float64(make, backend, changes, steps, which):
     table[-1] = 0
     ours = backend.array(table)
     optimizer = make({"table": ours}, lr=0.01, sparse="exact")
-    group, (settings_,) = optimizer._groups[0], optimizer.param_groups
+    group, (settings_,) = internals(optimizer).groups[0], optimizer.param_groups
     if not set(changes) <= set(settings_):
         return
     settings_.update(changes)
@@ -265,7 +266,7 @@ def test_a_run_stays_close():
         by_rows.step({"table": ga.RowGrad(rows, values)})
         gradient = dense(start.shape, rows, values)
         for one in others:
-            one.step({"table": gradient.astype(one._parameters["table"].dtype)})
+            one.step({"table": gradient.astype(internals(one).parameters["table"].compute_dtype)})
     by_rows.flush()
     largest = np.maximum(np.abs(start), np.abs(whole))
     assert ulps(exact, whole, largest) < 8 < ulps(whole.astype(np.float64), wide, largest) * 4
@@ -302,8 +303,8 @@ def test_of_other_formats_with_their_random_bits(parameter, state, backend):
         by_dense.step({"table": backend.array(gradient)})
     assert not np.array_equal(backend.numpy(exact), backend.numpy(whole))
     by_rows.flush()
-    for letter, a in by_rows._parameters["table"].kept_arrays.items():
-        b = by_dense._parameters["table"].kept_arrays[letter]
+    for letter, a in internals(by_rows).parameters["table"].saved_arrays.items():
+        b = internals(by_dense).parameters["table"].saved_arrays[letter]
         assert_same_bits(backend.numpy(a), backend.numpy(b), letter=letter)
     assert_same_bits(backend.numpy(exact), backend.numpy(whole))
 
@@ -338,7 +339,7 @@ def test_more_steps_than_are_remembered(backend, monkeypatch):
             values = random.normal(size=(2, 4)).astype(np.float32)
             take(by_rows, backend, (rows, values))
             by_dense.step({"table": backend.array(dense(table.shape, rows, values))})
-        clock = by_rows._parameters["table"].clock
+        clock = internals(by_rows).parameters["table"].history
         assert backend.numpy(clock.last).min() > 50 - 8
         by_rows.flush()
         if exactness == "bits":
@@ -382,12 +383,12 @@ def assert_alike(exact, whole, backend):
 
 def test_reading(backend):
     exact, whole, _ = trained(backend)
-    expected = backend.numpy(whole._parameters["table"].array)
+    expected = backend.numpy(whole.params["table"])
     rows = np.array([[3, 0, 3], [9, 9, 1]])
     got = exact.read("table", backend.array(rows.astype(np.int32)))
     assert_same_bits(backend.numpy(got), expected[rows])
     assert_same_bits(backend.numpy(whole.read("table", backend.array(rows))), expected[rows])
-    assert not np.array_equal(backend.numpy(exact._parameters["table"].array), expected)
+    assert not np.array_equal(backend.numpy(exact.params["table"]), expected)
     assert_alike(exact, whole, backend)
 
 
@@ -418,10 +419,10 @@ def test_flushing_in_parts(backend):
     for fraction in (0, 1.5, "all", math.nan):
         with pytest.raises(ga.HyperparameterError, match="fraction"):
             exact.flush(fraction=fraction)
-    done = [backend.numpy(exact._parameters["table"].clock.last)]
+    done = [backend.numpy(internals(exact).parameters["table"].history.last)]
     for _ in range(4):
         exact.flush("table", fraction=1 / 4)
-        done.append(backend.numpy(exact._parameters["table"].clock.last))
+        done.append(backend.numpy(internals(exact).parameters["table"].history.last))
     assert [int((a == 12).sum()) for a in done][-1] == 10
     assert all((a <= b).all() and (a < b).any() for a, b in itertools.pairwise(done))
     for a, b in zip(arrays(exact, backend), arrays(whole, backend), strict=True):
@@ -435,8 +436,8 @@ def test_going_on_from_a_copy(how, backend):
         other, _, _ = trained(backend, steps=3)
         state = exact.state_dict()
         other.load_state_dict(state)
-        array = other._parameters["table"].array
-        array[...] = exact._parameters["table"].array
+        array = other.params["table"]
+        array[...] = exact.params["table"]
     elif backend.name == "cpu":
         other = copy.deepcopy(exact) if how == "deepcopy" else pickle.loads(pickle.dumps(exact))
     else:
@@ -501,7 +502,7 @@ def test_means_and_limits_of_rows(changes, backend):
         gradient = ga.RowGrad(backend.array(rows), backend.array(values), duplicates="mean")
         by_rows.step({"table": gradient, "1": None})
         by_dense.step({"table": backend.array(dense(start.shape, rows, values, "mean"))})
-    assert by_rows._parameters["1"].clock is None
+    assert internals(by_rows).parameters["1"].history is None
     assert_alike(by_rows, by_dense, backend)
 
 
@@ -521,7 +522,7 @@ def test_beside_dense_parameters(backend):
         by_rows = ga.RowGrad(backend.array(rows), backend.array(values))
         pair[0].step({"table": by_rows if step else backend.array(gradient), "w": w})
         pair[1].step({"table": backend.array(gradient), "w": w})
-    assert pair[0]._parameters["w"].clock is None
+    assert internals(pair[0]).parameters["w"].history is None
     pair[0].flush()
     for name in start:
         for a, b in zip(*(arrays(one, backend, name) for one in pair), strict=True):
@@ -618,7 +619,7 @@ def test_where_nothing_is_missed_nothing_is_remembered():
     """A zero gradient changes nothing in Adagrad: exact rows are lazy ones."""
     optimizer = ga.Adagrad({"table": np.ones((4, 2), np.float32)}, sparse="exact")
     optimizer.step({"table": ga.RowGrad(np.array([1]), np.ones((1, 2), np.float32))})
-    assert optimizer._parameters["table"].clock is None
+    assert internals(optimizer).parameters["table"].history is None
     optimizer.flush()
 
 

@@ -22,6 +22,7 @@ from gpuadapt.kernels.cpu import compile, multi_tensor
 from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
 from gpuadapt.kernels.language.intervals import not_negative
 from gpuadapt.kernels.language.precision import needs, not_of_gradients_size
+from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate, same_bits
 
 SHAPE = (170, 301)
@@ -43,7 +44,7 @@ def as_array(backend, values):
 
 def contents(backend, optimizer, name="w"):
     """The parameter and everything that is kept of it."""
-    arrays = optimizer._parameters[name].arrays
+    arrays = internals(optimizer).parameters[name].arrays
     return [np.array(array) if backend.name == "cpu" else array.get() for array in arrays]
 
 
@@ -76,6 +77,12 @@ def rewrite(w, step, backend=None):
     w[step::5] = other[step::5] if backend is None else as_array(backend, other[step::5])
 
 
+def formats_of(optimizer):
+    """The formats of an optimizer's only parameter."""
+    (parameter,) = internals(optimizer).parameters.values()
+    return parameter.formats
+
+
 def trained(name, parameter, state, layout=lambda array: array, method=ADAM):
     """The contents after some dense steps on a backend, between which the owner writes."""
     with installed(name) as backend:
@@ -94,9 +101,9 @@ def by_reference(parameter, state, method=ADAM):
     w, gradients = start(parameter)
     w = w.copy()
     optimizer = make(method, w, parameter, state)
-    slot, group = optimizer._parameters["w"], optimizer._groups[0]
-    arrays, places, draw = iter(slot.arrays), [], 0
-    for form in slot.formats.updated:
+    held, group = internals(optimizer).parameters["w"], internals(optimizer).groups[0]
+    arrays, places, draw = iter(held.arrays), [], 0
+    for form in held.formats.updated:
         found = [next(arrays) for _ in form.parts]
         places.append(Reference(form, found, SHAPE[1], draw))
         draw += form.random
@@ -104,13 +111,13 @@ def by_reference(parameter, state, method=ADAM):
     for t, gradient in enumerate(gradients, start=1):
         values = group.prepare(t - 1)
         numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
-        g = storage.decoded(gradient).astype(slot.dtype)
+        g = storage.decoded(gradient).astype(held.compute_dtype)
         results = evaluate(
             group.rule, [places[0].read(), g, *(p.read() for p in places[1:])], numbers
         )
-        seeds = np.array([slot.key], np.int64).view(np.uint32)
+        seeds = np.array([held.random_key], np.int64).view(np.uint32)
         keys = [random_bits.key_of(seed, np.uint32(t)) for seed in seeds]
-        if slot.formats.paired:
+        if held.formats.paired:
             random = random_bits.random_bits(elements >> np.uint32(1), *keys)
             random <<= (elements & np.uint32(1)) << np.uint32(4)
         else:
@@ -119,7 +126,7 @@ def by_reference(parameter, state, method=ADAM):
             place.write(result, random)
         if t < STEPS:
             rewrite(w, t - 1)
-    return slot.arrays
+    return held.arrays
 
 
 def ids(pair):
@@ -183,7 +190,9 @@ def test_rows_have_the_bits_of_the_dense_update(name, pair):
                 optimizer.step({"w": ga.RowGrad(*given)})
             # Duplicates are summed in the wider type of gradient and arithmetic.
             numbers = storage.decoded(values)
-            numbers = numbers.astype(np.result_type(numbers, dense._parameters["w"].dtype))
+            numbers = numbers.astype(
+                np.result_type(numbers, internals(dense).parameters["w"].compute_dtype)
+            )
             dense.step({"w": backend.array(summed(rows, numbers))})
         wanted = contents(backend, dense)
         for optimizer in by_rows:
@@ -367,11 +376,9 @@ def test_states_that_need_more_are_kept_wider_if_all_are_given():
     for kind, wanted in (("8bit", "8bit, signed"), ("float16", "float16, saturated")):
         for element in ("float32", "float64"):
             w = np.zeros((2, 16), element)
-            formats = ga.Optimizer(yogi, w, state_dtype=kind, **values)._parameters["0"].formats
+            formats = formats_of(ga.Optimizer(yogi, w, state_dtype=kind, **values))
             assert [form.name for form in formats.states] == [wanted, element]
-    formats = (
-        ga.Adam(np.zeros(3, np.float32), amsgrad=True, state_dtype="8bit")._parameters["0"].formats
-    )
+    formats = formats_of(ga.Adam(np.zeros(3, np.float32), amsgrad=True, state_dtype="8bit"))
     assert [f.name for f in formats.states] == ["8bit, signed"] + 2 * ["bfloat16, stochastic"]
 
 
@@ -433,8 +440,8 @@ def test_a_master_has_the_bits_of_float32_parameters(master):
     for gradient in gradients * 10:
         exact.step({"w": gradient})
         optimizer.step({"w": gradient})
-    slot = optimizer._parameters["w"]
-    whole = storage.loaded(slot.formats.parameter, [kept, *slot.beside.values()])
+    held = internals(optimizer).parameters["w"]
+    whole = storage.loaded(held.formats.parameter, [kept, *held.companions.values()])
     assert np.array_equal(whole, plain)
     off = np.abs(kept.astype(np.float32) - plain)
     assert (off <= np.abs(plain) * 2.0**-8).all()
@@ -539,8 +546,8 @@ def test_a_step_begins_with_what_the_owner_has_written(pair):
     w[...] = other.astype(w.dtype)
     w[::2, ::3] = 0
     wanted = w.astype(np.float32)
-    slot = optimizer._parameters["w"]
-    seen = storage.loaded(slot.formats.parameter, [w, *slot.beside.values()])
+    held = internals(optimizer).parameters["w"]
+    seen = storage.loaded(held.formats.parameter, [w, *held.companions.values()])
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step({"w": gradients[1]})
     half = np.abs(wanted) * 2.0 ** -(8 if parameter.element == "bfloat16" else 11) + 2.0**-133
@@ -561,7 +568,7 @@ def test_a_step_after_a_resume_has_the_same_bits():
     other = make(ga.Adam, again, *pair, seed=7)
     other.load_state_dict(optimizer.state_dict())
     third = pickle.loads(pickle.dumps(copy.deepcopy(optimizer)))
-    assert third._parameters["w"].formats == optimizer._parameters["w"].formats
+    assert formats_of(third) == formats_of(optimizer)
     for one in (optimizer, other, third):
         one.step({"w": gradients[1]})
     with installed("cpu") as backend:
@@ -580,7 +587,7 @@ def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
     optimizer = ga.SGD(
         np.zeros(1, dtype("bfloat16")), momentum=0.5, rounding="stochastic", state_dtype=state
     )
-    rule, formats = optimizer.rule, optimizer._parameters["0"].formats
+    rule, formats = optimizer.rule, formats_of(optimizer)
     size, shift = 2 * BLOCK, 33 if formats.paired else 32
     begin = 2**shift - BLOCK
     text = compile.load(rule.name, multi_tensor.source(rule, formats))
@@ -645,7 +652,7 @@ def test_memory_per_parameter_is_what_the_documentation_says():
                      if isinstance(state, ga.Quantized)) / 2  # fmt: skip
         assert kept / size == pytest.approx(BYTES[name] + scales)
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-        moved = traffic(optimizer._parameters["0"].formats) - 2 * scales
+        moved = traffic(formats_of(optimizer)) - 2 * scales
         assert [int(cell) for cell in row.split("|")[2:4]] == [BYTES[name], moved]
 
 

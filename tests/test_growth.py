@@ -10,6 +10,7 @@ from test_params import rows, seen
 
 import gpuadapt as ga
 from gpuadapt.arrays import copy_into
+from gpuadapt.optimizer import internals
 from gpuadapt.storage import decoded
 
 F = np.float32
@@ -132,7 +133,7 @@ FORMATS = {
 def filled(optimizer, name="t"):
     """Numbers in all that is kept of a parameter."""
     random = np.random.default_rng(5)
-    for letter, array in optimizer._parameters[name].kept_arrays.items():
+    for letter, array in internals(optimizer).parameters[name].saved_arrays.items():
         values = random.integers(100, 127, array.shape)  # of codes, nearly the largest
         if letter.endswith(".scales"):
             values = 2.0 ** -(values % 5)
@@ -141,9 +142,10 @@ def filled(optimizer, name="t"):
 
 
 def numbers(optimizer):
-    return {letter: decoded(a) for letter, a in optimizer._parameters["t"].states.items()} | {
+    table = internals(optimizer).parameters["t"]
+    return {letter: decoded(a) for letter, a in table.states.items()} | {
         letter: np.array(a.get() if hasattr(a, "get") else a)
-        for letter, a in optimizer._parameters["t"].beside.items()
+        for letter, a in table.companions.items()
     }
 
 

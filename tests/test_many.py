@@ -11,6 +11,7 @@ from conftest import crossed, installed
 
 import gpuadapt as ga
 from gpuadapt.kernels.cpu import multi_tensor, threads
+from gpuadapt.optimizer import internals
 
 SIZES = (1, 7, 1000, 0, multi_tensor.SPAN + 3, 33)
 LARGE = threads.ALONE + multi_tensor.SPAN + 37
@@ -260,14 +261,14 @@ def test_arrays_that_were_pickled_are_as_fast():
     assert grads[0].dtype is not arrays[0].dtype
     place, _ = _places(optimizer)[0]
     for given in (grads, arrays):
-        assert place.gather(given, optimizer._groups).complete
+        assert place.gather(given, internals(optimizer).groups).complete
     optimizer.step(grads)
-    assert np.allclose(optimizer._parameters["0"].array, 0.9)
+    assert np.allclose(optimizer.params["0"], 0.9)
 
 
 def _places(optimizer):
-    optimizer._steps._place_all()
-    return optimizer._steps._places
+    internals(optimizer).steps._place_all()
+    return internals(optimizer).steps._places
 
 
 def test_compilation_that_fails_comes_before_anything_is_written(monkeypatch):

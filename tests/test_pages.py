@@ -12,6 +12,7 @@ from test_processes import python
 
 import gpuadapt as ga
 from gpuadapt import arrays, pages
+from gpuadapt.optimizer import internals
 
 SYSTEM = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 pytestmark = pytest.mark.skipif(
@@ -83,10 +84,10 @@ EVERY = (
         "initial": lambda w: ga.FTRL(w, initial_accumulator=0.1),
         "gaps": lambda w: ga.Adam(np.zeros((ROWS, 65), np.float32)[:, :64]),
     }.items():
-        slot = make(np.zeros((ROWS, 64), np.float32))._parameters["0"]
+        parameter = internals(make(np.zeros((ROWS, 64), np.float32))).parameters["0"]
         before = status("status", "VmRSS")
-        slot.touch(gradient)
-        large = [a for a in slot.kept_arrays.values() if pages.has_pages([a])]
+        parameter.touch(gradient)
+        large = [a for a in parameter.saved_arrays.values() if pages.has_pages([a])]
         for array in large:
             array[rows] = 1
         print(name, len(large), status("status", "VmRSS") - before)
@@ -128,15 +129,15 @@ def rows_of(count):
 def test_what_comes_first_decides():
     """Huge pages for dense gradients and for what is loaded, small ones for rows."""
     for name, touch, expected in (
-        ("rows", lambda slot: slot.touch(rows_of(5)), {"nh"}),
-        ("dense", lambda slot: slot.touch(np.zeros(SHAPE, np.float32)), {"hg"}),
-        ("both", lambda slot: (slot.touch(rows_of(5)), slot.touch(None)), {"hg"}),
-        ("loaded", lambda slot: slot.restart(), {"hg"}),
+        ("rows", lambda parameter: parameter.touch(rows_of(5)), {"nh"}),
+        ("dense", lambda parameter: parameter.touch(np.zeros(SHAPE, np.float32)), {"hg"}),
+        ("both", lambda parameter: (parameter.touch(rows_of(5)), parameter.touch(None)), {"hg"}),
+        ("loaded", lambda parameter: parameter.drop_history(), {"hg"}),
     ):
-        slot = ga.Adam(np.zeros(SHAPE, np.float32))._parameters["0"]
-        assert [flags(array) for array in slot.states.values()] == [set(), set()], name
-        touch(slot)
-        assert [flags(array) for array in slot.states.values()] == [expected] * 2, name
+        parameter = internals(ga.Adam(np.zeros(SHAPE, np.float32))).parameters["0"]
+        assert [flags(array) for array in parameter.states.values()] == [set(), set()], name
+        touch(parameter)
+        assert [flags(array) for array in parameter.states.values()] == [expected] * 2, name
     filled = ga.Adagrad(np.zeros(SHAPE, np.float32), initial_accumulator=0.1)
     assert flags(filled.state["0"]["G"]) == {"hg"}
 
@@ -149,24 +150,24 @@ def test_steps_say_what_they_touch(by_numpy):
     optimizer.step({"a": dense, "b": None})
     assert [flags(optimizer.state[k]["m"]) for k in "ab"] == [{"hg"}, set()]
     optimizer.step({"a": dense, "b": dense})
-    ((place, _),) = optimizer._steps._places
+    ((place, _),) = internals(optimizer).steps._places
     assert flags(optimizer.state["b"]["m"]) == {"hg"} and place._paged == []
 
 
 @pytest.mark.skipif(not HUGE, reason="huge pages are forbidden here")
 def test_pages_become_huge_once_most_of_them_are_in_use():
-    count, slot = COUNT, ga.Adam(np.zeros(SHAPE, np.float32))._parameters["0"]
-    state = slot.states["m"]
-    assert slot.touch(rows_of(1)) and pages.share(pages.pages_of(state)) == 0
+    count, parameter = COUNT, internals(ga.Adam(np.zeros(SHAPE, np.float32))).parameters["0"]
+    state = parameter.states["m"]
+    assert parameter.touch(rows_of(1)) and pages.share(pages.pages_of(state)) == 0
     assert state.sum() == 0 and pages.share(pages.pages_of(state)) == 0  # read, not written
     for part in (0.4, 1.0):
-        for array in slot.states.values():
+        for array in parameter.states.values():
             array[: int(part * count)] = part
         used = pages.share(pages.pages_of(state))
         assert used == pytest.approx(part, abs=0.03)
-        steps = sum(slot.touch(rows_of(count)) for _ in range(12))
+        steps = sum(parameter.touch(rows_of(count)) for _ in range(12))
         assert (flags(state), steps < 12) == (({"nh"}, False) if part == 0.4 else ({"hg"}, True))
-    assert slot.residence.settled and (state == 1).all()
+    assert parameter.residence.settled and (state == 1).all()
     text = Path("/proc/self/smaps").read_text()
     assert pages.pages_of(state).huge and "AnonHugePages" in text
 
@@ -179,7 +180,8 @@ def test_memory_goes_with_its_array():
     for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
         mine = other.state["0"]["m"]
         assert (mine[3] == 5).all() and not np.shares_memory(mine, state)
-        assert other._parameters["0"].residence is not optimizer._parameters["0"].residence
+        ours, theirs = (internals(one).parameters["0"].residence for one in (optimizer, other))
+        assert theirs is not ours
     assert arrays.owner(state) == arrays.owner(state[5:]) != arrays.owner(mine)
     assert arrays.owner(state) is not None
 
@@ -209,19 +211,19 @@ def test_without_such_advice_memory_is_numpys(monkeypatch):
     monkeypatch.setattr(pages, "SUPPORTED", False)
     optimizer = ga.Adam(np.zeros(SHAPE, np.float32))
     assert pages.pages_of(optimizer.state["0"]["m"]) is None
-    assert not optimizer._parameters["0"].touch(rows_of(1))
+    assert not internals(optimizer).parameters["0"].touch(rows_of(1))
 
 
 def test_advice_that_is_refused_is_no_error(monkeypatch):
     """A system may know less than Python's names say."""
     for name in ("MADV_HUGEPAGE", "MADV_NOHUGEPAGE"):
         monkeypatch.setattr(mmap, name, 9999)
-    slot = ga.Adam(np.zeros(SHAPE, np.float32))._parameters["0"]
-    slot.touch(rows_of(1))
-    slot.touch(None)
-    assert slot.residence.settled
+    parameter = internals(ga.Adam(np.zeros(SHAPE, np.float32))).parameters["0"]
+    parameter.touch(rows_of(1))
+    parameter.touch(None)
+    assert parameter.residence.settled
     monkeypatch.setattr(pages.os, "open", lambda *_: (_ for _ in ()).throw(OSError()))
-    assert pages.share(pages.pages_of(slot.states["m"])) == 0
+    assert pages.share(pages.pages_of(parameter.states["m"])) == 0
 
 
 def test_memory_that_is_not_there():

@@ -12,6 +12,7 @@ from conftest import installed
 from test_rows import ADAM, train
 
 import gpuadapt as ga
+from gpuadapt.optimizer import internals
 
 
 def rows_and_values(dtype=np.float32):
@@ -327,10 +328,10 @@ def test_memory_is_kept_from_step_to_step():
     ]
     for batch in batches:
         optimizer.step(batch)
-    work = optimizer._parameters["0"]._rows[-1]._work
+    work = internals(optimizer).parameters["0"]._rows[-1]._work
     for batch in batches * 2:
         optimizer.step(batch)
-    assert optimizer._parameters["0"]._rows[-1]._work is work
+    assert internals(optimizer).parameters["0"]._rows[-1]._work is work
 
 
 def test_a_step_on_a_gpu_waits_for_nothing(host, monkeypatch):
@@ -415,12 +416,12 @@ def test_states_of_rows_come_along(backend):
     optimizer.step(gradient)
     saved = optimizer.state_dict()
     assert saved["state"]["table"]["v"].shape == (12,)
-    ours = backend.array(backend.numpy(optimizer._parameters["table"].array))
+    ours = backend.array(backend.numpy(optimizer.params["table"]))
     resumed = ga.Adam({"table": ours}, rowwise=True)
     resumed.load_state_dict(saved)
     optimizer.step(gradient)
     resumed.step(gradient)
-    assert np.array_equal(backend.numpy(ours), backend.numpy(optimizer._parameters["table"].array))
+    assert np.array_equal(backend.numpy(ours), backend.numpy(optimizer.params["table"]))
     with pytest.raises(ga.HyperparameterError, match="rowwise: got True, but the states are made"):
         ga.Adam({"table": ours}).load_state_dict(saved)
     optimizer.param_groups[0]["rowwise"] = False
@@ -436,7 +437,7 @@ def test_optimizers_with_rows_can_be_pickled():
     twin = pickle.loads(pickle.dumps(optimizer))
     for each in (optimizer, twin):
         each.step(gradient)
-    assert np.array_equal(twin._parameters["0"].array, optimizer._parameters["0"].array)
+    assert np.array_equal(twin.params["0"], optimizer.params["0"])
     assert np.array_equal(twin.state["0"]["G"], optimizer.state["0"]["G"])
 
 

@@ -13,6 +13,7 @@ from test_optimizer import arrays
 
 import gpuadapt as ga
 from gpuadapt import arrays as own_arrays
+from gpuadapt.optimizer import internals
 
 
 @pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
@@ -30,7 +31,7 @@ def test_resume_is_exact(case, backend):
     before.step(gradients[5])  # the snapshot is a copy
     after = case.optimizer([backend.array(a) for a in frozen], lr=123.0)
     after.load_state_dict(snapshot)
-    restored = [slot.array for slot in after._parameters.values()]
+    restored = [parameter.array for parameter in internals(after).parameters.values()]
     for grads in gradients[3:]:
         after.step(grads)
     assert after.step_count == 6
@@ -153,14 +154,14 @@ def moved(params, **settings):
     """An optimizer whose states and counts are unlike each other's, and nothing is compiled."""
     optimizer = ga.Adam(params, **settings)
     random = np.random.default_rng(3)
-    for n, slot in enumerate(optimizer._parameters.values(), 1):
-        slot.updates = n
-        for letter, array in slot.kept_arrays.items():
+    for n, parameter in enumerate(internals(optimizer).parameters.values(), 1):
+        parameter.update_count = n
+        for letter, array in parameter.saved_arrays.items():
             coded = letter.endswith(".codes")
             array[...] = random.integers(1, 7, array.shape) if coded else random.random(array.shape)
             if letter.endswith(".scales"):
                 array[...] = 0.25
-    optimizer._steps.restart(9)
+    internals(optimizer).steps.restart(9)
     return optimizer
 
 
@@ -241,8 +242,8 @@ def test_settings_that_fit_are_taken_over():
 def test_a_partial_load_that_is_refused_changes_nothing():
     state = moved({"w": np.ones(2)}).state_dict()
     optimizer = moved({"v": np.ones(3)})
-    optimizer._parameters["v"].updates = 20
-    optimizer._steps.restart(30)
+    internals(optimizer).parameters["v"].update_count = 20
+    internals(optimizer).steps.restart(30)
     before = copy.deepcopy(seen(optimizer))
     with pytest.raises(ga.StateError, match="'v': it is left as it is, after 20 updates, but"):
         optimizer.load_state_dict(state, strict=False)
@@ -285,7 +286,7 @@ def test_a_copy_is_independent(backend):
     twin.step(gradient)
     assert np.array_equal(backend.numpy(w), before)
     assert twin.step_count == 2
-    twin_w = twin._parameters["w"].array
+    twin_w = twin.params["w"]
     assert (backend.numpy(twin_w) < before).all()
     optimizer.step(gradient)
     assert np.array_equal(backend.numpy(w), backend.numpy(twin_w))
@@ -301,7 +302,7 @@ def test_an_optimizer_can_be_sent_to_another_process():
     sent = pickle.loads(pickle.dumps(optimizer))
     for one in (optimizer, sent):
         one.step({"w": np.ones(3)})
-    assert np.array_equal(sent._parameters["w"].array, w)
+    assert np.array_equal(sent.params["w"], w)
     assert sent.step_count == 2
 
 

@@ -12,6 +12,7 @@ from test_formats import ADAM, as_array
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
 SMALLEST = {np.dtype("f4"): 1.1754943508222875e-38, np.dtype("f8"): 2.2250738585072014e-308}
@@ -79,7 +80,8 @@ def train(case, traversal, backend, gradient):
 
 def by_hand(case, gradient):
     """As `train`, of every element: by the rule's lines without what is around new states."""
-    group = case.optimizer({"table": np.zeros(SHAPE, gradient.dtype)}, **started(case))._groups[0]
+    optimizer = case.optimizer({"table": np.zeros(SHAPE, gradient.dtype)}, **started(case))
+    group = internals(optimizer).groups[0]
     rule = group.rule
     bare = replace(rule, results=tuple(one.removeprefix("_normal") for one in rule.results))
     found = [np.zeros_like(gradient)] * (1 + len(rule.states))

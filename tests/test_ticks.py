@@ -18,6 +18,7 @@ from formats_table import BY_ROWS, EVERY, GRADIENTS, PARAMETERS, ROWS, STATES, K
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
 STEPS, WIDTH = 1500, 128
@@ -98,7 +99,7 @@ def test_every_tick_is_earned():
             if state != "float32" and not made(method, FLOAT32, "float32").rule.states:
                 continue
             optimizer = made(method, parameter, state)
-            formats = optimizer._parameters["w"].formats
+            formats = internals(optimizer).parameters["w"].formats
             if formats.updated in seen:
                 continue
             seen.add(formats.updated)
@@ -111,7 +112,7 @@ def test_every_tick_is_earned():
             ]
             members.append([(stack, stack.add(values)) for stack, values in places])
             runs.append((method, parameter, state, members[-1][0]))
-        groups.append((made(method, FLOAT32, "float32")._groups[0], members))
+        groups.append((internals(made(method, FLOAT32, "float32")).groups[0], members))
     for stack in stacks.values():
         stack.begin()
     random = np.random.default_rng(3)
@@ -151,14 +152,14 @@ def stepped(optimizer, traversal, element):
     for _ in range(STEPS):
         g = gradients(random).astype(dtype(element))
         optimizer.step({"w": g if traversal == "dense" else ga.RowGrad(np.arange(2), g)})
-    return moved(storage.decoded(optimizer._parameters["w"].array))
+    return moved(storage.decoded(optimizer.params["w"]))
 
 
 def in_float32(method, element):
     """The same by NumPy, in float32."""
-    group, random = made(method, FLOAT32, "float32")._groups[0], np.random.default_rng(3)
-    slot = made(method, FLOAT32, "float32")._parameters["w"]
-    arrays = [start(), *(storage.decoded(state) for state in slot.states.values())]
+    group, random = internals(made(method, FLOAT32, "float32")).groups[0], np.random.default_rng(3)
+    parameter = internals(made(method, FLOAT32, "float32")).parameters["w"]
+    arrays = [start(), *(storage.decoded(state) for state in parameter.states.values())]
     for t in range(1, STEPS + 1):
         values = group.prepare(t - 1)
         numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)

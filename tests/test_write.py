@@ -10,6 +10,7 @@ from test_exact import arrays as arrays_of
 
 import gpuadapt as ga
 from gpuadapt import storage
+from gpuadapt.optimizer import internals
 
 FULL = np.random.default_rng(0).normal(size=(7, 33)) * 10.0 ** np.arange(-3, 4)[:, None]
 ALLOWED = {"master": 0.0, "low": 0.0, "compensation": 2.0**-17}
@@ -24,9 +25,9 @@ def given(backend, values):
 
 def seen(optimizer, name="w"):
     """What the next step starts from, and the parameter alone."""
-    slot = optimizer._parameters[name]
-    parts = [slot.array, *slot.beside.values()]
-    return storage.loaded(slot.formats.parameter, parts), storage.decoded(slot.array)
+    parameter = internals(optimizer).parameters[name]
+    parts = [parameter.array, *parameter.companions.values()]
+    return storage.loaded(parameter.formats.parameter, parts), storage.decoded(parameter.array)
 
 
 @pytest.mark.parametrize("kept", PARAMETERS, ids=lambda kept: kept.name)
@@ -43,7 +44,7 @@ def test_a_parameter_holds_what_it_is_given(kept, source, backend):
         state[...] = given(backend, np.full(FULL.shape, 2.0).astype(state.dtype))
         optimizer.write("w", where)
         effective, narrow = seen(optimizer)
-        (beside,) = optimizer._parameters["w"].beside or ("",)
+        (beside,) = internals(optimizer).parameters["w"].companions or ("",)
         rounded = wide.astype(kept.dtype).astype(wide.dtype)
         assert np.array_equal(narrow, rounded), kept.name
         limit = ALLOWED.get(beside, 0.0) * np.abs(wide)

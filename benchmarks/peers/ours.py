@@ -11,6 +11,7 @@ import numpy as np
 import gpuadapt as ga
 from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels import formats
+from gpuadapt.optimizer import internals
 from gpuadapt.storage import decoded
 
 from ..training import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
@@ -40,7 +41,7 @@ def traffic(method: str, kept: str) -> float:
     element, settings = FORMATS[kept]
     parameter = np.zeros(1, numpy_dtype(element, "cpu"))
     optimizer = optimizer_of(method, [parameter], HYPER[method], **settings)
-    return formats.traffic(optimizer._parameters["0"].formats)
+    return formats.traffic(internals(optimizer).parameters["0"].formats)
 
 
 def makers(method: str, backend: str, kept: str = "") -> dict[str, Make]:
