@@ -27,6 +27,7 @@ RESIDENT = """
     import ml_dtypes
     import numpy as np
     import gpuadapt as ga
+    from gpuadapt.optimizer import internals
     from gpuadapt import pages
 
     def status(file, field):
