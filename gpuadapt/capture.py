@@ -1,9 +1,12 @@
-"""Steps that are captured in a CUDA graph: each is like the one before it."""
+"""Steps in CUDA graphs: a captured step must equal the step before it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gpuadapt.kernels.array_types import DeviceArray
 
 from . import launch
 from .device_parameters import DeviceParameters
@@ -13,39 +16,79 @@ from .step_options import StepOptions
 from .step_plan import StepGradients
 
 
-def check_alike(
-    place: DeviceParameters,
-    found: StepGradients,
+class StepSignature(NamedTuple):
+    """Everything that two steps must have in common for one to replay the other."""
+
+    step: tuple[Any, ...]
+    """Options, rules, and the arrays of the gradients."""
+    stream: int
+    """CuPy keeps memory for each stream."""
+
+
+@dataclass(frozen=True)
+class GraphCapture:
+    """A captured step; it keeps alive the arrays that a replay reads."""
+
+    signature: StepSignature
+    gradients: Sequence[Any]
+    scale: DeviceArray | None
+
+
+def signature_of(
+    device: DeviceParameters,
+    gradients: StepGradients,
     groups: Sequence[Group],
-    request: StepOptions,
-    captured: Any,
-    before: Any,
-    capturing: bool,
-) -> Any:
-    """What a step is like, and on which stream; of the next step it is ``before``.
+    options: StepOptions,
+) -> StepSignature:
+    """The signature of a step, which has to be one that can be captured.
 
     Parameters
     ----------
-    captured : what the captured step was like, or None
+    device : DeviceParameters
+    gradients : StepGradients
+    groups : sequence of Group
+    options : StepOptions
 
     Raises
     ------
     CaptureError
-        The step is not like the one that it has to be like.
+        If the step would wait for the GPU or allocate memory.
     """
     rules = [group.rule for group in groups]
-    others = place.described(found, groups)
-    alike = (request.key, rules, found.addresses.tolist(), found.elements, others)
-    if captured is not None and alike != captured:
+    others = device.check_capturable(gradients, groups)
+    dense = gradients.addresses.tolist(), gradients.dtype_names
+    return StepSignature((options.key, rules, *dense, others), launch.current_stream())
+
+
+def check_signature(
+    signature: StepSignature,
+    captured: GraphCapture | None,
+    previous: StepSignature | None,
+    capturing: bool,
+) -> None:
+    """Check that a step equals the captured one and, while it is captured, the previous one.
+
+    Parameters
+    ----------
+    signature : StepSignature
+        The step's.
+    captured : GraphCapture, optional
+    previous : StepSignature, optional
+        The signature of the step before.
+    capturing : bool
+        True while the stream is being captured.
+
+    Raises
+    ------
+    CaptureError
+    """
+    if captured is not None and signature.step != captured.signature.step:
         raise CaptureError(
             "the step is unlike the captured one, in its gradients' arrays or its options; "
             "set `capturable` again to give that one up"
         )
-    # Memory that CuPy has kept for one stream is not there for another.
-    now = alike, launch.current_stream()
-    if capturing and before != now:
+    if capturing and previous != signature:
         raise CaptureError(
             "a captured step is like the step before it: the same arrays as gradients, the "
             "same options, the same stream; take one such step first"
         )
-    return now

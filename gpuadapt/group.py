@@ -1,15 +1,15 @@
-"""A group: parameters that share hyperparameters, and their values at a step."""
+"""A group of parameters that share hyperparameters; bias corrections are computed here."""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels.catchup.plan import Missed, columns, missed
+from gpuadapt.kernels.catchup.plan import columns, missed
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.language.scaling import scaled
 from gpuadapt.kernels.numerics.modes import in_default_modes
@@ -24,11 +24,30 @@ from .parameter import Parameter
 from .schedules import Schedules
 
 
-class Group:
-    """Hyperparameters as the user set them, and their values at a step.
+class Resolved(NamedTuple):
+    """The checked settings of a group at a step."""
 
-    ``settings`` is the dictionary that `Optimizer.param_groups` shows: the user may change
-    it between steps, so every step looks at it again.
+    rule: Rule
+    """The group's rule with all options composed around it."""
+    values: dict[str, float]
+    """The rule's hyperparameters, by name."""
+    max_row_norm: float
+    """Largest Euclidean norm of a row's gradient."""
+
+
+class Group:
+    """The settings of a group, and their values at a step.
+
+    Parameters
+    ----------
+    rule : Rule
+    settings : dict
+        The dictionary that `Optimizer.param_groups` shows. The user may change it between steps,
+        so every step checks it.
+    initial : mapping of str to float, optional
+        Initial values of the states.
+    schedules : Schedules, optional
+        The values of schedules, shared by all groups of an optimizer.
     """
 
     def __init__(
@@ -40,61 +59,64 @@ class Group:
     ) -> None:
         self.base = rule
         self.rule = rule
+        """The rule with the options of the settings and of the last step."""
         self.settings = settings
         self.initial = initial or {}
-        """What states begin with."""
         self.schedules = schedules or Schedules()
-        """What schedules have said, to all groups of an optimizer."""
         self.names: tuple[str, ...] = ()
-        """Of the parameters."""
-        settings |= _plain(settings)
+        """Names of the parameters."""
+        settings |= _python_scalars(settings)
         hyperparameters.check_fixed(settings, rule.states)
         self._fixed = {name: settings[name] for name in hyperparameters.FIXED}
         self.rowwise = settings["rowwise"]
-        """Whether states have one number for each row where the rule allows it."""
-        self.most = math.inf
-        """The largest norm of a row's gradient at the step."""
-        self.by_rows = self.rowwise
-        """Whether dense gradients too are updates of rows."""
+        """True if states have one number for each row where the rule allows it."""
+        self.max_row_norm = math.inf
+        """Largest Euclidean norm of a row's gradient at the last step."""
+        self.updates_rows = self.rowwise
+        """True if dense gradients are launched by rows too."""
         self.exact = settings["sparse"] == "exact"
-        """Whether rows without a gradient take the steps that they miss."""
-        self._follows = self.exact and settings["exactness"] != "bits"
+        """True if rows without a gradient catch up with the steps."""
+        self.approximate = self.exact and settings["exactness"] != "bits"
+        """True if they may interpolate skipped steps."""
         self.dtypes: set[np.dtype] = set()
-        self.largest = math.inf
-        """The largest number of any of its element types."""
-        self._names: tuple[str, ...] = ()
-        self._seen: tuple[Any, ...] = ()
-        self._options: frozenset[str] | None = None
+        """The parameters' compute dtypes."""
+        self.largest_value = math.inf
+        """Largest finite number of the narrowest of them."""
+        self._checked_names: tuple[str, ...] = ()
+        self._checked_values: tuple[Any, ...] = ()
+        self._checked_options: frozenset[str] | None = None
         self.version = 0
-        """Rises whenever settings or options are others."""
+        """Incremented when settings or options change."""
         self._scheduled = False
+        """True if a value that the rule reads is a schedule."""
         self._values: dict[str, float] = {}
+        """Hyperparameters of the last step, if none is a schedule."""
 
     def add(self, parameter: Parameter) -> None:
-        """Take a parameter in."""
+        """Add a parameter to the group."""
         self.dtypes.add(parameter.compute_dtype)
-        self.largest = min(self.largest, float(np.finfo(parameter.compute_dtype).max))
+        self.largest_value = min(self.largest_value, float(np.finfo(parameter.compute_dtype).max))
         self.names += (parameter.name,)
         self.settings["params"] = self.names
 
     def check(self) -> None:
-        """Check all settings but schedules, which nobody asks before the first step.
+        """Check all settings but schedules, which are first called by a step.
 
         Raises
         ------
         HyperparameterError
         """
-        self.rule, _, _ = self.resolve(self.settings, None)
-        self._names = tuple(self.settings)
+        self.rule = self.resolve(self.settings, None).rule
+        self._checked_names = tuple(self.settings)
 
     @property
-    def asks_anew(self) -> bool:
-        """Whether a schedule has not been asked yet."""
-        given = self.settings.values()
-        return any(callable(value) and not self.schedules.knows(value) for value in given)
+    def has_new_schedule(self) -> bool:
+        """True if a schedule has not been called yet."""
+        settings = self.settings.values()
+        return any(callable(value) and not self.schedules.knows(value) for value in settings)
 
     def check_names(self) -> None:
-        """Raise `ParameterError` if "params" in the settings is not what it was."""
+        """Raise `ParameterError` if "params" was replaced in the settings."""
         given = self.settings.get("params", self.names)
         listed = isinstance(given, (list, tuple)) and all(isinstance(name, str) for name in given)
         if given is not self.names and not (listed and tuple(given) == self.names):
@@ -106,75 +128,102 @@ class Group:
             )
 
     def prepare(self, step: int, options: frozenset[str] = frozenset()) -> dict[str, float]:
-        """Values of the rule's hyperparameters at a step (from 0), all of them checked.
+        """Check the settings, and return the rule's hyperparameters at a step.
 
-        ``options`` are those of the step; `rule` then has them, and the group's.
+        Parameters
+        ----------
+        step : int
+            Counted from 0.
+        options : frozenset of str
+            Options that the step composes around the rule.
+
+        Returns
+        -------
+        dict of str to float
 
         Raises
         ------
-        HyperparameterError
-            Before anything of the group is changed.
+        HyperparameterError, ParameterError
+            The group is as it was then.
         """
         names, given = tuple(self.settings), tuple(self.settings.values())
-        # The same objects, not equal ones: an array that was put there cannot be compared.
+        # Compared by identity: users may have put arrays there, which have no truth value.
         if (
-            names != self._names
-            or options != self._options
-            or not all(map(operator.is_, given, self._seen))
+            names != self._checked_names
+            or options != self._checked_options
+            or not all(map(operator.is_, given, self._checked_values))
         ):
             self.check_names()
-            taken = _plain(self.settings)
-            rule, values, most = self.resolve(self.settings | taken, step, options)
-            if taken:
-                self.settings |= taken
+            converted = _python_scalars(self.settings)
+            resolved = self.resolve(self.settings | converted, step, options)
+            if converted:
+                self.settings |= converted
                 given = tuple(self.settings.values())
-            scheduled = (*_own(rule), "max_row_norm")
+            scheduled = (*_own_hyperparameters(resolved.rule), "max_row_norm")
             self._scheduled = any(callable(self.settings[name]) for name in scheduled)
-            self.rule, self._values, self.most = rule, values, most
-            self.by_rows = (
-                self.rowwise or callable(self.settings["max_row_norm"]) or most < math.inf
-            )
+            self.rule, self._values, self.max_row_norm = resolved
+            clips_rows = callable(self.settings["max_row_norm"]) or self.max_row_norm < math.inf
+            self.updates_rows = self.rowwise or clips_rows
             self.version += 1
-            self._names, self._seen, self._options = names, given, options
+            self._checked_names, self._checked_values, self._checked_options = names, given, options
         elif self._scheduled:
             values = self._evaluate(self.rule, self.settings, step)
             if callable(self.settings.get("eps")) or callable(self.settings.get("eps_root")):
                 self._check_eps(self.settings, values)
-            self.most = self._most(self.settings, step)
+            self.max_row_norm = self._row_norm_limit(self.settings, step)
             return values
         return self._values
 
-    @property
-    def followed(self) -> Missed | None:
-        """How missed steps are followed, if they are neither left out nor replayed."""
-        return missed(self.rule) if self._follows else None
+    def history_scalars(self, values: Mapping[str, float], updates: int) -> list[float]:
+        """The scalars of an update for the history of exact rows, after the rule's own.
 
-    def remembered(self, values: Mapping[str, float], updates: int) -> list[float]:
-        """What is remembered of a parameter's n-th update, besides the rule's coefficients."""
-        followed = self.followed
-        if followed is None:
+        Parameters
+        ----------
+        values : mapping of str to float
+            The hyperparameters at the step.
+        updates : int
+            Number of the update, from 1.
+
+        Returns
+        -------
+        list of float, length history_width
+        """
+        plan = missed(self.rule) if self.approximate else None
+        if plan is None:
             return []
-        numbers: list[float] = []
-        for rule in followed.rules:
-            numbers += coefficients(rule, values, updates, self.largest)
-        return numbers + followed.measured(values, updates)
+        scalars: list[float] = []
+        for rule in plan.rules:
+            scalars += coefficients(rule, values, updates, self.largest_value)
+        return scalars + plan.measured(values, updates)
 
     @property
-    def remembers(self) -> int:
-        """How many numbers `remembered` returns."""
-        where = columns(self.rule, self.followed)
-        return where.width - where.rule
+    def history_width(self) -> int:
+        """Number of scalars that `history_scalars` returns."""
+        if not self.approximate:
+            return 0
+        layout = columns(self.rule, missed(self.rule))
+        return layout.width - layout.rule
 
-    def skips(self, backend: str) -> bool:
-        """Whether rows that are out of range are left out."""
+    def skips_out_of_range(self, backend: str) -> bool:
+        """True if rows that are out of range are left out, False if they raise."""
         return (self.settings["check"] or ("raise" if backend == "cpu" else "skip")) == "skip"
 
     def resolve(
         self, settings: Mapping[str, Any], step: int | None, options: frozenset[str] = frozenset()
-    ) -> tuple[Rule, dict[str, float], float]:
-        """The rule that settings ask for, options included; its values at a step; `most`.
+    ) -> Resolved:
+        """Check settings; the group stays as it is.
 
-        Without a step those that are no schedules are checked, and the values are theirs.
+        Parameters
+        ----------
+        settings : mapping
+        step : int or None
+            None leaves out schedules, and the values have no items for them.
+        options : frozenset of str
+            Options that the step composes around the rule.
+
+        Raises
+        ------
+        HyperparameterError
         """
         always = ("params", *hyperparameters.SETTINGS)
         hyperparameters.check_present(settings, always)
@@ -189,25 +238,38 @@ class Group:
         check_decay(self.base, chosen)
         rule = compose(self.base, chosen | options)
         rule = rule.rowwise if self.rowwise else rule
-        needed = (*always, *self.base.hyperparameters, *_own(rule))
+        needed = (*always, *self.base.hyperparameters, *_own_hyperparameters(rule))
         hyperparameters.check_present(settings, needed)
-        # Names of before may be those of an option that has been switched off.
-        hyperparameters.check_known(settings, (*needed, *self._names))
+        # An option that was switched off may have left its hyperparameters.
+        hyperparameters.check_known(settings, (*needed, *self._checked_names))
         values = self._evaluate(rule, settings, step)
         self._check_eps(settings, values)
-        return rule, values, self._most(settings, step)
+        return Resolved(rule, values, self._row_norm_limit(settings, step))
 
     @in_default_modes
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
-        """The rule that computes effective rates, and its coefficients."""
+        """The rule of effective rates, and its coefficients.
+
+        Parameters
+        ----------
+        updates : int
+            Number of the parameter's updates.
+        step : int
+            Counted from 0.
+
+        Raises
+        ------
+        RuleError
+            If the rule has no rate.
+        """
         self.check_names()
         self.resolve(self.settings, step)
         rule = self.base.rate
         values = self._evaluate(rule, self.settings, step)
-        return rule, coefficients(rule, values, max(updates, 1), self.largest)
+        return rule, coefficients(rule, values, max(updates, 1), self.largest_value)
 
     def check_values(self, values: Mapping[str, float]) -> None:
-        """Raise `HyperparameterError` for values of a step that do not fit the parameters."""
+        """Raise `HyperparameterError` for a value that overflows or vanishes in a compute dtype."""
         for name, value in values.items():
             for dtype in self.dtypes:
                 hyperparameters.check_fits(name, value, dtype)
@@ -215,8 +277,9 @@ class Group:
     def _evaluate(
         self, rule: Rule, settings: Mapping[str, Any], step: int | None
     ) -> dict[str, float]:
+        """The checked hyperparameters of a rule at a step."""
         values = {}
-        for name in _own(rule):
+        for name in _own_hyperparameters(rule):
             given = settings[name]
             if step is None and callable(given):
                 continue
@@ -225,122 +288,138 @@ class Group:
             self.check_values(values)
         except HyperparameterError:
             for name in values:
-                if callable(settings[name]):  # whichever it was, it is asked again
+                if callable(settings[name]):  # call it again, whichever it was
                     self.schedules.forget(settings[name], step or 0)
             raise
         return values
 
-    def _most(self, settings: Mapping[str, Any], step: int | None) -> float:
+    def _row_norm_limit(self, settings: Mapping[str, Any], step: int | None) -> float:
+        """``max_row_norm`` at a step."""
         given = settings["max_row_norm"]
         if step is None and callable(given):
             return math.inf
         return hyperparameters.at_step("max_row_norm", given, step or 0, self.schedules)
 
     def _check_eps(self, settings: Mapping[str, Any], values: Mapping[str, float]) -> None:
-        """Raise `HyperparameterError` where eps = 0 makes 0/0 of an element without gradients.
+        """Raise `HyperparameterError` if eps = 0 leads to 0/0 where all gradients have been 0.
 
-        Of a schedule whose value is not known yet, any number will do.
+        Schedules that have not been called count as 0.5.
         """
         if values.get("eps") != 0:
             return
-        given = {name: values.get(name, 0.5) for name in self.base.hyperparameters}
-        if not _defined(self.base, given, self._kept_start(settings)):
+        known = {name: values.get(name, 0.5) for name in self.base.hyperparameters}
+        if not _is_finite_at_zero(self.base, known, self._exact_initial(settings)):
             raise HyperparameterError(
                 "eps: got 0, expected a number > 0: an element whose gradients have all been 0 "
                 f"would be 0/0, NaN, with the rule {self.base.name!r} and these settings. Give a "
                 'small eps, such as 1e-30; of Adagrad eps_mode="none" or initial_accumulator > 0'
             )
 
-    def _kept_start(self, settings: Mapping[str, Any]) -> dict[str, float]:
-        """Numbers that states begin with, as far as they are kept as they are."""
+    def _exact_initial(self, settings: Mapping[str, Any]) -> dict[str, float]:
+        """Initial values of states that are stored without rounding."""
         if settings["state_dtype"] not in (None, "float32", "float64"):
             return {}
-        least = max((float(np.finfo(dtype).tiny) for dtype in self.dtypes), default=0.0)
+        smallest = max((float(np.finfo(dtype).tiny) for dtype in self.dtypes), default=0.0)
         return {
-            state: start
-            for state, start in self.initial.items()
-            if isinstance(start, float) and abs(start) >= least
+            state: value
+            for state, value in self.initial.items()
+            if isinstance(value, float) and abs(value) >= smallest
         }
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that are numbers of NumPy's, or arrays of one, as Python's."""
-    found = {}
+def _python_scalars(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are NumPy scalars or arrays of one element, as Python numbers."""
+    converted = {}
     for name, value in settings.items():
         if type(value) not in (int, float, str, bool, tuple) and value is not None:
-            taken = hyperparameters.plain(name, value)
-            if taken is not value:
-                found[name] = taken
-    return found
+            scalar = hyperparameters.plain(name, value)
+            if scalar is not value:
+                converted[name] = scalar
+    return converted
 
 
-def _defined(rule: Rule, values: Mapping[str, float], start: Mapping[str, float]) -> bool:
-    """Whether a rule gives numbers for an element whose gradients have all been zero.
+def _is_finite_at_zero(
+    rule: Rule, values: Mapping[str, float], initial: Mapping[str, float]
+) -> bool:
+    """True if an element stays finite whose gradients have all been 0.
 
-    With states of zero; or with those it starts from, if zero gradients leave them as they are.
+    Its states are 0, or their initial values if zero gradients leave these unchanged.
     """
     zeros = [0.0] * len(rule.states)
-    own = [start.get(state, 0.0) for state in rule.states]
-    return any(_stays(rule, values, states, states is own) for states in (zeros, own))
+    start = [initial.get(state, 0.0) for state in rule.states]
+    return _is_finite(rule, values, zeros) or _is_finite(rule, values, start, unchanged=True)
 
 
-def _stays(
-    rule: Rule, values: Mapping[str, float], states: Sequence[float], unchanged: bool
+def _is_finite(
+    rule: Rule, values: Mapping[str, float], states: Sequence[float], unchanged: bool = False
 ) -> bool:
-    """Whether a zero gradient gives numbers, at the first and at a late update."""
-    given = [np.array([number]) for number in (1.0, 0.0, *states)]
+    """True if a zero gradient gives finite numbers, at the first and at a late update.
+
+    With ``unchanged`` only if it also leaves the states as they are.
+    """
+    arrays = [np.array([number]) for number in (1.0, 0.0, *states)]
     for updates in (1, 10**6):
         try:
             numbers = rule.evaluate(*(values[name] for name in rule.hyperparameters), updates)
             with np.errstate(all="ignore"):
-                found = [float(np.ravel(x)[0]) for x in evaluate(rule, given, numbers)]
+                results = [float(np.ravel(x)[0]) for x in evaluate(rule, arrays, numbers)]
         except (ArithmeticError, TypeError, ValueError):
             return False
-        if not all(map(math.isfinite, found)) or (unchanged and found[1:] != [*states]):
+        if not all(map(math.isfinite, results)) or (unchanged and results[1:] != [*states]):
             return False
     return True
 
 
-def _own(rule: Rule) -> list[str]:
-    """The hyperparameters that settings have, and not a step."""
+def _own_hyperparameters(rule: Rule) -> list[str]:
+    """The hyperparameters of a rule that come from settings, not from a step."""
     return [name for name in rule.hyperparameters if name not in hyperparameters.STEP_VALUES]
 
 
 def coefficients(
     rule: Rule, values: Mapping[str, float], updates: int, largest: float
 ) -> tuple[float, ...]:
-    """What a kernel needs at a parameter's n-th update (from 1), in float64.
+    """Compute a rule's coefficients, bias corrections among them, in float64.
+
+    Parameters
+    ----------
+    rule : Rule
+    values : mapping of str to float
+        The hyperparameters.
+    updates : int
+        Number of the update, from 1.
+    largest : float
+        Largest finite number of the compute dtype.
 
     Raises
     ------
     HyperparameterError
-        A coefficient is not a finite number, or larger than the largest there is. Those that scale
-        and clip gradients may be larger: the gradients' types have been asked about them.
+        If a coefficient is not finite or above ``largest``. Scale and clip factors may be above
+        it: they are checked against the gradients' dtypes.
     """
-    given = [values[name] for name in rule.hyperparameters]
+    arguments = [values[name] for name in rule.hyperparameters]
     try:
-        result = tuple(map(float, rule.evaluate(*given, updates)))
-        # The sum first: it is quick, and says so of nearly all that fit.
+        result = tuple(map(float, rule.evaluate(*arguments, updates)))
+        # The sum is quick, and enough for nearly all coefficients.
         if sum(map(abs, result)) <= largest:
             return result
-        others = [x for k, x in enumerate(result) if k not in scaled(rule)]
-        if all(abs(x) <= largest for x in others) and all(map(math.isfinite, result)):
+        unscaled = [x for k, x in enumerate(result) if k not in scaled(rule)]
+        if all(abs(x) <= largest for x in unscaled) and all(map(math.isfinite, result)):
             return result
         reason = f"a coefficient is not finite, or too large: {result}"
     except ZeroDivisionError as error:
-        reason = f"{error}{_divisor(rule, given, updates)}"
+        reason = f"{error}{_zero_divisor(rule, arguments, updates)}"
     except (ArithmeticError, TypeError, ValueError) as error:
         reason = str(error)
-    named = dict(zip((*rule.hyperparameters, "t"), (*given, updates), strict=True))
+    named = dict(zip((*rule.hyperparameters, "t"), (*arguments, updates), strict=True))
     raise HyperparameterError(f"{rule.name}: {reason}, with {named}")
 
 
-def _divisor(rule: Rule, given: Sequence[float], updates: int) -> str:
-    """Which hyperparameter's zero the formula divides by, if it is one alone."""
-    for k, (name, value) in enumerate(zip(rule.hyperparameters, given, strict=True)):
+def _zero_divisor(rule: Rule, arguments: Sequence[float], updates: int) -> str:
+    """Name the hyperparameter whose zero a formula divides by, if there is one alone."""
+    for k, (name, value) in enumerate(zip(rule.hyperparameters, arguments, strict=True)):
         if value == 0:
             try:
-                rule.evaluate(*given[:k], 1.0, *given[k + 1 :], updates)
+                rule.evaluate(*arguments[:k], 1.0, *arguments[k + 1 :], updates)
             except ArithmeticError:
                 continue
             return f" (the formula divides by {name}: it has to be above 0, in a warm-up too)"

@@ -22,7 +22,7 @@ class Update(Protocol):
     """An update bound to its arrays, which it writes in place."""
 
     kind: int
-    """The overflow check of its gradients; see `kernels.overflow`."""
+    """The overflow check of its gradients; see `kernels.numerics.overflow`."""
 
     def __call__(self, gradient: Any, first: Any, numbers: Array) -> None:
         """Update.
@@ -34,7 +34,7 @@ class Update(Protocol):
         first : int, or ndarray of int64
             The offset in ``numbers`` of the coefficients, for each array if there are several.
         numbers : Array of float64
-            The scalars of the step; see `kernels.numbers`.
+            The scalars of the step; see `kernels.numerics.scalar_layout`.
         """
 
     def partials(self, gradient: Any) -> int:
@@ -97,7 +97,7 @@ class Control(Protocol):
     """The scalars of a step on one device, and the decision whether to skip the step."""
 
     numbers: Array
-    """float64, shape (width,); see `kernels.numbers`."""
+    """float64, shape (width,); see `kernels.numerics.scalar_layout`."""
 
     def restart(self, step: int) -> None:
         """Continue from this number of steps."""

@@ -242,7 +242,7 @@ class Optimizer:
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._steps.settle()  # before the parameters are copied
+        self._steps.sync_counts()  # before the parameters are copied
         self.flush()
         return self.__dict__ | {"_passed": portable(self._passed, self._held), "_held": None}
 
@@ -351,7 +351,8 @@ class Optimizer:
             grad = added(parameter, grad) if isinstance(grad, (list, tuple)) else grad
             if grad is not None:
                 check_gradient(parameter, grad)
-                used, rate = partial(self._steps.used, name), partial(self._rate, parameter)
+                used = partial(self._steps.last_coefficients, name)
+                rate = partial(self._rate, parameter)
                 watching[name] = watch(parameter, grad, used, rate)
         step()
         skipped = self.last is not None and self.last.skipped
@@ -410,7 +411,7 @@ class Optimizer:
         """
         self._check_not_captured("grow")
         parameter = self._parameter(name)
-        self._steps.settle()
+        self._steps.sync_counts()
         settings = self._groups[parameter.group].settings
         new = grown(parameter, array, self.rule, settings, self._initial)
         parameters = {**self._parameters, name: new}
@@ -475,7 +476,7 @@ class Optimizer:
             each parameter its "updates" and copies of its state arrays, where they live.
         """
         self.flush()
-        return snapshot(self.rule, self._steps.settle(), self._groups, self._parameters)
+        return snapshot(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Left:
         """Take over a snapshot of `state_dict`, made on either backend.
@@ -507,7 +508,7 @@ class Optimizer:
         """
         if not isinstance(strict, bool):
             raise StateError(f"strict: got {strict!r}, expected a bool")
-        self._steps.settle()
+        self._steps.sync_counts()
         taken, left = plan(examined(state, self.rule), self._groups, self._parameters, strict)
         try:
             restore(taken, self._groups, self._parameters)
@@ -590,7 +591,8 @@ class Optimizer:
         """
         parameter = self._parameter(name)
         return parameter.read(
-            row_numbers(parameter, rows), self._groups[parameter.group].skips(parameter.backend)
+            row_numbers(parameter, rows),
+            self._groups[parameter.group].skips_out_of_range(parameter.backend),
         )
 
     def write(self, name: str, values: Any) -> None:
@@ -675,14 +677,14 @@ class Optimizer:
         """
         parameter = self._parameter(name)
         parameter.flush()
-        count = self._steps.settle()
+        count = self._steps.sync_counts()
         return parameter.effective_rates(
             *self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
         )
 
     def _rate(self, parameter: Parameter) -> tuple[Rule, Sequence[float]] | None:
         """The rule of effective rates and its coefficients, if there is one."""
-        count = self._steps.settle()
+        count = self._steps.sync_counts()
         try:
             return self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
         except RuleError:

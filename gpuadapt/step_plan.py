@@ -1,43 +1,47 @@
-"""What a place works with: the gradients of a step, tables, launches, where numbers are."""
+"""The records of a step: its gradients, its launches, and the plan that both follow."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import Formats
 from gpuadapt.kernels.language.rule import Rule
 
 from . import launch
+from .rowgrad import RowGrad
 
 
 class StepGradients(NamedTuple):
-    """The gradients of a step, checked."""
+    """The checked gradients of one device's parameters."""
 
-    addresses: np.ndarray
-    """Of those that tables work on; 0 for others and those that are missing."""
-    others: dict[int, Any]
-    """The others, by the positions of their parameters."""
-    complete: bool
-    """Whether all have an address."""
-    elements: tuple[str, ...]
-    """The element types of the gradients that tables work on; those of before for others."""
-    sums: dict[int, Any]
-    """Of several gradients of one parameter the sums, which live as long as the step."""
+    addresses: HostArray
+    """int64, shape (parameters,): of gradients that multi-tensor launches take, otherwise 0."""
+    others: dict[int, Array | RowGrad]
+    """Gradients that need a launch of their own, by the index of their parameter."""
+    all_addressed: bool
+    """True if every parameter has a gradient with an address."""
+    dtype_names: tuple[str, ...]
+    """The dtype of each gradient with an address; for the others that of the step before."""
+    sums: dict[int, Array | RowGrad]
+    """Sums of parameters with several gradients, kept alive for the step."""
 
 
 class Bucket(NamedTuple):
-    """Parameters that one launch updates."""
+    """Parameters that one multi-tensor launch updates."""
 
     rule: Rule
     formats: Formats
-    members: np.ndarray
-    """The positions of their parameters."""
-    whole: bool
-    """Whether these are all there are."""
-    firsts: np.ndarray
-    """Where in the numbers their coefficients begin."""
+    indices: HostArray
+    """int64, shape (n,): the parameters."""
+    covers_all: bool
+    """True if the bucket has all parameters of the device."""
+    offsets: HostArray
+    """int64, shape (n,): the offset of each parameter's coefficients in the step's scalars."""
+
+    def addresses(self, gradients: HostArray) -> HostArray:
+        """The bucket's part of the addresses of all gradients; int64, shape (n,)."""
+        return gradients if self.covers_all else gradients[self.indices]
 
 
 class Launch(NamedTuple):
@@ -45,33 +49,43 @@ class Launch(NamedTuple):
 
     update: launch.Update
     gradient: Any
-    first: Any
+    """The first argument of the update."""
+    offset: int | HostArray
+    """Its second argument."""
+
+
+class CoefficientBlock(NamedTuple):
+    """Coefficients that parameters of one group with equally many updates share."""
+
+    group: int
+    inactive_steps: int
+    """Number of steps in which these parameters had no gradient."""
+    offset: int
+    """Index of the first coefficient in the step's scalars."""
 
 
 class CoefficientLayout(NamedTuple):
-    """Where in a place's numbers the coefficients of its parameters are.
+    """The indices of coefficients in the scalars of a step."""
 
-    Parameters of one group that have missed as many steps share them.
-    """
-
-    classes: tuple[tuple[int, int, int], ...]
-    """A group's number, how many steps it has missed, the place of its first coefficient."""
-    firsts: tuple[int, ...]
-    """For each parameter, the place of its first coefficient."""
+    blocks: tuple[CoefficientBlock, ...]
+    offsets: tuple[int, ...]
+    """The offset of each parameter's block."""
     width: int
-    scales: tuple[int, ...]
-    factors: tuple[int, ...]
-    """The places of gradients' scales and clip factors."""
+    """Number of scalars."""
+    scale_indices: tuple[int, ...]
+    """The scalars that are the gradients' scale."""
+    clip_indices: tuple[int, ...]
+    """The scalars that are the clip factor."""
 
 
 class StepPlan(NamedTuple):
-    """What a place works by, from one step to the next, until gradients or rules are others."""
+    """What the steps of one device have in common until gradients or rules change."""
 
     layout: CoefficientLayout
-    tables: list[Bucket]
-    elements: tuple[str, ...]
-    """The element types of dense gradients, for each parameter."""
+    buckets: list[Bucket]
+    dtype_names: tuple[str, ...]
+    """The dtype of each parameter's dense gradient."""
     headers: Any
-    """What looks at NumPy's gradients of these types; None for a GPU's."""
-    launches: list[launch.Update]
-    """The updates of the tables, once all of them are needed in one step."""
+    """The check of NumPy gradients of these dtypes (`launch.array_headers`); None on a GPU."""
+    updates: list[launch.Update]
+    """The update of each bucket; empty until one step needs all of them."""

@@ -1,4 +1,4 @@
-"""Taking steps: what is counted, measured and launched, in which order."""
+"""The order of a step: check gradients, compute scalars, decide whether to skip, launch, count."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.array_types import DeviceArray, HostArray
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.modes import in_default_modes
 from gpuadapt.kernels.numerics.overflow import judged
 
 from . import launch
 from .arrays import to_host
-from .capture import check_alike
-from .device_parameters import DeviceParameters, places
+from .capture import GraphCapture, StepSignature, check_signature, signature_of
+from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError
 from .group import Group
 from .hyperparameters import STEP_VALUES, whole
@@ -23,367 +24,403 @@ from .parameter import Parameter
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult
 from .step_plan import Launch, StepGradients
 
-UNSURE = 64
-"""Steps after which the GPU is asked how many of them it has skipped."""
+SYNC_PERIOD = 64
+"""Number of steps after which the host asks the GPU how many it has skipped."""
 
-MOST_REPLAYS = 512
-"""Steps whose numbers are computed ahead; a GPU has room for more."""
+MAX_REPLAYS = 512
+"""Number of replays whose scalars can be computed ahead; a GPU has memory for more."""
 
 UNMEASURED = StepResult(None, 1.0, False)
 
 
 class Steps:
-    """The steps of an optimizer's parameters and groups.
+    """The steps of an optimizer.
 
-    A GPU may skip a step, or replay one, without the host's knowledge. So the number of steps
-    is the GPU's where it has one; the host's may be too large until it asks.
+    A GPU may skip a step, or replay one, without the host's knowledge. The number of steps is
+    then the GPU's, and the host's number is an upper bound until `sync_counts`.
     """
 
     def __init__(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> None:
         self._parameters, self._groups = parameters, groups
         self._on_gpu = any(parameter.backend == "cuda" for parameter in parameters)
-        self._count = self._settled = 0
-        """Steps so far, and up to when the parameters' updates have been counted."""
-        self._unsure = 0
-        """How many of the last steps the GPU may not have taken."""
+        self._count = 0
+        """Number of steps, including those that the GPU may have skipped."""
+        self._synced_count = 0
+        """Number of steps when the parameters' `update_count` was last set."""
+        self._unconfirmed = 0
+        """Number of the last steps that the GPU may have skipped."""
         self._active = np.zeros(len(parameters), bool)
-        """Which parameters have had gradients since."""
-        self._missed = np.zeros(len(parameters), np.int64)
-        """In how many of the steps so far each of these had none."""
-        self._complete = False
-        """Whether all of them have, and tables work on them."""
-        self._rules: list[Rule] = []
-        """Those that the places are arranged for; none if they have to be arranged anew."""
-        self._repeated: list[int] | None = None
-        """The groups' versions, if a step like the last one needs no more than a launch."""
-        self._request = DEFAULT_OPTIONS
-        self._report: DeviceParameters | StepResult | None = None
-        self._places: list[tuple[DeviceParameters, np.ndarray]] = []
-        self._loaded: Any = None
-        """What the numbers of steps that the GPU may not have taken were computed from."""
+        """bool, shape (parameters,): True for those with a gradient since `_synced_count`."""
+        self._inactive_steps = np.zeros(len(parameters), np.int64)
+        """int64, shape (parameters,): number of steps in which each had no gradient."""
+        self._all_addressed = False
+        """True if multi-tensor launches took all gradients of the last step."""
+        self._planned_rules: list[Rule] = []
+        """The rule of each group in the devices' plans; empty if they must be made anew."""
+        self._repeatable_versions: list[int] | None = None
+        """Versions of the groups for which `_repeat` may follow the last step, or None."""
+        self._options = DEFAULT_OPTIONS
+        """Options of the last step."""
+        self._result: DeviceParameters | StepResult | None = None
+        """The result of the last step, or the device that has it."""
+        self._devices: list[DeviceParameters] = []
+        self._loaded_key: Any = None
+        """Versions and options behind the scalars of unconfirmed steps on the GPU."""
         self._capturable = False
-        self._before: Any = None
-        """What the last step was like, and on which stream, if steps are to be captured."""
-        self._captured: Any = None
-        """What was captured: with it, the arrays that a replay uses."""
+        self._previous: StepSignature | None = None
+        """The signature of the last step, if steps may be captured."""
+        self._capture: GraphCapture | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: tables and GPU counts are not for them.
+        # A copy has arrays of its own: plans and GPU counts are not for them.
         return self.renewed(self._parameters, self._groups).__dict__
 
     def renewed(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> Steps:
-        """Steps of other parameters and groups that go on from here; waits for a GPU."""
-        fresh = Steps(parameters, groups)
-        fresh._count = fresh._settled = self.settle()
-        fresh._report = self.last
-        return fresh
+        """New steps that continue the count with other parameters and groups; waits for a GPU."""
+        new = Steps(parameters, groups)
+        new._count = new._synced_count = self.sync_counts()
+        new._result = self.last
+        return new
 
     @property
     def count(self) -> int:
-        """Steps taken; waits for the GPU if only that knows."""
-        if not self._unsure:
+        """Number of steps taken; waits for the GPU if only that knows."""
+        if not self._unconfirmed:
             return self._count
-        ((place, _),) = self._places
-        taken = place.control.steps()
-        if self._captured is None:
+        (device,) = self._devices
+        taken = device.scalars.steps()
+        if self._capture is None:
             self._count = taken
-        # Otherwise replays that have been prepared may still be to come.
-        self._unsure = self._count - taken
+        # Otherwise prepared replays may still be to come.
+        self._unconfirmed = self._count - taken
         return taken
 
-    def used(self, name: str) -> tuple[Rule, list[float]]:
+    def last_coefficients(self, name: str) -> tuple[Rule, list[float]]:
         """The rule of a parameter in the last step, and its coefficients; waits for a GPU."""
-        for place, members in self._places:
-            for k, n in enumerate(members.tolist()):
-                if self._parameters[n].name == name:
-                    rule, first = self._rules[self._parameters[n].group], place.layout.firsts[k]
-                    with place.device:
-                        numbers = to_host(place.control.numbers)
-                    return rule, numbers[first : first + len(rule.coefficients)].tolist()
+        for device in self._devices:
+            for parameter, offset in zip(
+                device.parameters, device.plan.layout.offsets, strict=True
+            ):
+                if parameter.name == name:
+                    rule = self._planned_rules[parameter.group]
+                    with device.device:
+                        scalars = to_host(device.scalars.numbers)
+                    return rule, scalars[offset : offset + len(rule.coefficients)].tolist()
         raise KeyError(name)
 
     @property
     def last(self) -> StepResult | None:
-        """What became of the last step; waits for the GPU."""
-        if isinstance(self._report, DeviceParameters):
-            norm, factor, skipped = self._report.control.report()
-            return StepResult(norm if self._request.needs_norm else None, factor, skipped)
-        return self._report
+        """The result of the last step; waits for the GPU."""
+        if isinstance(self._result, DeviceParameters):
+            norm, factor, skipped = self._result.scalars.report()
+            return StepResult(norm if self._options.needs_norm else None, factor, skipped)
+        return self._result
 
-    def settle(self) -> int:
-        """Count the parameters' updates; the steps so far."""
+    def sync_counts(self) -> int:
+        """Set the parameters' `update_count`; returns the number of steps, waits for a GPU."""
         count = self.count
-        for k in np.flatnonzero(self._active).tolist() if count > self._settled else ():
-            self._parameters[k].update_count = count - int(self._missed[k])
-        self._settled = count
+        for k in np.flatnonzero(self._active).tolist() if count > self._synced_count else ():
+            self._parameters[k].update_count = count - int(self._inactive_steps[k])
+        self._synced_count = count
         return count
 
     def restart(self, count: int) -> None:
-        """Go on from so many steps, and from the updates that the parameters say."""
-        self._count = self._settled = count
-        self._unsure, self._report, self._repeated = 0, None, None
+        """Continue from a number of steps, and from the parameters' `update_count`."""
+        self._count = self._synced_count = count
+        self._unconfirmed, self._result, self._repeatable_versions = 0, None, None
         for group in self._groups:
             group.schedules.restart()
-        self._restart_controls()
-        if self._rules:
-            before = [place.layout for place, _ in self._places]
-            rules = [group.rule for group in self._groups]
-            elements = [place.arrangement.elements for place, _ in self._places]
-            self._lay_out(rules, self._active, elements)
-            if before != [place.layout for place, _ in self._places]:
-                self._captured = self._before = None
+        self._restart_scalars(self._devices)
+        if self._planned_rules:
+            layouts = [device.plan.layout for device in self._devices]
+            dtype_names = [device.plan.dtype_names for device in self._devices]
+            self._make_plans([group.rule for group in self._groups], self._active, dtype_names)
+            if layouts != [device.plan.layout for device in self._devices]:
+                self._capture = self._previous = None
 
-    def _place_all(self) -> None:
-        if not self._places:
-            made = places(self._parameters)
-            self._restart_controls(made)
-            self._places = made
+    def devices(self) -> list[DeviceParameters]:
+        """The parameters by device, split when first needed."""
+        if not self._devices:
+            devices = by_device(self._parameters)
+            self._restart_scalars(devices)
+            self._devices = devices
+        return self._devices
 
     @property
     def capturable(self) -> bool:
-        """Whether steps may be captured."""
+        """True if steps may be captured."""
         return self._capturable
 
     @capturable.setter
     def capturable(self, value: bool) -> None:
-        self._place_all()
-        if value and [place.backend for place, _ in self._places] != ["cuda"]:
+        if value and [device.backend for device in self.devices()] != ["cuda"]:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
-        self._capturable, self._before, self._captured = bool(value), None, None
+        self._capturable, self._previous, self._capture = bool(value), None, None
 
     @in_default_modes
-    def take(self, given: list[Any], request: StepOptions) -> None:
-        """Take a step with a gradient (or None) for each parameter."""
-        if request is DEFAULT_OPTIONS and self._repeated and self._take_again(given):
+    def take(self, grads: list[Any], options: StepOptions) -> None:
+        """Take a step.
+
+        Parameters
+        ----------
+        grads : list of array, RowGrad, list of these, or None
+            One for each parameter.
+        options : StepOptions
+        """
+        if options is DEFAULT_OPTIONS and self._repeatable_versions and self._repeat(grads):
             return
-        self._repeated = None  # until this step has been taken
+        self._repeatable_versions = None  # until this step has been taken
         capturing = self._on_gpu and launch.capturing()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
-        self._place_all()
-        if self._unsure and not capturing and self._has_to_know():
-            self.settle()
-        first, alone = self._places[0][0], len(self._places) == 1
-        on_gpu = alone and self._on_gpu and not isinstance(request.scale, float)
-        if isinstance(request.scale, LossScale):
-            request.scale.check_user(self, on_gpu)
-        values = self._values(self._count, request, on_gpu)
-        gathered = [
-            place.gather(given if alone else [given[k] for k in members], self._groups)
-            for place, members in self._places
-        ]
-        if request.rule_options:
-            # Every group has what the step asks for among its values.
-            asked = {name: values[0][name] for name in STEP_VALUES}
-            for (place, _), found in zip(self._places, gathered, strict=True):
-                place.check_values(asked, found)
-        like = self._like(gathered[0], request, capturing) if self._capturable else None
-        scale = request.scale_on(first.parameters[0].array.device) if on_gpu else None
-        before = self._count
-        if any(place.starts(found, self._groups) for (place, _), found in
-               zip(self._places, gathered, strict=True)):  # fmt: skip
-            self.settle()
-        self._arrange(gathered)
-        if self._count != before:  # the GPU has been asked
-            values = self._values(self._count, request, on_gpu)
-        work = [
-            place.works(found, self._groups)
-            for (place, _), found in zip(self._places, gathered, strict=True)
+        devices = self.devices()
+        if self._unconfirmed and not capturing and self._needs_count():
+            self.sync_counts()
+        scale_on_gpu = len(devices) == 1 and self._on_gpu and not isinstance(options.scale, float)
+        if isinstance(options.scale, LossScale):
+            options.scale.check_user(self, scale_on_gpu)
+        values = self._values(self._count, options, scale_on_gpu)
+        gradients = self._check_gradients(grads, options, values)
+        signature = None
+        if self._capturable:
+            signature = signature_of(devices[0], gradients[0], self._groups, options)
+            check_signature(signature, self._capture, self._previous, capturing)
+        scale = options.scale_on(devices[0].parameters[0].array.device) if scale_on_gpu else None
+        count = self._count
+        if any(
+            device.needs_history(found, self._groups)
+            for device, found in zip(devices, gradients, strict=True)
+        ):
+            self.sync_counts()
+        self._update_plans(gradients)
+        if self._count != count:  # the GPU had skipped steps
+            values = self._values(self._count, options, scale_on_gpu)
+        launches = [
+            device.make_launches(found, self._groups)
+            for device, found in zip(devices, gradients, strict=True)
         ]
         if not capturing:
-            self._load(1, on_gpu, values, request)
+            self._load_scalars(1, scale_on_gpu, values, options)
         # Nothing above has written to an array. Below only a launch can fail.
         try:
-            skipped, report = self._judge(work, request, scale)
+            skipped, result = self._finish_scalars(launches, options, scale)
             if not skipped:
-                for (place, _), launches in zip(self._places, work, strict=True):
-                    place.update(launches)
+                for device, own in zip(devices, launches, strict=True):
+                    device.update(own)
         except BaseException:
-            if not self._unsure:
-                self._restart_controls()
+            if not self._unconfirmed:
+                self._restart_scalars(devices)
             raise
-        self._request, self._report, self._before = request, report, like
-        if capturing:
-            self._captured = like, given, scale
+        self._options, self._result, self._previous = options, result, signature
+        if capturing and signature is not None:
+            self._capture = GraphCapture(signature, grads, scale)
         else:
             self._count += not skipped
-            self._unsure += skipped is None
-            again = self._complete and not self._on_gpu and not request.rule_options
-            self._repeated = [group.version for group in self._groups] if again else None
-        if isinstance(request.scale, LossScale):
-            request.scale.used(self, bool(skipped) if scale is None else None)
+            self._unconfirmed += skipped is None
+            repeatable = self._all_addressed and not self._on_gpu and not options.rule_options
+            versions = [group.version for group in self._groups]
+            self._repeatable_versions = versions if repeatable else None
+        if isinstance(options.scale, LossScale):
+            options.scale.used(self, bool(skipped) if scale is None else None)
 
-    def _has_to_know(self) -> bool:
-        """Whether the host needs the number of the next step."""
-        # How long rows may be is not among a step's numbers.
+    def _check_gradients(
+        self, grads: list[Any], options: StepOptions, values: Sequence[dict[str, float]]
+    ) -> list[StepGradients]:
+        """Check the gradients of all devices."""
+        alone = len(self._devices) == 1
+        gradients = [
+            device.check_gradients(
+                grads if alone else [grads[k] for k in device.indices], self._groups
+            )
+            for device in self._devices
+        ]
+        if options.rule_options:
+            # All groups have the same values of the step.
+            step_values = {name: values[0][name] for name in STEP_VALUES}
+            for device, found in zip(self._devices, gradients, strict=True):
+                device.check_values(step_values, found)
+        return gradients
+
+    def _needs_count(self) -> bool:
+        """True if the host needs the number of the next step."""
+        # The step's scalars do not include the largest norm of a row.
         scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
-        return scheduled or self._unsure > UNSURE or self._asks_anew()
+        return scheduled or self._unconfirmed > SYNC_PERIOD or self._has_new_schedule()
 
-    def _like(self, found: StepGradients, request: StepOptions, capturing: bool) -> Any:
-        """What a step is like, if it may be captured or is like the one that was."""
-        captured = self._captured[0][0] if self._captured is not None else None
-        place, _ = self._places[0]
-        return check_alike(place, found, self._groups, request, captured, self._before, capturing)
+    def _repeat(self, grads: list[Any]) -> bool:
+        """Take a step on the CPU that equals the last one; False, without effect, if it does not.
 
-    def _take_again(self, given: list[Any]) -> bool:
-        """Take a step on the CPU that is like the one before; False if it is not.
-
-        It is what is left of `take` where nothing is to be arranged, checked or decided: half of
-        the time that a step of a small array needs.
+        A step of a small array takes half the time that `take` needs.
         """
-        place, _ = self._places[0]
-        addresses = place.addresses(given)
+        device = self._devices[0]
+        addresses = device.addresses(grads)
         if addresses is None:
             return False
         values = [group.prepare(self._count) for group in self._groups]
-        if [group.version for group in self._groups] != self._repeated:
+        if [group.version for group in self._groups] != self._repeatable_versions:
             return False
-        place.control.load(self._count, [place.row(self._count, self._groups, values)])
-        place.repeat(addresses)
+        scalars = device.scalars_of_step(self._count, self._groups, values)
+        device.scalars.load(self._count, [scalars])
+        device.repeat(addresses)
         self._count += 1
-        self._report = UNMEASURED
+        self._result = UNMEASURED
         return True
 
     @in_default_modes
     def prepare_replay(self, count: int) -> None:
-        """Compute the numbers of steps to come, of a captured step that will be replayed."""
-        if self._captured is None:
+        """Upload the scalars of the next ``count`` replays of the captured step."""
+        if self._capture is None:
             raise CaptureError("prepare_replay: no step has been captured")
-        if (number := whole(count)) is None or not 1 <= number <= MOST_REPLAYS:
-            raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MOST_REPLAYS}")
+        if (number := whole(count)) is None or not 1 <= number <= MAX_REPLAYS:
+            raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MAX_REPLAYS}")
         count = number
-        if self._unsure + count > MOST_REPLAYS:
+        if self._unconfirmed + count > MAX_REPLAYS:
             taken = self.count
-            if self._unsure + count > MOST_REPLAYS:
-                # So many are not under way: they were skipped.
-                self._count, self._unsure = taken, 0
-                self._restart_controls()
-        scaled = self._captured[2] is not None
-        if self._unsure and self._asks_anew():
-            self.settle()  # it is asked in order, from the first step that the GPU has not taken
-        values = self._values(self._count, self._request, scaled)
-        if self._rules != [group.rule for group in self._groups]:
+            if self._unconfirmed + count > MAX_REPLAYS:
+                # So many cannot be under way: they were skipped.
+                self._count, self._unconfirmed = taken, 0
+                self._restart_scalars(self._devices)
+        scale_on_gpu = self._capture.scale is not None
+        if self._unconfirmed and self._has_new_schedule():
+            self.sync_counts()  # schedules are called in order, from the first unconfirmed step
+        values = self._values(self._count, self._options, scale_on_gpu)
+        if self._planned_rules != [group.rule for group in self._groups]:
             raise CaptureError("prepare_replay: the captured step had other options")
-        self._load(count, scaled, values, self._request)
-        self._report = self._places[0][0]
+        self._load_scalars(count, scale_on_gpu, values, self._options)
+        self._result = self._devices[0]
         self._count += count
-        self._unsure += count
+        self._unconfirmed += count
 
-    def _values(self, step: int, request: StepOptions, on_gpu: bool) -> list[dict[str, float]]:
-        """What the rules of the groups read at a step, all of it checked."""
-        if self._unsure and self._asks_anew():
-            for before in range(step - self._unsure, step):
+    def _values(
+        self, step: int, options: StepOptions, scale_on_gpu: bool
+    ) -> list[dict[str, float]]:
+        """The checked hyperparameters of each group at a step."""
+        if self._unconfirmed and self._has_new_schedule():
+            for unconfirmed in range(step - self._unconfirmed, step):
                 for group in self._groups:
-                    group.prepare(before, request.rule_options)
-        values = [group.prepare(step, request.rule_options) for group in self._groups]
-        if request.rule_options:
-            asked = request.values(on_gpu)
-            values = [of | asked for of in values]
+                    group.prepare(unconfirmed, options.rule_options)
+        values = [group.prepare(step, options.rule_options) for group in self._groups]
+        if options.rule_options:
+            step_values = options.values(scale_on_gpu)
+            values = [own | step_values for own in values]
         return values
 
-    def _asks_anew(self) -> bool:
-        """Whether a schedule of a group has not been asked yet."""
-        return any(group.asks_anew for group in self._groups)
+    def _has_new_schedule(self) -> bool:
+        """True if a schedule has not been called yet."""
+        return any(group.has_new_schedule for group in self._groups)
 
-    def _load(
-        self, count: int, on_gpu: bool, values: list[dict[str, float]], request: StepOptions
+    def _load_scalars(
+        self,
+        count: int,
+        scale_on_gpu: bool,
+        values: list[dict[str, float]],
+        options: StepOptions,
     ) -> None:
-        """Give the places the numbers of so many steps from now on.
+        """Upload the scalars of the next ``count`` steps; ``values`` are those of the first.
 
-        And those of steps that the GPU may not have taken, if settings are others since.
+        If settings changed, upload those of unconfirmed steps again.
         """
-        first, every, settings = self._count, [values], None
+        first, values_of_steps, key = self._count, [values], None
         if self._on_gpu:
-            settings = [group.version for group in self._groups], request.key
-            if settings != self._loaded:
-                first = self._count - self._unsure
+            key = [group.version for group in self._groups], options.key
+            if key != self._loaded_key:
+                first = self._count - self._unconfirmed
         if first < self._count or count > 1:
             steps = range(first, self._count + count)
-            every = [self._values(step, request, on_gpu) for step in steps]
-        for place, _ in self._places:
-            rows = [place.row(step, self._groups, of) for step, of in enumerate(every, first)]
-            with place.device:
-                place.control.load(first, rows)
-        self._loaded = settings
+            values_of_steps = [self._values(step, options, scale_on_gpu) for step in steps]
+        for device in self._devices:
+            rows = [
+                device.scalars_of_step(step, self._groups, own)
+                for step, own in enumerate(values_of_steps, first)
+            ]
+            with device.device:
+                device.scalars.load(first, rows)
+        self._loaded_key = key
 
-    def _restart_controls(self, made: Sequence[tuple[DeviceParameters, Any]] | None = None) -> None:
-        """Let the controls of all places, or of new ones, go on from the steps so far."""
-        for place, _ in self._places if made is None else made:
-            with place.device:
-                place.control.restart(self._count)
+    def _restart_scalars(self, devices: Sequence[DeviceParameters]) -> None:
+        """Let the scalars of devices continue from the current number of steps."""
+        for device in devices:
+            with device.device:
+                device.scalars.restart(self._count)
 
-    def _arrange(self, gathered: Sequence[StepGradients]) -> None:
-        """Rebuild the plans if the rules or the parameters that have gradients changed."""
+    def _update_plans(self, gradients: Sequence[StepGradients]) -> None:
+        """Make the plans anew if rules, dtypes, or the parameters with gradients changed."""
         rules = [group.rule for group in self._groups]
-        complete = all(found.complete for found in gathered)
-        elements = [found.elements for found in gathered]
-        same = rules == self._rules and elements == [
-            place.arrangement.elements for place, _ in self._places
+        all_addressed = all(found.all_addressed for found in gradients)
+        dtype_names = [found.dtype_names for found in gradients]
+        same = rules == self._planned_rules and dtype_names == [
+            device.plan.dtype_names for device in self._devices
         ]
-        if complete and self._complete and same:
+        if all_addressed and self._all_addressed and same:
             return
         active = np.zeros(len(self._parameters), bool)
-        for (_, members), found in zip(self._places, gathered, strict=True):
-            active[members] = found.addresses != 0
-            active[members[list(found.others)]] = True
+        for device, found in zip(self._devices, gradients, strict=True):
+            active[device.indices] = found.addresses != 0
+            active[device.indices[list(found.others)]] = True
         if not (same and np.array_equal(active, self._active)):
-            self.settle()
-            self._lay_out(rules, active, elements)
-        self._complete = complete
+            self.sync_counts()
+            self._make_plans(rules, active, dtype_names)
+        self._all_addressed = all_addressed
 
-    def _lay_out(
-        self, rules: list[Rule], active: np.ndarray, elements: Sequence[tuple[str, ...]]
+    def _make_plans(
+        self, rules: list[Rule], active: HostArray, dtype_names: Sequence[tuple[str, ...]]
     ) -> None:
-        """Arrange all places for rules, active parameters and element types of gradients."""
-        missed = np.array(
-            [self._count - parameter.update_count for parameter in self._parameters], np.int64
-        )
-        arranged = [
-            place.arranged(self._groups, active[members], missed[members], of)
-            for (place, members), of in zip(self._places, elements, strict=True)
+        """Make the plans of all devices."""
+        updates = [parameter.update_count for parameter in self._parameters]
+        inactive_steps = self._count - np.array(updates, np.int64)
+        plans = [
+            device.make_plan(
+                self._groups, active[device.indices], inactive_steps[device.indices], names
+            )
+            for device, names in zip(self._devices, dtype_names, strict=True)
         ]
-        # Until all of it is in place, a step that is interrupted leaves it to the next one to
-        # arrange everything anew.
-        self._rules, self._complete = [], False
-        for (place, _), new in zip(self._places, arranged, strict=True):
-            place.arrangement = new
-        self._active, self._missed, self._rules = active, missed, rules
+        # An interrupt before the last line makes the next step plan anew.
+        self._planned_rules, self._all_addressed = [], False
+        for device, plan in zip(self._devices, plans, strict=True):
+            device.plan = plan
+        self._active, self._inactive_steps, self._planned_rules = active, inactive_steps, rules
 
-    def _judge(
-        self, work: Sequence[Sequence[Launch]], request: StepOptions, scale: Any
+    def _finish_scalars(
+        self,
+        launches: Sequence[Sequence[Launch]],
+        options: StepOptions,
+        scale: DeviceArray | None,
     ) -> tuple[bool | None, DeviceParameters | StepResult]:
-        """Make the numbers final.
+        """Measure and clip the gradients, and decide whether to skip the step.
 
         Returns
         -------
         bool or None
-            Whether to skip the step; None if only the GPU knows.
+            True to skip the step; None if only the GPU knows.
         DeviceParameters or StepResult
-            Who knows what became of it, or that.
+            The step's result, or the device that has it.
         """
-        for place, _ in self._places:
-            with place.device:
-                place.control.begin(scale, place.layout.scales, request.micro_batches)
-        if not request.needs_norm:
-            return False, self._places[0][0] if self._capturable else UNMEASURED
+        for device in self._devices:
+            with device.device:
+                indices = device.plan.layout.scale_indices
+                device.scalars.begin(scale, indices, options.micro_batches)
+        if not options.needs_norm:
+            return False, self._devices[0] if self._capturable else UNMEASURED
         measured = [
-            place.measure(launches) for (place, _), launches in zip(self._places, work, strict=True)
+            device.measure(own) for device, own in zip(self._devices, launches, strict=True)
         ]
-        wanted, skip = (request.norm_limit, request.value_limit), request.skip_nonfinite
-        known = None
-        if len(self._places) > 1:
-            found = [
-                of._replace(numbers=place.control.fetch(of.numbers))
-                for (place, _), of in zip(self._places, measured, strict=True)
+        limits, skip = (options.norm_limit, options.value_limit), options.skip_nonfinite
+        verdict = None
+        if len(self._devices) > 1:
+            on_host = [
+                found._replace(numbers=device.scalars.fetch(found.numbers))
+                for device, found in zip(self._devices, measured, strict=True)
             ]
-            known = judged(found, *wanted)
-        adapted = None
-        if isinstance(request.scale, LossScale) and scale is not None:
-            adapted = request.scale.on_gpu(scale.device), *request.scale.rates
-        verdicts = []
-        for (place, _), of in zip(self._places, measured, strict=True):
-            with place.device:
-                factors = place.layout.factors
-                verdicts.append(place.control.judge(of, known, *wanted, skip, factors, adapted))
-        skipped = verdicts[0] if known is None else not known.finite
-        return skipped if skip else False, self._places[0][0]
+            verdict = judged(on_host, *limits)
+        loss_scale = None
+        if isinstance(options.scale, LossScale) and scale is not None:
+            loss_scale = options.scale.on_gpu(scale.device), *options.scale.rates
+        skips = []
+        for device, found in zip(self._devices, measured, strict=True):
+            with device.device:
+                clip_indices = device.plan.layout.clip_indices
+                skips.append(
+                    device.scalars.judge(found, verdict, *limits, skip, clip_indices, loss_scale)
+                )
+        skipped = skips[0] if verdict is None else not verdict.finite
+        return skipped if skip else False, self._devices[0]

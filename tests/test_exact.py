@@ -238,7 +238,7 @@ def compare_to_float64(make, backend, changes, steps, which):
         scales = 10.0 ** random.integers(-20, 4, size=(len(rows), 1))
         values = (scales * random.normal(size=(len(rows), 5))).astype(np.float32)
         take(optimizer, backend, (rows, values))
-        numbers = coefficients(group.rule, group.prepare(step), step + 1, group.largest)
+        numbers = coefficients(group.rule, group.prepare(step), step + 1, group.largest_value)
         gradient = dense(table.shape, rows, values)
         narrow = evaluate(group.rule, [narrow[0], gradient, *narrow[1:]], numbers)
         wide = evaluate(group.rule, [wide[0], gradient.astype(float), *wide[1:]], numbers)

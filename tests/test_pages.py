@@ -151,8 +151,8 @@ def test_steps_say_what_they_touch(by_numpy):
     optimizer.step({"a": dense, "b": None})
     assert [flags(optimizer.state[k]["m"]) for k in "ab"] == [{"hg"}, set()]
     optimizer.step({"a": dense, "b": dense})
-    ((place, _),) = internals(optimizer).steps._places
-    assert flags(optimizer.state["b"]["m"]) == {"hg"} and place._paged == []
+    (device,) = internals(optimizer).steps.devices()
+    assert flags(optimizer.state["b"]["m"]) == {"hg"} and device._paged == []
 
 
 @pytest.mark.skipif(not HUGE, reason="huge pages are forbidden here")
