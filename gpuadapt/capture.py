@@ -42,13 +42,6 @@ def signature_of(
 ) -> StepSignature:
     """The signature of a step, which has to be one that can be captured.
 
-    Parameters
-    ----------
-    device : DeviceParameters
-    gradients : StepGradients
-    groups : sequence of Group
-    options : StepOptions
-
     Raises
     ------
     CaptureError
@@ -70,11 +63,9 @@ def check_signature(
 
     Parameters
     ----------
-    signature : StepSignature
-        The step's.
+    signature, previous : StepSignature
+        Those of the step and of the step before.
     captured : GraphCapture, optional
-    previous : StepSignature, optional
-        The signature of the step before.
     capturing : bool
         True while the stream is being captured.
 

@@ -186,13 +186,7 @@ class DeviceParameters:
                     check_fits(name, value, parameter.compute_dtype)
 
     def needs_history(self, gradients: StepGradients, groups: Sequence[Group]) -> bool:
-        """True if a table's history has to be started, or started anew for another rule.
-
-        Parameters
-        ----------
-        gradients : StepGradients
-        groups : sequence of Group
-        """
+        """True if a table's history has to be started, or started anew for another rule."""
         return any(
             isinstance(gradients.others.get(k), RowGrad)
             and self.parameters[k].needs_history(groups[self.parameters[k].group].rule)
@@ -244,11 +238,6 @@ class DeviceParameters:
             Number of steps in which each had none.
         dtype_names : tuple of str
             The dtype of each gradient.
-
-        Returns
-        -------
-        StepPlan
-            To be assigned to `plan`.
         """
         rules = tuple(group.rule for group in groups)
         layout = _coefficient_layout(self.parameters, groups, active, inactive_steps)
@@ -268,11 +257,6 @@ class DeviceParameters:
 
     def check_capturable(self, gradients: StepGradients, groups: Sequence[Group]) -> list[Any]:
         """Check that a step can be captured in a CUDA graph.
-
-        Parameters
-        ----------
-        gradients : StepGradients
-        groups : sequence of Group
 
         Returns
         -------
@@ -309,11 +293,6 @@ class DeviceParameters:
 
     def make_launches(self, gradients: StepGradients, groups: Sequence[Group]) -> list[Launch]:
         """Compile the kernels of a step and check its row indices; write nothing.
-
-        Parameters
-        ----------
-        gradients : StepGradients
-        groups : sequence of Group
 
         Raises
         ------

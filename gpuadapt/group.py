@@ -248,14 +248,7 @@ class Group:
 
     @in_default_modes
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
-        """The rule of effective rates, and its coefficients.
-
-        Parameters
-        ----------
-        updates : int
-            Number of the parameter's updates.
-        step : int
-            Counted from 0.
+        """The rule of effective rates, and its coefficients after an update (from 1) and step.
 
         Raises
         ------

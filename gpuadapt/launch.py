@@ -158,17 +158,7 @@ class Control(Protocol):
 
 
 def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -> Update:
-    """Compile the update of one array of any strides.
-
-    Parameters
-    ----------
-    rule : Rule
-    backend : {"cpu", "cuda"}
-    formats : Formats
-        Of parameter, gradient and states.
-    operand : Operand
-        The parameter and its states.
-    """
+    """Compile the update of one parameter of any strides on a backend, "cpu" or "cuda"."""
     update: Update = _module(backend, "strided").Dense(rule, formats, operand)
     return update
 
@@ -176,16 +166,7 @@ def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -
 def bind_multi_tensor(
     rule: Rule, backend: str, formats: Formats, operands: Sequence[Operand]
 ) -> Update:
-    """Compile the update of many contiguous arrays of equal formats in one launch.
-
-    Parameters
-    ----------
-    rule : Rule
-    backend : {"cpu", "cuda"}
-    formats : Formats
-    operands : sequence of Operand
-        One for each parameter.
-    """
+    """Compile the update of many contiguous parameters of equal formats in one launch."""
     update: Update = _module(backend, "multi_tensor").Many(rule, formats, operands)
     return update
 
@@ -193,17 +174,7 @@ def bind_multi_tensor(
 def bind_rows(
     rule: Rule, backend: str, formats: Formats, operand: Operand, history: Any = None
 ) -> RowUpdate:
-    """Compile the update of a table's rows.
-
-    Parameters
-    ----------
-    rule : Rule
-    backend : {"cpu", "cuda"}
-    formats : Formats
-    operand : Operand
-    history : StepHistory, optional
-        The table's, if its rows are exact.
-    """
+    """Compile the update of a table's rows; ``history`` is its `StepHistory` if they are exact."""
     if history is not None:
         rows = _module(backend, "exact_rows")
         exact: ExactUpdate = rows.ExactRows(rule, formats, operand, history)
@@ -215,13 +186,12 @@ def bind_rows(
 def step_history(
     rule: Rule, backend: str, formats: Formats, approximate: bool, rows: int, updates: int
 ) -> Any:
-    """A new `StepHistory` of a table, for rows that catch up; None if they never need to.
+    """A new `StepHistory` of a table whose rows catch up.
 
     Parameters
     ----------
-    rule : Rule
-    backend : {"cpu", "cuda"}
-    formats : Formats
+    rule, backend, formats
+        Of the table's updates.
     approximate : bool
         Interpolate skipped steps where rule and formats allow it; otherwise replay them.
     rows : int
@@ -302,13 +272,10 @@ def update_once(
 
     Parameters
     ----------
-    rule : Rule
-    backend : {"cpu", "cuda"}
-    formats : Formats
-    operand : Operand
+    rule, backend, formats, operand
+        As of `bind_strided`.
     gradient : Array, shape of the parameter
     coefficients : sequence of float
-        The rule's.
     """
     with on_device(operand.arrays[0]):
         update = bind_strided(rule, backend, formats, operand)

@@ -1,13 +1,14 @@
-"""A parameter: one parameter, its states, and the updates bound to both."""
+"""`Parameter`: one array, its states, and the updates that are bound to them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import unchanged
 from gpuadapt.kernels.formats import PLAIN, Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
@@ -34,82 +35,125 @@ from .rowgrad import RowGrad, prepared
 from .rownumbers import INDEX, as_given
 
 
+class BoundUpdate(NamedTuple):
+    """An update of a parameter, with the rule and gradient dtype that it is compiled for."""
+
+    rule: Rule
+    dtype_name: str
+    update: Any
+    """An `Update` or `RowUpdate`."""
+
+
 class Parameter:
-    """One parameter: its array, its states and the updates bound to both."""
+    """One array, its states, and the updates that are bound to them.
+
+    Parameters
+    ----------
+    name : str
+    array : NumPy or CuPy array
+        The user's.
+    backend : {"cpu", "cuda"}
+    group : int
+        Index of the group. A reference to the group itself would be a cycle, and keep the arrays
+        alive.
+    rule : Rule
+    settings : mapping
+        The group's.
+    initial : mapping of str to float or Start
+        Initial values of the states; 0 for those left out.
+    arena : SmallArrayArena
+        Memory for small states.
+
+    Raises
+    ------
+    ParameterError, HyperparameterError
+    """
 
     def __init__(
         self,
         name: str,
-        array: Any,
+        array: Array,
         backend: str,
         group: int,
         rule: Rule,
         settings: Mapping[str, Any],
         initial: Mapping[str, Any],
-        memory: SmallArrayArena,
+        arena: SmallArrayArena,
     ) -> None:
         self.name = name
         self.user_array = array
-        """What its owner has; `array` is a view of it."""
         self.backend = backend
         self.array = self._view()
         self.group = group
-        """Its number, not the group itself: a cycle would keep the arrays alive."""
         self.array_type = type(self.array)
         self.dtype_name: str = dtype_name(self.array) or ""
         self.shape = self.array.shape
         self.formats: Formats = storage.formats_of(rule, name, self.dtype_name, settings, initial)
-        """For a gradient of the parameter's element type."""
+        """The formats with a gradient of the parameter's dtype."""
         self.compute_dtype = np.dtype(self.formats.compute)
-        """The type of arithmetic."""
-        # Blocks and random bits go by C's order.
+        # Blocks and random bits are numbered in C order.
         self.needs_c_order = self.formats.random or self.formats.block
-        by_row = rule.rowwise.row_states if settings["rowwise"] else ()
-        self.states: dict[str, Any] = {}
-        order = "C" if self.needs_c_order else "K"
-        for number, (state, form) in enumerate(
-            zip(rule.states, self.formats.states, strict=True), start=1
-        ):
-            self.states[state] = (
-                new_zeros(self.shape[:1], self.compute_dtype, self.array)
-                if state in by_row
-                else storage.new_state(form, self.array, backend, order, memory, number)
-            )
-            start = initial.get(state, 0.0)
-            if isinstance(start, Start):
-                numbers = start.of(storage.decoded(self.array), settings)
-                storage.put([self.states[state]], storage.stored(form, numbers))
-            elif start != 0:  # zeros are memory that nobody has touched yet
-                try:
-                    storage.fill(self.states[state], start)
-                except HyperparameterError as error:
-                    raise HyperparameterError(f"initial {state}: {error}") from None
+        self.states: dict[str, Any] = self._new_states(rule, settings, initial, arena)
+        """By the rule's letters; `Quantized` or arrays."""
         self.companions = storage.companions(self.array, self.formats.parameter)
-        """What is kept of the parameter besides its 16 bits, by name."""
+        """Arrays with the bits of the parameter that its 16 bits cannot hold, by name."""
         if taken := {"updates", *self.companions} & set(self.states):
             raise ParameterError(
                 f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
                 "has beside the states: give the state another name"
             )
         self.random_key = storage.key_of(settings["seed"], name)
+        """Seed of the parameter's random bits."""
         self.update_count = 0
-        """How many there were, up to where `Steps` has last settled."""
-        # None until they are needed: nothing is compiled before.
-        self._dense: tuple[Rule, str, Update] | None = None
-        self._rows: tuple[Rule, str, RowUpdate] | None = None
+        """Number of updates up to the last `Steps.sync_counts`."""
+        # Nothing is compiled before it is needed.
+        self._strided_update: BoundUpdate | None = None
+        self._row_update: BoundUpdate | None = None
         self.exact = settings["sparse"] == "exact"
-        """Whether rows take the steps that they miss."""
-        self._close = settings["exactness"] != "bits"
+        """True if rows catch up with the steps in which they had no gradient."""
+        self._approximate = settings["exactness"] != "bits"
         self.history: Any = None
-        """What is remembered of steps that rows have missed, once there may be such."""
-        self._turn = 0
-        """The row from which on a part of the table is flushed next."""
-        self._skipped = 0
-        self._numbers: Any = None
+        """The `StepHistory` of an exact table, once a row may have skipped a step."""
+        self._next_refreshed_row = 0
+        """The row at which the next partial `flush` begins."""
+        self._earlier_skipped_rows = 0
+        """`skipped_rows` of the row updates before the current one."""
+        self._row_indices: Array = None
+        """All row indices, int64, for dense gradients that are launched by rows."""
         self.residence = Residence()
 
-    def _view(self) -> Any:
-        """Of NumPy's array a view, so that nobody else can change its shape."""
+    def _new_states(
+        self,
+        rule: Rule,
+        settings: Mapping[str, Any],
+        initial: Mapping[str, Any],
+        arena: SmallArrayArena,
+    ) -> dict[str, Any]:
+        """New states, filled with their initial values."""
+        by_row = rule.rowwise.row_states if settings["rowwise"] else ()
+        states: dict[str, Any] = {}
+        order = "C" if self.needs_c_order else "K"
+        for number, (state, form) in enumerate(
+            zip(rule.states, self.formats.states, strict=True), start=1
+        ):
+            states[state] = (
+                new_zeros(self.shape[:1], self.compute_dtype, self.array)
+                if state in by_row
+                else storage.new_state(form, self.array, self.backend, order, arena, number)
+            )
+            value = initial.get(state, 0.0)
+            if isinstance(value, Start):
+                numbers = value.of(storage.decoded(self.array), settings)
+                storage.put([states[state]], storage.stored(form, numbers))
+            elif value != 0:  # zeros are pages that have not been touched yet
+                try:
+                    storage.fill(states[state], value)
+                except HyperparameterError as error:
+                    raise HyperparameterError(f"initial {state}: {error}") from None
+        return states
+
+    def _view(self) -> Array:
+        """A view of a NumPy array, whose shape no one else can change; a CuPy array itself."""
         return plain(self.user_array).view() if self.backend == "cpu" else self.user_array
 
     def check_writable(self) -> None:
@@ -122,44 +166,48 @@ class Parameter:
 
     @property
     def arrays(self) -> list[Any]:
-        """Of the parameter and the states, as kernels see them."""
+        """The arrays that kernels update: the parameter, its companions and its states."""
         return storage.memory_of(self.array, self.companions, self.states)
 
     @property
     def operand(self) -> Operand:
-        """What an update works on."""
+        """The arrays that kernels update, with the key and the layout of blocks."""
         return Operand(self.arrays, self.random_key, storage.width_of(self.shape))
 
     @property
     def saved_states(self) -> dict[str, Any]:
-        """Everything that a resumed run needs: the states, and what is beside the parameter."""
+        """The states and companions, by name: everything that a snapshot needs."""
         return self.states | self.companions
 
     @property
     def saved_arrays(self) -> dict[str, Any]:
-        """The same as arrays: of a quantized state ``m`` there are "m.codes" and "m.scales"."""
+        """`saved_states` as arrays: a quantized state ``m`` gives "m.codes" and "m.scales"."""
         return storage.arrays_of(self.saved_states)
 
-    def formats_for(self, element: str) -> Formats:
-        """The formats with gradients of an element type."""
-        return self.formats._replace(gradient=PLAIN[element])
+    def formats_for(self, gradient: str) -> Formats:
+        """The formats with a gradient of the named dtype."""
+        return self.formats._replace(gradient=PLAIN[gradient])
 
-    def strided_update(self, rule: Rule, element: str) -> Update:
-        """The update by a rule of this parameter's arrays, from a gradient of any strides."""
-        if self._dense is None or self._dense[:2] != (rule, element):
-            update = bind_strided(rule, self.backend, self.formats_for(element), self.operand)
-            self._dense = rule, element, update
-        return self._dense[2]
+    def strided_update(self, rule: Rule, gradient: str) -> Update:
+        """The update by a rule from gradients of a named dtype and any strides."""
+        bound = self._strided_update
+        if bound is None or bound[:2] != (rule, gradient):
+            formats = self.formats_for(gradient)
+            update = bind_strided(rule, self.backend, formats, self.operand)
+            bound = self._strided_update = BoundUpdate(rule, gradient, update)
+        strided: Update = bound.update
+        return strided
 
-    def row_update(self, rule: Rule, element: str) -> RowUpdate:
-        """As `bound`, of rows.
+    def row_update(self, rule: Rule, gradient: str) -> RowUpdate:
+        """The update by a rule from rows of a named dtype.
 
         Raises
         ------
         GradientError
-            Rows share scales.
+            If blocks of 8-bit states extend over several rows.
         """
-        if self._rows is None or self._rows[:2] != (rule, element):
+        bound = self._row_update
+        if bound is None or bound[:2] != (rule, gradient):
             width = int(np.prod(self.shape[1:], dtype=np.int64))
             if self.formats.block and storage.width_of(self.shape) != width:
                 raise GradientError(
@@ -168,22 +216,25 @@ class Parameter:
                     "state_dtype"
                 )
             if self.exact:
-                self._start(rule)
-            formats = self.formats_for(element)
+                self._start_history(rule)
+            formats = self.formats_for(gradient)
             update = bind_rows(rule, self.backend, formats, self.operand, self.history)
-            self._skipped, self._rows = self.skipped_rows, (rule, element, update)
-        return self._rows[2]
+            self._earlier_skipped_rows = self.skipped_rows
+            bound = self._row_update = BoundUpdate(rule, gradient, update)
+        rows: RowUpdate = bound.update
+        return rows
 
     def needs_history(self, rule: Rule) -> bool:
-        """Whether steps by a rule are to be remembered, and are not yet."""
+        """True if the table needs a history of steps by a rule, and has none."""
         return not unchanged(rule) and (self.history is None or self.history.rule is not rule)
 
-    def _start(self, rule: Rule) -> None:
-        """Remember steps by a rule from now on; those by another one are made up for.
+    def _start_history(self, rule: Rule) -> None:
+        """Start the history of steps by a rule; rows catch up with those of another rule.
 
         Raises
         ------
         ParameterError
+            If the table is not contiguous.
         """
         if self.history is not None and self.history.rule is rule:
             return
@@ -193,117 +244,136 @@ class Parameter:
                 f"parameter {self.name!r}: sparse='exact' takes tables whose rows lie one behind "
                 "the other, without gaps"
             )
-        history = rule, self.backend, self.formats, self._close, len(self.array)
+        history = rule, self.backend, self.formats, self._approximate, len(self.array)
         self.history = step_history(*history, self.update_count)
 
     @property
     def is_current(self) -> bool:
-        """Whether no row has missed a step; waits for a GPU."""
-        clock = self.history
-        return clock is None or bool((to_host(clock.last) == to_host(clock.now)).all())
+        """True if all rows have caught up; waits for a GPU."""
+        history = self.history
+        return history is None or bool((to_host(history.last) == to_host(history.now)).all())
 
     def flush(self, fraction: float = 1.0) -> None:
-        """Bring all rows up to date with the last step, or the next fraction of them.
+        """Let all rows, or the next fraction of them, catch up.
 
         Raises
         ------
         ParameterError
-            The table has been made read-only.
+            If the table has been made read-only.
         """
-        if self.history is None or self._rows is None:
+        if self.history is None or self._row_update is None:
             return
         self.check_writable()
-        update: Any = self._rows[2]
-        left = min(len(self.array), math.ceil(fraction * len(self.array)))
-        if left == len(self.array):
-            self.residence.all(self._memory)
+        rows = len(self.array)
+        remaining = min(rows, math.ceil(fraction * rows))
+        if remaining == rows:
+            self.residence.all(self._state_memory)
         with on_device(self.array):
-            while left:
-                stop = min(self._turn + left, len(self.array))
-                update.refresh(self._turn, stop)
-                left -= stop - self._turn
-                self._turn = stop % len(self.array)
+            while remaining:
+                start = self._next_refreshed_row
+                stop = min(start + remaining, rows)
+                self._row_update.update.refresh(start, stop)
+                remaining -= stop - start
+                self._next_refreshed_row = stop % rows
 
-    def read(self, rows: Any, skip: bool) -> Any:
-        """Rows as they are after the last step, in a new array; zeros for those out of range.
+    def read(self, rows: Array, skip: bool) -> Array:
+        """Rows after the last step.
+
+        Parameters
+        ----------
+        rows : Array of integers, any shape
+            Row indices.
+        skip : bool
+            Return zeros for rows that are out of range; otherwise raise.
+
+        Returns
+        -------
+        Array, shape (\\*rows.shape, \\*shape of a row)
+            New, of the table's dtype.
 
         Raises
         ------
         RowIndexError
-            A row is out of range, and they are not to be skipped.
         """
         shape = rows.shape + self.shape[1:]
         with on_device(self.array):
-            numbers = rows.reshape(-1)
-            numbers = numbers if rows.dtype in INDEX else numbers.astype(np.int64)
+            indices = rows.reshape(-1)
+            indices = indices if rows.dtype in INDEX else indices.astype(np.int64)
             try:
-                if self.history is not None and self._rows is not None:
-                    update: Any = self._rows[2]
-                    return update.read(numbers, skip).view(self.array.dtype).reshape(shape)
-                return storage.taken(self.array, numbers, skip).reshape(shape)
+                if self.history is not None and self._row_update is not None:
+                    values = self._row_update.update.read(indices, skip)
+                    return values.view(self.array.dtype).reshape(shape)
+                return storage.taken(self.array, indices, skip).reshape(shape)
             except RowIndexError as error:
                 raise as_given(error, rows) from None
 
-    def _memory(self) -> Iterable[Any]:
+    def _state_memory(self) -> Iterable[Array]:
         return self.saved_arrays.values()
 
-    def touch(self, grad: Any) -> bool:
-        """Say what a gradient is about to touch; whether more of it has to be said."""
+    def touch(self, grad: Array | RowGrad) -> bool:
+        """Choose page sizes for what a gradient updates; True if later ones have to as well."""
         if isinstance(grad, RowGrad):
-            self.residence.rows(grad.rows.size, self._memory)
+            self.residence.rows(grad.rows.size, self._state_memory)
         else:
-            self.residence.all(self._memory)
+            self.residence.all(self._state_memory)
         return not self.residence.settled
 
-    def write(self, numbers: np.ndarray) -> None:
-        """Make the parameter, and what is kept beside it, hold these numbers.
+    def write(self, numbers: HostArray) -> None:
+        """Write numbers into the parameter and its companions.
+
+        Parameters
+        ----------
+        numbers : ndarray, the parameter's shape
 
         Raises
         ------
         ParameterError
-            A finite number does not fit in the parameter's type, or that has been made read-only.
+            If a finite number overflows in the parameter's dtype, or the parameter has been made
+            read-only.
         """
         self.check_writable()
         with np.errstate(over="ignore"):
             parts = storage.stored(self.formats.parameter, numbers.astype(self.compute_dtype))
-        held = storage.decoded(parts[0].view(numpy_dtype(self.dtype_name, "cpu")))
-        lost = np.isfinite(numbers) & ~np.isfinite(held)
-        if lost.any():
-            first = float(numbers[lost][0])
+        rounded = storage.decoded(parts[0].view(numpy_dtype(self.dtype_name, "cpu")))
+        overflows = np.isfinite(numbers) & ~np.isfinite(rounded)
+        if overflows.any():
+            first = float(numbers[overflows][0])
             raise ParameterError(
                 f"values of {self.name!r}: {first!r} does not fit in {self.dtype_name}"
             )
         self.flush()
         storage.put([self.array, *self.companions.values()], parts)
 
-    def take_counts_from(self, before: Parameter) -> None:
-        """Count on from a parameter that this one takes the place of."""
-        self.update_count, self._skipped = before.update_count, before.skipped_rows
+    def take_counts_from(self, other: Parameter) -> None:
+        """Continue the counts of a parameter that this one replaces."""
+        self.update_count = other.update_count
+        self._earlier_skipped_rows = other.skipped_rows
 
     def drop_history(self) -> None:
-        """Forget missed steps: the arrays are written anew."""
-        self.residence.all(self._memory)
-        self._skipped = self.skipped_rows
-        self.history = self._rows = None
-        self._turn = 0
+        """Forget the history of steps, because all arrays are about to be overwritten."""
+        self.residence.all(self._state_memory)
+        self._earlier_skipped_rows = self.skipped_rows
+        self.history = self._row_update = None
+        self._next_refreshed_row = 0
 
     @property
     def skipped_rows(self) -> int:
-        """Gradient rows that were out of range and left out."""
-        return self._skipped + (self._rows[2].skipped if self._rows else 0)
+        """Number of gradient rows that were out of range and left out; waits for a GPU."""
+        current = self._row_update.update.skipped if self._row_update else 0
+        return self._earlier_skipped_rows + int(current)
 
-    def as_rows(self, grad: Any) -> RowGrad:
-        """A gradient as rows; a dense one has every row once."""
+    def as_rows(self, grad: Array | RowGrad) -> RowGrad:
+        """A gradient by rows; a dense one has every row once."""
         if isinstance(grad, RowGrad):
             return grad
         grad = grad.reshape(self.shape or (1,))
-        if self._numbers is None:
+        if self._row_indices is None:
             with on_device(self.array):
-                self._numbers = namespace(self.backend).arange(len(grad))
-        return RowGrad(self._numbers, grad)
+                self._row_indices = namespace(self.backend).arange(len(grad))
+        return RowGrad(self._row_indices, grad)
 
-    def effective_rates(self, rule: Rule, coefficients: tuple[float, ...]) -> Any:
-        """A new array with the effective rates, by the rule that computes them."""
+    def effective_rates(self, rule: Rule, coefficients: tuple[float, ...]) -> Array:
+        """The learning rate of each element, by a rule of rates; new, of the compute dtype."""
         order = "C" if self.needs_c_order else "K"
         result = zeros_like(self.array, self.backend, self.compute_dtype, order)
         states = {
@@ -316,21 +386,21 @@ class Parameter:
         update_once(rule, self.backend, formats, operand, result, coefficients)
         return result
 
-    def _spread(self, state: Any) -> Any:
-        """A state that has one number for each row, as one that has them all."""
+    def _spread(self, state: Array) -> Array:
+        """A state of shape (rows,), repeated to the parameter's shape."""
         wide = state.reshape(self.shape[:1] + (1,) * (len(self.shape) - 1))
         return copied(namespace(self.backend).broadcast_to(wide, self.shape))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: the bound kernels are not for them. Its view is made anew,
-        # of the array that belongs to the copy: a view that is copied has memory of its own.
+        # A copy has arrays of its own: the bound updates are not for them. `array` is made anew as
+        # a view of the copied array, because copying a view copies its memory.
         return self.__dict__ | {
             "array": None,
-            "_dense": None,
-            "_rows": None,
+            "_strided_update": None,
+            "_row_update": None,
             "history": None,
-            "_numbers": None,
-            "_skipped": self.skipped_rows,
+            "_row_indices": None,
+            "_earlier_skipped_rows": self.skipped_rows,
             "residence": Residence(),
         }
 
@@ -340,22 +410,19 @@ class Parameter:
 
 
 def prepare_rows(
-    parameter: Parameter, rule: Rule, grad: Any, skips: bool, most: float
+    parameter: Parameter, rule: Rule, grad: Array | RowGrad, skip: bool, max_norm: float
 ) -> tuple[RowUpdate, Any]:
-    """The update of a parameter by rows, and what it is to be called with.
+    """Check and sort a gradient's row indices; the update, and the gradient it is called with.
 
-    ``skips`` says whether rows that are out of range are left out, ``most`` how long a row's
-    gradient may be.
+    ``skip`` leaves out rows that are out of range; ``max_norm`` limits the norm of each row.
 
     Raises
     ------
-    RowIndexError
-        Rows are out of range, and are not to be skipped.
-    GradientError
+    RowIndexError, GradientError
     """
     rows = parameter.as_rows(grad)
     update = parameter.row_update(rule, dtype_name(rows.values) or "")
     try:
-        return update, prepared(update, rows, skips, most)
+        return update, prepared(update, rows, skip, max_norm)
     except RowIndexError as error:
         raise RowIndexError(f"gradient of {parameter.name!r}: {error}") from None

@@ -101,11 +101,6 @@ def check_step_options(
 ) -> StepOptions:
     """Check the keywords of `Optimizer.step`.
 
-    Parameters
-    ----------
-    grad_scale, max_norm, clip_value, skip_nonfinite
-        See `Optimizer.step`.
-
     Returns
     -------
     StepOptions

@@ -328,10 +328,12 @@ def test_memory_is_kept_from_step_to_step():
     ]
     for batch in batches:
         optimizer.step(batch)
-    work = internals(optimizer).parameters["0"]._rows[-1]._work
+    table = internals(optimizer).parameters["0"]
+    update = table.row_update(internals(optimizer).groups[0].rule, "float32")
+    work = update._work
     for batch in batches * 2:
         optimizer.step(batch)
-    assert internals(optimizer).parameters["0"]._rows[-1]._work is work
+    assert update._work is work
 
 
 def test_a_step_on_a_gpu_waits_for_nothing(host, monkeypatch):
