@@ -15,6 +15,7 @@ if find_spec("gpuadapt.kernels") is None:
     __path__.append(str(Path(__file__).parent.parent))
 
 from gpuadapt.kernels import pieces, rules
+from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
 from . import optimizers, presets, testing

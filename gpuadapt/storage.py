@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from gpuadapt.kernels.formats import (
     Formats,
     blocks,
 )
+from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.intervals import not_negative
 from gpuadapt.kernels.language.precision import Need, needs, not_of_gradients_size
 from gpuadapt.kernels.language.rule import Rule
@@ -114,18 +114,18 @@ def _check_need(rule: Rule, state: str, kept: str, compute: str) -> None:
         )
 
 
-@cache
+@cached_with_rule
 def _never_negative(rule: Rule) -> frozenset[str]:
     """Its states that are never negative; found once, for all parameters."""
     return not_negative(rule.program, INTERVALS)
 
 
-@cache
+@cached_with_rule
 def _needs(rule: Rule) -> Mapping[str, Need]:
     return needs(rule.program, INTERVALS)
 
 
-@cache
+@cached_with_rule
 def _other_sizes(rule: Rule) -> frozenset[str]:
     return not_of_gradients_size(rule.program, INTERVALS)
 

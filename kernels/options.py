@@ -10,8 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
 
+from .language.caching import cached_with_rule
 from .language.program import Program, Rename, read
 from .language.rule import Rule, from_program
 
@@ -85,7 +85,7 @@ NEW = "_updated"
 """The variable that holds the new parameter; rules cannot have names like it."""
 
 
-@cache
+@cached_with_rule
 def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
     """The rule with the named options around it; memoised, so equal calls share kernels."""
     ordered = [name for name in OPTIONS if name in options]

@@ -1,16 +1,22 @@
 """What a rule may contain, what it becomes, and how what it may not contain is refused."""
 
+import gc
 import itertools
 import linecache
+import pickle
 import subprocess
 import sys
 import textwrap
+import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from cases import RULES
 
 import gpuadapt as ga
+from gpuadapt.kernels.language.caching import cached_with_rule
+from gpuadapt.kernels.language.program import LONGEST_NAME
 from gpuadapt.kernels.options import OPTIONS, compose
 
 counter = itertools.count()
@@ -109,6 +115,29 @@ def test_refused_name_of_the_rule(tmp_path):
     file.write_text("import gpuadapt as ga\n@ga.rule\ndef bêta(p, g, h):\n    return p\n")
     with pytest.raises(ga.RuleError, match="'bêta' is not plain ASCII"):
         exec(compile(file.read_text(), str(file), "exec"), {})
+
+
+def test_refused_a_name_too_long_for_a_file(tmp_path):
+    """With options around it, a rule of the longest name still has a file."""
+    rules = []
+    for count in (LONGEST_NAME, LONGEST_NAME + 1):
+        file = tmp_path / f"own_{count}.py"
+        text = f"import gpuadapt as ga\n@ga.rule\ndef {count * 'a'}(p, g, h):\n    return p - g\n"
+        file.write_text(text)
+        refused = pytest.raises(ga.RuleError, match="name has at most 64 characters")
+        with refused if count > LONGEST_NAME else nullcontext():
+            names = {}
+            exec(compile(text, str(file), "exec"), names)
+            rules.append(names[count * "a"])
+    (rule,) = rules
+    assert len(compose(rule, frozenset(OPTIONS)).name) < 160
+
+    def a_root_whose_name_is_as_long_as_a_sentence_and_then_some_more_of_it_so_that(x, h):
+        return sqrt(x)  # noqa: F821
+
+    root = a_root_whose_name_is_as_long_as_a_sentence_and_then_some_more_of_it_so_that
+    with pytest.raises(ga.RuleError, match="name is too long"):
+        ga.rules.amsgrad_corrected.variant(root=root).variant(debias=root)
 
 
 def test_comments_may_stand_anywhere(tmp_path):
@@ -278,3 +307,32 @@ print(digest.hexdigest())
         ).stdout
 
     assert digest(NUMBA_DISABLE_JIT="1") == digest()
+
+
+def test_results_die_with_their_rule():
+    """A rule that is defined again does not keep the kernels of the one before."""
+    calls = []
+
+    @cached_with_rule
+    def length(rule, more):
+        calls.append(rule.name)
+        return len(rule.lines) + more
+
+    def made():
+        @ga.rule
+        def fleeting(p, g, h):
+            return p - h.lr * g
+
+        return fleeting
+
+    rule = made()
+    assert [length(rule, 1), length(rule, 1), length(rule, 2)] == [1, 1, 2] and len(calls) == 2
+    length.cache_clear()
+    assert length(rule, 1) == 1 and len(calls) == 3
+    assert compose(rule, frozenset({"l2"})) is compose(rule, frozenset({"l2"}))
+    assert compose(made(), frozenset({"l2"})) is not compose(rule, frozenset({"l2"}))
+    length(pickle.loads(pickle.dumps(rule)), 1)
+    dead = weakref.ref(rule)
+    del rule
+    gc.collect()
+    assert dead() is None and len(calls) == 4

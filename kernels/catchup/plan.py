@@ -20,12 +20,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ..formats import PLAIN, Formats
+from ..language.caching import cached_with_rule
 from ..language.emit import Writer
 from ..language.program import Program
 from ..language.rule import STEP, Rule, from_program
@@ -127,7 +127,7 @@ class Missed(NamedTuple):
         return [1.0] * (len(self.states) + 4) + [math.nan]
 
 
-@cache
+@cached_with_rule
 def missed(rule: Rule) -> Missed | None:
     """How the missed steps of a rule are followed; None if they are to be replayed."""
     found = idle_programs(rule.program)
@@ -159,7 +159,7 @@ def following(rule: Rule, formats: Formats) -> Missed | None:
     return missed(rule) if plain else None
 
 
-@cache
+@cached_with_rule
 def unchanged(rule: Rule) -> bool:
     """Whether a zero gradient changes nothing, neither the parameter nor a state."""
     found = missed(rule)

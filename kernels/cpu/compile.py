@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numba
 
-from ..formats import Conversion, Formats
+from ..formats import Conversion, Formats, scaling
 from ..language import primitives as functions
 from ..language.rule import Rule
-from ..language.scaling import Scaling, scaling
+from ..language.scaling import Scaling
 from . import intrinsics, threads
 
 LINE = 64

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..catchup.plan import Missed, following
 from ..formats import Formats, Operand
+from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from . import compile, missed_source, threads
 from .rows import ALONE, NOWHERE, Plan, Rows
@@ -25,7 +25,7 @@ def source(rule: Rule, formats: Formats) -> str:
     return missed_source.source(rule, formats, following(rule, formats))
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule, formats: Formats, followed: Missed | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     text = missed_source.source(rule, formats, followed)

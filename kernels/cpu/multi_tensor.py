@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
 from ..formats import BLOCK, Formats, Operand, tables
+from ..language.caching import cached_with_rule
 from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.chunks import Spans
@@ -148,7 +148,7 @@ def source(rule: Rule, formats: Formats) -> str:
     )  # fmt: skip
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).many

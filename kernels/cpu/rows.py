@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..formats import FLOAT64, Format, Formats, Operand, blocks
+from ..formats import FLOAT64, Format, Formats, Operand, blocks, scaling
+from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from ..language.scaling import scaling
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import SPAN as SUMMED
@@ -36,7 +36,7 @@ PIECES = 32
 """Pieces that a batch is cut into for each thread."""
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).rows

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..catchup.plan import Missed, following
 from ..formats import Formats, Operand
+from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.scalar_layout import FIRST
 from . import compile, row_source
@@ -30,7 +30,7 @@ def source(rule: Rule, formats: Formats) -> str:
     return row_source.source(rule, formats, exact=True, followed=following(rule, formats))
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule, formats: Formats, of: Form, followed: Missed | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     return compile.built(

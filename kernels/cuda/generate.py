@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..formats import Conversion, Formats, Named
+from ..formats import Conversion, Formats, Named, scaling
 from ..language.rule import Rule
-from ..language.scaling import Scaling, scaling
+from ..language.scaling import Scaling
 from .compile import read
 
 TYPES = {

@@ -8,13 +8,13 @@ gradients, written again when they are others than in the step before. Spans of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..formats import BLOCK as SHARED
 from ..formats import Formats, Operand, tables
+from ..language.caching import cached_with_rule
 from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.chunks import Spans
@@ -159,7 +159,7 @@ def _blocks(run: Run) -> str:
     return _BLOCKS % {"shared": SHARED, "block": BLOCK, "update": run.block()}
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     return compile.built(source(rule, formats), f"gpuadapt_{rule.name}_many")

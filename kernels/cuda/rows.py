@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import RowIndexError, check_key
 from ..formats import FLOAT64, Format, Formats, Operand
+from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
@@ -39,7 +40,7 @@ THREADS = 128
 """Of a block."""
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule, formats: Formats, of: Form) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     return compile.built(source(rule, formats, of), f"gpuadapt_{rule.name}_rows")

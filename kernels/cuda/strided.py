@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..copies import Copies
 from ..formats import Formats, Operand
+from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SKIP
@@ -76,7 +76,7 @@ def source(rule: Rule, formats: Formats) -> str:
     )
 
 
-@cache
+@cached_with_rule
 def kernel(rule: Rule) -> Callable[..., Any]:
     """The strided kernel; CuPy compiles it when it is first launched."""
     return strided(rule).build()

@@ -5,7 +5,7 @@ written in, `arguments` joins formats with the arguments of a rule. `registry`
 says which formats there are for what a user asks for.
 """
 
-from .arguments import Formats, Named, Operand, load, named, tables, traffic, uniform
+from .arguments import Formats, Named, Operand, load, named, scaling, tables, traffic, uniform
 from .block8 import SIGNED8, UNSIGNED8
 from .conversion import Conversion, needed
 from .float import FLOAT32, FLOAT64
@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "named",
     "needed",
+    "scaling",
     "tables",
     "traffic",
     "uniform",

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..language import scaling as language
 from ..language.rule import Rule
-from ..language.scaling import Scaling, scaling
+from ..language.scaling import Scaling
 from .conversion import Conversion, needed
 from .float import FLOAT64
 from .format import BLOCK, Format
@@ -101,6 +102,11 @@ def uniform(rule: Rule, dtype: np.dtype) -> Formats:
     """One element type for everything."""
     plain = PLAIN[str(dtype)]
     return Formats(str(dtype), plain, plain, (plain,) * len(rule.states))
+
+
+def scaling(rule: Rule, formats: Formats) -> Scaling | None:
+    """Return what is done to gradients before they are rounded; None if the rule itself does it."""
+    return None if formats.wide == formats.compute else language.scaling(rule)
 
 
 class Operand(NamedTuple):

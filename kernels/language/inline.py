@@ -6,7 +6,7 @@ import ast
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 
 from ..errors import RuleError
 from .parse import Source, parse
@@ -74,7 +74,7 @@ class Calls(ast.NodeTransformer):
             pass  # a builtin that does not say
 
 
-@cache
+@lru_cache(maxsize=64)
 def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.expr]:
     """The arguments of a piece, and what it returns; read once for all rules that call it."""
     source, _, arguments, body, result = parse(function)

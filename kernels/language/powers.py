@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from functools import cache
 
+from .caching import cached_with_rule
 from .program import Program
 from .rule import Rule
 
@@ -23,7 +23,7 @@ ROUNDS = 16
 """After so many a rule whose states still grow is taken for one that squares."""
 
 
-@cache
+@cached_with_rule
 def squares(rule: Rule) -> bool:
     """Whether a rule squares what depends on the gradient, or cannot be shown not to."""
     return _squares(rule.program)

@@ -16,6 +16,9 @@ from .inline import Calls, Substitute
 from .parse import Source, check_name, parse
 from .primitives import ARITY
 
+LONGEST_NAME = 64
+"""Characters of a rule's name: kernels are kept in files that have it in their names."""
+
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 COMPARISONS = {
     ast.Lt: "<",
@@ -82,6 +85,8 @@ def read(
         source.refuse(definition, "a rule takes (parameter, gradient, *states, h)")
     if "h" in given[:-1]:
         source.refuse(definition, "the name 'h' is for the last argument")
+    if len(definition.name) > LONGEST_NAME:
+        source.refuse(definition, f"a rule's name has at most {LONGEST_NAME} characters")
     *arguments, h = given
     expected = len(arguments) - 1 if returns is None else returns
     calls = Calls(source, h, pieces or {}, prepare or {})

@@ -13,27 +13,23 @@ has it, bias correction included, and costs no more for it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, overload
-
-import numpy as np
+from functools import cached_property
+from typing import Any, overload
 
 from ..errors import RuleError
 from . import primitives as functions
+from .caching import cached_with_rule
 from .emit import Writer
-from .program import Program, read
+from .program import LONGEST_NAME, Program, read
 from .rate import rate_program
 from .rowwise import rowwise_program
 
-if TYPE_CHECKING:
-    from ..formats import Formats
-
-_KERNELS = __package__.rpartition(".")[0]
+SOURCES: list[Callable[[Rule, str, str, Any], str]] = []
+"""One function, which `gpuadapt.kernels.sources` puts here: rules do not know traversals."""
 
 STEP = "t"
 """``h.t`` in a rule: the number of the step, from 1."""
@@ -78,6 +74,8 @@ class Rule:
     """Functions of its author's that it calls; see `variant`."""
     original: Rule | None = None
     """Of a variant, the rule as its author made it."""
+    cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    """Results made of this rule, by function; see `caching`."""
 
     @property
     def name(self) -> str:
@@ -200,11 +198,9 @@ class Rule:
         # What has been computed on demand can be again, and `evaluate` cannot be pickled;
         # nor can the author's function, whose name is now the rule's.
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
-        return kept | {"function": None, "pieces": {}, "original": None}
+        return kept | {"function": None, "pieces": {}, "original": None, "cache": {}}
 
-    def source(
-        self, backend: str = "cpu", traversal: str = "many", dtype: str | Formats = "float32"
-    ) -> str:
+    def source(self, backend: str = "cpu", traversal: str = "many", dtype: Any = "float32") -> str:
         """The assembled kernel text, exactly as it is compiled.
 
         Parameters
@@ -218,18 +214,8 @@ class Rule:
         """
         if self.row_states and traversal not in ("rows", "exact"):
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
-        try:
-            module = {"many": "multi_tensor", "dense": "strided", "exact": "exact_rows"}.get(
-                traversal, traversal
-            )
-            write = importlib.import_module(f"{_KERNELS}.{backend}.{module}").source
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise ValueError(f"no traversal {traversal!r} on backend {backend!r}") from error
-        if not isinstance(dtype, tuple):
-            formats = importlib.import_module(f"{_KERNELS}.formats")  # which has rules itself
-            dtype = formats.uniform(self, np.dtype(dtype))
-        text: str = write(self, dtype)
-        return text
+        (write,) = SOURCES
+        return write(self, backend, traversal, dtype)
 
     def __repr__(self) -> str:
         arguments = ", ".join((*self.program.arguments, "h"))
@@ -307,7 +293,7 @@ def rule(
     return make if function is None else make(function)
 
 
-@cache
+@cached_with_rule
 def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
     changed = {name: piece for name, piece in pieces if rule.pieces[name] is not piece}
     if not changed:
@@ -319,9 +305,12 @@ def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
     formulas = (
         f"{name}: {inspect.getdoc(piece) or piece.__name__}" for name, piece in changed.items()
     )
+    name = "_".join((program.name, *names))
+    if len(name) > 2 * LONGEST_NAME:
+        raise RuleError(f"{program.name}: with these functions its name is too long: {name}")
     program = replace(
         program,
-        name="_".join((program.name, *names)),
+        name=name,
         doc="\n\n".join((program.doc, "With " + "; ".join(formulas))),
     )
     return replace(from_program(program), function=rule.function, pieces=given, original=rule)

@@ -8,13 +8,10 @@ that type; the rule gets its result, rounded.
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from .caching import cached_with_rule
 from .rule import Rule
-
-if TYPE_CHECKING:
-    from ..formats import Formats
 
 
 class Scaling(NamedTuple):
@@ -37,8 +34,9 @@ class Scaling(NamedTuple):
         return f"{self.symbol}({', '.join([gradient, *self.places])})"
 
 
-@cache
-def _scaling(rule: Rule) -> Scaling | None:
+@cached_with_rule
+def scaling(rule: Rule) -> Scaling | None:
+    """Return what a rule does to gradients before they are rounded, if it does anything."""
     count = rule.program.scaling
     if not count:
         return None
@@ -57,12 +55,7 @@ def _scaling(rule: Rule) -> Scaling | None:
     )
 
 
-def scaling(rule: Rule, formats: Formats) -> Scaling | None:
-    """What is done to gradients before they are rounded; None if the rule itself does it."""
-    return None if formats.wide == formats.compute else _scaling(rule)
-
-
 def scaled(rule: Rule) -> frozenset[int]:
     """The numbers of the coefficients that scale and clip: any type of gradients may hold them."""
-    found = _scaling(rule)
+    found = scaling(rule)
     return frozenset(found.places.values()) if found else frozenset()
