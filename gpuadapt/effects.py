@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gpuadapt.kernels.formats import SHORT
+from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.renaming import made_anew
 from gpuadapt.kernels.language.rule import Rule
 
@@ -14,7 +14,6 @@ from .errors import HyperparameterError
 from .hyperparameters import SETTINGS
 
 if TYPE_CHECKING:
-    from .group import Group
     from .parameter import Parameter
 
 Effect = tuple[Callable[["Parameter", Mapping[str, Any]], bool], str]
@@ -45,13 +44,13 @@ EFFECTS: dict[str, Effect] = {
 """What tells whether a setting has an effect on a parameter, and the reason why it has none."""
 
 
-def check_effects(groups: Sequence[Group], parameters: Sequence[Parameter]) -> None:
+def check_effects(groups: Sequence[Mapping[str, Any]], parameters: Sequence[Parameter]) -> None:
     """Raise `HyperparameterError` for settings that change nothing of any parameter.
 
-    One that changes some of the parameters that it is given for is all right.
+    ``groups`` holds the settings of each group. A setting may change some of the parameters alone.
     """
     for name, (affects, reason) in EFFECTS.items():
-        given = [(parameter, groups[parameter.group].settings) for parameter in parameters]
+        given = [(parameter, groups[parameter.group]) for parameter in parameters]
         given = [one for one in given if one[1][name] != SETTINGS[name]]
         if given and not any(affects(parameter, settings) for parameter, settings in given):
             raise HyperparameterError(
@@ -70,6 +69,6 @@ def check_decay(rule: Rule, options: frozenset[str]) -> None:
         )
 
 
-@cache
+@cached_with_rule
 def _made_anew(rule: Rule) -> bool:
     return made_anew(rule.program)

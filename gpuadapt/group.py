@@ -12,13 +12,13 @@ import numpy as np
 from gpuadapt.kernels.catchup.plan import columns, missed
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.language.scaling import scaled
-from gpuadapt.kernels.numerics.modes import in_default_modes
 from gpuadapt.kernels.options import compose
 
 from . import hyperparameters
 from .arrays import describe
 from .effects import check_decay
 from .errors import HyperparameterError, ParameterError
+from .launch import in_default_modes
 from .oracle import evaluate
 from .parameter import Parameter
 from .schedules import Schedules

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import following, unchanged
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
+from gpuadapt.kernels.cpu.modes import in_default_modes as in_default_modes
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import Measured, Verdict

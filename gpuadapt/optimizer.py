@@ -211,7 +211,7 @@ class Optimizer:
         """What is this optimizer's with more parameters; nothing of it is put in place."""
         params = taken(params)
         built = build(self.rule, params, common, self._initial, before)
-        check_effects(built.groups, list(built.parameters.values()))
+        check_effects([group.settings for group in built.groups], list(built.parameters.values()))
         new = slice(len(before.groups), None)
         for group in built.groups[new]:
             group.check()

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.modes import in_default_modes
 
 from .arrays import backend_of, namespace, on_device, to_host
+from .launch import in_default_modes
 from .oracle import evaluate
 from .parameter import Parameter
 from .quantized import Quantized

@@ -9,7 +9,6 @@ import numpy as np
 
 from gpuadapt.kernels.array_types import DeviceArray, HostArray
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.modes import in_default_modes
 from gpuadapt.kernels.numerics.overflow import judged
 
 from . import launch
@@ -19,6 +18,7 @@ from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError
 from .group import Group
 from .hyperparameters import STEP_VALUES, whole
+from .launch import in_default_modes
 from .loss_scale import LossScale
 from .parameter import Parameter
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult

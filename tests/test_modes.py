@@ -15,8 +15,7 @@ from cases import CASES
 from test_bits import LARGE
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import compile
-from gpuadapt.kernels.numerics import modes
+from gpuadapt.kernels.cpu import compile, modes
 from gpuadapt.steps import Steps
 
 X86 = {"flush to zero": 0x9F80, "zeros for subnormals": 0x1FC0, "down": 0x3F80, "up": 0x5F80,

@@ -5,6 +5,7 @@ import inspect
 import re
 import runpy
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,81 @@ def imports(file):
             yield "." * node.level + (node.module or "")
 
 
-def test_kernels_do_not_know_the_package():
-    files = list((ROOT / "kernels").rglob("*.py"))
-    assert len(files) > 8
-    for file in files:
-        depth = len(file.relative_to(ROOT / "kernels").parts)
-        for name in imports(file):
-            assert not name.startswith("gpuadapt"), (file, name)
-            assert not name.startswith("." * (depth + 1)), (file, name)
+ROOMS = {
+    "errors": "",
+    "array_types": "",
+    "language": "errors",
+    "host_functions": "",
+    "pieces": "language",
+    "rules": "language host_functions pieces",
+    "options": "language",
+    "formats": "language",
+    "numerics": "language formats errors array_types",
+    "catchup": "language formats numerics",
+    "copies": "array_types",
+    "cpu": "errors array_types copies language formats numerics catchup",
+    "cuda": "errors array_types copies language formats numerics catchup",
+    "sources": "language formats cpu cuda",
+}
+"""What each part of kernels/ may import besides itself; the rest of gpuadapt may import all."""
+
+
+def modules():
+    """Every module's full name and file."""
+    for folder in ("gpuadapt", "kernels"):
+        for file in (ROOT / folder).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            if parts[:2] != ("gpuadapt", "kernels"):
+                name = ".".join(("gpuadapt",) * (folder == "kernels") + parts)
+                yield name.removesuffix(".__init__"), file
+
+
+@cache
+def graph():
+    """The modules that each module imports, anywhere in it: for types, in functions, by name."""
+    files = dict(modules())
+    return {name: _imported(name, file, files) for name, file in files.items()}
+
+
+def _imported(name, file, files):
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found, patterns = set(), []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: -node.level + 1 or None] if node.level else []
+            module = ".".join((*parts, *filter(None, [node.module])))
+            inner = {f"{module}.{alias.name}" for alias in node.names}
+            found |= inner & set(files) or {module}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            pieces = getattr(node.args[0], "values", [node.args[0]])
+            written = (re.escape(x.value) if isinstance(x, ast.Constant) else ".*" for x in pieces)
+            patterns.append("".join(written))
+    found |= {module for module in files for each in patterns if re.fullmatch(each, module)}
+    return found & set(files) - {name}
+
+
+def test_rooms_are_imported_downwards():
+    for name, imported in graph().items():
+        above, room = name.split(".")[1:3] if name.count(".") > 1 else ("", "")
+        if above == "kernels":
+            assert room in ROOMS, f"{name}: a line in ROOMS says what it may import"
+            for other in imported:
+                allowed = (room, *ROOMS[room].split())
+                assert other.split(".")[1:3] in [["kernels", each] for each in allowed], (
+                    f"{name} imports {other}"
+                )
+
+
+def test_nothing_imports_itself():
+    """No circle of modules, whatever kind of import it is made of."""
+    remaining = {name: set(imported) for name, imported in graph().items()}
+    while free := {name for name, imported in remaining.items() if not imported}:
+        remaining = {
+            name: imported - free for name, imported in remaining.items() if name not in free
+        }
+    assert not remaining, f"a circle is in or below {sorted(remaining)}"
 
 
 def test_the_reference_imports_nothing_of_the_package():

@@ -58,6 +58,6 @@ def in_default_modes(function: Callable[[*Given], Result]) -> Callable[[*Given],
 @cache
 def switches() -> ModuleType:
     """Compiled: ``enter()`` sets the default modes, ``leave(modes)`` what it returned."""
-    from ..cpu import compile  # and Numba, which `import gpuadapt` does without
+    from . import compile  # and Numba, which `import gpuadapt` does without
 
     return compile.load("modes", compile.imports("modes") + _TEXT)
