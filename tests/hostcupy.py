@@ -215,9 +215,11 @@ class RawKernel:
         declared = re.search(
             rf'extern "C" __global__ void (?:{name}|GA_NAME)\((.*?)\) {{', code, re.DOTALL
         )
-        arguments = declared[1].replace("__restrict__ ", "").replace("const ", "")
-        for macro, value in re.findall(r"^#define (GA_\w+) (.*)$", code, re.MULTILINE):
-            arguments = re.sub(rf"\b{macro}\b", value, arguments)
+        arguments = declared[1]
+        for _ in range(2):  # macros within macros
+            for macro, value in re.findall(r"^#define (GA_\w+) (.*)$", code, re.MULTILINE):
+                arguments = re.sub(rf"\b{macro}\b", value, arguments)
+        arguments = arguments.replace("__restrict__ ", "").replace("const ", "")
         self.arguments = [
             re.fullmatch(r"\s*([a-z ]+?) (\*?)\w+\s*", a) for a in arguments.split(",")
         ]

@@ -65,7 +65,7 @@ def test_kernels_of_any_strides_compile(architecture, dtype):
 @pytest.mark.parametrize("architecture", architectures())
 def test_kernels_without_a_rule_compile(architecture, dtype):
     kind = str(dtype), PLAIN[str(dtype)]
-    sources = [scalars.begin_source(), scalars.judge_source(), rows.frequent_source(*kind)]
+    sources = [scalars.begin_source(), scalars.judge_source(), rows.hot_rows_source(*kind)]
     sources += [rows.keys_source(np.dtype(index)) for index in (np.int32, np.int64)]
     sources += [squares.source(*kind, strided) for strided in (False, True)]
     sources.append(squares.source("float64", FLOAT64, squared=False))
@@ -78,7 +78,11 @@ def fits(of, dtype):
     return of.elements in (1, multi_tensor.ACCESS // dtype.itemsize)
 
 
-ROW_FORMS = [rows.form(64, 4, False), rows.form(4096, 2, False), rows.form(3, 1, True)]
+ROW_FORMS = [
+    rows.launch_config(64, 4, False),
+    rows.launch_config(4096, 2, False),
+    rows.launch_config(3, 1, True),
+]
 
 
 @pytest.mark.parametrize("architecture", architectures())
@@ -130,11 +134,7 @@ def test_kernels_of_exact_rows_compile(architecture):
     optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
     formats = internals(optimizer).parameters["0"].formats_for(gradient)
     sources.append(exact_rows.source(adam, formats))
-    sources += [
-        step_history.advance_source(),
-        step_history.count_source(),
-        step_history.due_source(),
-    ]
+    sources.append(step_history.source())
     for source in sources:
         exact(compile_ptx(source, architecture, compile.OPTIONS), adam)
 
@@ -158,8 +158,8 @@ def test_kernels_of_formats_compile(architecture, name):
     optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
     formats = internals(optimizer).parameters["0"].formats_for(gradient)
     by_rows = [rows.source(rule, formats)]
-    by_rows.append(rows.source(rule.rowwise, formats._replace(
-        states=(formats.states[0], PLAIN[formats.compute])), rows.form(3, 1, True)))  # fmt: skip
+    rowwise = formats._replace(states=(formats.states[0], PLAIN[formats.compute]))
+    by_rows.append(rows.source(rule.rowwise, rowwise, ROW_FORMS[2]))
     sources = [
         multi_tensor.source(rule, formats),
         squares.source(formats.compute, formats.gradient),
@@ -242,7 +242,7 @@ def test_launches_for_rows_of_an_array(n, frequent, host):
     gradient = ga.RowGrad(host.array(np.arange(n) % 9), host.array(np.ones((n, 4), np.float32)))
     launches.clear()
     optimizer.step({"table": gradient})
-    names = ["gpuadapt_keys", *["gpuadapt_frequent"] * frequent]
+    names = ["gpuadapt_keys", *["gpuadapt_hot_rows"] * frequent]
     assert launches == [*names, "gpuadapt_begin", "gpuadapt_adam_rows"]
 
 
@@ -274,7 +274,7 @@ def test_misaligned_values_are_read_one_by_one(host, monkeypatch):
     given = hostcupy.ndarray(flat[1:].reshape(10, 4))
     ours = hostcupy.ndarray(aligned(np.zeros(40, np.float32)).reshape(10, 4))
     ga.SGD(ours).step(ga.RowGrad(host.array(np.zeros(10, np.int64)), given))
-    assert forms == [rows.form(4, 1, False)]
+    assert forms == [rows.launch_config(4, 1, False)]
 
 
 def _nothing(grid, block, arguments):

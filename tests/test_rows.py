@@ -417,6 +417,6 @@ def test_threads_do_not_matter():
 
 def test_forms_of_cuda_kernels():
     """A lane for each access of a row, up to a warp."""
-    assert [cuda.form(width, 4, False).lanes for width in (1, 4, 8, 12, 64, 128, 4096)] == [
-        1, 1, 2, 4, 16, 32, 32,
-    ]  # fmt: skip
+    widths = (1, 4, 8, 12, 64, 128, 4096)
+    lanes = [cuda.launch_config(width, 4, False).lanes for width in widths]
+    assert lanes == [1, 1, 2, 4, 16, 32, 32]

@@ -110,8 +110,7 @@ def test_the_reference_imports_nothing_of_the_package():
 
 LONG = {
     ("kernels/cpu/run_source.py", "_blocks"),
-    ("kernels/cuda/run_source.py", "block"),
-    ("kernels/cuda/row_source.py", "source"),
+    ("kernels/cuda/generate.py", "block"),
     ("kernels/cuda/missed_source.py", "following"),
     ("benchmarks/exact.py", "run"),
 }

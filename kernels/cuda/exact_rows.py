@@ -13,12 +13,11 @@ from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.scalar_layout import FIRST
-from . import compile, row_source
-from .row_source import Form
-from .rows import Plan, Rows
+from . import compile, rows
+from .rows import LaunchConfig, RowPlan, Rows
 from .step_history import StepHistory
 
-UPDATE, READ, CATCH_UP = 0, 1, 2
+UPDATE, READ, REFRESH = 0, 1, 2
 """What rows are brought up to date for: a gradient, a copy, nothing else."""
 
 CHUNK = 2**20
@@ -27,14 +26,16 @@ CHUNK = 2**20
 
 def source(rule: Rule, formats: Formats) -> str:
     """The text of rows whose missed steps are followed, or replayed where that cannot be."""
-    return row_source.source(rule, formats, exact=True, followed=following(rule, formats))
+    return rows.source(rule, formats, exact=True, followed=following(rule, formats))
 
 
 @cached_with_rule
-def kernel(rule: Rule, formats: Formats, of: Form, followed: Missed | None) -> Callable[..., None]:
-    """The compiled kernel; see the text for its arguments."""
+def kernel(
+    rule: Rule, formats: Formats, config: LaunchConfig, followed: Missed | None
+) -> Callable[..., None]:
+    """Compile the kernel of `rows.source`."""
     return compile.built(
-        row_source.source(rule, formats, of, True, followed), f"gpuadapt_{rule.name}_rows"
+        rows.source(rule, formats, config, True, followed), f"gpuadapt_{rule.name}_rows"
     )
 
 
@@ -51,8 +52,8 @@ class ExactRows(Rows):
         self._no_numbers = cupy.zeros(FIRST + len(rule.coefficients) + 1, np.float64)
         self._nowhere = cupy.zeros(1, self._arrays[0].dtype)
 
-    def _compiled(self, of: Form) -> Callable[..., None]:
-        return kernel(self._rule, self._formats, of, self._clock.followed)
+    def _compiled(self, config: LaunchConfig) -> Callable[..., None]:
+        return kernel(self._rule, self._formats, config, self._clock.followed)
 
     def _more(self, reading: int, out: Any) -> tuple[Any, ...]:
         clock = self._clock
@@ -61,11 +62,11 @@ class ExactRows(Rows):
             clock.now, np.int32(reading), out,
         )  # fmt: skip
 
-    def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
+    def __call__(self, plan: RowPlan, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         self._launch(plan, first, numbers, *self._more(UPDATE, self._nowhere))
         self._clock.advance(numbers, first)
-        self._catch_up(self._clock.due(), 0, CATCH_UP, self._nowhere)
+        self._catch_up(self._clock.due(), 0, REFRESH, self._nowhere)
 
     def read(self, rows: Any, skip: bool) -> Any:
         """Rows as they are after the last step, in a new array; zeros for those out of range.
@@ -87,10 +88,12 @@ class ExactRows(Rows):
 
         for begin in range(start, stop, CHUNK):
             keys = cupy.arange(begin, min(begin + CHUNK, stop), 1, np.uint64)
-            self._catch_up(keys, 0, CATCH_UP, self._nowhere)
+            self._catch_up(keys, 0, REFRESH, self._nowhere)
 
     def _catch_up(self, keys: Any, shift: int, reading: int, out: Any) -> None:
-        of = self._form(self._no_values)
-        run = self._compiled(of) if keys.size and self._width else None
-        plan = Plan(keys, shift, self._totals[:0], self._no_values, False, math.inf, of, run)
+        config = self._config(self._no_values)
+        run = self._compiled(config) if keys.size and self._width else None
+        plan = RowPlan(
+            keys, shift, self._hot_sums[:0], self._no_values, False, math.inf, config, run
+        )
         self._launch(plan, FIRST, self._no_numbers, *self._more(reading, out))

@@ -1,10 +1,11 @@
-"""CUDA C of a rule: its function, loads and stores, its coefficients."""
+"""Writes CUDA C that depends on a rule and its formats: all that is not in ``include/``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..formats import Conversion, Formats, Named, scaling
+from ..formats import BLOCK, Conversion, Format, Formats, Named, load, named, needed, scaling
+from ..language.emit import indented
 from ..language.rule import Rule
 from ..language.scaling import Scaling
 from .compile import read
@@ -114,3 +115,436 @@ def coefficients(rule: Rule, first: str, ctype: str, wide: Mapping[str, int] | N
     for name, k in (wide or {}).items():
         lines.append(f"    const gpuadapt::number<double> {name} = numbers[{first} + {k}];")
     return "\n".join(lines)
+
+
+EACH = 8
+"""Elements of a block that a lane has: a warp has a block."""
+
+_BLOCK = r"""
+// One block of n elements, the first of them with the number begin, by a warp.
+{
+    const int lane = threadIdx.x %% 32;
+    const U first = key_on(first_key, U(begin >> 32)), second = key_on(second_key, U(begin >> 32));
+%(bases)s
+    const bool whole = %(whole)s;
+%(declared)s
+    if (whole) {
+%(load)s
+    }
+#pragma unroll
+    for (int k = 0; k < %(each)d; ++k) {
+        const int i = whole ? lane * %(each)d + k : lane + 32 * k;
+        if (i < n) {
+            if (!whole) {
+%(load_one)s
+            }
+            %(random)s
+%(numbers)s
+            %(call)s
+%(hold)s
+            if (!whole) {
+%(store_one)s
+            }
+        }
+    }
+    if (whole) {
+%(store)s
+    }
+    // Every lane has read the old scales before the new ones are written.
+%(scales)s
+#pragma unroll
+    for (int k = 0; k < %(each)d; ++k) {
+        const int i = whole ? lane * %(each)d + k : lane + 32 * k;
+        if (i < n) {
+            %(random)s
+%(encode)s
+            if (!whole) {
+%(code_one)s
+            }
+        }
+    }
+    if (whole) {
+%(code)s
+    }
+}
+"""
+
+LARGEST = r"""
+// The largest of a warp's numbers.
+__device__ inline U largest_of(U x) {
+#pragma unroll
+    for (int half = 16; half > 0; half /= 2) {
+        const U other = __shfl_xor_sync(0xffffffff, x, half, 32);
+        x = x < other ? other : x;
+    }
+    return x;
+}
+"""
+
+HELD = r"""
+// Puts numbers that 8 bits hold in the place of others of a block; returns the largest.
+template <typename T> __device__ inline U all_made_held(T *numbers, int lane, bool whole, int n) {
+    U largest = 0;
+#pragma unroll
+    for (int k = 0; k < %(each)d; ++k) {
+        if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
+            largest = larger_held(largest, S(numbers[k]));
+        }
+    }
+    largest = held_at_most(largest_of(largest));
+#pragma unroll
+    for (int k = 0; k < %(each)d; ++k) {
+        if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
+            numbers[k] = T(held(S(numbers[k]), largest));
+        }
+    }
+    return largest;
+}
+"""
+
+
+class Run:
+    """The names and the text of a run's update.
+
+    Attributes
+    ----------
+    arguments : tuple of Named
+        The rule's, without a row's mean of squares.
+    updated : tuple of Named
+        Of these, the parameter and the states.
+    wide : dict of str to int
+        Coefficients in the type of wider gradients, and which of the rule's they are.
+    head : str
+        Functions that come before the kernel: loads, stores and the rule.
+    """
+
+    def __init__(self, rule: Rule, formats: Formats) -> None:
+        self.rule, self.formats = rule, formats
+        self.compute = formats.compute
+        self.arguments = named(rule, formats)
+        self.updated = (self.arguments[0], *self.arguments[2:])
+        self.head = codecs(formats.conversions)
+        if formats.block:
+            self.head += LARGEST + HELD % {"each": EACH}
+        self.head += function(rule, formats)
+        scale = self.arguments[1].scaling
+        self.wide = scale.places if scale else {}
+
+    def types(self, of: Sequence[Named]) -> dict[str, str]:
+        """The C++ types of the elements of arrays, by their names."""
+        return {
+            name: TYPES[dtype]
+            for one in of
+            for name, (_, dtype) in zip(one.arrays, one.format.parts, strict=True)
+        }
+
+    def read(self) -> set[str]:
+        """The names of arrays that are read."""
+        return {
+            name
+            for one in self.arguments
+            for k, name in enumerate(one.arrays)
+            if f"{{{k}}}" in one.format.load
+        }
+
+    def call(self, mean: Sequence[str] = ()) -> str:
+        """The rule's call on numbers ``<name>_n``."""
+        given = [f"{one.name}_n" for one in self.arguments]
+        return f"{self.rule.symbol}<T>({', '.join([*given, *mean, *self.rule.coefficients])});"
+
+    def gradient(self, merged: str) -> str:
+        """The gradient that the rule gets, of one that has been read and merged."""
+        narrow = self.formats.wide == self.compute
+        return merged if narrow else self.arguments[1].load(self.compute, [merged])
+
+    def random(self, element: str, in_block: bool = False) -> str:
+        """A line that draws the random bits of an element."""
+        if not self.formats.random:
+            return ""
+        if in_block:
+            return f"const U random = random_bits(U({element}), first, second);"
+        if self.formats.paired:
+            page = f"U(({element}) >> 33)"
+            keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
+            half = f"((({element}) & 1) << 4)"
+            return f"const U random = random_bits(U(({element}) >> 1), {keys}) << {half};"
+        page = f"U(({element}) >> 32)"
+        keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
+        return f"const U random = random_bits(U({element}), {keys});"
+
+    def keys(self, key: str, step: str) -> str:
+        """Lines that make the keys of a parameter's random bits."""
+        if not self.formats.random:
+            return ""
+        return (
+            f"    const long long seed = {key};\n"
+            f"    const U step = U({step});\n"
+            "    const U first_key = key_of(U(seed), step), "
+            "second_key = key_of(U(seed >> 32), step);\n"
+        )
+
+    def block(
+        self,
+        gradient: str | None = None,
+        before: Sequence[str] = (),
+        mean: Sequence[str] = (),
+        by_row: Sequence[str] = (),
+        strided: Callable[[str, str], str] | None = None,
+    ) -> str:
+        """The update of a block: ``begin``, ``n`` and ``block`` (its number) are given.
+
+        Parameters
+        ----------
+        gradient : str, optional
+            The gradient's number ``i`` of the block, if it is not read from an array.
+        before, mean, by_row : sequence of str
+            Lines before the rule's call, its row's mean of squares, its states of a row.
+        strided : function of (array's name, i), optional
+            Element ``i`` of arrays that may have gaps.
+        """
+        wide = [one for one in self.updated if one.name not in by_row]
+        coded = [one for one in wide if one.format.block]
+        given = self.arguments[1]
+        arrays = self.types(wide if gradient else [*wide, given])
+        for one in coded:
+            del arrays[one.arrays[1]]
+        codes = {one.arrays[0] for one in coded}
+        written = [name for name in arrays if name != given.arrays[0]]
+        read = [name for name in arrays if name in self.read()]
+
+        def at(name: str) -> str:
+            return f"{name}p.at[k]"
+
+        def place(name: str, i: str) -> str:
+            return strided(name, i) if strided else f"{name}[begin + {i}]"
+
+        def packed(names: Sequence[str], load: bool) -> list[str]:
+            lines = []
+            for name in names:
+                constant = "const " * load
+                kind = f"{constant}pack<{arrays[name]}, {EACH}>"
+                there = f"*reinterpret_cast<{kind} *>(&{place(name, f'lane * {EACH}')})"
+                lines.append(f"{name}p = {there};" if load else f"{there} = {name}p;")
+            return lines
+
+        def single(names: Sequence[str], load: bool) -> list[str]:
+            pairs = [(at(name), place(name, "i")) for name in names]
+            return [f"{a} = {b};" if load else f"{b} = {a};" for a, b in pairs]
+
+        sources = [*wide, *[given] * (gradient is None)]
+        numbers = loads(sources, self.compute, at)
+        if gradient is not None:
+            numbers.append(f"T {given.name}_n = {gradient};")
+        hold, encode, scales, bases, declared = [], [], [], [], []
+        for one in wide:
+            if one not in coded:
+                hold += stores([one], self.compute, at)
+                continue
+            name, scale, prefix = one.name, f"{one.arrays[1]}[block]", one.format.block
+            declared += [f"T {name}_held[{EACH}];", f"U {name}_largest = 0;"]
+            bases.append(f"U {name}_base = {prefix}_base({scale});")
+            hold += [
+                f"{name}_held[k] = {name}_n;",
+                f"{name}_largest = larger({name}_largest, S({name}_n));",
+            ]
+            scales += [
+                f"{name}_largest = largest_of({name}_largest);",
+                f"if (all_held({name}_largest) == U(0)) {{",
+                f"    {name}_largest = all_made_held({name}_held, lane, whole, n);",
+                "}",
+                f"const S {name}_scale = {prefix}_scale({name}_largest);",
+                f"if (lane == 0) {{ {scale} = {name}_scale.value; }}",
+                f"{name}_base = {prefix}_base({name}_scale);",
+            ]
+            (store,) = one.store(self.compute, ["", f"{name}_base"], f"{name}_held[k]")
+            encode.append(f"{at(one.arrays[0])} = {store};")
+        declared += [f"pack<{kind}, {EACH}> {name}p;" for name, kind in arrays.items()]
+        others = [name for name in written if name not in codes]
+        drawn = self.random("begin + i", in_block=True)
+        every = "\n        | ".join(f"reinterpret_cast<size_t>({n} + begin)" for n in arrays)
+        aligned = "false" if strided else f"n == {BLOCK} && (({every}) & 15) == 0"
+        return _BLOCK % {
+            "each": EACH,
+            "whole": aligned,
+            "bases": indented(bases, 4),
+            "declared": indented(declared, 4),
+            "load": indented(packed(read, True), 8),
+            "load_one": indented(single(read, True), 16),
+            "random": drawn,
+            "numbers": indented([*numbers, *before], 12),
+            "call": self.call(mean),
+            "hold": indented(hold, 12),
+            "store_one": indented(single(others, False), 16),
+            "store": indented(packed(others, False), 8),
+            "scales": indented(scales, 4),
+            "encode": indented(encode, 12),
+            "code_one": indented(single(sorted(codes), False), 16),
+            "code": indented(packed(sorted(codes), False), 8),
+        }
+
+
+def merged_gradient(compute: str, format: Format, wide: str | None = None) -> str:
+    """Write types of a gradient and the load of an element, for ``row_gradients.cuh``.
+
+    Parameters
+    ----------
+    compute : str
+        Type of the arithmetic.
+    format : Format
+        Of the gradient.
+    wide : str, optional
+        Type in which duplicates are merged; ``compute`` by default.
+    """
+    ((_, element),) = format.parts
+    lines = [
+        f"typedef {TYPES[compute]} F;",
+        "typedef number<F> T;",
+        f"typedef {TYPES[element]} G;",
+        f"typedef number<{TYPES[wide or compute]}> W;",
+        f"__device__ inline W loaded(G x) {{ return {load(format, wide or compute, ['x'])}; }}",
+    ]
+    return namespace("\n".join(lines))
+
+
+def gradient_macros(compute: str, format: Format) -> dict[str, object]:
+    """Return the types of kernels' arguments: a gradient's element, and merged gradients."""
+    ((_, element),) = format.parts
+    return {"gradient": TYPES[element], "merged": TYPES[compute]}
+
+
+def namespace(text: str) -> str:
+    """Put functions after the numbers that they use, into their namespace."""
+    return f'#include "ieee.cuh"\n\nnamespace gpuadapt {{\n{text}\n}}  // namespace gpuadapt\n'
+
+
+def gradient_conversions(format: Format) -> str:
+    """Write what the load of a gradient calls."""
+    return codecs(needed(format.conversions))
+
+
+class RowUpdate:
+    """Writes ``struct Update`` of ``row_update.cuh``, for rows without gaps or ``strided`` ones."""
+
+    def __init__(self, run: Run, strided: bool) -> None:
+        self.run, self.rule, self.strided = run, run.rule, strided
+        self.types = run.types(run.updated)
+        self.names = list(self.types)
+        self.by_element = [n for n in run.updated if n.name not in run.rule.row_states]
+        self.mean_square = ["mean_square"] * (self.rule.squared is not None)
+
+    def at(self, name: str, j: str) -> str:
+        """Write an element of a row in memory."""
+        if not self.strided:
+            return f"{name}[row * width + {j}]"
+        return f"{name}[place(layout + 1 + {self.names.index(name)} * layout[0], row, {j})]"
+
+    def row_states(self) -> dict[str, str]:
+        """Return the states with one number for a row, as they are written in memory."""
+        states = self.rule.row_states
+        return {n: self.at(f"{n}_", "0") if self.strided else f"{n}_[row]" for n in states}
+
+    def arguments(self) -> list[str]:
+        """Return the kernel's arguments that make an `Update`."""
+        arrays = [f"{kind} *{name}" for name, kind in self.types.items()]
+        random = ["long long key"] * self.run.formats.random
+        return ["const long long *layout"] * self.strided + arrays + random
+
+    def struct(self) -> str:
+        """Write the struct."""
+        members = [f"{argument};" for argument in self.arguments()]
+        rule, states = self.rule, self.row_states()
+        members += [f"T {name};" for name in rule.coefficients]
+        members += [f"D {name};" for name in self.run.wide]
+        members += [f"T {name}_n, {name}_o;" for name in states]
+        members += ["T mean_square;"] * (rule.squared is not None)
+        members += ["U first_key, second_key;"] * self.run.formats.random
+        body = [self._block()] if self.run.formats.block else self._elements()
+        load_row = [f"{n}_n = {n}_o = active ? T({at}) : T(0);" for n, at in states.items()]
+        store_row = [f"{at} = {n}_n.value;" for n, at in states.items()]
+        methods = [
+            "    template <typename At>\n" + _method("void read(At at)", self._read()),
+            "    template <typename Step>\n" + _method("void seed(Step number)", self._seed()),
+            _method("void load_row(long long row, bool active)", load_row),
+            _method("void store_row(long long row)", store_row),
+            *self._squared(),
+            *body,
+        ]
+        return "\n".join(["struct Update {", indented(members, 4), *methods, "};"])
+
+    def _read(self) -> list[str]:
+        names = self.rule.coefficients
+        lines = [f"ieee::narrow(at({k}), {name}.value);" for k, name in enumerate(names)]
+        return lines + [f"{name} = at({k});" for name, k in self.run.wide.items()]
+
+    def _seed(self) -> list[str]:
+        if not self.run.formats.random:
+            return []
+        return [
+            "const U step = U(number);",
+            "first_key = key_of(U(key), step);",
+            "second_key = key_of(U(key >> 32), step);",
+        ]
+
+    def _squared(self) -> list[str]:
+        squared, parameter = self.rule.squared, self.run.arguments[0]
+        if squared is None:
+            return []
+        elements = [self.at(name, "j") for name in parameter.arrays]
+        numbers = ["x", self.run.gradient("gradient"), *self.rule.squared_coefficients]
+        lines = [
+            f"T x = {parameter.load(self.run.compute, elements)};",
+            f"{squared.symbol}<T>({', '.join(numbers)});",
+            "return x;",
+        ]
+        head = "T squared(long long row, long long width, long long j, W gradient) const"
+        return [_method(head, lines)]
+
+    def _elements(self) -> list[str]:
+        run, head = self.run, "    template <int N>\n"
+
+        def at(name: str) -> str:
+            return f"x.{name}.at[k]"
+
+        names = [name for n in self.by_element for name in n.arrays]
+        kinds = {name: f"pack<{self.types[name]}, N>" for name in names}
+        packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{self.at(n, 'j')})" for n in names}
+        place = "long long row, long long width, long long j"
+        elements = [f"{kinds[n]} {n};" for n in names]
+        loaded = [f"x.{n} = {packs[n]};" for n in names if n in run.read()]
+        gradient = f"T {run.arguments[1].name}_n = {run.gradient('gradient')};"
+        old = [f"{n}_n = {n}_o;" for n in self.rule.row_states]
+        numbers = [*loads(self.by_element, run.compute, at), gradient, *old]
+        applied = [run.random("element"), *numbers, run.call(self.mean_square)]
+        applied += stores(self.by_element, run.compute, at)
+        return [
+            f"    template <int N> struct Elements {{\n{indented(elements, 8)}\n    }};",
+            head + _method(
+                f"Elements<N> load({place}) const", ["Elements<N> x;", *loaded, "return x;"]
+            ),
+            head + _method(
+                "void apply(Elements<N> &x, int k, W gradient, long long element)", applied
+            ),
+            head + _method(
+                f"void store(const Elements<N> &x, {place}) const",
+                [f"{packs[n]} = x.{n};" for n in names],
+            ),
+        ]  # fmt: skip
+
+    def _block(self) -> str:
+        lines = self.run.block(
+            self.run.gradient("gradient.template at<1>(column + i).at[0]"),
+            [f"{n}_n = {n}_o;" for n in self.rule.row_states],
+            self.mean_square,
+            self.rule.row_states,
+            (lambda name, i: self.at(name, f"column + {i}")) if self.strided else None,
+        )
+        return (
+            "template <typename Gradient> __device__ void update_block(\n"
+            "    const Gradient &gradient, long long row, long long width, long long column,\n"
+            f"    long long begin, long long block, int n\n) {{\n{lines}\n}}"
+        )
+
+
+def _method(head: str, lines: Sequence[str]) -> str:
+    """Write a method; empty lines are left out."""
+    return f"    __device__ {head} {{\n{indented((n for n in lines if n), 8)}\n    }}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ..catchup.plan import (
     FAINT,
@@ -21,6 +20,7 @@ from ..catchup.plan import (
 from ..language.emit import indented
 from ..language.rule import Rule
 from . import generate
+from .generate import Run, namespace
 from .missed_text import (
     ALONG,
     CATCH_UP,
@@ -29,49 +29,16 @@ from .missed_text import (
     FADE_ROW,
     FOLLOW,
     GOING,
-    HELPERS,
     MOTION,
-    NOTHING,
     REACH,
-    REPLAY,
     REST,
     RESTING,
     SETTLE,
     SHAPE,
 )
-from .run_source import Run
-
-ARGUMENTS = (
-    "int *last",
-    "const double *__restrict__ history",
-    "const double *__restrict__ fading",
-    "const long long *__restrict__ ends",
-    "long long ring",
-    "const long long *__restrict__ now",
-    "int reading",
-)
-"""As the CPU's; ``ring`` is how many steps are remembered, less one."""
 
 
-class MissedText(NamedTuple):
-    """What the kernel of rows has besides."""
-
-    helpers: str
-    """Functions, for after those of all kernels of rows."""
-    catch_up: str
-    """What it does once a row is known, before its gradient is looked at."""
-
-
-def replaying(run: Run, body: str) -> MissedText:
-    """Step by step; ``body`` is the update of a row, at the step ``past``."""
-    coefficients = _coefficients(run.rule, 0, "past", 12, run.wide)
-    kind = "T" if run.formats.wide == run.compute else "D"
-    return MissedText(
-        HELPERS % (NOTHING % {"wide": kind}), REPLAY % {"coefficients": coefficients, "body": body}
-    )
-
-
-def following(run: Run, followed: Missed) -> MissedText:
+def following(run: Run, followed: Missed) -> str:
     """By motions and products; parameter and states are float32, and rows have no gaps."""
     rule = run.rule
     names, parameter = _names(rule), f"{rule.parameter}_w"
@@ -96,10 +63,12 @@ def following(run: Run, followed: Missed) -> MissedText:
     rows = [f"const T {n}_s = found ? T({n}_[row]) : T(0);" for n in rule.row_states]
     ones = ", ".join([*names, *["T(1)"] * len(names)])
     reach = REACH % {"span": SPAN, "load": load, "given": ones, "parameter": parameter}
-    return MissedText(
-        HELPERS % "\n".join(functions),
+    functions.append(
         FOLLOW
         % {
+            "arrays": indented(
+                (f"auto *const {n}_ = update.{n}_;" for n in (rule.parameter, *rule.states)), 4
+            ),
             "row_states": indented(rows, 12),
             "reach": reach * moved,
             "shape": SHAPE % {"load": load, "given": given} if moved else "",
@@ -107,8 +76,9 @@ def following(run: Run, followed: Missed) -> MissedText:
             "given": given,
             "store": indented((f"{packs[n]} = {n}_w;" for n in wide), 16),
             "fade_rows": indented(_fade_rows(rule, followed), 16),
-        },
+        }
     )
+    return namespace("\n".join(functions))
 
 
 def _fade_rows(rule: Rule, followed: Missed) -> list[str]:

@@ -1,59 +1,13 @@
 """The CUDA text of rows that make up for missed steps; as the CPU's `missed_text`."""
 
-READ = r"""    if (reading != 0) {
-        const long long end = reading == 1 && here ? end_of(keys, i, n, shift) : i;
-        for (long long k = i; k < end; ++k) {
-            const long long at = keys[k] & ((1ULL << shift) - 1);
-            for (long long j = lane; j < width; j += LANES) {
-                out[at * width + j] = %(parameter)s[row * width + j];
-            }
-        }
-        return;
-    }
-"""
-"""Every occurrence of a row gets a copy (1), or none does (2)."""
-
-REPLAY = r"""
-    // The steps that the row has missed, each with the coefficients that it had. A warp goes
-    // through them together.
-    const long long done = *now;
-    {
-        const bool found = here;
-        const long long before = here ? last[row] : done;
-        U most = U(done - before);
-        for (int half = 16; half > 0; half /= 2) {
-            const U other = __shfl_xor_sync(0xffffffff, most, half, 32);
-            most = other > most ? other : most;
-        }
-        for (long long past = done - most + 1; past <= done; ++past) {
-            const bool here = found && past > before;
-            const nothing row_gradient;
-%(coefficients)s
-%(body)s
-            __syncwarp();
-        }
-        if (found && lane == 0) {
-            last[row] = int(done + (reading == 0));
-        }
-    }
-"""
-
-NOTHING = r"""
-// The gradient of a row in a step that it has missed.
-struct nothing {
-    template <int N>
-    __device__ pack<%(wide)s, N> at(long long) const {
-        pack<%(wide)s, N> zero;
-#pragma unroll
-        for (int e = 0; e < N; ++e) {
-            zero.at[e] = %(wide)s(0);
-        }
-        return zero;
-    }
-};
-"""
-
 FOLLOW = r"""
+template <int LANES, int N>
+__device__ inline void catch_up(
+    Update &update, bool here, long long row, long long width, int *last, const double *history,
+    const double *fading, const long long *ends, long long ring, const long long *now, int reading
+) {
+    const int lane = threadIdx.x %% LANES;
+%(arrays)s
     const long long done = *now;
     {
         // By stretches, and along these from motion to motion; a warp goes through them together.
@@ -97,6 +51,7 @@ FOLLOW = r"""
         }
         __syncwarp();
     }
+}
 """
 
 REACH = r"""
@@ -145,27 +100,6 @@ SHAPE = r"""
             if (__shfl_sync(0xffffffff, bent, 0, LANES) != 0) {
                 go.stop();
             }
-"""
-
-HELPERS = r"""
-namespace gpuadapt {
-
-__device__ inline double infinity() { return 1e308 * 10; }
-
-__device__ inline T narrowed(double x) {
-    T result;
-    ieee::narrow(x, result.value);
-    return result;
-}
-
-// What is remembered of a step: see clock.py.
-__device__ inline double at_step(
-    const double *history, long long ring, int column, long long step
-) {
-    return history[column * (ring + 1) + (step & ring)];
-}
-%s
-}  // namespace gpuadapt
 """
 
 GOING = r"""

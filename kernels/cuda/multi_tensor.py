@@ -21,9 +21,8 @@ from ..numerics.chunks import Spans
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SKIP
 from . import compile, generate
-from .generate import TYPES
+from .generate import TYPES, Run
 from .memory import Mirror
-from .run_source import Run
 from .squares import Squares
 
 ACCESS = 16

@@ -8,75 +8,201 @@ of a row's first one work. How many rows there are the host does not know and do
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..array_types import DeviceArray
+from ..catchup.plan import Missed
 from ..errors import RowIndexError, check_key
-from ..formats import FLOAT64, Format, Formats, Operand
+from ..formats import BLOCK, FLOAT64, Format, Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import kind
-from ..numerics.scalar_layout import SCALE
-from ..numerics.summation import SPAN
-from . import compile
+from ..numerics.scalar_layout import SCALE, SKIP
+from ..numerics.summation import SPAN, SUMS
+from . import compile, generate
+from .generate import TYPES, RowUpdate, Run
 from .memory import layouts
+from .missed_source import following
 from .multi_tensor import ACCESS
-from .row_source import (
-    OFTEN,
-    WARP,
-    Form,
-    form,
-    frequent_source,
-    keys_source,
-    source,
-    squares_source,
-)
 from .squares import Squares
 
 THREADS = 128
-"""Of a block."""
+"""Threads of a block."""
+
+WARP = 32
+"""Threads of a warp: the largest number of lanes that share a row."""
+
+HOT = 128
+"""A row with 2 * HOT occurrences or more is hot: a kernel of its own sums its gradients."""
+
+EXACT_ARGUMENTS = (
+    "int *last_step",
+    "const double *__restrict__ history",
+    "const double *__restrict__ products",
+    "const long long *__restrict__ ends",
+    "long long mask",
+    "const long long *__restrict__ step_count",
+    "int mode",
+)
+"""Arguments of a kernel of exact rows; see ``exact_rows.cuh``."""
+
+
+class LaunchConfig(NamedTuple):
+    """What a kernel of rows is compiled for."""
+
+    elements: int
+    """Elements of one access: 16 bytes if every row begins on a multiple of them, else 1."""
+    lanes: int
+    """Threads for each key, a power of two up to `WARP`."""
+    strided: bool
+    """Rows have gaps, or another order than C's."""
+
+
+def launch_config(width: int, elements: int, strided: bool) -> LaunchConfig:
+    """Choose as many lanes as a row has accesses, up to a warp.
+
+    Parameters
+    ----------
+    width, elements : int
+        Elements of a row and of one access.
+    strided : bool
+        Rows have gaps.
+    """
+    accesses = -(-width // elements)
+    return LaunchConfig(elements, min(WARP, 1 << (accesses - 1).bit_length()), strided)
+
+
+def keys_source(index: np.dtype) -> str:
+    """Write the kernel of ``row_keys.cuh`` for row numbers of a type."""
+    return compile.link({"index": TYPES[str(index)]}, "", "row_keys.cuh")
+
+
+def hot_rows_source(compute: str, format: Format) -> str:
+    """Write the kernel of ``hot_rows.cuh`` for gradients of a format, merged in a type."""
+    return compile.link(_macros(compute, format), _gradient(compute, format), "hot_rows.cuh")
+
+
+def squares_source(compute: str, format: Format, config: LaunchConfig) -> str:
+    """Write the kernel of ``row_squares.cuh``; as `hot_rows_source`."""
+    macros = _macros(compute, format) | {"scale": SCALE} | _shape(config)
+    return compile.link(macros, _gradient(compute, format), "row_squares.cuh")
+
+
+def _macros(compute: str, format: Format) -> dict[str, object]:
+    return {"hot": HOT, "sums": SUMS, **generate.gradient_macros(compute, format)}
+
+
+def _shape(config: LaunchConfig) -> dict[str, object]:
+    return {"elements": config.elements, "lanes": config.lanes}
+
+
+def _gradient(compute: str, format: Format) -> str:
+    conversions = generate.gradient_conversions(format)
+    return generate.namespace(conversions) + generate.merged_gradient(compute, format)
+
+
+def source(
+    rule: Rule,
+    formats: Formats,
+    config: LaunchConfig | None = None,
+    exact: bool = False,
+    followed: Missed | None = None,
+) -> str:
+    """Write the kernel of ``rows.cuh``.
+
+    Parameters
+    ----------
+    rule : Rule
+    formats : Formats
+    config : LaunchConfig, optional
+        For wide rows without gaps by default.
+    exact : bool
+        Rows take the steps that they have skipped.
+    followed : Missed, optional
+        How skipped steps are interpolated; they are replayed by default.
+    """
+    config = config or LaunchConfig(ACCESS // formats.itemsize, WARP, False)
+    run = Run(rule, formats)
+    update = RowUpdate(run, config.strided)
+    arguments = ["const GA_GRADIENT *__restrict__ values", *update.arguments()]
+    parameter = update.names[0]
+    macros = {
+        "name": f"gpuadapt_{rule.name}_rows",
+        "skip": SKIP,
+        "scale": SCALE,
+        "coefficients": len(rule.coefficients),
+        "block": BLOCK if formats.block else 0,
+        "mean_square": int(rule.squared is not None),
+        "row_states": int(bool(rule.row_states)),
+        "parameter": parameter,
+        **_macros(formats.wide, formats.gradient),
+        **_shape(config),
+    }
+    if exact:
+        arguments += [*EXACT_ARGUMENTS, f"{update.types[parameter]} *out"]
+        macros["exact"] = 1
+    macros["arguments"] = ", ".join(arguments)
+    macros["arrays"] = ", ".join(
+        re.findall(r"\w+$", argument)[0] for argument in update.arguments()
+    )
+    functions = run.head + (generate.function(rule.squared, formats) if rule.squared else "")
+    generated = (
+        generate.namespace(functions)
+        + generate.merged_gradient(formats.compute, formats.gradient, formats.wide)
+        + '#include "layout.cuh"\n'
+        + generate.namespace(update.struct())
+    )
+    if followed:
+        generated += '#include "exact_rows.cuh"\n' + following(run, followed)
+    elif exact:
+        generated += '#include "replay.cuh"\n'
+    return compile.link(macros, generated, "rows.cuh")
 
 
 @cached_with_rule
-def kernel(rule: Rule, formats: Formats, of: Form) -> Callable[..., None]:
-    """The compiled kernel; see the text for its arguments."""
-    return compile.built(source(rule, formats, of), f"gpuadapt_{rule.name}_rows")
+def kernel(rule: Rule, formats: Formats, config: LaunchConfig) -> Callable[..., None]:
+    """Compile the kernel of `source`."""
+    return compile.built(source(rule, formats, config), f"gpuadapt_{rule.name}_rows")
 
 
 @cache
 def keys_kernel(index: np.dtype) -> Callable[..., None]:
-    """As `kernel`, of `keys_source`."""
+    """Compile the kernel of `keys_source`."""
     return compile.built(keys_source(index), "gpuadapt_keys")
 
 
 @cache
-def frequent_kernel(compute: str, form: Format) -> Callable[..., None]:
-    """As `kernel`, of `frequent_source`."""
-    return compile.built(frequent_source(compute, form), "gpuadapt_frequent")
+def hot_rows_kernel(compute: str, format: Format) -> Callable[..., None]:
+    """Compile the kernel of `hot_rows_source`."""
+    return compile.built(hot_rows_source(compute, format), "gpuadapt_hot_rows")
 
 
 @cache
-def squares_kernel(compute: str, form: Format, of: Form) -> Callable[..., None]:
-    """As `kernel`, of `squares_source`."""
-    return compile.built(squares_source(compute, form, of), "gpuadapt_row_squares")
+def squares_kernel(compute: str, format: Format, config: LaunchConfig) -> Callable[..., None]:
+    """Compile the kernel of `squares_source`."""
+    return compile.built(squares_source(compute, format, config), "gpuadapt_row_squares")
 
 
-class Plan(NamedTuple):
-    """What `Rows.prepare` leaves for one call of the update."""
+class RowPlan(NamedTuple):
+    """The arguments of one launch, made by `Rows.prepare`."""
 
-    keys: Any
+    keys: DeviceArray
+    """uint64, shape (n,): sorted; row << shift | position."""
     shift: int
-    totals: Any
-    """The sums of frequent rows."""
-    values: Any
+    hot_sums: DeviceArray
+    """The type of merged gradients, shape (n // HOT * width,)."""
+    values: DeviceArray
+    """The type of gradients, shape (n, width)."""
     mean: bool
-    most: float
-    of: Form
-    run: Callable[..., None] | None
-    """The kernel, compiled; None if there is nothing to do."""
+    max_norm: float
+    config: LaunchConfig
+    kernel: Callable[..., None] | None
+    """None if there is nothing to launch."""
 
 
 class Rows:
@@ -93,14 +219,14 @@ class Rows:
         self._count, self._width = len(arrays[0]), math.prod(arrays[0].shape[1:])
         self._strided = not all(array.flags.c_contiguous for array in arrays)
         self._keys = cupy.empty(0, np.uint64)
-        self._totals = cupy.empty(0, np.dtype(formats.wide))
-        self._wrong = cupy.zeros(2, np.uint64)
+        self._hot_sums = cupy.empty(0, np.dtype(formats.wide))
+        self._out_of_range = cupy.zeros(2, np.uint64)
         self._skipped = cupy.zeros(1, np.uint64)
         self._unused = cupy.zeros(1, np.int64)
         self._layout = [cupy.asarray(layouts(arrays))] * self._strided
         self._squared = cupy.empty(0, np.float64)
-        self._one = cupy.asarray(np.ones(SCALE + 1))
-        """Numbers that scale nothing."""
+        self._ones = cupy.asarray(np.ones(SCALE + 1))
+        """float64, shape (SCALE + 1,): scalars with a scale of 1."""
         self._pool = cupy.cuda.MemoryPool()
 
     @property
@@ -110,7 +236,7 @@ class Rows:
 
     def prepare(
         self, rows: Any, values: Any, duplicates: str, count: Any, skip: bool, most: float
-    ) -> Plan:
+    ) -> RowPlan:
         """Check and sort the row numbers of a step; nothing of the table is written yet.
 
         Parameters are those of the CPU's, ``count`` an int64 on the device. It waits for the GPU
@@ -127,20 +253,20 @@ class Rows:
         keys, shift = self._sorted(rows, count, skip)
         values = cupy.ascontiguousarray(values).reshape(n, self._width)
         kind = self._formats.wide, self._formats.gradient
-        sums = n // OFTEN * self._width
-        if sums > self._totals.size:
-            self._totals = cupy.empty(sums + sums // 4, np.dtype(self._formats.wide))
-        totals = self._totals[:sums]
+        sums = n // HOT * self._width
+        if sums > self._hot_sums.size:
+            self._hot_sums = cupy.empty(sums + sums // 4, np.dtype(self._formats.wide))
+        hot_sums = self._hot_sums[:sums]
         if sums:
-            frequent_kernel(*kind)(
+            hot_rows_kernel(*kind)(
                 (-(-sums // THREADS),),
                 (THREADS,),
                 (keys, np.int64(n), np.int32(shift), np.int64(self._count),
-                 np.int64(self._width), values, totals),
+                 np.int64(self._width), values, hot_sums),
             )  # fmt: skip
-        of = self._form(values)
-        run = self._compiled(of) if n and self._width else None
-        return Plan(keys, shift, totals, values, duplicates == "mean", most, of, run)
+        config = self._config(values)
+        run = self._compiled(config) if n and self._width else None
+        return RowPlan(keys, shift, hot_sums, values, duplicates == "mean", most, config, run)
 
     def _sorted(self, rows: Any, count: Any, skip: bool) -> tuple[Any, int]:
         """Keys of rows, those out of range last, and the bits of a position."""
@@ -154,13 +280,13 @@ class Rows:
         keys = self._keys[:n]
         if n:
             if not skip:
-                self._wrong.fill(0)
+                self._out_of_range.fill(0)
             keys_kernel(rows.dtype)(
                 (-(-n // THREADS),),
                 (THREADS,),
                 (rows, np.int64(rows.strides[0] // rows.itemsize), np.int64(n),
                  self._unused if count is None else count, np.int32(count is not None),
-                 np.int64(self._count), np.int32(shift), keys, self._wrong),
+                 np.int64(self._count), np.int32(shift), keys, self._out_of_range),
             )  # fmt: skip
             if not skip:
                 self._check(rows)
@@ -170,24 +296,24 @@ class Rows:
                 keys.sort()
         return keys, shift
 
-    def _form(self, values: Any) -> Form:
-        of = form(self._width, self._elements(values), self._strided)
-        return of._replace(lanes=WARP) if self._formats.block else of
+    def _config(self, values: Any) -> LaunchConfig:
+        config = launch_config(self._width, self._elements(values), self._strided)
+        return config._replace(lanes=WARP) if self._formats.block else config
 
-    def _compiled(self, of: Form) -> Callable[..., None]:
-        return kernel(self._rule, self._formats, of)
+    def _compiled(self, config: LaunchConfig) -> Callable[..., None]:
+        return kernel(self._rule, self._formats, config)
 
     def _check(self, rows: Any) -> None:
-        count, from_end = map(int, self._wrong.get())
+        count, from_end = map(int, self._out_of_range.get())
         if count:
             at = rows.size - from_end
             raise RowIndexError.of(int(rows[at]), at, self._count)
 
-    def partials(self, plan: Plan) -> int:
+    def partials(self, plan: RowPlan) -> int:
         """How many numbers `squares` writes."""
         return -(-len(plan.values) // SPAN)
 
-    def squares(self, plan: Plan, numbers: Any, partial: Any, peaks: Any) -> None:
+    def squares(self, plan: RowPlan, numbers: Any, partial: Any, peaks: Any) -> None:
         """Write sums of squares of the gradient, duplicates merged, divided by the scale.
 
         And largest magnitudes, of what a limit on rows' norms leaves, to ``peaks``.
@@ -204,31 +330,33 @@ class Rows:
             self._squared_at = cupy.asarray(at)
             self._sums = Squares("float64", FLOAT64, [n], squared=False)
         if width:
-            of = plan.of._replace(strided=False)
-            squares_kernel(self._formats.wide, self._formats.gradient, of)(
-                (-(-n * of.lanes // THREADS),),
+            config = plan.config._replace(strided=False)
+            squares_kernel(self._formats.wide, self._formats.gradient, config)(
+                (-(-n * config.lanes // THREADS),),
                 (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
-                 np.float64(plan.most), numbers, plan.values, self._squared),
+                 np.int64(width), plan.hot_sums, np.int32(plan.mean),
+                 np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), numbers,
+                 plan.values, self._squared),
             )  # fmt: skip
-        self._sums(self._squared_at, self._one, partial, peaks)
+        self._sums(self._squared_at, self._ones, partial, peaks)
 
-    def __call__(self, plan: Plan, first: int, numbers: Any) -> None:
+    def __call__(self, plan: RowPlan, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         self._launch(plan, first, numbers)
 
-    def _launch(self, plan: Plan, first: int, numbers: Any, *more: Any) -> None:
-        if plan.run is None:
+    def _launch(self, plan: RowPlan, first: int, numbers: Any, *more: Any) -> None:
+        if plan.kernel is None:
             return
         n, width = plan.keys.size, self._width
-        plan.run(
-            (-(-n * plan.of.lanes // THREADS),),
+        plan.kernel(
+            (-(-n * plan.config.lanes // THREADS),),
             (THREADS,),
             (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-             np.int64(width), plan.totals, np.int32(plan.mean), np.int32(plan.most < math.inf),
-             np.float64(plan.most), self._skipped, np.int64(first), numbers, *self._layout,
-             plan.values, *self._arrays, *self._key, *more),
+             np.int64(width), plan.hot_sums, np.int32(plan.mean),
+             np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), self._skipped,
+             np.int64(first), numbers, plan.values,
+             *self._layout, *self._arrays, *self._key, *more),
         )  # fmt: skip
 
     def _elements(self, values: Any) -> int:
