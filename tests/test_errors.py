@@ -161,7 +161,7 @@ def test_a_gradient_on_another_device(host):
         (lambda w: ga.FTRL(w, beta=-1), "beta: got -1, expected a number >= 0"),
         (lambda w: ga.Adagrad(w, lr_decay=-0.1), "lr_decay: got -0.1, expected a number >= 0"),
         (lambda w: ga.SGD(w, momentum=0.5, momentum_form="ball"), "momentum_form: got 'ball'"),
-        (lambda w: ga.SGD(w, dampening=0.5), "dampening: only for a heavy ball"),
+        (lambda w: ga.SGD(w, dampening=0.5), "dampening: only for .*heavy_ball"),
         (lambda w: ga.SGD(w, momentum=0.5, dampening=0.1, nesterov=True), "dampening: only"),
         (lambda w: ga.SGD(w, momentum=0.5, dampening=0.1, momentum_form="velocity"), "dampening"),
         (lambda w: ga.Adam(w, amsgrad="max"), "amsgrad: got 'max', expected one of False, True"),

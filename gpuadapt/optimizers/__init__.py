@@ -1,7 +1,8 @@
-"""The named methods: defaults, the formula, and which rule.
+"""The named methods: each class has a formula, its defaults, and the rule that computes it.
 
-Every class takes the keywords of `Optimizer` as well: ``weight_decay``, ``decay``,
-``maximize``, ``rowwise``, ``max_row_norm``, ``check``, ``sparse``, ``exactness``.
+Every class also takes the keywords of `Optimizer` (`gpuadapt.common_options.CommonOptions`):
+``weight_decay``, ``decay``, ``maximize``, ``rowwise``, ``max_row_norm``, ``check``, ``initial``,
+``state_dtype``, ``master``, ``rounding``, ``seed``, ``sparse``, ``exactness``.
 """
 
 from .adagrad import FTRL, Adagrad

@@ -1,20 +1,22 @@
-"""Rates that fall with the sum of squared gradients."""
+"""Methods whose rates fall with the sum of squared gradients: Adagrad, FTRL."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpuadapt.kernels import rules
+from gpuadapt.kernels.array_types import HostArray
 
+from ..common_options import CommonOptions
 from ..errors import HyperparameterError
 from ..hyperparameters import Hyperparameter, Start, check_choice, number
 from ..optimizer import Optimizer
-from .forms import ROOTS, choose, read_by, started
+from .variants import ROOTS, choose, read_by, start_states
 
 
 class Adagrad(Optimizer):
@@ -64,7 +66,7 @@ class Adagrad(Optimizer):
         eps_mode: str = "inside",
         initial_accumulator: float = 0.0,
         lr_decay: Hyperparameter = 0.0,
-        **more: Any,
+        **options: Unpack[CommonOptions],
     ) -> None:
         rule = rules.adagrad.variant(root=choose("eps_mode", eps_mode, ROOTS))
         if eps_mode == "none" and eps != 1e-8:
@@ -72,8 +74,8 @@ class Adagrad(Optimizer):
                 f"eps: got {eps!r}, which has no effect with eps_mode='none'; leave it out"
             )
         hyperparameters = {"lr": lr, "lr_decay": lr_decay, "eps": eps}
-        initial = started(more, G=number("initial_accumulator", initial_accumulator))
-        super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
+        start_states(options, G=number("initial_accumulator", initial_accumulator))
+        super().__init__(rule, params, **read_by(rule, hyperparameters), **options)
 
 
 class FTRL(Optimizer):
@@ -88,8 +90,8 @@ class FTRL(Optimizer):
     Parameters
     ----------
     params
-        See `Optimizer`. An element without a gradient becomes zero: weights are what their
-        gradients made of them, unless ``keep_weights`` says otherwise.
+        See `Optimizer`. The initial weights have no influence: an element without a gradient
+        becomes 0, unless ``keep_weights`` is given.
     lr : float or schedule, > 0
         :math:`\alpha` in the paper. The formula divides by it: a warm-up begins above 0.
     l1, l2 : float or schedule, >= 0
@@ -99,11 +101,11 @@ class FTRL(Optimizer):
     initial_accumulator : float, >= 0
         Every element of :math:`n` before the first step.
     keep_weights : bool
-        :math:`z` starts so that a zero gradient leaves the weights that are given as they are, to
-        within rounding; by default from 0, as in the paper, TensorFlow and Keras. Weights that
-        are written into the arrays later are not kept: make another optimizer for them. ``lr``,
-        ``l1``, ``l2`` and ``beta`` have to be numbers then, with beta, initial_accumulator or l2
-        above 0.
+        Start :math:`z` so that a zero gradient leaves the given weights as they are, to within
+        rounding. By default :math:`z` starts from 0, as in the paper, TensorFlow and Keras.
+        Weights written into the arrays later are not kept: make another optimizer for them.
+        ``lr``, ``l1``, ``l2`` and ``beta`` must then be numbers, and beta,
+        initial_accumulator or l2 above 0.
 
     Notes
     -----
@@ -129,35 +131,47 @@ class FTRL(Optimizer):
         beta: Hyperparameter = 1.0,
         initial_accumulator: float = 0.0,
         keep_weights: bool = False,
-        **more: Any,
+        **options: Unpack[CommonOptions],
     ) -> None:
-        initial = started(more, n=number("initial_accumulator", initial_accumulator))
+        start_states(options, n=number("initial_accumulator", initial_accumulator))
+        initial = options["initial"]
         check_choice({"keep_weights": keep_weights}, "keep_weights", (False, True))
         if keep_weights and isinstance(initial, Mapping):
             if "z" in initial:
                 raise HyperparameterError("initial z: keep_weights says what z is")
-            initial = {**initial, "z": Start(partial(_kept, initial["n"]))}
-        super().__init__(
-            rules.ftrl, params, initial=initial, lr=lr, l1=l1, l2=l2, beta=beta, **more
-        )
+            start = Start(partial(_z_of_weights, initial["n"]))
+            options["initial"] = {**initial, "z": start}  # type: ignore[dict-item]
+        super().__init__(rules.ftrl, params, lr=lr, l1=l1, l2=l2, beta=beta, **options)
 
 
-def _kept(accumulator: Any, weights: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
-    """The z of which FTRL's formula makes these weights, where n is the accumulator.
+def _z_of_weights(n: Any, weights: HostArray, settings: Mapping[str, Any]) -> HostArray:
+    """Solve FTRL's third equation for z, given the weights and n.
+
+    Parameters
+    ----------
+    n : float
+        The accumulator, equal for all elements.
+    weights : array, any shape
+    settings : mapping
+        The group's hyperparameters by name.
+
+    Returns
+    -------
+    array of float64, shape of the weights
 
     Raises
     ------
     HyperparameterError
-        A hyperparameter is a schedule; no z makes anything but 0.
+        A hyperparameter is a schedule, or the divisor of the equation is 0.
     """
     names = ("lr", "l1", "l2", "beta")
     for name in names:
         if callable(settings[name]):
             raise HyperparameterError(
-                f"keep_weights: {name} is a schedule, but z starts from a number"
+                f"keep_weights: {name} is a schedule; give a number, from which z can start"
             )
     lr, l1, l2, beta = (number(name, settings[name]) for name in names)
-    root = math.sqrt(number("initial n", accumulator))
+    root = math.sqrt(number("initial n", n))
     divisor = (beta + root) / lr + l2 if lr > 0 else 0.0
     if not 0 < divisor < math.inf:
         raise HyperparameterError(

@@ -1,4 +1,4 @@
-"""Running means of the gradient and of its square, corrected for their start."""
+"""Adam and AdamW."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpuadapt.kernels import rules
 from ..common_options import AdamOptions, AdamWOptions
 from ..hyperparameters import BETAS, Betas, Hyperparameter
 from ..optimizer import Optimizer
-from .forms import choose, corrected
+from .variants import choose, corrected
 
 
 class Adam(Optimizer):
@@ -67,20 +67,20 @@ class Adam(Optimizer):
         eps_mode: str = "outside",
         amsgrad: bool | str = False,
         bias_correction: bool = True,
-        **more: Unpack[AdamOptions],
+        **options: Unpack[AdamOptions],
     ) -> None:
-        forms = {
+        amsgrad_rules = {
             False: rules.adam,
             True: rules.amsgrad,
             "raw": rules.amsgrad,
             "corrected": rules.amsgrad_corrected,
         }
-        rule = corrected(choose("amsgrad", amsgrad, forms), eps_mode, bias_correction)
-        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, **more)
+        rule = corrected(choose("amsgrad", amsgrad, amsgrad_rules), eps_mode, bias_correction)
+        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, **options)
 
 
 class AdamW(Adam):
-    r"""Adam with decoupled weight decay: beside the gradient, not in it.
+    r"""Adam with decoupled weight decay: the parameter decays, the gradient is left as it is.
 
     .. math::
         p \leftarrow p - lr \cdot weight\_decay \cdot p \quad\text{before Adam's update}
@@ -106,6 +106,6 @@ class AdamW(Adam):
         *,
         weight_decay: Hyperparameter = 1e-2,
         decay: str = "decoupled",
-        **more: Unpack[AdamWOptions],
+        **options: Unpack[AdamWOptions],
     ) -> None:
-        super().__init__(params, lr, weight_decay=weight_decay, decay=decay, **more)
+        super().__init__(params, lr, weight_decay=weight_decay, decay=decay, **options)

@@ -1,19 +1,20 @@
-"""Relatives of Adam: another norm, another momentum, another start."""
+"""Relatives of Adam: Adamax, NAdam, RAdam, Lion."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 from gpuadapt.kernels import rules
 
+from ..common_options import AdamOptions
 from ..hyperparameters import BETAS, LION_BETAS, Betas, Hyperparameter
 from ..optimizer import Optimizer
-from .forms import DEBIAS, choose, corrected
+from .variants import DEBIAS, choose, corrected
 
 
 class Adamax(Optimizer):
-    r"""Adamax: Adam with the largest recent gradient in the place of the second moment.
+    r"""Adamax: Adam with the decaying maximum of |gradient| instead of the second moment.
 
     .. math::
         m &\leftarrow \beta_1 m + (1 - \beta_1) g \\
@@ -34,7 +35,7 @@ class Adamax(Optimizer):
         :math:`u + \epsilon` in the denominator (Keras), or :math:`|g| + \epsilon` in the maximum
         (torch, optax).
     bias_correction : bool
-        False leaves :math:`m` as it is.
+        False drops the division by :math:`1 - \beta_1^t`.
 
     Notes
     -----
@@ -50,17 +51,17 @@ class Adamax(Optimizer):
         eps: Hyperparameter = 1e-8,
         eps_mode: str = "add",
         bias_correction: bool = True,
-        **more: Any,
+        **options: Unpack[AdamOptions],
     ) -> None:
-        forms = {"add": rules.adamax, "max": rules.adamax_floor}
-        rule = choose("eps_mode", eps_mode, forms).variant(
+        eps_rules = {"add": rules.adamax, "max": rules.adamax_floor}
+        rule = choose("eps_mode", eps_mode, eps_rules).variant(
             debias=choose("bias_correction", bias_correction, DEBIAS)
         )
-        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, **more)
+        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, **options)
 
 
 class NAdam(Optimizer):
-    r"""NAdam: Adam with Nesterov's look ahead, whose weight has a schedule.
+    r"""NAdam: Adam with Nesterov momentum and a schedule of the momentum coefficient.
 
     .. math::
         \mu_t &= \beta_1 (1 - \tfrac12\, 0.96^{t \psi}) \\
@@ -75,8 +76,8 @@ class NAdam(Optimizer):
     params, lr, betas, eps, eps_mode, bias_correction
         See `Adam`.
     momentum_decay : float or schedule, >= 0
-        :math:`\psi`: 0.004 in torch, 1 in Keras. A schedule, here or of beta1, counts as if it
-        had always had its present value.
+        :math:`\psi`: 0.004 in torch, 1 in Keras. If it or beta1 is a schedule, the product is
+        computed as if its present value had always held.
     schedule : bool
         False leaves :math:`\mu_t = \beta_1` (as optax does); the same as an infinite
         momentum_decay.
@@ -98,15 +99,15 @@ class NAdam(Optimizer):
         momentum_decay: Hyperparameter = 0.004,
         schedule: bool = True,
         bias_correction: bool = True,
-        **more: Any,
+        **options: Unpack[AdamOptions],
     ) -> None:
         rule = corrected(rules.nadam, eps_mode, bias_correction)
         psi = choose("schedule", schedule, {True: momentum_decay, False: math.inf})
-        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, momentum_decay=psi, **more)
+        super().__init__(rule, params, lr=lr, betas=betas, eps=eps, momentum_decay=psi, **options)
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam that takes plain momentum's steps until its second moment can be trusted.
+    r"""RAdam: Adam that takes momentum steps while the variance of its rate is too large.
 
     .. math::
         \rho_\infty &= \frac{2}{1 - \beta_2} - 1, \quad
@@ -125,7 +126,7 @@ class RAdam(Optimizer):
     threshold : float or schedule
         5 in torch and optax, 4 in the paper; less than 4 counts as 4.
     threshold_inclusive : bool
-        Whether the threshold itself is enough (optax).
+        Test :math:`\rho_t \ge threshold` instead (optax).
 
     Notes
     -----
@@ -144,7 +145,7 @@ class RAdam(Optimizer):
         threshold: Hyperparameter = 5.0,
         threshold_inclusive: bool = False,
         bias_correction: bool = True,
-        **more: Any,
+        **options: Unpack[AdamOptions],
     ) -> None:
         rule = corrected(rules.radam, eps_mode, bias_correction)
         super().__init__(
@@ -155,12 +156,12 @@ class RAdam(Optimizer):
             eps=eps,
             threshold=threshold,
             threshold_inclusive=threshold_inclusive,
-            **more,
+            **options,
         )
 
 
 class Lion(Optimizer):
-    r"""Lion (Chen et al. 2023): every element moves by lr, as a mean of gradients points.
+    r"""Lion (Chen et al. 2023): each element moves by lr times the sign of a running mean.
 
     .. math:: p \leftarrow p - lr \cdot \operatorname{sign}(\beta_1 m + (1 - \beta_1) g), \quad
         m \leftarrow \beta_2 m + (1 - \beta_2) g
@@ -172,6 +173,11 @@ class Lion(Optimizer):
     """
 
     def __init__(
-        self, params: Any, lr: Hyperparameter = 1e-4, *, betas: Betas = LION_BETAS, **more: Any
+        self,
+        params: Any,
+        lr: Hyperparameter = 1e-4,
+        *,
+        betas: Betas = LION_BETAS,
+        **options: Unpack[AdamOptions],
     ) -> None:
-        super().__init__(rules.lion, params, lr=lr, betas=betas, **more)
+        super().__init__(rules.lion, params, lr=lr, betas=betas, **options)

@@ -1,14 +1,15 @@
-"""Rates that follow a running mean of squared gradients."""
+"""Methods whose rates follow a running mean of squared gradients: RMSprop, Adadelta."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from gpuadapt.kernels import rules
 
+from ..common_options import CommonOptions
 from ..hyperparameters import Hyperparameter, number
 from ..optimizer import Optimizer
-from .forms import ROOTS, choose, is_zero, read_by, started
+from .variants import ROOTS, choose, is_zero, read_by, start_states
 
 
 class RMSprop(Optimizer):
@@ -18,8 +19,8 @@ class RMSprop(Optimizer):
         G &\leftarrow \rho G + (1 - \rho) g^2 \\
         p &\leftarrow p - \frac{lr}{\sqrt{G + \epsilon}} g
 
-    With ``centered`` the variance is in the place of :math:`G`. It is :math:`G - M^2`, which would
-    lose its digits where gradients vary little beside their mean; computed without that:
+    With ``centered`` the variance :math:`V = G - M^2` replaces :math:`G`. The difference would
+    cancel where gradients vary little around their mean, so :math:`V` has a recurrence of its own:
 
     .. math::
         V \leftarrow \rho V + \rho (1 - \rho) (g - M)^2, \quad
@@ -46,7 +47,7 @@ class RMSprop(Optimizer):
     eps_mode : {"inside", "outside"}
         :math:`\sqrt{G + \epsilon}` or :math:`\sqrt{G} + \epsilon`.
     momentum : float or schedule, in [0, 1)
-        :math:`\mu`; 0 for none, which keeps no buffer.
+        :math:`\mu`; with 0 there is no buffer.
     momentum_form : {"heavy_ball", "velocity"}
         lr outside the buffer (torch) or inside (Keras, TensorFlow, optax). They differ when
         lr changes.
@@ -82,7 +83,7 @@ class RMSprop(Optimizer):
         momentum_form: str = "heavy_ball",
         centered: bool = False,
         initial_square: float = 0.0,
-        **more: Any,
+        **options: Unpack[CommonOptions],
     ) -> None:
         plain = {False: rules.rmsprop, True: rules.centered}
         heavy = {False: rules.rmsprop_momentum, True: rules.centered_momentum}
@@ -95,8 +96,8 @@ class RMSprop(Optimizer):
         rule = rule.variant(root=choose("eps_mode", eps_mode, roots))
         hyperparameters = {"lr": lr, "rho": rho, "eps": eps, "momentum": momentum}
         square = number("initial_square", initial_square)
-        initial = started(more, **{rule.states[0]: square})
-        super().__init__(rule, params, initial=initial, **read_by(rule, hyperparameters), **more)
+        start_states(options, **{rule.states[0]: square})
+        super().__init__(rule, params, **read_by(rule, hyperparameters), **options)
 
 
 class Adadelta(Optimizer):
@@ -140,6 +141,6 @@ class Adadelta(Optimizer):
         *,
         rho: Hyperparameter = 0.9,
         eps: Hyperparameter = 1e-6,
-        **more: Any,
+        **options: Unpack[CommonOptions],
     ) -> None:
-        super().__init__(rules.adadelta, params, lr=lr, rho=rho, eps=eps, **more)
+        super().__init__(rules.adadelta, params, lr=lr, rho=rho, eps=eps, **options)

@@ -1,19 +1,20 @@
-"""Descent along the gradient and its running means."""
+"""Gradient descent, plain or with momentum: SGD."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from gpuadapt.kernels import rules
 
+from ..common_options import CommonOptions
 from ..errors import HyperparameterError
 from ..hyperparameters import Hyperparameter
 from ..optimizer import Optimizer
-from .forms import choose, is_zero, read_by
+from .variants import choose, is_zero, read_by
 
 
 class SGD(Optimizer):
-    r"""Stochastic gradient descent, with momentum if asked for.
+    r"""Stochastic gradient descent, optionally with momentum.
 
     .. math::
         b &\leftarrow \mu b + (1 - \tau) g \\
@@ -34,10 +35,10 @@ class SGD(Optimizer):
     lr : float or schedule, >= 0
         Learning rate.
     momentum : float or schedule, in [0, 1)
-        :math:`\mu`; 0 for plain descent, which keeps no state.
+        :math:`\mu`; with 0 there is no state.
     dampening : float or schedule
-        :math:`\tau`; at the first step gradients enter whole, as in torch. For the heavy
-        ball without nesterov.
+        :math:`\tau`, taken as 0 at the first step, as in torch. Only for the heavy ball
+        without nesterov.
     nesterov : bool
         Look ahead along the buffer; needs momentum.
     momentum_form : {"heavy_ball", "velocity"}
@@ -67,7 +68,7 @@ class SGD(Optimizer):
         dampening: Hyperparameter = 0.0,
         nesterov: bool = False,
         momentum_form: str = "heavy_ball",
-        **more: Any,
+        **options: Unpack[CommonOptions],
     ) -> None:
         heavy = {False: rules.momentum, True: rules.nesterov}
         velocity = {False: rules.velocity, True: rules.nesterov_velocity}
@@ -76,8 +77,12 @@ class SGD(Optimizer):
         hyperparameters = {"lr": lr, "momentum": momentum, "dampening": dampening}
         if is_zero("momentum", momentum, params):
             if nesterov:
-                raise HyperparameterError("nesterov: needs momentum > 0")
+                raise HyperparameterError(
+                    "nesterov: needs momentum > 0; give one, or leave nesterov out"
+                )
             rule = rules.sgd
         if rule is not rules.momentum and not is_zero("dampening", dampening, params):
-            raise HyperparameterError("dampening: only for a heavy ball without nesterov")
-        super().__init__(rule, params, **read_by(rule, hyperparameters), **more)
+            raise HyperparameterError(
+                "dampening: only for momentum_form='heavy_ball' without nesterov; leave it out"
+            )
+        super().__init__(rule, params, **read_by(rule, hyperparameters), **options)

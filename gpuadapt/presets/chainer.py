@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from .forms import not_negative, preset, scaled
+from .translation import not_negative, preset, scaled
 
 
 @preset

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from .forms import Decay, decoupled, doubled, looking_ahead, preset
+from .translation import Decay, decoupled, doubled, looking_ahead, preset
 
 
 @preset

@@ -16,8 +16,8 @@ from .. import optimizers as ga
 from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
-from ..optimizers.forms import is_zero
-from .forms import decoupled, looking_ahead, preset
+from ..optimizers.variants import is_zero
+from .translation import decoupled, looking_ahead, preset
 
 
 @preset

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Hyperparameter
-from .forms import doubled, looking_ahead, preset
+from .translation import doubled, looking_ahead, preset
 
 
 @preset

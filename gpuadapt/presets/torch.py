@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import optimizers as ga
 from ..hyperparameters import Betas, Hyperparameter, number
-from ..optimizers.forms import is_zero
-from .forms import preset
+from ..optimizers.variants import is_zero
+from .translation import preset
 
 DECAY = {False: "l2", True: "decoupled"}
 

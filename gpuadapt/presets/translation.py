@@ -13,7 +13,7 @@ import numpy as np
 from ..construct import are_groups
 from ..errors import HyperparameterError, KeywordError
 from ..hyperparameters import SETTINGS, Hyperparameter, number
-from ..optimizers.forms import is_zero
+from ..optimizers.variants import is_zero
 from ..schedules import Scaled
 from ..suggest import HERE, asked, meant, near
 
