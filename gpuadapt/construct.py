@@ -1,4 +1,4 @@
-"""From what the user calls parameters to groups and parameters."""
+"""Construct groups and parameters from what the user passes as ``params``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .tree import Branch, Place, branch, read
 
 
 class Built(NamedTuple):
-    """Groups and parameters, in the structure of what the user gave."""
+    """The groups and parameters of an optimizer."""
 
     templates: list[Place]
-    """Of each group."""
+    """The structure of each group's ``params``, with names in place of arrays."""
     groups: list[Group]
     parameters: dict[str, Parameter]
 
@@ -32,25 +32,24 @@ def build(
     initial: Mapping[str, Any],
     before: Built,
 ) -> Built:
-    """What there was before, with groups and parameters of what the user calls parameters.
+    """Add groups and parameters to those of an optimizer, which stay as they are.
 
     Parameters
     ----------
     rule : Rule
     params : array, container of arrays and containers, or list of groups
     common : mapping
-        Settings that groups do not have of their own.
-    initial : mapping
-        What states are filled with.
+        Settings for groups without their own.
+    initial : mapping of str to float or Start
+        Initial values of states.
     before : Built
-        It is left as it is.
 
     Raises
     ------
     ParameterError, BackendError, HyperparameterError
     """
     built = Built([*before.templates], [*before.groups], {**before.parameters})
-    memory = SmallArrayArena()
+    arena = SmallArrayArena()
 
     def add(group: Group, name: str, array: Any) -> None:
         if name in built.parameters:
@@ -59,16 +58,16 @@ def build(
             raise ParameterError(f"parameter {name!r}: half of a character is no text")
         backend = check_parameter(name, array)
         number = len(built.groups) - 1
-        parameter = Parameter(name, array, backend, number, rule, group.settings, initial, memory)
+        parameter = Parameter(name, array, backend, number, rule, group.settings, initial, arena)
         built.parameters[name] = parameter
         group.add(parameter)
 
     def add_group(given: Any, settings: Mapping[str, Any]) -> None:
-        asked = built.groups[0].schedules if built.groups else None
-        group = Group(rule, {"params": (), **settings}, initial, asked)
+        schedules = built.groups[0].schedules if built.groups else None
+        group = Group(rule, {"params": (), **settings}, initial, schedules)
         built.groups.append(group)
-        template, found = read(given, len(built.parameters))
-        for name, array in found:
+        template, arrays = read(given, len(built.parameters))
+        for name, array in arrays:
             add(group, name, array)
         built.templates.append(template)
 
@@ -86,12 +85,12 @@ def build(
 
 
 def are_groups(params: Any) -> bool:
-    """Whether ``params`` is a list of groups: of dicts that all have "params".
+    """True if ``params`` is a list of groups: of dicts that all have "params".
 
     Raises
     ------
     ParameterError
-        Some of it are groups.
+        If only some of them have.
     """
     if not isinstance(params, (list, tuple)):
         return False
@@ -105,51 +104,55 @@ def are_groups(params: Any) -> bool:
     return bool(groups) and all(groups)
 
 
-def structure(built: Built, grouped: bool) -> tuple[Place, Branch]:
-    """In what structure gradients come; and all names.
+def gradient_templates(built: Built, grouped: bool) -> tuple[Place, Branch]:
+    """The structure of ``params``, and one dict by name: a step takes gradients in either.
 
-    With groups it is a list of theirs.
+    With ``grouped`` the first is a list of the groups' structures.
     """
     names = list(built.parameters)
     template = branch("", None, built.templates) if grouped else built.templates[0]
     return template, branch("", names, [*names], ordered=False)
 
 
-def shown(
-    kind: str, rule: Rule, groups: Sequence[Group], parameters: Sequence[Parameter], step_count: int
+def summary(
+    class_name: str,
+    rule: Rule,
+    groups: Sequence[Group],
+    parameters: Sequence[Parameter],
+    step_count: int,
 ) -> str:
-    """An optimizer in one line."""
+    """Describe an optimizer in one line."""
 
     def text(value: Any) -> str:
         return getattr(value, "__name__", "<schedule>") if callable(value) else repr(value)
 
     settings = groups[0].settings
-    usual = SETTINGS | {"params": settings["params"]}
+    defaults = SETTINGS | {"params": settings["params"]}
     changed = ", ".join(
         f"{key}={text(value)}"
         for key, value in settings.items()
-        if key not in usual or value != usual[key]
+        if key not in defaults or value != defaults[key]
     )
-    changed += _wider(rule, groups[0].settings["state_dtype"], parameters)
+    changed += _wider_states(rule, groups[0].settings["state_dtype"], parameters)
     elements = sum(parameter.array.size for parameter in parameters)
     backends = " and ".join(sorted({parameter.backend for parameter in parameters}))
     where = f", {elements:,} elements on {backends}" if parameters else ""
     return (
-        f"{kind}({rule.name}: {changed}; {len(groups)} group{'s' * (len(groups) > 1)}, "
+        f"{class_name}({rule.name}: {changed}; {len(groups)} group{'s' * (len(groups) > 1)}, "
         f"{len(parameters)} parameter{'s' * (len(parameters) != 1)}{where}; "
         f"step {step_count})"
     )
 
 
-def _wider(rule: Rule, asked: Any, parameters: Sequence[Parameter]) -> str:
-    """The states that are kept in more bits than was asked for all of them, and in what."""
-    if not isinstance(asked, str):
+def _wider_states(rule: Rule, state_dtype: Any, parameters: Sequence[Parameter]) -> str:
+    """Name the states whose dtype is wider than ``state_dtype``, and that dtype."""
+    if not isinstance(state_dtype, str):
         return ""
-    found = {
+    wider = {
         f"{state} in {element(form)}"
         for parameter in parameters
         if parameter.group == 0
         for state, form in zip(rule.states, parameter.formats.states, strict=True)
-        if element(form) != asked
+        if element(form) != state_dtype
     }
-    return f" (kept wider: {', '.join(sorted(found))})" if found else ""
+    return f" (kept wider: {', '.join(sorted(wider))})" if wider else ""

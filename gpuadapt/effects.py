@@ -1,22 +1,17 @@
-"""Options that have no effect are refused: who gives one expects something of it."""
+"""Refuse settings that have no effect: whoever gives one expects it to do something."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpuadapt.kernels.formats import SHORT
-from gpuadapt.kernels.language.caching import cached_with_rule
-from gpuadapt.kernels.language.renaming import made_anew
-from gpuadapt.kernels.language.rule import Rule
 
 from .errors import HyperparameterError
 from .hyperparameters import SETTINGS
+from .parameter import Parameter
 
-if TYPE_CHECKING:
-    from .parameter import Parameter
-
-Effect = tuple[Callable[["Parameter", Mapping[str, Any]], bool], str]
+Effect = tuple[Callable[[Parameter, Mapping[str, Any]], bool], str]
 
 EFFECTS: dict[str, Effect] = {
     "state_dtype": (
@@ -41,34 +36,18 @@ EFFECTS: dict[str, Effect] = {
         "it says how exact sparse='exact' is, and rows are lazy",
     ),
 }
-"""What tells whether a setting has an effect on a parameter, and the reason why it has none."""
+"""For each setting, whether it affects a parameter of a group, and why it would not."""
 
 
 def check_effects(groups: Sequence[Mapping[str, Any]], parameters: Sequence[Parameter]) -> None:
-    """Raise `HyperparameterError` for settings that change nothing of any parameter.
+    """Raise `HyperparameterError` for a setting that affects none of the parameters it is for.
 
-    ``groups`` holds the settings of each group. A setting may change some of the parameters alone.
+    ``groups`` are the settings of each group.
     """
     for name, (affects, reason) in EFFECTS.items():
-        given = [(parameter, groups[parameter.group]) for parameter in parameters]
-        given = [one for one in given if one[1][name] != SETTINGS[name]]
-        if given and not any(affects(parameter, settings) for parameter, settings in given):
+        pairs = [(parameter, groups[parameter.group]) for parameter in parameters]
+        changed = [pair for pair in pairs if pair[1][name] != SETTINGS[name]]
+        if changed and not any(affects(*pair) for pair in changed):
             raise HyperparameterError(
-                f"{name}: got {given[0][1][name]!r}, which has no effect: {reason}; leave it out"
+                f"{name}: got {changed[0][1][name]!r}, which has no effect: {reason}; leave it out"
             )
-
-
-def check_decay(rule: Rule, options: frozenset[str]) -> None:
-    """Raise `HyperparameterError` for a decay of a parameter that the rule makes anew."""
-    lost = options & {"decoupled", "absolute", "after"}
-    if lost and _made_anew(rule):
-        raise HyperparameterError(
-            f"decay: got {min(lost)!r}, but {rule.name!r} makes the parameter anew of its states "
-            "in every step, and forgets what else was done to it: decay='l2' adds to the gradient, "
-            "or leave weight_decay at 0"
-        )
-
-
-@cached_with_rule
-def _made_anew(rule: Rule) -> bool:
-    return made_anew(rule.program)

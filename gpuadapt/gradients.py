@@ -1,4 +1,4 @@
-"""What the gradient of a parameter must be."""
+"""Check gradients, row indices and values against the parameter that they are for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from gpuadapt.kernels.array_types import Array, HostArray
 
 from .addition import plain_backend
 from .arrays import DTYPES, backend_of, describe, dtype_name, namespace, plain
@@ -18,7 +20,17 @@ from .storage import decoded
 
 
 def check_gradient(parameter: Parameter, grad: Any) -> None:
-    """Raise `GradientError` unless a gradient fits its parameter."""
+    """Check type, dtype, shape and device of a gradient.
+
+    Parameters
+    ----------
+    parameter : Parameter
+    grad : array or RowGrad
+
+    Raises
+    ------
+    GradientError
+    """
     if isinstance(grad, RowGrad):
         _check_rows(parameter, grad)
         return
@@ -37,6 +49,7 @@ def check_gradient(parameter: Parameter, grad: Any) -> None:
 
 
 def _check_rows(parameter: Parameter, grad: RowGrad) -> None:
+    """Check a gradient by rows."""
     fits = (
         backend_of(grad.values) == parameter.backend
         and parameter.shape != ()
@@ -53,13 +66,15 @@ def _check_rows(parameter: Parameter, grad: RowGrad) -> None:
         )
 
 
-def row_numbers(parameter: Parameter, rows: Any) -> Any:
-    """Numbers of a table's rows, as an array.
+def row_numbers(parameter: Parameter, rows: Any) -> Array:
+    """Check the row indices that `Optimizer.read` is called with; an array of integers.
 
     Raises
     ------
-    GradientError, ParameterError
-        They cannot be such; the parameter has no rows.
+    GradientError
+        If they are no integers on the table's device.
+    ParameterError
+        If the parameter has no rows.
     """
     if parameter.shape == ():
         raise ParameterError(f"parameter {parameter.name!r} has no rows: its shape is ()")
@@ -72,8 +87,8 @@ def row_numbers(parameter: Parameter, rows: Any) -> Any:
     return rows
 
 
-def numbers_of(parameter: Parameter, values: Any) -> np.ndarray:
-    """Values that a parameter is to hold, on the host.
+def numbers_of(parameter: Parameter, values: Any) -> HostArray:
+    """Check the values that `Optimizer.write` is called with, and copy them to the host.
 
     Raises
     ------
@@ -91,14 +106,26 @@ def numbers_of(parameter: Parameter, values: Any) -> np.ndarray:
 
 
 def _is_kind(parameter: Parameter, grad: Any) -> bool:
-    """Subclasses, but for masked arrays, and NumPy's numbers, which reductions return."""
+    """True for subclasses except masked arrays, and for the scalars of NumPy's reductions."""
     if parameter.backend == "cpu" and isinstance(grad, np.generic):
         return True
     return isinstance(grad, parameter.array_type) and not isinstance(grad, np.ma.MaskedArray)
 
 
-def check_apart(name: str, grad: Any, parameters: Iterable[Parameter]) -> None:
-    """Raise `GradientError` if a gradient shares memory with a parameter or a state."""
+def check_apart(name: str, grad: Array, parameters: Iterable[Parameter]) -> None:
+    """Check that a gradient aliases neither a parameter nor a state.
+
+    Parameters
+    ----------
+    name : str
+        Of the gradient's parameter.
+    grad : Array
+    parameters : iterable of Parameter
+
+    Raises
+    ------
+    GradientError
+    """
     for parameter in parameters:
         if parameter.array_type is not type(grad):
             continue

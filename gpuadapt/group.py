@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.kernels.catchup.plan import columns, missed
+from gpuadapt.kernels.language.caching import cached_with_rule
+from gpuadapt.kernels.language.renaming import made_anew
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.language.scaling import scaled
 from gpuadapt.kernels.options import compose
 
 from . import hyperparameters
 from .arrays import describe
-from .effects import check_decay
 from .errors import HyperparameterError, ParameterError
 from .launch import in_default_modes
 from .oracle import evaluate
@@ -235,7 +236,7 @@ class Group:
                     f"{name}: got {settings[name]!r}, but the states are made for {value!r}"
                 )
         chosen = hyperparameters.options(settings)
-        check_decay(self.base, chosen)
+        _check_decay(self.base, chosen)
         rule = compose(self.base, chosen | options)
         rule = rule.rowwise if self.rowwise else rule
         needed = (*always, *self.base.hyperparameters, *_own_hyperparameters(rule))
@@ -318,6 +319,22 @@ class Group:
             for state, value in self.initial.items()
             if isinstance(value, float) and abs(value) >= smallest
         }
+
+
+def _check_decay(rule: Rule, options: frozenset[str]) -> None:
+    """Raise `HyperparameterError` for a decay of a parameter that the rule makes anew."""
+    lost = options & {"decoupled", "absolute", "after"}
+    if lost and _made_anew(rule):
+        raise HyperparameterError(
+            f"decay: got {min(lost)!r}, but {rule.name!r} makes the parameter anew of its states "
+            "in every step, and forgets what else was done to it: decay='l2' adds to the gradient, "
+            "or leave weight_decay at 0"
+        )
+
+
+@cached_with_rule
+def _made_anew(rule: Rule) -> bool:
+    return made_anew(rule.program)
 
 
 def _python_scalars(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import check_disjoint, describe
-from .construct import Built, are_groups, build, shown, structure
+from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
 from .gradients import check_gradient, numbers_of, row_numbers
@@ -215,7 +215,7 @@ class Optimizer:
         new = slice(len(before.groups), None)
         for group in built.groups[new]:
             group.check()
-        template, names = structure(built, bool(before.groups) or are_groups(params))
+        template, names = gradient_templates(built, bool(before.groups) or are_groups(params))
         watched = None if self._held is None else self._held + held(params)
         return {
             "_built": built, "_template": template, "_names": names, "_groups": built.groups,
@@ -721,7 +721,7 @@ class Optimizer:
 
     def __repr__(self) -> str:
         parameters = list(self._parameters.values())
-        return shown(type(self).__name__, self.rule, self._groups, parameters, self.step_count)
+        return summary(type(self).__name__, self.rule, self._groups, parameters, self.step_count)
 
 
 class Internals(NamedTuple):

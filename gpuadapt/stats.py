@@ -1,4 +1,4 @@
-"""What a step did to a parameter, beside what it would do in exact arithmetic."""
+"""`Stats`: compare what a step did to a parameter with the same step in float64."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import backend_of, namespace, on_device, to_host
@@ -21,33 +22,39 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Stats(NamedTuple):
-    """A step of one parameter; of a gradient of rows, the rows that occurred.
-
-    Shares are NaN where nothing was to change.
-    """
+    """Statistics of a step of one parameter, or of the rows that its gradient has."""
 
     lost: float
-    """Of the elements that float64 arithmetic would have changed, the share that kept their value:
-    rounding has left nothing of their updates."""
+    """Fraction of the elements changed in float64 whose update was rounded to nothing; NaN if
+    float64 changes none."""
     ratio: float
-    """The update's Euclidean norm over the parameter's before it."""
+    """Euclidean norm of the update over that of the parameter; NaN if the latter is 0."""
     rates: dict[float, float] | None
-    """Quantiles of the effective rates after the step; None if the rule has no ``rate``."""
+    """Effective learning rate by quantile, after the step; None if the rule has no ``rate``."""
 
 
 def watch(
-    parameter: Parameter, grad: Any, used: Callable[[], tuple[Rule, Sequence[float]]],
+    parameter: Parameter,
+    grad: Array | RowGrad,
+    used: Callable[[], tuple[Rule, Sequence[float]]],
     rate: Callable[[], tuple[Rule, Sequence[float]] | None],
-) -> Callable[[], Stats]:  # fmt: skip
-    """Copy what a step starts from; the function returned is for after the step.
+) -> Callable[[], Stats]:
+    """Copy a parameter and its states before a step.
 
     Parameters
     ----------
     parameter : Parameter
     grad : array or RowGrad
-        Its gradient, checked or not.
-    used, rate : function
-        After the step: the rule and its coefficients; the rule of rates and its own, if any.
+        Its gradient.
+    used : function
+        Called after the step; the rule and its coefficients.
+    rate : function
+        Called after the step; the rule of effective rates and its coefficients, if there is one.
+
+    Returns
+    -------
+    function
+        Called after the step.
     """
     rows = None
     if isinstance(grad, RowGrad):
@@ -63,10 +70,11 @@ def watch(
     def finish() -> Stats:
         rule, coefficients = used()
         after = _value(parameter, rows)
-        arrays = [before, gradient, *(_wide(state, before.shape) for state in states)]
-        wanted, *_ = evaluate(rule, arrays + _mean(rule, arrays[:2], coefficients), coefficients)
-        moved = wanted != before
-        lost = np.mean(after[moved] == before[moved]) if moved.any() else np.nan
+        arrays = [before, gradient, *(_per_element(state, before.shape) for state in states)]
+        arrays += _row_means(rule, arrays[:2], coefficients)
+        exact, *_ = evaluate(rule, arrays, coefficients)
+        changed = exact != before
+        lost = np.mean(after[changed] == before[changed]) if changed.any() else np.nan
         norm = np.linalg.norm(before)
         ratio = np.linalg.norm(after - before) / norm if norm else np.nan
         return Stats(float(lost), float(ratio), _rates(parameter, rows, before, rate()))
@@ -75,17 +83,21 @@ def watch(
 
 
 def _rates(
-    parameter: Parameter, rows: Any, like: np.ndarray, of: tuple[Rule, Sequence[float]] | None
+    parameter: Parameter,
+    rows: HostArray | None,
+    before: HostArray,
+    rate: tuple[Rule, Sequence[float]] | None,
 ) -> dict[float, float] | None:
-    if of is None or not like.size:
+    """Quantiles of the effective learning rate."""
+    if rate is None or not before.size:
         return None
-    rule, coefficients = of
-    states = [_wide(state, like.shape) for state in _states(parameter, rows)]
-    rates, *_ = evaluate(rule, [like, like, *states], coefficients)
+    rule, coefficients = rate
+    states = [_per_element(state, before.shape) for state in _states(parameter, rows)]
+    rates, *_ = evaluate(rule, [before, before, *states], coefficients)
     return dict(zip(QUANTILES, map(float, np.quantile(rates, QUANTILES)), strict=True))
 
 
-def _part(array: Any, rows: Any) -> Any:
+def _part(array: Any, rows: HostArray | None) -> Any:
     """An array, or some rows of it."""
     if rows is None:
         return array
@@ -95,32 +107,33 @@ def _part(array: Any, rows: Any) -> Any:
         return array[namespace(backend_of(array) or "cpu").asarray(rows)]
 
 
-def _value(parameter: Parameter, rows: Any) -> np.ndarray:
-    """The parameter as its rule sees it, in float64."""
+def _value(parameter: Parameter, rows: HostArray | None) -> HostArray:
+    """The parameter with its companions, in float64."""
     parts = [_part(array, rows) for array in (parameter.array, *parameter.companions.values())]
     return loaded(parameter.formats.parameter, parts).astype(np.float64)
 
 
-def _states(parameter: Parameter, rows: Any) -> list[np.ndarray]:
-    found = [decoded(_part(state, rows)) for state in parameter.states.values()]
-    return [state.astype(np.float64) for state in found]
+def _states(parameter: Parameter, rows: HostArray | None) -> list[HostArray]:
+    """The states, in float64."""
+    states = [decoded(_part(state, rows)) for state in parameter.states.values()]
+    return [state.astype(np.float64) for state in states]
 
 
-def _wide(state: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A state as one of a number for each element, if it has one for each row."""
+def _per_element(state: HostArray, shape: tuple[int, ...]) -> HostArray:
+    """A state of shape (rows,), broadcast to ``shape``; other states as they are."""
     if state.shape == shape:
         return state
     return np.broadcast_to(state.reshape(shape[:1] + (1,) * (len(shape) - 1)), shape)
 
 
-def _mean(
-    rule: Rule, given: Sequence[np.ndarray], coefficients: Sequence[float]
-) -> list[np.ndarray]:
-    """The mean of squares of each row, if the rule has one for its last argument."""
+def _row_means(
+    rule: Rule, arrays: Sequence[HostArray], coefficients: Sequence[float]
+) -> list[HostArray]:
+    """The mean of squares of each row, if it is the last argument of the rule."""
     if rule.squared is None:
         return []
     known = dict(zip(rule.coefficients, coefficients, strict=True))
     values = [known[name] for name in rule.squared_coefficients]
-    squared, *_ = evaluate(rule.squared, given, values)
-    rows = np.square(squared).reshape(len(squared), -1).mean(axis=1)
-    return [np.array(_wide(rows, squared.shape))]
+    squared, *_ = evaluate(rule.squared, arrays, values)
+    means = np.square(squared).reshape(len(squared), -1).mean(axis=1)
+    return [np.array(_per_element(means, squared.shape))]
