@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.primitives import NORMAL
 from gpuadapt.kernels.language.rule import Rule
+
+from .errors import RuleError
+from .hyperparameters import INTERVALS
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
@@ -49,6 +54,68 @@ def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float])
             names[target] = eval(expression, names)  # noqa: S307
         results = [eval(expression, names) for expression in rule.results]  # noqa: S307
     return [np.broadcast_to(np.asarray(x, T), arrays[0].shape).copy() for x in results]
+
+
+HARD_STEPS = 8
+HARD_SIZE = 2048
+
+
+@cached_with_rule
+def check_nonnegative(rule: Rule) -> None:
+    """Raise `RuleError` if a state that is declared to be nonnegative becomes negative.
+
+    Steps are taken once for a rule, by NumPy; see `nonnegative_states`.
+    """
+    for name in rule.states:
+        if name in rule.nonnegative - nonnegative_states(rule, rule.nonnegative):
+            raise RuleError(
+                f"{rule.name}: nonnegative={name!r} is declared, and a step makes {name!r} "
+                "negative: take it out of nonnegative"
+            )
+
+
+def nonnegative_states(rule: Rule, states: Collection[str]) -> frozenset[str]:
+    """Find out which states stay nonnegative over steps with hard gradients.
+
+    Gradients have all magnitudes and signs, and hyperparameters several values.
+
+    Parameters
+    ----------
+    rule : Rule
+    states : collection of str
+        Half of their elements begin at random positive numbers; all else begins at 0.
+
+    Returns
+    -------
+    frozenset of str
+        Those of ``states`` of which no element became negative.
+    """
+    random, found = np.random.default_rng(3), set(states)
+    for _ in range(4):
+        values = [plausible(name, random.random()) for name in rule.hyperparameters]
+        parameter = random.normal(size=HARD_SIZE).astype(np.float32)
+        held = {name: np.zeros_like(parameter) for name in rule.states}
+        for name in states:
+            held[name][::2] = 2.0 ** random.uniform(-99, 99, HARD_SIZE // 2)
+        for t in range(1, 1 + HARD_STEPS):
+            try:
+                numbers = rule.evaluate(*values, t)
+            except (ArithmeticError, ValueError):
+                break  # a number that the rule's own functions refuse
+            gradient = random.normal(size=HARD_SIZE).astype(np.float32)
+            gradient[::3] *= np.exp2(random.uniform(-60, 60, gradient[::3].size))
+            means = [np.abs(gradient)] * (rule.squared is not None)
+            arrays = [parameter, gradient, *held.values(), *means]
+            parameter, *new = evaluate(rule, arrays, numbers)
+            held = dict(zip(rule.states, new, strict=True))
+            found -= {name for name in found if (held[name] < 0).any()}
+    return frozenset(found)
+
+
+def plausible(name: str, share: float) -> float:
+    """Return a number that a hyperparameter of this name may be, by a number in [0, 1)."""
+    _, high = INTERVALS.get(name, (0.0, math.inf))
+    return share if high == 1 else 0.01 + share
 
 
 def any_bits(random: np.random.Generator, size: int, dtype: np.dtype) -> np.ndarray:

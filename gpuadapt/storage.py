@@ -22,7 +22,6 @@ from gpuadapt.kernels.formats import (
     blocks,
 )
 from gpuadapt.kernels.language.caching import cached_with_rule
-from gpuadapt.kernels.language.intervals import not_negative
 from gpuadapt.kernels.language.precision import Need, needs, not_of_gradients_size
 from gpuadapt.kernels.language.rule import Rule
 
@@ -41,6 +40,7 @@ from .arrays import (
 )
 from .errors import HyperparameterError, ParameterError, RowIndexError
 from .hyperparameters import INTERVALS
+from .oracle import check_nonnegative
 from .pages import touch_all
 from .quantized import Quantized
 
@@ -66,7 +66,8 @@ def formats_of(
         kinds |= {state: kept for state, kept in wanted.items() if kept is not None}
     elif wanted is not None:
         kinds |= {s: _as_kept(rule, s, wanted, compute) for s in rule.states if s not in by_row}
-    positive = _never_negative(rule)
+    if wanted is not None:
+        check_nonnegative(rule)
     states = []
     for state, kept in kinds.items():
         if state in by_row and kept != compute:
@@ -79,12 +80,12 @@ def formats_of(
             )
         _check_need(rule, state, kept, compute)
         start = initial.get(state, 0.0)
-        if state in positive and isinstance(start, float) and start < 0:
+        if state in rule.nonnegative and isinstance(start, float) and start < 0:
             raise HyperparameterError(
-                f"initial {state}: got {start!r}, expected a number >= 0: by its lines "
-                f"{rule.name!r} never makes {state!r} negative"
+                f"initial {state}: got {start!r}, expected a number >= 0: "
+                f"{rule.name!r} declares that {state!r} is never negative"
             )
-        states.append((STATES | (NONNEGATIVE if state in positive else {}))[kept])
+        states.append((STATES | (NONNEGATIVE if state in rule.nonnegative else {}))[kept])
     return Formats(compute, _parameter(name, kind, settings), PLAIN[kind], tuple(states))
 
 
@@ -112,12 +113,6 @@ def _check_need(rule: Rule, state: str, kept: str, compute: str) -> None:
             f"state_dtype: got {kept!r} for {state!r} of {rule.name!r}, which takes {allowed}: "
             f"{need.reason}"
         )
-
-
-@cached_with_rule
-def _never_negative(rule: Rule) -> frozenset[str]:
-    """Its states that are never negative; found once, for all parameters."""
-    return not_negative(rule.program, INTERVALS)
 
 
 @cached_with_rule

@@ -26,7 +26,7 @@ from .errors import BackendError, RuleError
 from .hyperparameters import RANGES, SETTINGS
 from .launch import update_once
 from .optimizer import Optimizer
-from .oracle import any_bits, author, evaluate, same_bits
+from .oracle import any_bits, author, check_nonnegative, evaluate, nonnegative_states, same_bits
 from .rowgrad import RowGrad
 
 Values = dict[str, Any]
@@ -48,7 +48,8 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
        thread and with all, with strides. States that are below the smallest normal number are
        +0 after a step.
     3. Its CUDA text gives the same bits: on a GPU, or compiled by g++ where there is none.
-    4. A step by rows gives the bits of the dense step on the summed rows.
+    4. States that are declared to be nonnegative are, for hard gradients.
+    5. A step by rows gives the bits of the dense step on the summed rows.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        What was checked, what could not be, and whether ``rowwise`` and `effective_lr` work.
+        What was checked, what could not be, which states are nonnegative, and whether ``rowwise``
+        and `effective_lr` work.
 
     Raises
     ------
@@ -88,6 +90,8 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         _check_bits(rule, values, dtype, spelled)
     found["bits"] = "equal: float32, float64, every kind of number, all threads, strides"
+    check_nonnegative(rule)
+    found["nonnegative"] = _nonnegative(rule)
     _check_rows(rule, values)
     found["rows"] = "the bits of the dense step"
     for form in ("rowwise", "rate"):
@@ -318,6 +322,17 @@ def _same(rule: Rule, where: str, dtype: np.dtype, got: Sequence[Any], want: Seq
         right = same_bits(a, b)
         if not right.all():
             raise RuleError(f"{rule.name}, {where}, {dtype}: {name} differs{_first(a, b, right)}")
+
+
+def _nonnegative(rule: Rule) -> str:
+    """Say which states are declared to be nonnegative, and which others seem to be."""
+    candidates = frozenset(rule.states)
+    while (found := nonnegative_states(rule, candidates)) != candidates:
+        candidates = found
+    declared = [name for name in rule.states if name in rule.nonnegative]
+    more = [name for name in rule.states if name in candidates - rule.nonnegative]
+    said = ", ".join(declared) or "none declared"
+    return f"{said}; {', '.join(more)} could be declared: @rule(nonnegative=...)" if more else said
 
 
 def _first(a: np.ndarray, b: np.ndarray, right: np.ndarray) -> str:

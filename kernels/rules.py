@@ -71,7 +71,7 @@ def nesterov_velocity(p, g, b, h):
     return p - (step + h.momentum * b), b
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="G")
 def adagrad(p, g, G, h):
     """G <- G + g^2 ;  p <- p - lr / (1 + (t - 1) lr_decay) g / root(G)
 
@@ -83,7 +83,7 @@ def adagrad(p, g, G, h):
     return p - rate * g, G
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="G")
 def rmsprop(p, g, G, h):
     """G <- rho G + (1 - rho) g^2 ;  p <- p - lr g / root(G)
 
@@ -94,7 +94,7 @@ def rmsprop(p, g, G, h):
     return p - rate * g, G
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="G")
 def rmsprop_momentum(p, g, G, b, h):
     """As rmsprop, with b <- momentum b + g / root(G) ;  p <- p - lr b"""
     G = h.rho * G + (1 - h.rho) * sq(g)
@@ -104,7 +104,7 @@ def rmsprop_momentum(p, g, G, b, h):
     return p - h.lr * b, G, b
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="G")
 def rmsprop_velocity(p, g, G, b, h):
     """As rmsprop, with b <- momentum b + lr g / root(G) ;  p <- p - b"""
     G = h.rho * G + (1 - h.rho) * sq(g)
@@ -113,7 +113,7 @@ def rmsprop_velocity(p, g, G, b, h):
     return p - b, G, b
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="V")
 def centered(p, g, V, M, h):
     """V <- rho V + rho (1 - rho) (g - M)^2 ;  M <- rho M + (1 - rho) g ;
     p <- p - lr g / root(V)
@@ -129,7 +129,7 @@ def centered(p, g, V, M, h):
     return p - rate * g, V, M
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="V")
 def centered_momentum(p, g, V, M, b, h):
     """As centered, with b <- momentum b + g / root(V) ;  p <- p - lr b"""
     V = h.rho * V + h.rho * (1 - h.rho) * sq(g - M)
@@ -140,7 +140,7 @@ def centered_momentum(p, g, V, M, b, h):
     return p - h.lr * b, V, M, b
 
 
-@rule(root=inside)
+@rule(root=inside, nonnegative="V")
 def centered_velocity(p, g, V, M, b, h):
     """As centered, with b <- momentum b + lr g / root(V) ;  p <- p - b"""
     V = h.rho * V + h.rho * (1 - h.rho) * sq(g - M)
@@ -150,7 +150,7 @@ def centered_velocity(p, g, V, M, b, h):
     return p - b, V, M, b
 
 
-@rule
+@rule(nonnegative=("G", "U"))
 def adadelta(p, g, G, U, h):
     """G <- rho G + (1 - rho) g^2 ;  u = g sqrt(U + eps) / sqrt(G + eps) ;
     U <- rho U + (1 - rho) u^2 ;  p <- p - lr u
@@ -165,7 +165,7 @@ def adadelta(p, g, G, U, h):
     return p - rate * g, G, U
 
 
-@rule(root=outside, debias=corrected)
+@rule(root=outside, debias=corrected, nonnegative="v")
 def adam(p, g, m, v, h):
     """m <- beta1 m + (1 - beta1) g ;  v <- beta2 v + (1 - beta2) g^2 ;
     p <- p - lr mhat / root(vhat),
@@ -181,7 +181,7 @@ def adam(p, g, m, v, h):
     return p - rate * mhat, m, v
 
 
-@rule(root=outside, debias=corrected)
+@rule(root=outside, debias=corrected, nonnegative=("v", "w"))
 def amsgrad(p, g, m, v, w, h):
     """As adam, with w <- max(w, v) in the place of v
 
@@ -197,7 +197,7 @@ def amsgrad(p, g, m, v, w, h):
     return p - rate * mhat, m, v, w
 
 
-@rule(root=outside, debias=corrected)
+@rule(root=outside, debias=corrected, nonnegative=("v", "w"))
 def amsgrad_corrected(p, g, m, v, w, h):
     """As adam, with w <- max(w, vhat) in the place of vhat"""
     m = h.beta1 * m + (1 - h.beta1) * g
@@ -208,7 +208,7 @@ def amsgrad_corrected(p, g, m, v, w, h):
     return p - rate * mhat, m, v, w
 
 
-@rule(debias=corrected)
+@rule(debias=corrected, nonnegative="u")
 def adamax(p, g, m, u, h):
     """m <- beta1 m + (1 - beta1) g ;  u <- max(beta2 u, |g|) ;  p <- p - lr mhat / (u + eps)
 
@@ -220,7 +220,7 @@ def adamax(p, g, m, u, h):
     return p - rate * (debias(h.beta1**h.t, h) * m), m, u
 
 
-@rule(debias=corrected)
+@rule(debias=corrected, nonnegative="u")
 def adamax_floor(p, g, m, u, h):
     """As adamax, with u <- max(beta2 u, |g| + eps) ;  p <- p - lr mhat / u"""
     m = h.beta1 * m + (1 - h.beta1) * g
@@ -229,7 +229,7 @@ def adamax_floor(p, g, m, u, h):
     return p - rate * (debias(h.beta1**h.t, h) * m), m, u
 
 
-@rule(prepare=momentum_product, root=outside, debias=corrected)
+@rule(prepare=momentum_product, root=outside, debias=corrected, nonnegative="v")
 def nadam(p, g, m, v, h):
     """m <- beta1 m + (1 - beta1) g ;  v <- beta2 v + (1 - beta2) g^2 ;
     p <- p - lr mhat / root(vhat),
@@ -250,7 +250,7 @@ def nadam(p, g, m, v, h):
     return p - rate * mhat, m, v
 
 
-@rule(prepare=rectification, root=outside, debias=corrected)
+@rule(prepare=rectification, root=outside, debias=corrected, nonnegative="v")
 def radam(p, g, m, v, h):
     """As adam, with p <- p - lr r mhat / root(vhat) if r > 0, else p <- p - lr mhat
 
@@ -266,7 +266,7 @@ def radam(p, g, m, v, h):
     return p - rate * mhat, m, v
 
 
-@rule
+@rule(nonnegative="n")
 def ftrl(p, g, z, n, h):
     """z <- z + g - (sqrt(n + g^2) - sqrt(n)) / lr p ;  n <- n + g^2 ;
     p <- (l1 sign(z) - z) / ((beta + sqrt(n)) / lr + l2) where |z| > l1, else 0

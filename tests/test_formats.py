@@ -20,7 +20,6 @@ from gpuadapt import storage
 from gpuadapt.hyperparameters import INTERVALS
 from gpuadapt.kernels.cpu import compile, multi_tensor
 from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
-from gpuadapt.kernels.language.intervals import not_negative
 from gpuadapt.kernels.language.precision import needs, not_of_gradients_size
 from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate, same_bits
@@ -213,52 +212,28 @@ def test_some_rows_of_a_table_with_gaps_have_the_bits_of_one_without():
     assert len(np.unique(found[0][0][7])) == 2 and (found[0][0][7] != found[0][0][12]).any()
 
 
-def test_states_are_signed_unless_they_cannot_be_negative():
-    """By a look at the rule: what has no sign would be kept without it."""
-    ranges = {"rho": (0.0, 1.0), "eps": (0.0, np.inf)}
-
-    @ga.rule
-    def states(p, g, a, b, c, d, e, f, k, m, h):
-        """States that cannot be negative, and after `e` those that can."""
-        rest = 1 - h.rho
-        a = h.rho * a + rest * sq(g)  # noqa: F821
-        b = maximum(h.rho * b, abs(g) - h.eps)  # noqa: F821
-        c = sqrt(a) / (h.eps + b)  # noqa: F821
-        d = where(g > 0, d, a) + h.rho**h.t  # noqa: F821
-        e = minimum(e, h.eps)  # noqa: F821
-        f = f - sq(g)  # noqa: F821
-        k = k * h.unknown + sq(g)  # noqa: F821
-        m = minimum(m, g)  # noqa: F821
-        return p - c, a, b, c, d, e, f, k, m
-
-    assert not_negative(states.program, ranges) == set("abcde")
-    # A maximum stays where it began, whatever it is taken with; v goes by what beta2 is.
-    assert not_negative(ga.rules.amsgrad.program, {}) == {"w"}
-    assert not_negative(ga.rules.amsgrad.program, INTERVALS) == {"v", "w"}
-
-
-@ga.rule
+@ga.rule(nonnegative="v")
 def yogi(p, g, m, v, h):
     m = h.beta1 * m + (1 - h.beta1) * g
     v = v - (1 - h.beta2) * sign(v - sq(g)) * sq(g)  # noqa: F821
     return p - h.lr * m / (sqrt(v) + h.eps), m, v  # noqa: F821
 
 
-@ga.rule
+@ga.rule(nonnegative="G")
 def graves(p, g, G, M, h):
     M = h.rho * M + (1 - h.rho) * g
     G = h.rho * G + (1 - h.rho) * sq(g)  # noqa: F821
     return p - h.lr / sqrt(maximum(G - M * M, 0) + h.eps) * g, G, M  # noqa: F821
 
 
-@ga.rule
+@ga.rule(nonnegative="s")
 def belief(p, g, m, s, h):
     m = h.beta1 * m + (1 - h.beta1) * g
     s = h.beta2 * s + (1 - h.beta2) * sq(g - m)  # noqa: F821
     return p - h.lr * m / (sqrt(s) + h.eps), m, s  # noqa: F821
 
 
-@ga.rule
+@ga.rule(nonnegative="V")
 def by_hand(p, g, m, V, h):
     d = g - m
     V = h.rho * V + h.rho * (1 - h.rho) * (d * d)
@@ -287,7 +262,7 @@ def of_unknown_sign(p, g, a, b, h):
     return p - h.lr * (a + h.unknown * b), a, b
 
 
-@ga.rule
+@ga.rule(nonnegative=("a", "b"))
 def rates_apart(p, g, a, b, h):
     a = h.beta1 * a + (1 - h.beta1) * sq(g)  # noqa: F821
     b = h.beta2 * b + (1 - h.beta2) * sq(g)  # noqa: F821
@@ -300,7 +275,7 @@ def summed_up(p, g, s, h):
     return p - h.lr * s, s
 
 
-@ga.rule
+@ga.rule(nonnegative="v")
 def not_by_sq(p, g, v, h):
     v = h.beta2 * v + (1 - h.beta2) * g * g
     return p - h.lr / (sqrt(v) + h.eps) * g, v  # noqa: F821
@@ -323,7 +298,7 @@ def around(p, g, a, b, h):
     return p - h.lr * a, h.beta1 * a + b, h.beta1 * b + a + g
 
 
-@ga.rule
+@ga.rule(nonnegative="v")
 def careful(p, g, m, v, h):
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * sq(g)  # noqa: F821

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import KINDS
+from cases import KINDS, RULES
 
 import gpuadapt as ga
 from gpuadapt import testing
 from gpuadapt.kernels.cuda import host_check
+from gpuadapt.kernels.options import compose
+from gpuadapt.oracle import check_nonnegative
 
 
 @ga.rule
@@ -142,3 +144,60 @@ def test_benchmark():
     assert measured["gigabytes_per_second"] == pytest.approx(moved / measured["seconds"] / 1e9)
     assert 0 < measured["limit"] < 10
     assert testing.additions(2).results == ("(p + g)", "(s0 + g)", "(s1 + g)")
+
+
+def yogi(p, g, m, v, h):
+    """Zaheer et al. 2018: v moves towards g^2 by a share of g^2, and stays above 0."""
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = v - (1 - h.beta2) * sign(v - sq(g)) * sq(g)  # noqa: F821
+    return p - h.lr * m / (sqrt(v) + h.eps), m, v  # noqa: F821
+
+
+def welford(p, g, G, M, h):
+    """A variance as the difference of two means: rounding makes it negative."""
+    M = h.rho * M + (1 - h.rho) * g
+    G = h.rho * G + (1 - h.rho) * sq(g) - sq(M)  # noqa: F821
+    return p - h.lr * g / sqrt(G + h.eps), G, M  # noqa: F821
+
+
+def test_states_that_are_declared_to_be_nonnegative(monkeypatch):
+    monkeypatch.setattr(testing, "_check_rows", lambda *given: None)  # takes longest to compile
+    rule = ga.rule(nonnegative="v")(yogi)
+    assert rule.nonnegative == {"v"}
+    assert testing.check_rule(rule)["nonnegative"] == "v"
+    undeclared = testing.check_rule(ga.rule(yogi))["nonnegative"]
+    assert undeclared == "none declared; v could be declared: @rule(nonnegative=...)"
+    with pytest.raises(ga.RuleError, match="welford: nonnegative='G' is declared, and a step"):
+        testing.check_rule(ga.rule(nonnegative=["G"])(welford))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_of_ours_declares_what_is_nonnegative(rule):
+    check_nonnegative(rule)
+    assert testing._nonnegative(rule) in {"none declared", ", ".join(sorted(rule.nonnegative))}
+
+
+def test_a_false_declaration_is_refused_where_a_sign_would_be_lost():
+    """Before numbers without their signs are used, and not with float32, which has them."""
+    rule, w = ga.rule(nonnegative="G")(welford), np.ones(300, np.float32)
+    ga.Optimizer(rule, w, lr=0.1, rho=0.9, eps=1e-8)
+    with pytest.raises(ga.RuleError, match="take it out of nonnegative"):
+        ga.Optimizer(rule, w, lr=0.1, rho=0.9, eps=1e-8, state_dtype="8bit")
+
+
+def test_only_states_can_be_declared():
+    for names in ("m", ["v", "g"]):
+        with pytest.raises(ga.RuleError, match=r"nonnegative='.' is no state; states: v"):
+
+            @ga.rule(nonnegative=names)
+            def wrong(p, g, v, h):
+                return p, v
+
+
+def test_a_declaration_stays_with_what_is_made_of_a_rule():
+    rule = ga.rules.adam
+    made = (rule.variant(root=ga.pieces.inside), compose(rule, frozenset({"l2"})), rule.rowwise)
+    assert all(
+        each.nonnegative == {"v"} for each in (*made, rule.rate, pickle.loads(pickle.dumps(rule)))
+    )
+    assert rule.rowwise.squared.nonnegative == frozenset()

@@ -1,4 +1,4 @@
-"""Which states of a rule are never negative: 8 bits of them need no sign."""
+"""The interval in which the value of an expression lies."""
 
 from __future__ import annotations
 
@@ -6,39 +6,10 @@ import ast
 import math
 from collections.abc import Callable, Mapping
 
-from .program import Program
-from .rowwise import MEAN
-
 Interval = tuple[float, float]
 
 ANYTHING: Interval = (-math.inf, math.inf)
-NOT_NEGATIVE: Interval = (0.0, math.inf)
-
-
-def not_negative(program: Program, ranges: Mapping[str, Interval]) -> frozenset[str]:
-    """The states that stay at 0 or above if all of them begin there.
-
-    Parameters
-    ----------
-    program : Program
-    ranges : mapping of str to (float, float)
-        Between what hyperparameters are; those that are not in it may be anything.
-    """
-    _, _, *states = program.arguments[: 1 + len(program.results)]
-    kept = set(states)
-    while True:
-        known = dict.fromkeys(program.arguments, ANYTHING) | dict.fromkeys(kept, NOT_NEGATIVE)
-        known |= {MEAN: NOT_NEGATIVE}
-        for target, expression in program.lines:
-            known[target] = interval(expression, known, ranges)
-        left = {
-            state
-            for state, result in zip(states, program.results[1:], strict=True)
-            if state in kept and interval(result, known, ranges)[0] >= 0
-        }
-        if left == kept:
-            return frozenset(kept)
-        kept = left
+NONNEGATIVE: Interval = (0.0, math.inf)
 
 
 def interval(
@@ -81,7 +52,7 @@ def _product(node: ast.expr, read: Callable[[ast.expr], Interval]) -> Interval:
         if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult):
             left += [one.left, one.right]
         elif once.pop(ast.dump(one), None) is not None:
-            between = multiplied(between, NOT_NEGATIVE)
+            between = multiplied(between, NONNEGATIVE)
         else:
             once[ast.dump(one)] = one
     for one in once.values():
@@ -104,7 +75,7 @@ def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:
         case ast.Mult():
             return multiplied(a, b)
         case ast.Div() if a[0] >= 0 and b[0] >= 0:
-            return NOT_NEGATIVE
+            return NONNEGATIVE
         case ast.Pow() if a[0] >= 0:
             return 0.0, 1.0 if a[1] <= 1 and b[0] >= 0 else math.inf
     return ANYTHING
@@ -113,7 +84,7 @@ def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:
 def _call(name: str, given: list[Interval]) -> Interval:
     match name:
         case "sqrt" | "sq" | "abs":
-            return NOT_NEGATIVE
+            return NONNEGATIVE
         case "maximum":
             return max(x[0] for x in given), max(x[1] for x in given)
         case "minimum":

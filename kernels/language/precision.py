@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from .intervals import ANYTHING, Interval, interval, multiplied, not_negative
+from .intervals import ANYTHING, Interval, interval, multiplied
 from .program import Program, assigned_once, host_only, inlined, names
 
 GRADIENT = "the gradient"
@@ -61,7 +61,7 @@ def needs(program: Program, ranges: Mapping[str, Interval]) -> dict[str, Need]:
     every = dict(lines)
     _, _, *states = program.arguments[: 1 + len(program.results)]
     found = {state: Need(32, why) for state, why in _differences(program, ranges).items()}
-    positive = not_negative(program, ranges)
+    positive = set(program.nonnegative)
     new = {state: inlined(node, every) for state, node in zip(states, results[1:], strict=True)}
     reads = {state: names(node) & set(states) for state, node in new.items()}
     lasting = []
@@ -101,7 +101,7 @@ def not_of_gradients_size(program: Program, ranges: Mapping[str, Interval]) -> f
         for state, power in sizes.items()
         if power == before[state] and (power is None or (power[0] >= 0 and power[1] <= 1))
     }
-    return frozenset(set(states) - fits) | not_negative(program, ranges)
+    return frozenset(set(states) - fits) | set(program.nonnegative)
 
 
 def _reached(reads: Mapping[str, set[str]], first: Iterable[str]) -> set[str]:
@@ -159,7 +159,7 @@ def _differences(program: Program, ranges: Mapping[str, Interval]) -> dict[str, 
     """The states in differences that may be small beside them, where that matters."""
     lines, results = assigned_once(program)
     parameter, gradient, *states = program.arguments[: 1 + len(program.results)]
-    positive = not_negative(program, ranges)
+    positive = set(program.nonnegative)
     known = {
         state: Number((0.0 if state in positive else -math.inf, math.inf), {state: frozenset({1})})
         for state in states

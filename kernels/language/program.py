@@ -50,6 +50,8 @@ class Program:
     """Functions that the host calls, by the name they have in the rule."""
     scaling: int = 0
     """How many of the first lines unscale and clip the gradient, for a step that asks for it."""
+    nonnegative: tuple[str, ...] = ()
+    """States that are never negative, as the author of the rule declares."""
     row_states: tuple[str, ...] = ()
     """States with one number for each row."""
     squared: Program | None = None

@@ -70,6 +70,7 @@ def rowwise_program(program: Program) -> Program:
             arguments=(parameter, gradient),
             lines=tuple(before),
             results=(squared,),
+            nonnegative=(),
             scaling=program.scaling if before[:1] == lines[:1] else 0,
         ),
     )

@@ -107,6 +107,11 @@ class Rule:
         """Those of the states that have one number for each row; see `rowwise`."""
         return self.program.row_states
 
+    @property
+    def nonnegative(self) -> frozenset[str]:
+        """The states of which its author says that they are never negative."""
+        return frozenset(self.program.nonnegative)
+
     @cached_property
     def evaluate(self) -> Callable[..., tuple[float, ...]]:
         """Coefficients from hyperparameters: ``evaluate(*hyperparameters, t)``, in float64."""
@@ -230,13 +235,17 @@ Author = Callable[..., object]
 def rule(function: Author, /) -> Rule: ...
 @overload
 def rule(
-    *, prepare: Callable[..., float] | Sequence[Callable[..., float]] = (), **pieces: Author
+    *,
+    prepare: Callable[..., float] | Sequence[Callable[..., float]] = (),
+    nonnegative: str | Sequence[str] = (),
+    **pieces: Author,
 ) -> Callable[[Author], Rule]: ...
 def rule(
     function: Author | None = None,
     /,
     *,
     prepare: Callable[..., float] | Sequence[Callable[..., float]] = (),
+    nonnegative: str | Sequence[str] = (),
     **pieces: Author,
 ) -> Rule | Callable[[Author], Rule]:
     """Make a rule of a straight-line function ``f(parameter, gradient, *states, h)``.
@@ -251,6 +260,9 @@ def rule(
     prepare : function or sequence of functions
         Functions of numbers, in any Python, that the rule calls by their names with
         arguments that read ``h`` alone. The host calls them once per step, in float64.
+    nonnegative : str or sequence of str
+        The states that are never negative if they begin at 0 or above, such as a mean of squares:
+        8 bits of them have no sign, and 16 bits of them are bfloat16, which has their range.
     **pieces : function
         Functions of one line, in the language of rules, that the rule calls by these
         names. `Rule.variant` puts others in their place.
@@ -286,8 +298,15 @@ def rule(
         if not callable(piece):
             raise RuleError(f"{name}: got {piece!r}, expected a function of one line")
 
+    declared = (nonnegative,) if isinstance(nonnegative, str) else tuple(nonnegative)
+
     def make(function: Author) -> Rule:
-        made = from_program(read(function, pieces=pieces, prepare=prepared))
+        program = read(function, pieces=pieces, prepare=prepared)
+        made = from_program(replace(program, nonnegative=declared))
+        for name in declared:
+            if name not in made.states:
+                known = ", ".join(made.states) or "none"
+                raise RuleError(f"{made.name}: nonnegative={name!r} is no state; states: {known}")
         return replace(made, function=function, pieces=pieces)
 
     return make if function is None else make(function)
@@ -311,6 +330,7 @@ def _variant(rule: Rule, pieces: tuple[tuple[str, Author], ...]) -> Rule:
     program = replace(
         program,
         name=name,
+        nonnegative=rule.program.nonnegative,
         doc="\n\n".join((program.doc, "With " + "; ".join(formulas))),
     )
     return replace(from_program(program), function=rule.function, pieces=given, original=rule)
