@@ -1,4 +1,4 @@
-"""`Optimizer`: parameters, state and `step`; the same for every rule."""
+"""`Optimizer`: parameters, states and `step`, for any rule."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .parameter import Parameter
 from .passed import Held, Passed, all_held, held, look, portable, unchanged
 from .state import Left, examined, plan, restore, snapshot
 from .stats import Stats, watch
-from .step_options import StepOptions, StepResult, check_step_options
+from .step_options import StepResult, check_step_options
 from .steps import Steps
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
@@ -38,7 +38,7 @@ from .tree import Branch, Place, flatten, taken
 
 
 class Params(dict[str, Any]):
-    """Arrays by name, to be read: what is put there instead of an array would not be updated."""
+    """A read-only dict of arrays by name: a replaced array would not be updated."""
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise ParameterError(
@@ -54,7 +54,7 @@ class Params(dict[str, Any]):
 
 
 class Optimizer:
-    """Updates arrays in place with a rule, all of them in one fused kernel.
+    """Update arrays in place with a rule, all of them in one fused kernel.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ class Optimizer:
         A rule of `gpuadapt.rules`, or your own (see `gpuadapt.rule`).
     params : array, or dict, list, tuple or iterator of arrays, or of such; or list of groups
         NumPy or CuPy arrays of float32, float64, float16 or bfloat16 (`ml_dtypes`; on a GPU
-        also its bits as uint16), of any shape and strides; they are updated where they are, on
-        the backend and device where they live. An array is called by its path: keys, fields of
-        named tuples and positions, such as "encoder.0.w"; "0" if it is alone. Pairs of name and
-        array, in a list or from an iterator, are as a dict. A group is a dict with "params"
-        (any of the former) and hyperparameters of its own; positions in it count from the
-        number of arrays in the groups before.
+        also its bits as uint16), of any shape and strides. They are updated in place, on their
+        own backend and device. The name of an array is its path: keys, fields of named tuples and
+        indices, such as "encoder.0.w"; "0" for a single array. Pairs of name and array, in a
+        list or from an iterator, count as a dict. A group is a dict with "params" (any of the
+        former) and its own hyperparameters; indices in a group continue from the number of arrays
+        in the groups before.
     weight_decay : float or schedule, >= 0
         Weight decay; 0 for none.
     decay : {"l2", "decoupled", "absolute", "after"}
@@ -91,41 +91,43 @@ class Optimizer:
         or leave them out and count them. None is "raise" on the CPU and "skip" on a GPU,
         where "raise" waits for the GPU in every step.
     initial : mapping of str to float, optional
-        What every element of a state is before the first step, by the rule's letter; 0 for
-        those left out. Numbers, and the same in every group.
+        Initial value of every element of a state, by the rule's letter; 0 for those left out.
+        The same in every group.
     state_dtype : {"float64", "float32", "bfloat16", "float16", "8bit"}, or a dict, optional
-        How states are kept, all of them or by the rule's letter; by default in float32 (float64
-        for parameters of float64), in which all arithmetic is done whatever is kept. 16 and 8
-        bits are rounded stochastically: a running mean changes by less than they can hold.
-        "float16" leaves squares in bfloat16, unless they are named: most lie below its smallest
-        number, 6e-8. "8bit" has a scale for each block of up to 256 elements, within one row if
-        rows have at least 8. States that the rule's lines do not show to bear fewer bits are kept
-        in more, and refused if they are named (see docs/formats.md).
+        Storage type of all states, or of each by the rule's letter; float32 by default (float64
+        for parameters of float64). The arithmetic is float32 (float64) in any case. 16 and 8 bits
+        are rounded stochastically, because a running mean changes by less than they resolve.
+        "float16" leaves squares in bfloat16 unless a dict names them: most are below float16's
+        smallest number, 6e-8. "8bit" has a scale for each block of up to 256 elements, within one
+        row if rows have at least 8. States that may need more bits than given are stored in
+        more, and refused if a dict names them (see docs/formats.md).
     master : {"float32", "split"}, optional
-        For parameters of 16 bits: keep a float32 copy, which is what is updated, or (of
-        bfloat16) the 16 bits that are missing, so that the two are that float32 number.
+        For parameters of 16 bits. "float32" keeps and updates a float32 copy. "split" (bfloat16
+        only) keeps the other 16 bits of that float32 number.
     rounding : {"nearest", "stochastic", "kahan"}
-        How parameters of 16 bits are rounded without a master. To the nearest, updates below
-        half of the last place are lost, all of them; stochastically, they are right in the mean;
-        "kahan" keeps what rounding left out in 16 more bits.
+        Rounding of parameters of 16 bits without a master. "nearest" loses every update below
+        half a unit in the last place, "stochastic" is right in the mean, and "kahan" keeps the
+        rounding error in 16 more bits.
     seed : int, >= 0
-        Of random bits, which depend on it, the parameter's name, its number of updates and the
-        element, and on nothing else.
+        Seed of random bits. These depend on the seed, the parameter's name, its number of updates
+        and the index of the element, and on nothing else.
     sparse : {"lazy", "exact"}
-        What rows that do not occur in a `RowGrad` do: nothing, or what a zero gradient makes them
-        do. Exact rows take the steps that they have missed when they occur again, or are read:
-        see `read` and `flush`, and docs/exact_rows.md. Arrays hold them as they were last.
+        "lazy" leaves rows that a `RowGrad` does not have as they are. "exact" gives them a
+        gradient of zero: a row catches up with the steps when a `RowGrad` has it again, or when it
+        is read. Until then the arrays hold its old values; see `read`, `flush` and
+        docs/exact_rows.md.
     exactness : {"close", "bits"}
-        Of exact rows. "close": many missed steps at once, where the rule allows it. The largest
-        distance of a table from what dense steps in float64 make of it is then no more than 4
-        above that of dense steps in float32, in units in the last place of the largest magnitude
-        that an element has had on the way: for every rule, schedule and number of missed steps.
-        "bits": each step, with the bits of dense steps.
+        How exact rows catch up. "bits" takes each step, with the bits of dense steps. "close"
+        takes many steps at once where the rule allows it: let e be the largest distance of a
+        table from dense steps in float64, in units in the last place of the largest magnitude
+        that an element has had. Then e is at most 4 above that of dense steps in float32, for
+        every rule, schedule and number of steps.
     **hyperparameters : float or schedule
-        Those of the rule; numbers of NumPy's, and arrays of one, are copied. A schedule is a
-        function of the step, counted from 0, that returns the value for that step: it is called
-        once for each, in order, from the first step on, and may keep a state. A step that was
-        skipped or refused, taken again, has the same value; a loaded optimizer calls anew.
+        The rule's. NumPy scalars, and arrays of one element, are copied. A schedule is a function
+        of the step, counted from 0, that returns the value at that step. It is called once for
+        each step, in order, from the first on, and may have a state of its own. A skipped or
+        failed step that is taken again has the same value; after `load_state_dict`, schedules are
+        called anew.
         ``betas=(b1, b2)`` is short for ``beta1=b1, beta2=b2``.
 
     Attributes
@@ -141,13 +143,13 @@ class Optimizer:
 
     Notes
     -----
-    Memory of states larger than 4 MB is taken as rows are first updated: 4 kB or a little more for
-    each on Linux. Dense gradients, ``initial`` values, a snapshot that is loaded and the scales of
-    8 bits (one float32 for each row and 256 elements) take all of it.
+    On Linux, states larger than 4 MB take memory as rows are first updated, 4 kB or a little more
+    for each. Dense gradients, ``initial`` values, loading a snapshot, and the scales of 8-bit
+    states (one float32 for each row and 256 elements) take all of it.
 
-    Coefficients that depend on the step are computed in float64 on the host. Bias
-    correction counts the updates of each parameter: one that had no gradient in a step
-    is, bits and count, as if that step had not been.
+    Coefficients that depend on the step are computed in float64 on the host. Bias correction
+    counts the updates of each parameter: a step without its gradient changes neither its bits nor
+    its count.
 
     A new state whose magnitude is below the smallest normal number of the arithmetic's type
     (1.2e-38 in float32, 2.2e-308 in float64) becomes +0; parameters keep such numbers.
@@ -186,13 +188,11 @@ class Optimizer:
         if not isinstance(rule, Rule):
             raise RuleError(f"rule: got {rule!r}, expected a function decorated with @rule")
         common: dict[str, Any] = {
-            "weight_decay": weight_decay,
-            "decay": decay,
-            "maximize": maximize,
-        }
-        common |= {"rowwise": rowwise, "max_row_norm": max_row_norm, "check": check}
-        common |= {"state_dtype": state_dtype, "master": master, "rounding": rounding}
-        common |= {"seed": seed, "sparse": sparse, "exactness": exactness}
+            "weight_decay": weight_decay, "decay": decay, "maximize": maximize,
+            "rowwise": rowwise, "max_row_norm": max_row_norm, "check": check,
+            "state_dtype": state_dtype, "master": master, "rounding": rounding,
+            "seed": seed, "sparse": sparse, "exactness": exactness,
+        }  # fmt: skip
         common |= expand(hyperparameters)
         check_rule(rule)
         known = (*rule.hyperparameters, *SETTINGS)
@@ -202,13 +202,12 @@ class Optimizer:
         self._stats = {}
         self._held: Held | None = []
         self._grown: frozenset[str] = frozenset()
-        nothing = Built([], [], {})
-        self._put(self._joined(params, common, nothing, []), Steps([], []))
+        self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
 
-    def _joined(
+    def _with(
         self, params: Any, common: Mapping[str, Any], before: Built, passed: list[Passed]
     ) -> dict[str, Any]:
-        """What is this optimizer's with more parameters; nothing of it is put in place."""
+        """The attributes of this optimizer with more parameters; it stays as it is."""
         params = taken(params)
         built = build(self.rule, params, common, self._initial, before)
         check_effects([group.settings for group in built.groups], list(built.parameters.values()))
@@ -223,10 +222,11 @@ class Optimizer:
             "_passed": [*passed, Passed(params, built.templates[new])],
         }  # fmt: skip
 
-    def _put(self, parts: dict[str, Any], steps: Steps) -> None:
-        """Make all of it this optimizer's at once, with steps that go on from others."""
-        parameters = list(parts["_parameters"].values())
-        vars(self).update(parts | {"_steps": steps.renewed(parameters, parts["_groups"])})
+    def _assign(self, attributes: dict[str, Any], steps: Steps) -> None:
+        """Assign all attributes at once, and steps that continue from others."""
+        parameters = list(attributes["_parameters"].values())
+        steps = steps.renewed(parameters, attributes["_groups"])
+        vars(self).update(attributes | {"_steps": steps})
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `optimizer.lr = x` would change nothing.
@@ -256,8 +256,8 @@ class Optimizer:
             "copy.deepcopy copies the arrays too (see `params`)"
         )
 
-    def _look(self) -> None:
-        """See whether what was passed as params still holds the parameters.
+    def _check_params(self) -> None:
+        """Check that the containers passed as ``params`` still hold the parameters.
 
         Raises
         ------
@@ -279,71 +279,68 @@ class Optimizer:
     ) -> None:
         """Update every parameter that has a gradient, in place.
 
-        Everything is checked before anything is written: a step that raises has changed
-        nothing. Gradients are divided by ``grad_scale``, checked, measured, clipped by norm
-        and then by value; weight decay and the rule see what comes of that.
+        All checks come before the first write: a step that raises has changed nothing. Gradients
+        are divided by ``grad_scale``, checked, measured, clipped by norm and then by value; then
+        come weight decay and the rule.
 
         Parameters
         ----------
         grads
-            The structure of ``params`` with a gradient for each array: of its shape, on its
-            device, of any type that parameters have, with any strides; or None where there is
-            no gradient; or a `RowGrad`, where only some rows have one; or a list or tuple of
-            these, which add up (see `RowGrad`). Lists, tuples and iterators stand for each
-            other, and None for a whole part without gradients. A dict of name to gradient always
-            works. With groups: a list, with the structure of each group's params; if these are
-            dicts, also one dict with the keys of all. A gradient shares no memory with a
-            parameter or a state.
+            The structure of ``params`` with a gradient for each array: of the array's shape and
+            device, of any dtype that parameters can have, with any strides. None for no gradient.
+            A `RowGrad` for a gradient of some rows. A list or tuple of these for their sum (see
+            `RowGrad`). Lists, tuples and iterators are interchangeable, and None stands for a
+            whole part without gradients. A dict of name to gradient always works. With groups: a
+            list with the structure of each group's params; if these are dicts, also one dict with
+            the keys of all. A gradient may not alias a parameter or a state.
         grad_scale : float > 0, LossScale, int * LossScale, or CuPy array of one float32, optional
-            What the loss was multiplied by: gradients are divided by it.
+            Scale of the loss: gradients are divided by it.
         max_norm : float > 0, optional
             Largest Euclidean norm of all gradients together, with the duplicates of rows
             merged: gradients of a larger one are multiplied by ``max_norm / norm`` (Pascanu et
-            al. 2013, algorithm 1). Infinity for the norm alone; see `last`.
+            al. 2013, algorithm 1). Infinity measures the norm only; see `last`.
         clip_value : float > 0, optional
-            Each element of a gradient is brought between -clip_value and clip_value.
+            Each element of a gradient is clipped to [-clip_value, clip_value].
         skip_nonfinite : bool
-            Change nothing, parameters, states and counts, if a gradient is not finite (or, in
+            Change nothing, neither arrays nor counts, if a gradient is not finite (or, in
             float64, beyond 1e145), or if, divided by the scale and clipped, it is too large to be
-            squared by a rule that squares (in float32 from 2**64, about 1.8e19). Always so with a
-            `LossScale`.
+            squared by a rule that squares (in float32 from 2**64, about 1.8e19). A `LossScale`
+            always does so.
         stream : cupy.cuda.Stream, optional
-            Where to launch; the current one by default.
+            The stream of the launches; the current one by default.
         stats : sequence of str
-            Names of parameters that `stats` is to be asked about: they and their states are
-            copied to the host, which takes many times as long as the step.
+            Names of parameters to collect `stats` of. They and their states are copied to the
+            host, which takes many times as long as the step.
 
         Raises
         ------
         GradientError, HyperparameterError
         ParameterError
-            A parameter has been made read-only; or the dict or list that was passed as ``params``
-            holds another array now.
+            If a parameter has been made read-only, or the dict or list that was passed as
+            ``params`` holds another array now.
         RowIndexError
-            Names the first row that is not in its table, and its position.
+            With the first row that is out of range, and its index in the gradient.
         """
         if self._held is None or not unchanged(self._held):
-            self._look()
-        given = flatten(self._template, self._names, grads)
-        asked = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
-        if stats:
-            self._watched(stats, given, lambda: self._take(given, asked, stream))
-        else:
-            self._take(given, asked, stream)
-
-    def _take(self, given: list[Any], asked: StepOptions, stream: Any) -> None:
-        if stream is None:
-            self._steps.take(given, asked)
-        elif not hasattr(stream, "ptr"):
+            self._check_params()
+        flat = flatten(self._template, self._names, grads)
+        options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
+        if stream is not None and not hasattr(stream, "ptr"):
             raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
+        watches = self._watch(stats, flat) if stats else {}
+        if stream is None:
+            self._steps.take(flat, options)
         else:
             with stream:
-                self._steps.take(given, asked)
+                self._steps.take(flat, options)
+        if stats:
+            skipped = self.last is not None and self.last.skipped
+            self._stats = {} if skipped else {name: finish() for name, finish in watches.items()}
 
-    def _watched(self, names: Sequence[str], given: list[Any], step: Callable[[], None]) -> None:
-        """Take a step, and keep what it did to some parameters."""
-        grads = dict(zip(self._parameters, given, strict=True))
-        watching = {}
+    def _watch(self, names: Sequence[str], flat: list[Any]) -> dict[str, Callable[[], Stats]]:
+        """Copy parameters before a step; functions that return their `Stats` after it."""
+        grads = dict(zip(self._parameters, flat, strict=True))
+        watches = {}
         for name in names:
             parameter = self._parameter(name)
             parameter.flush()
@@ -352,23 +349,20 @@ class Optimizer:
             if grad is not None:
                 check_gradient(parameter, grad)
                 used = partial(self._steps.last_coefficients, name)
-                rate = partial(self._rate, parameter)
-                watching[name] = watch(parameter, grad, used, rate)
-        step()
-        skipped = self.last is not None and self.last.skipped
-        self._stats = {} if skipped else {name: done() for name, done in watching.items()}
+                watches[name] = watch(parameter, grad, used, partial(self._rate, parameter))
+        return watches
 
     def add(self, params: Any, **settings: Any) -> None:
-        """Add parameters, in the midst of training: layers made later, or trained from now on.
+        """Add parameters during training, such as new or unfrozen layers.
 
-        Their states start as new, and their updates count from here; others go on as they are.
-        Gradients come in a list then, with the structure of each group's params, or in a dict by
-        name; where all groups have dicts, also in one dict with the keys of all.
+        Their states and counts of updates start anew; other parameters continue. From then on
+        gradients come in a list, with the structure of each group's params, or in a dict by name;
+        where all groups have dicts, also in one dict with the keys of all.
 
         Parameters
         ----------
         params
-            As of `Optimizer`. What goes by position counts from the number of arrays before.
+            As of `Optimizer`. Indices continue from the number of arrays before.
         **settings
             Hyperparameters and settings of the new group; by default those that the optimizer was
             made with.
@@ -376,38 +370,37 @@ class Optimizer:
         Raises
         ------
         ParameterError, HyperparameterError, BackendError
-            As when an optimizer is made; a name that is there already. Nothing has changed then.
+            As by `Optimizer`, and if a name is taken. Nothing has changed then.
         CaptureError
-            Steps are captured.
+            If steps are captured.
         """
         self._check_not_captured("add")
         common = self._common | expand(settings)
-        parts = self._joined(params, common, self._built, self._passed)
-        self._put(parts, self._steps)
+        self._assign(self._with(params, common, self._built, self._passed), self._steps)
 
     def grow(self, name: str, array: Any) -> None:
         """Give a table more rows: ``array`` becomes the parameter.
 
-        Its first rows are those of the table; copy the weights there, nobody else does (with
-        ``sparse="exact"`` after a `flush`). Their states go on, and the table's count of updates
-        with them; states of the new rows start as new. Random bits and blocks of 8 bits go by an
-        element's place, so they stay. Where such blocks go on through rows, the last one with old
-        elements is rounded anew if a new element needs a larger scale.
+        Copy the weights into its first rows before (with ``sparse="exact"``, after a `flush`).
+        The states of these rows and the table's count of updates continue; states of new rows
+        start anew. Random bits and blocks of 8 bits are numbered by element, so they stay. If a
+        block of 8 bits has old and new elements, the old ones are rounded anew when a new one
+        needs a larger scale.
 
         Parameters
         ----------
         name : str
             The parameter's name.
         array : array, shape (as many rows or more, \\*row shape)
-            Of the table's element type, on its device. If a dict or list that was passed as
-            ``params`` is to be watched further, put the array there before the next step.
+            Of the table's dtype, on its device. Put it into the dict or list that was passed as
+            ``params`` before the next step, which otherwise does not check that any more.
 
         Raises
         ------
         ParameterError
-            No such table; not such an array. Nothing has changed then.
+            If there is no such table, or the array does not fit. Nothing has changed then.
         CaptureError
-            Steps are captured.
+            If steps are captured.
         """
         self._check_not_captured("grow")
         parameter = self._parameter(name)
@@ -415,10 +408,11 @@ class Optimizer:
         settings = self._groups[parameter.group].settings
         new = grown(parameter, array, self.rule, settings, self._initial)
         parameters = {**self._parameters, name: new}
-        check_disjoint((one.name, one.backend, one.array) for one in parameters.values())
-        parts: dict[str, Any] = {"_parameters": parameters, "_groups": self._groups}
-        parts |= {"_grown": self._grown | {name}, "_held": None}
-        self._put(parts | {"_built": self._built._replace(parameters=parameters)}, self._steps)
+        check_disjoint((p.name, p.backend, p.array) for p in parameters.values())
+        attributes: dict[str, Any] = {"_parameters": parameters, "_groups": self._groups}
+        attributes |= {"_grown": self._grown | {name}, "_held": None}
+        attributes["_built"] = self._built._replace(parameters=parameters)
+        self._assign(attributes, self._steps)
 
     def _check_not_captured(self, name: str) -> None:
         if self.capturable:
@@ -426,19 +420,19 @@ class Optimizer:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step may be captured in a CUDA graph (``stream.begin_capture()``).
+        """True if a step may be captured in a CUDA graph (``stream.begin_capture()``).
 
-        Set it before the step that is taken before capturing. From then on a step neither
-        waits for the GPU nor needs new memory, if it is like the step before: gradients are
-        the same arrays, written anew, and options are the same. Call `prepare_replay` before a
-        captured step is replayed. Once a step has been captured, other steps are refused;
-        setting ``capturable`` again gives the captured step up.
+        Set it before the step that precedes the capture. From then on a step neither waits for the
+        GPU nor allocates memory if it equals the step before: the same arrays as gradients, with
+        new contents, and the same options. Call `prepare_replay` before replaying a captured
+        step. After a capture, other steps are refused; setting ``capturable`` again gives the
+        captured step up.
 
         Raises
         ------
         CaptureError
-            When set, if the parameters are not all on one CUDA device; by `step`, if it
-            cannot be captured: nothing has been launched then.
+            When set, if the parameters are not all on one CUDA device; by `step`, if the step
+            cannot be captured. Nothing has been launched then.
         """
         return self._steps.capturable
 
@@ -447,17 +441,17 @@ class Optimizer:
         self._steps.capturable = value
 
     def prepare_replay(self, count: int = 1) -> None:
-        """Make the coefficients of the next steps, for a captured step that will be replayed.
+        """Compute the coefficients of the next steps, before a captured step is replayed.
 
-        They are those of the hyperparameters as they are now, and of the schedules; ``max_norm``
-        and ``max_row_norm`` stay as they were captured. A replay without coefficients writes
-        nothing, and `last` says that it was skipped.
+        They follow the current hyperparameters and schedules; ``max_norm`` and ``max_row_norm``
+        stay as captured. A replay without coefficients writes nothing, and `last` says that it was
+        skipped.
 
         Parameters
         ----------
         count : int, 1 to 512
-            How many replays will follow. It does not wait for the GPU, unless more than 512
-            replays may be under way.
+            Number of replays that will follow. The call does not wait for the GPU, unless more
+            than 512 replays may be under way.
 
         Raises
         ------
@@ -471,40 +465,40 @@ class Optimizer:
         Returns
         -------
         dict
-            "version", "rule" and "digest" (its name, and what tells its formulas from others),
-            "step_count", "param_groups" (schedules are left out: they are code) and "state": for
-            each parameter its "updates" and copies of its state arrays, where they live.
+            "version", "rule" (its name) and "digest" (of its formulas), "step_count",
+            "param_groups" (without schedules, which are code) and "state": for each parameter its
+            "updates" and copies of its state arrays, on their device.
         """
         self.flush()
         return snapshot(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Left:
-        """Take over a snapshot of `state_dict`, made on either backend.
+        """Load a snapshot of `state_dict`, made on either backend.
 
-        Everything is checked before anything is changed. Groups, and parameters in a group, may be
-        in another order; parameters belong together by name.
+        All checks come before any change. Groups, and parameters in a group, may be in another
+        order; parameters are matched by name.
 
         Parameters
         ----------
         state : dict
         strict : bool
-            False: take over what fits, and leave other parameters and settings as they are: by
-            name, shape and element type. Of a table that has more rows than in the snapshot, the
-            first rows are taken over.
+            False loads what matches by name, shape and dtype, and leaves other parameters and
+            settings as they are. Of a table with more rows than in the snapshot, it loads the
+            first rows.
 
         Returns
         -------
         Left
-            (missing, unexpected, mismatched, longer, settings, reasons): names of what was left,
-            and why; nothing with ``strict``.
+            (missing, unexpected, mismatched, longer, settings, reasons): names that were not
+            loaded, and why; empty with ``strict``.
 
         Raises
         ------
         StateError
-            Of another rule, other parameters, other shapes or element types; of another rule also
-            without ``strict``.
+            If the snapshot is of another rule; with ``strict`` also of other parameters, shapes
+            or dtypes.
         HyperparameterError
-            With settings that this optimizer cannot have, such as another ``rowwise``.
+            If it has settings that this optimizer cannot have, such as another ``rowwise``.
         """
         if not isinstance(strict, bool):
             raise StateError(f"strict: got {strict!r}, expected a bool")
@@ -521,38 +515,37 @@ class Optimizer:
 
     @property
     def step_count(self) -> int:
-        """Steps taken, without those that were skipped; may wait for a GPU that skips some."""
+        """Number of steps taken, without skipped ones; may wait for a GPU that skips some."""
         return self._steps.count
 
     @property
     def last(self) -> StepResult | None:
-        """What became of the last step; waits for a GPU. None before the first.
+        """The result of the last step; waits for a GPU. None before the first step.
 
         Returns
         -------
         StepResult or None
-            (grad_norm, clip_factor, skipped): the norm of all gradients, unscaled, as a
-            float64 number that does not depend on threads, backend or the parameters' order,
-            or None if the step had no use for it; what ``max_norm`` made the gradients be
-            multiplied by, 1 for nothing; whether ``skip_nonfinite`` left everything as it was.
+            (grad_norm, clip_factor, skipped). ``grad_norm`` is the norm of all unscaled gradients
+            in float64, independent of threads, backend and the order of parameters; None if the
+            step did not measure it. ``clip_factor`` is the factor of ``max_norm``, 1 if it changed
+            nothing. ``skipped`` is True if ``skip_nonfinite`` left everything as it was.
         """
         return self._steps.last
 
     @property
     def skipped_rows(self) -> int:
-        """Rows of gradients that were not in their tables and were left out (``check="skip"``).
+        """Number of gradient rows that were out of range and left out (``check="skip"``).
 
-        Counts every occurrence since the optimizer was made. Waits for the GPU.
+        Counts every occurrence since the optimizer was made; waits for the GPU.
         """
         return sum(parameter.skipped_rows for parameter in self._parameters.values())
 
     @property
     def params(self) -> Params:
-        """The arrays that are updated, by name: those that were given, or a copy's own.
+        """The arrays that are updated, by name.
 
-        Arrays and their optimizer stay together if they are copied or pickled together:
-        ``copy.deepcopy((arrays, optimizer))``. A copy of the optimizer alone has copies of the
-        arrays, which are found here.
+        A copy of the optimizer has copies of the arrays, which are found here. To keep arrays and
+        optimizer together, copy or pickle both: ``copy.deepcopy((arrays, optimizer))``.
         """
         return Params({name: parameter.user_array for name, parameter in self._parameters.items()})
 
@@ -562,58 +555,57 @@ class Optimizer:
 
     @property
     def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """The state arrays themselves, by parameter and by the rule's letters; read-only maps."""
+        """The state arrays themselves, by parameter and the rule's letter; read-only mappings."""
         return MappingProxyType(
             {name: MappingProxyType(held.saved_states) for name, held in self._parameters.items()}
         )
 
     def read(self, name: str, rows: Any) -> Any:
-        """Rows of a table, up to date: with ``sparse="exact"`` they take what they have missed.
+        """Read rows of a table; exact rows catch up with the last step first.
 
         Parameters
         ----------
         name : str
             The parameter's name.
         rows : array of any integer type and shape, or (of a NumPy table) a list of int
-            Numbers of rows, on the table's device, as often as they are wanted.
+            Row indices, on the table's device, in any order and number.
 
         Returns
         -------
         array, shape (\\*rows.shape, \\*row shape)
-            New, of the table's element type. Zeros for rows that are not in the table, if the
-            group's ``check`` is to skip them.
+            New, of the table's dtype. Zeros for rows that are out of range, if the group's
+            ``check`` skips them.
 
         Raises
         ------
         ParameterError, GradientError
-            No such table; not such rows.
+            If there is no such table, or the indices are not integers on its device.
         RowIndexError
         """
         parameter = self._parameter(name)
-        return parameter.read(
-            row_numbers(parameter, rows),
-            self._groups[parameter.group].skips_out_of_range(parameter.backend),
-        )
+        skip = self._groups[parameter.group].skips_out_of_range(parameter.backend)
+        return parameter.read(row_numbers(parameter, rows), skip)
 
     def write(self, name: str, values: Any) -> None:
-        """Make a parameter hold these numbers, and what is kept beside it hold the rest of them.
+        """Write numbers into a parameter, with all bits that its companions can hold.
 
-        Of float32 numbers that are written into an array of 16 bits, only what fits is left. Given
-        here, the next step starts from the numbers themselves with ``master``, and from a number
-        within 16 more bits of each with ``rounding="kahan"``. Other parameters take them to the
-        nearest. Rows that have missed steps (``sparse="exact"``) take them before. States stay.
+        An array of 16 bits alone would round float32 numbers. Written here, the next step starts
+        from the numbers themselves with ``master``, and from 16 more bits of each with
+        ``rounding="kahan"``; other parameters round to the nearest. Exact rows catch up first.
+        States stay as they are.
 
         Parameters
         ----------
         name : str
             The parameter's name.
         values : array
-            NumPy's or CuPy's, of the parameter's shape, of any type that parameters have.
+            NumPy or CuPy array of the parameter's shape, of any dtype that parameters can have.
 
         Raises
         ------
         ParameterError
-            No such parameter; not such an array; a number that is infinite in the parameter's type.
+            If there is no such parameter, the array does not fit, or a number overflows in the
+            parameter's dtype.
 
         Examples
         --------
@@ -629,19 +621,19 @@ class Optimizer:
         parameter.write(numbers_of(parameter, values))
 
     def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
-        """Bring rows up to date that have missed steps (``sparse="exact"``), states too.
+        """Let exact rows catch up with the last step, states included.
 
-        `state_dict`, `effective_lr` and ``stats`` do so themselves; it is for who reads the
-        arrays, such as ``state``, and for who writes into a table: call it before, or rows take
-        the steps that they have missed from what was written. Steps bring a few rows up to date as
-        well, so that no more than some thousand steps have to be remembered.
+        `state_dict`, `effective_lr` and ``stats`` call it themselves. Call it before you read the
+        arrays, `state` included, and before you write into a table: rows would otherwise catch up
+        from the written values. Each step refreshes a few rows as well, which limits the history
+        to some thousand steps.
 
         Parameters
         ----------
         name : str, optional
-            Of one parameter; by default of all.
+            The parameter; by default all.
         fraction : float, > 0 and <= 1
-            Of so many of each table's rows, from where the last call has stopped.
+            Fraction of each table's rows, starting where the last call stopped.
 
         Raises
         ------
@@ -654,9 +646,8 @@ class Optimizer:
     def effective_lr(self, name: str) -> Any:
         """The learning rate of each element, from the state after the last step.
 
-        It is what multiplies the gradient (for Adam the corrected mean of gradients):
-        lr / (sqrt(.) + eps), with eps where the rule has it; for Adadelta
-        lr RMS(u) / RMS(g).
+        The factor of the gradient (for Adam, of the corrected mean of gradients):
+        lr / (sqrt(.) + eps), with eps as in the rule; for Adadelta lr RMS(u) / RMS(g).
 
         Parameters
         ----------
@@ -671,9 +662,9 @@ class Optimizer:
         Raises
         ------
         ParameterError
-            No parameter has that name.
+            If no parameter has that name.
         RuleError
-            The rule (your own) has no variable named ``rate``.
+            If the rule (your own) has no variable named ``rate``.
         """
         parameter = self._parameter(name)
         parameter.flush()
@@ -683,7 +674,7 @@ class Optimizer:
         )
 
     def _rate(self, parameter: Parameter) -> tuple[Rule, Sequence[float]] | None:
-        """The rule of effective rates and its coefficients, if there is one."""
+        """The rule of effective rates and its coefficients, if it has one."""
         count = self._steps.sync_counts()
         try:
             return self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
@@ -691,12 +682,13 @@ class Optimizer:
             return None
 
     def _parameter(self, name: str) -> Parameter:
+        """The parameter of a name; raises `ParameterError`."""
         if name not in self._parameters:
             raise ParameterError(f"no parameter {name!r}; there are {', '.join(self._parameters)}")
         return self._parameters[name]
 
     def stats(self, name: str) -> Stats:
-        """What the last step that was asked for it (``step(grads, stats=[name])``) did.
+        """Statistics of the last step that collected them (``step(grads, stats=[name])``).
 
         Parameters
         ----------
@@ -706,13 +698,13 @@ class Optimizer:
         Returns
         -------
         Stats
-            (lost, ratio, rates): the share of updates that were lost to rounding, the norm of the
-            update over that of the parameter, quantiles of the effective rates.
+            (lost, ratio, rates): the fraction of updates that were rounded to nothing, the norm of
+            the update over that of the parameter, quantiles of the effective rates.
 
         Raises
         ------
         ParameterError
-            No parameter has that name, or no step was asked about it while it had a gradient.
+            If no parameter has that name, or no step with its gradient collected them.
         """
         self._parameter(name)
         if name not in self._stats:
