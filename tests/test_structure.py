@@ -111,7 +111,6 @@ def test_the_reference_imports_nothing_of_the_package():
 LONG = {
     ("kernels/cpu/run_source.py", "_blocks"),
     ("kernels/cuda/generate.py", "block"),
-    ("kernels/cuda/missed_source.py", "following"),
     ("benchmarks/exact.py", "run"),
 }
 """Functions that are longer, most of them because they fill in a kernel's text."""

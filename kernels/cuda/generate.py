@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ..catchup.plan import (
+    FAINT,
+    FEW,
+    FLAT,
+    LEAST,
+    LONG,
+    SPAN,
+    STRAIGHT,
+    TINY,
+    VAST,
+    Missed,
+    columns,
+)
 from ..formats import BLOCK, Conversion, Format, Formats, Named, load, named, needed, scaling
 from ..language.emit import indented
 from ..language.rule import Rule
@@ -548,3 +561,121 @@ class RowUpdate:
 def _method(head: str, lines: Sequence[str]) -> str:
     """Write a method; empty lines are left out."""
     return f"    __device__ {head} {{\n{indented((n for n in lines if n), 8)}\n    }}"
+
+
+class Interpolation:
+    """Writes what ``interpolate.cuh`` needs of a rule, for float32 and rows without gaps."""
+
+    def __init__(self, run: Run, followed: Missed) -> None:
+        self.run, self.rule, self.followed = run, run.rule, followed
+        self.columns = columns(self.rule, followed)
+        names = (self.rule.parameter, *self.rule.states)
+        self.packs = {
+            name: f"*reinterpret_cast<pack<T, N> *>(&update.{name}_[row * width + j])"
+            for name in names
+            if name not in self.rule.row_states
+        }
+
+    def macros(self) -> dict[str, object]:
+        """Return the macros of the file."""
+        thresholds = {
+            "few": FEW, "span": SPAN, "tiny": TINY, "least": LEAST, "long": LONG, "faint": FAINT,
+            "vast": VAST, "flat": FLAT, "straight": STRAIGHT,
+        }  # fmt: skip
+        return {name: repr(value) for name, value in thresholds.items()} | {
+            "states": len(self.rule.states),
+            "displaced": int(self.followed.motion is not None),
+            "rests": int(self.followed.rest is not None),
+            "decays": self.columns.fades,
+            "ratio": self.columns.width,
+            "bend": self.columns.width + 1,
+        }
+
+    def text(self) -> str:
+        """Write the functions and the rules."""
+        rule, followed, where = self.rule, self.followed, self.columns
+        states = list(enumerate(rule.states))
+        parts = [function(part) for part in followed.rules]
+        parts.append("constexpr int STATES = GA_STATES > 0 ? GA_STATES : 1;")
+        parts.append("template <int N> struct Values { pack<T, N> parameter, states[STATES]; };")
+        parts.append(_test("decays", [k for k, _ in states if followed.changes(k)]))
+        parts.append(_test("by_row", [k for k, name in states if name in rule.row_states]))
+        parts += self._memory()
+        elements = [f"states[{k}]" for k, _ in states]
+        numbers = ["p", self.run.gradient("T(0)"), *elements]
+        numbers += ["T(0)"] * (rule.squared is not None)
+        lines = [_call(rule, numbers)]
+        parts.append(_step("ZeroGradientStep", rule, 0, "void", "T &p, T *states", lines, self.run))
+        if followed.motion and followed.move:
+            lines = ["T x = T(0);", _call(followed.motion, ["x", *elements]), "return x;"]
+            parts.append(
+                _step("Displacement", followed.motion, where.motion, "T", "const T *states", lines)
+            )
+            lines = [_call(followed.move, ["p", "displacement"])]
+            parts.append(
+                _step("Move", followed.move, where.move, "void", "T &p, T displacement", lines)
+            )
+        if followed.rest:
+            lines = [_call(followed.rest, ["p", "T(0)"])]
+            parts.append(_step("Rest", followed.rest, where.rest, "void", "T &p", lines))
+        return namespace("\n".join(parts))
+
+    def _memory(self) -> list[str]:
+        """Write `load`, `store` and `store_row_state`."""
+        place = "long long row, long long width, long long j"
+        names = {"parameter": self.rule.parameter}
+        names |= {f"states[{k}]": name for k, name in enumerate(self.rule.states)}
+        load, store, by_row = ["Values<N> x;"], list[str](), list[str]()
+        for k, (member, name) in enumerate(names.items()):
+            if name in self.packs:
+                load.append(f"x.{member} = {self.packs[name]};")
+                store.append(f"{self.packs[name]} = x.{member};")
+            else:
+                load.append(f"const T {name}_s = T(update.{name}_[row]);")
+                load.append(f"for (int k = 0; k < N; ++k) {{ x.{member}.at[k] = {name}_s; }}")
+                by_row.append(f"if (q == {k - 1}) {{ update.{name}_[row] = value.value; }}")
+        return [
+            "template <int N>\n"
+            + _method(
+                f"inline Values<N> load(const Update &update, {place})", [*load, "return x;"]
+            ),
+            "template <int N>\n"
+            + _method(f"inline void store(Update &update, {place}, const Values<N> &x)", store),
+            _method(
+                "inline void store_row_state(Update &update, long long row, int q, T value)", by_row
+            ),
+        ]
+
+
+def _test(name: str, numbers: Sequence[int]) -> str:
+    """Write a function that is true for some numbers of states."""
+    tests = " || ".join(f"k == {number}" for number in numbers) or "false"
+    return f"__device__ inline bool {name}(int k) {{ return {tests}; }}"
+
+
+def _call(rule: Rule, numbers: Sequence[str]) -> str:
+    return f"{rule.symbol}<T>({', '.join([*numbers, *rule.coefficients])});"
+
+
+def _step(
+    name: str, rule: Rule, column: int, result: str, arguments: str, lines: Sequence[str],
+    run: Run | None = None,
+) -> str:  # fmt: skip
+    """Write a rule with the coefficients of a step, which begin at a column of the history."""
+    read = [
+        f"ieee::narrow(at_step(history, mask, {column + k}, step), {coefficient}.value);"
+        for k, coefficient in enumerate(rule.coefficients)
+    ]
+    members = [f"T {coefficient};" for coefficient in rule.coefficients]
+    for wide, k in (run.wide if run else {}).items():
+        members.append(f"D {wide};")
+        read.append(f"{wide} = at_step(history, mask, {column + k}, step);")
+    return "\n".join(
+        [
+            f"struct {name} {{",
+            indented(members, 4),
+            _method(f"{name}(const double *history, long long mask, long long step)", read),
+            _method(f"{result} operator()({arguments}) const", lines),
+            "};",
+        ]
+    )

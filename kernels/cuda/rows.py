@@ -27,7 +27,6 @@ from ..numerics.summation import SPAN, SUMS
 from . import compile, generate
 from .generate import TYPES, RowUpdate, Run
 from .memory import layouts
-from .missed_source import following
 from .multi_tensor import ACCESS
 from .squares import Squares
 
@@ -158,7 +157,11 @@ def source(
         + generate.namespace(update.struct())
     )
     if followed:
-        generated += '#include "exact_rows.cuh"\n' + following(run, followed)
+        interpolation = generate.Interpolation(run, followed)
+        macros |= interpolation.macros()
+        generated += (
+            f'#include "exact_rows.cuh"\n{interpolation.text()}#include "interpolate.cuh"\n'
+        )
     elif exact:
         generated += '#include "replay.cuh"\n'
     return compile.link(macros, generated, "rows.cuh")
