@@ -1,8 +1,9 @@
-"""What is composed around a rule: written once here, in the rules' own language.
+"""The options that are composed around a rule, written once in the rules' own language.
 
-An option rewrites the parameter or the gradient before the rule's first line, or the
-parameter after its last. It is a compile-time choice: a rule without options carries no
-trace of them.
+An option ``f(p, g, h)`` rewrites the parameter or the gradient before the rule's first line.
+An option ``f(p, old, g, h)`` rewrites the new parameter after the rule's last line; ``old`` and
+``g`` are the parameter and the gradient that the rule's first line sees. An option is a
+compile-time choice: a rule without options carries no trace of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from .language.caching import cached_with_rule
-from .language.program import Program, Rename, read
+from .language.program import Program, Rename, names, read
 from .language.rule import Rule, from_program
 
 Option = Callable[..., object]
@@ -65,9 +66,9 @@ def absolute(p, g, h):
     return p - h.weight_decay * p, g
 
 
-def after(p, g, h):
+def after(p, old, g, h):
     """p <- p - lr weight_decay p, of the new p"""
-    return p - h.lr * h.weight_decay * p, g
+    return p - h.lr * h.weight_decay * p
 
 
 STEP: dict[str, Option] = {f.__name__: f for f in (unscale, clip_norm, clip_value)}
@@ -81,23 +82,36 @@ AFTER: dict[str, Option] = {f.__name__: f for f in (after,)}
 
 OPTIONS = BEFORE | AFTER
 
-NEW = "_updated"
-"""The variable that holds the new parameter; rules cannot have names like it."""
+NEW, OLD, GRADIENT = "_updated", "_old", "_gradient"
+"""Variables: the new parameter; the old one and the gradient, if the rule assigns to them.
+
+Rules cannot have names like these.
+"""
+
+Lines = list[tuple[str, ast.expr]]
 
 
 @cached_with_rule
 def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
-    """The rule with the named options around it; memoised, so equal calls share kernels."""
+    """Put the named options around a rule.
+
+    Parameters
+    ----------
+    rule : Rule
+    options : frozenset of str
+        Names in `OPTIONS`.
+
+    Returns
+    -------
+    Rule
+        The same one for equal calls, so that they share kernels; without options, the rule.
+    """
     ordered = [name for name in OPTIONS if name in options]
     if not ordered:
         return rule
     program = rule.program
-    lines, result = list(program.lines), program.results[0]
-    before = [line for name in ordered if name in BEFORE for line in _lines(name, program)]
-    for name in (name for name in ordered if name in AFTER):
-        # Other results may read the parameter as it was.
-        lines.append((NEW, result))
-        ((_, result),) = _lines(name, replace(program, arguments=(NEW, *program.arguments[1:])))
+    before = [line for name in ordered if name in BEFORE for line in _lines_before(name, program)]
+    lines, result = _with_options_after([name for name in ordered if name in AFTER], program)
     return from_program(
         replace(
             program,
@@ -109,9 +123,10 @@ def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
     )
 
 
-def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
-    """The option's assignments, in the names of the program it is put around."""
+def _lines_before(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
+    """The assignments of an option, in the names of the program."""
     written = read(OPTIONS[option], returns=2)
+    assert not written.lines, "an option is its return"
     rename = Rename(
         dict(zip((*written.arguments, written.h), (*program.arguments[:2], program.h), strict=True))
     )
@@ -119,3 +134,28 @@ def _lines(option: str, program: Program) -> Iterable[tuple[str, ast.expr]]:
         renamed = rename.visit(node)
         if not (isinstance(renamed, ast.Name) and renamed.id == target):
             yield target, renamed
+
+
+def _with_options_after(options: list[str], program: Program) -> tuple[Lines, ast.expr]:
+    """The program's lines and those of options after them, and the new parameter."""
+    lines, result = list(program.lines), program.results[0]
+    assigned = {target for target, _ in program.lines}
+    saved = {}
+    for name, variable in zip(program.arguments[:2], (OLD, GRADIENT), strict=True):
+        saved[name] = variable if name in assigned else name
+    needed: set[str] = set()
+    for option in options:
+        written = read(OPTIONS[option], returns=1)
+        assert not written.lines, "an option is its return"
+        given = (NEW, *saved.values(), program.h)
+        # Other results may read the parameter as it was.
+        lines.append((NEW, result))
+        rename = Rename(dict(zip((*written.arguments, written.h), given, strict=True)))
+        result = rename.visit(written.results[0])
+        needed |= names(result)
+    copies: Lines = [
+        (variable, ast.Name(name))
+        for name, variable in saved.items()
+        if variable in needed - {name}
+    ]
+    return copies + lines, result

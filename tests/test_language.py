@@ -15,9 +15,12 @@ import pytest
 from cases import RULES
 
 import gpuadapt as ga
+from gpuadapt.kernels.formats import Operand, uniform
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.program import LONGEST_NAME
-from gpuadapt.kernels.options import OPTIONS, compose
+from gpuadapt.kernels.options import AFTER, OPTIONS, compose
+from gpuadapt.launch import update_once
+from gpuadapt.oracle import evaluate
 
 counter = itertools.count()
 
@@ -336,3 +339,53 @@ def test_results_die_with_their_rule():
     del rule
     gc.collect()
     assert dead() is None and len(calls) == 4
+
+
+def cautious(p, old, g, h):
+    """p where the step goes against the gradient, else old (Liang et al. 2024, without its mean)"""
+    return where((old - p) * g > 0, p, old)  # noqa: F821
+
+
+def clip_update(p, old, g, h):
+    """old - min(max(old - p, -update_limit), update_limit)"""
+    return old - minimum(maximum(old - p, -h.update_limit), h.update_limit)  # noqa: F821
+
+
+@ga.rule
+def overwriting(p, g, m, h):
+    """A rule that assigns to its parameter and its gradient."""
+    g = g + h.shift
+    m = h.beta1 * m + g
+    p = p - h.lr * m
+    return p, m
+
+
+@pytest.mark.parametrize("rule", [ga.rules.adam, overwriting], ids=["adam", "overwriting"])
+def test_options_after_a_rule_see_the_old_parameter(rule, backend, monkeypatch):
+    """Cautious masks and clipped updates around any rule, after a decay before it."""
+    for option in (cautious, clip_update):
+        monkeypatch.setitem(AFTER, option.__name__, option)
+        monkeypatch.setitem(OPTIONS, option.__name__, option)
+    values = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
+    values |= {"shift": 0.25, "update_limit": 0.03}
+    names = frozenset({"decoupled", "cautious", "clip_update"})
+    made = compose(rule, names)
+    random = np.random.default_rng(1)
+    arrays = [random.normal(size=999).astype(np.float32) for _ in made.program.arguments]
+    arrays[3:] = [np.abs(array) for array in arrays[3:]]
+    numbers = made.evaluate(*(values[name] for name in made.hyperparameters), 2)
+    got = [backend.array(array) for array in arrays]
+    formats = uniform(made, np.dtype(np.float32))
+    where = "cpu" if backend.name == "cpu" else "cuda"
+    update_once(made, where, formats, Operand((got[0], *got[2:])), got[1], numbers)
+
+    decayed = compose(rule, frozenset({"decoupled"}))
+    numbers = decayed.evaluate(*(values[name] for name in decayed.hyperparameters), 2)
+    new, *states = evaluate(decayed, arrays, numbers)
+    old = arrays[0] - np.float32(0.1 * 0.1) * arrays[0]
+    moved = np.where((old - new) * arrays[1] > 0, old - new, 0)
+    expected = old - np.clip(moved, np.float32(-0.03), np.float32(0.03))
+    assert np.allclose(backend.numpy(got[0]), expected, rtol=0, atol=1e-6)
+    assert 0.1 < np.mean(expected == old) < 0.9 and (np.abs(moved) > 0.04).any()
+    for a, b in zip(got[2:], states, strict=True):
+        assert np.array_equal(backend.numpy(a), b)
