@@ -6,15 +6,21 @@ says which formats there are for what a user asks for.
 """
 
 from .arguments import Formats, Named, Operand, load, named, scaling, tables, traffic, uniform
-from .block8 import SIGNED8, UNSIGNED8
+from .block8 import SIGNED8, UNSIGNED8, Block8, Quantized
 from .conversion import Conversion, needed
 from .float import FLOAT32, FLOAT64
-from .format import BLOCK, Format, blocks
-from .random_bits import DRAWN
+from .format import BITS, BLOCK, NARROW, Format, block_width, blocks
+from .random_bits import DRAWN, parameter_key
 from .registry import MASTERS, NONNEGATIVE, PLAIN, ROUNDINGS, SHORT, STATES
 
 __all__ = [
+    "BITS",
     "BLOCK",
+    "NARROW",
+    "Block8",
+    "Quantized",
+    "parameter_key",
+    "block_width",
     "DRAWN",
     "FLOAT32",
     "FLOAT64",

@@ -9,8 +9,17 @@ a block with such an element is coded, `held` replaces them, so that its other e
 values.
 """
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..array_types import Array, HostArray
 from .conversion import Conversion, S, U, bits, conversion, real, where
-from .format import Format
+from .format import BLOCK, Format, block_width, blocks
 
 
 @conversion
@@ -134,32 +143,129 @@ def all_quick(smallest: U, base: U) -> U:
     return where(smallest < base + 0x000FFFFF, 0, 1)
 
 
+class Block8(Format):
+    """A format of codes, of the numbers' shape, and of scales, of shape (rows, blocks of a row).
+
+    Scales have one row if blocks cross rows.
+    """
+
+    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        width = block_width(shape)
+        return [shape, (math.prod(shape) // width if width else 0, blocks(width))]
+
+    def view(self, arrays: Sequence[Array]) -> Quantized:
+        """Return what users see of a state."""
+        return Quantized(*arrays, signed=self == SIGNED8)
+
+    def decode(self, arrays: Sequence[Array]) -> HostArray:
+        """Return the numbers, float32, of codes and scales."""
+        codes, scales = self._on_host(arrays)
+        rows = codes.reshape(len(scales), -1) if codes.size else codes.reshape(0, 1)
+        spread = np.repeat(scales, BLOCK, axis=1)[:, : rows.shape[1]]
+        return self.decode_codes(rows, spread).reshape(codes.shape)
+
+    def encode(self, numbers: HostArray) -> list[HostArray]:
+        """Return codes and scales of finite numbers, rounded to the nearest."""
+        _, (count, each) = self.shapes(numbers.shape)
+        rows = numbers.astype(np.float32).reshape(count, -1) if count else np.zeros((0, 0), "f4")
+        padded = np.pad(rows, ((0, 0), (0, each * BLOCK - rows.shape[1])))
+        scales = self.scale(padded.reshape(count, each, BLOCK))
+        spread = np.repeat(scales, BLOCK, axis=1)[:, : rows.shape[1]]
+        return [self.encode_codes(rows, spread).reshape(numbers.shape), scales]
+
+    def scale(self, numbers: HostArray) -> HostArray:
+        """Return the scales, float32, of blocks of finite numbers along the last axis."""
+        largest = np.abs(numbers.astype(np.float32)).max(axis=-1, initial=0)
+        return np.asarray(self.conversion("scale")(largest.view(np.uint32)))
+
+    def decode_codes(self, codes: HostArray, scales: HostArray) -> HostArray:
+        """Return the numbers, float32, of codes with a scale for each (or one for all)."""
+        base = self.conversion("base")(scales)
+        return np.asarray(self.conversion("load")(codes.astype(np.uint32), base))
+
+    def encode_codes(self, numbers: HostArray, scales: HostArray) -> HostArray:
+        """Return the nearest codes, uint8, of numbers with a scale for each (or one for all)."""
+        base, half = self.conversion("base")(scales), np.uint32(2**31)
+        codes = self.conversion("random")(np.asarray(numbers, np.float32), base, half)
+        return np.asarray(codes).astype(np.uint8)
+
+    def conversion(self, name: str) -> Conversion:
+        """Return the conversion "load", "random", "scale" or "base"."""
+        return next(one for one in self.conversions if one.name == f"{self.block}_{name}")
+
+
+class Quantized:
+    """A state of 8 bits for an element: codes, and a scale for each block of up to 256 elements.
+
+    Attributes
+    ----------
+    codes : array of uint8, of the parameter's shape
+    scales : array of float32, shape (rows, blocks of a row)
+        Powers of two. One row if blocks cross rows.
+    signed : bool
+        A code has a sign, 4 bits of exponent and 3 of mantissa, or 5 and 3 without a sign: 0 is
+        zero, others are ``(1 + mantissa / 8) 2^(exponent - largest exponent) scale``.
+    """
+
+    __slots__ = ("codes", "scales", "signed")
+
+    def __init__(self, codes: Array, scales: Array, signed: bool) -> None:
+        self.codes, self.scales, self.signed = codes, scales, signed
+
+    @property
+    def format(self) -> Block8:
+        """The format of codes and scales."""
+        return SIGNED8 if self.signed else UNSIGNED8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The parameter's shape."""
+        shape: tuple[int, ...] = self.codes.shape
+        return shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes and scales."""
+        return int(self.codes.nbytes + self.scales.nbytes)
+
+    def decoded(self) -> HostArray:
+        """Return the numbers as a new NumPy array of float32."""
+        return self.format.decode([self.codes, self.scales])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> HostArray:
+        return self.decoded().astype(dtype or np.float32)
+
+    def __repr__(self) -> str:
+        sign = "signed" if self.signed else "unsigned"
+        return f"Quantized({sign}, shape {self.shape}, {self.scales.size:,} scales)"
+
+
 def _block8(
-    prefix: str,
+    sign: str,
     load: Conversion,
     store: Conversion,
     scale: Conversion,
     base: Conversion,
     quick: tuple[Conversion, ...] = (),
-) -> Format:
-    return Format(
-        f"8bit, {prefix.removesuffix('8')}",
+) -> Block8:
+    return Block8(
+        f"8bit, {sign}",
         (("", "uint8"), ("scale", "float32")),
         f"{load.name}(U({{0}}), {{1}})",
         (f"{store.name}(S({{x}}), {{1}}, {{r}})",),
         (load, store, scale, base, larger, all_held, larger_held, held_at_most, held, *quick),
-        True,
-        prefix,
-        f"{quick[0].name}(S({{x}}), {{1}}, {{r}})" if quick else "",
+        random=True,
+        block=f"{sign}8",
+        quick=f"{quick[0].name}(S({{x}}), {{1}}, {{r}})" if quick else "",
     )
 
 
 SIGNED8 = _block8(
-    "signed8",
+    "signed",
     signed8_load,
     signed8_random,
     signed8_scale,
     signed8_base,
     (signed8_quick, smaller, all_quick),
 )
-UNSIGNED8 = _block8("unsigned8", unsigned8_load, unsigned8_random, unsigned8_scale, unsigned8_base)
+UNSIGNED8 = _block8("unsigned", unsigned8_load, unsigned8_random, unsigned8_scale, unsigned8_base)

@@ -50,7 +50,7 @@ def float16_saturated(x: S, random: U) -> U:
     return where((code & 0x7FFF) == 0x7C00, (code & 0x8000) | 0x7BFF, code)
 
 
-NEAREST = short("float16", float16_load, float16_store)
-STOCHASTIC = short("float16", float16_load, float16_random, "stochastic")
-SATURATED = short("float16", float16_load, float16_saturated, "saturated")
+NEAREST = short("float16", float16_load, float16_store, narrow=True)
+STOCHASTIC = short("float16", float16_load, float16_random, "stochastic", True)
+SATURATED = short("float16", float16_load, float16_saturated, "saturated", True)
 """Of states: they do not become infinite."""

@@ -25,6 +25,7 @@ def _master(dtype: str, load: Conversion, store: Conversion) -> Format:
         f"{load.name}(U({{0}}), S({{1}}))",
         (f"{store.name}(S({{x}}))", "S({x})"),
         (load, store),
+        copied=True,
     )
 
 

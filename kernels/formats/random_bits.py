@@ -4,6 +4,8 @@ The keys are hashes of the parameter's seed and the step. Multipliers and shifts
 "lowbias32", the 32-bit hash of two rounds with the least bias that Wellons' hash-prospector found.
 """
 
+import hashlib
+
 from .conversion import U, conversion, where
 
 DRAWN = 0x93D765DD
@@ -37,3 +39,9 @@ def random_bits(element: U, first: U, second: U) -> U:
     x = element + first
     x = (x ^ (x >> 16)) * 0x7FEB352D ^ second
     return (x ^ (x >> 15)) * 0x846CA68B
+
+
+def parameter_key(seed: int, name: str) -> int:
+    """Return 64 bits for a parameter that depend on the optimizer's seed and its name alone."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -11,15 +11,12 @@ from .split import SPLIT
 SHORT = ("bfloat16", "float16")
 """Element types of 16 bits."""
 
-NEAREST = {"bfloat16": bfloat16.NEAREST, "float16": float16.NEAREST}
-STOCHASTIC = {"bfloat16": bfloat16.STOCHASTIC, "float16": float16.STOCHASTIC}
-
-PLAIN = {"float32": FLOAT32, "float64": FLOAT64, **NEAREST}
+PLAIN = {"float64": FLOAT64, "float32": FLOAT32, "float16": float16.NEAREST, "bfloat16": bfloat16.NEAREST}
 """By element type: formats of gradients, and of parameters without master and rounding."""
 
 ROUNDINGS: dict[str, dict[str, Format]] = {
-    "nearest": NEAREST,
-    "stochastic": STOCHASTIC,
+    "nearest": {name: PLAIN[name] for name in SHORT},
+    "stochastic": {"bfloat16": bfloat16.STOCHASTIC, "float16": float16.STOCHASTIC},
     "kahan": KAHAN,
 }
 """By ``rounding`` and element type: formats of 16-bit parameters."""
