@@ -16,7 +16,6 @@ import gpuadapt as ga
 from gpuadapt.hyperparameters import DECAYS
 from gpuadapt.kernels.catchup.plan import missed, unchanged
 from gpuadapt.optimizer import internals
-from gpuadapt.storage import element
 
 PAGE = Path(__file__).with_suffix(".md")
 
@@ -107,8 +106,8 @@ def _wider(method: type[ga.Optimizer], given: Mapping[str, Any], kind: str) -> s
     for state, form in zip(
         optimizer.rule.states, internals(optimizer).parameters["0"].formats.states, strict=True
     ):
-        if element(form) != kind:
-            kept.setdefault(element(form), []).append(state)
+        if form.dtype != kind:
+            kept.setdefault(form.dtype, []).append(state)
     shown = "; ".join(f"{' '.join(states)} in {name}" for name, states in kept.items())
     return f" ({shown})" if shown else ""
 

@@ -31,10 +31,10 @@ from .errors import (
     RuleError,
     StateError,
 )
+from .kernels.formats import Quantized
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .optimizers import *  # noqa: F403  (its __all__)
-from .quantized import Quantized
 from .rowgrad import RowGrad
 from .stats import Stats
 from .suggest import missing

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import pages
-from .errors import BackendError, ParameterError
+from gpuadapt.kernels.array_types import Array
+from gpuadapt.kernels.formats import BITS, PLAIN
 
-DTYPES = ("float64", "float32", "float16", "bfloat16")
+from . import pages
+from .errors import BackendError, ParameterError, RowIndexError
+
+DTYPES = tuple(PLAIN)
 """The element types of parameters and gradients."""
 
 STAGGER = 1088
@@ -53,21 +56,15 @@ def dtype_name(array: Any) -> str | None:
     return name if dtype.isnative and name in DTYPES else None
 
 
-def numpy_dtype(kind: str, backend: str) -> np.dtype:
-    """The type of new arrays with these elements."""
-    if kind != "bfloat16":
-        return np.dtype(kind)
-    if backend == "cuda":
-        return np.dtype(np.uint16)
-    import ml_dtypes
-
-    bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
-    return bfloat16
+def numpy_dtype(name: str, backend: str) -> np.dtype:
+    """Return the dtype of new arrays of an element type."""
+    return PLAIN[name].array_dtype(backend)
 
 
 def bits_of(array: Any) -> Any:
-    """An array as kernels see it: of 16-bit types the bits."""
-    return array.view(np.uint16) if array.dtype.itemsize == 2 else array
+    """Return an array as kernels see it: a view of the bits of elements of 1 or 2 bytes."""
+    bits = BITS.get(array.dtype.itemsize)
+    return array if bits is None else array.view(bits)
 
 
 def to_host(array: Any) -> np.ndarray:
@@ -268,6 +265,33 @@ def copy_into(destination: Any, source: Any) -> None:
             destination[...] = namespace("cuda").asarray(source)
     else:
         destination[...] = source.get() if backend_of(source) == "cuda" else source
+
+
+def take_rows(table: Array, rows: Array, skip: bool) -> Array:
+    """Return rows of a table in a new array.
+
+    Parameters
+    ----------
+    table : array
+    rows : array of integers, shape (n,)
+    skip : bool
+        Whether rows that are out of range are zeros.
+
+    Raises
+    ------
+    RowIndexError
+        A row is out of range, without ``skip``.
+    """
+    xp = namespace(backend_of(table) or "cpu")
+    out_of_range = (rows < 0) | (rows >= len(table))
+    if not skip and bool(out_of_range.any()):
+        index = int(out_of_range.argmax())
+        raise RowIndexError.of(int(rows[index]), index, len(table))
+    result = xp.zeros((len(rows), *table.shape[1:]), table.dtype)
+    if len(table):
+        result[...] = table[xp.where(out_of_range, 0, rows)]
+        bits_of(result)[out_of_range] = 0
+    return result
 
 
 def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:

@@ -12,7 +12,6 @@ from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
 from .parameter import Parameter
-from .storage import element
 from .tree import Branch, Place, branch, read
 
 
@@ -149,10 +148,10 @@ def _wider_states(rule: Rule, state_dtype: Any, parameters: Sequence[Parameter])
     if not isinstance(state_dtype, str):
         return ""
     wider = {
-        f"{state} in {element(form)}"
+        f"{state} in {form.dtype}"
         for parameter in parameters
         if parameter.group == 0
         for state, form in zip(rule.states, parameter.formats.states, strict=True)
-        if element(form) != state_dtype
+        if form.dtype != state_dtype
     }
     return f" (kept wider: {', '.join(sorted(wider))})" if wider else ""

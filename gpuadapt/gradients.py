@@ -13,10 +13,9 @@ from .addition import plain_backend
 from .arrays import DTYPES, backend_of, describe, dtype_name, namespace, plain
 from .errors import GradientError, ParameterError
 from .parameter import Parameter
-from .quantized import Quantized
 from .rowgrad import RowGrad
 from .rownumbers import advice, listed
-from .storage import decoded
+from .state_formats import decoded, parts_of
 
 
 def check_gradient(parameter: Parameter, grad: Any) -> None:
@@ -130,8 +129,9 @@ def check_apart(name: str, grad: Array, parameters: Iterable[Parameter]) -> None
         if parameter.array_type is not type(grad):
             continue
         for letter, array in (("", parameter.array), *parameter.saved_states.items()):
-            parts = (array.codes, array.scales) if isinstance(array, Quantized) else (array,)
-            if any(namespace(parameter.backend).shares_memory(part, grad) for part in parts):
+            if any(
+                namespace(parameter.backend).shares_memory(part, grad) for part in parts_of(array)
+            ):
                 what = f"state {letter!r} of " if letter else "parameter "
                 raise GradientError(
                     f"gradient of {name!r}: shares memory with {what}{parameter.name!r}; "

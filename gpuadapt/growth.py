@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.formats import BLOCK, SIGNED8, UNSIGNED8, Format
+from gpuadapt.kernels.formats import BLOCK, Quantized
 from gpuadapt.kernels.language.rule import Rule
 
-from . import storage
 from .arrays import SmallArrayArena, check_parameter, copy_into, describe, dtype_name, to_host
 from .errors import ParameterError
 from .parameter import Parameter
-from .quantized import Quantized
+from .state_formats import arrays_of
 
 
 def grown(
@@ -61,7 +60,7 @@ def kept_shapes(parameter: Parameter, rows: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, one in parameter.saved_states.items():
         if isinstance(one, Quantized):
-            shapes |= {f"{name}.codes": shape, f"{name}.scales": storage.scales_shape(shape)}
+            shapes |= dict(zip(arrays_of({name: one}), one.format.shapes(shape), strict=True))
         else:
             shapes[name] = (rows, *one.shape[1:])
     return shapes
@@ -94,35 +93,20 @@ def put_first(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> Non
 
 
 def _put_run(one: Quantized, codes: Any, scales: Any) -> None:
-    """As `put_first`, of blocks that go on through all rows: in the last of them are new ones."""
+    """As `put_first`, of blocks that cross rows: the last one has old and new rows."""
     count, blocks = codes.size, scales.shape[1]
     last = (blocks - 1) * BLOCK
     flat = one.codes.reshape(-1)
     stop = min(last + BLOCK, flat.size)
     scale, after = to_host(scales)[0, -1], to_host(one.scales)[0, blocks - 1]
     before, new = to_host(codes).reshape(-1)[last:], to_host(flat[count:stop])
-    form = SIGNED8 if one.signed else UNSIGNED8
-    values = _numbers(form, new, after)
-    largest = np.max(np.abs(values), initial=np.float32(0)).view(np.uint32)
-    wanted = np.maximum(form.part("scale")(largest), scale)
-    if wanted > scale:
-        before = _codes(form, _numbers(form, before, scale), wanted)
-    new = _codes(form, values, wanted)
+    form = one.format
+    values = form.decode_codes(new, after)
+    common = np.maximum(form.scale(values), scale)
+    if common > scale:
+        before = form.encode_codes(form.decode_codes(before, scale), common)
+    new = form.encode_codes(values, common)
     copy_into(flat[:last], codes.reshape(-1)[:last])
     copy_into(flat[last:stop], np.concatenate([before, new]))
     copy_into(one.scales[0, :blocks], scales[0])
-    copy_into(one.scales[0, blocks - 1 : blocks], np.array([wanted], np.float32))
-
-
-def _numbers(form: Format, codes: np.ndarray, scale: np.float32) -> np.ndarray:
-    base = form.part("base")(np.full(codes.shape, scale, np.float32))
-    numbers: np.ndarray = form.part("load")(codes.astype(np.uint32), base)
-    return np.asarray(numbers, np.float32)
-
-
-def _codes(form: Format, numbers: np.ndarray, scale: np.float32) -> np.ndarray:
-    """The nearest codes."""
-    base = form.part("base")(np.full(numbers.shape, scale, np.float32))
-    half = np.full(numbers.shape, 2**31, np.uint32)
-    codes: np.ndarray = form.part("random")(numbers, base, half)
-    return np.asarray(codes).astype(np.uint8)
+    copy_into(one.scales[0, blocks - 1 : blocks], np.array([common], np.float32))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.formats import MASTERS, ROUNDINGS, STATES
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import backend_of, describe
@@ -103,8 +104,6 @@ INTERVALS = {
 }
 """Between what numbers with these names are."""
 
-STATE_DTYPES = ("float64", "float32", "bfloat16", "float16", "8bit")
-MASTERS, ROUNDINGS = ("float32", "split"), ("nearest", "stochastic", "kahan")
 
 SPARSE, EXACTNESS = ("lazy", "exact"), ("close", "bits")
 
@@ -116,7 +115,7 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
     """Raise `HyperparameterError` unless settings of `FIXED` are as they may be."""
     check_choice(settings, "rowwise", (False, True))
     check_choice(settings, "master", (None, *MASTERS))
-    check_choice(settings, "rounding", ROUNDINGS)
+    check_choice(settings, "rounding", tuple(ROUNDINGS))
     check_choice(settings, "sparse", SPARSE)
     check_choice(settings, "exactness", EXACTNESS)
     if settings["master"] is not None and settings["rounding"] != "nearest":
@@ -131,7 +130,7 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
     for state, kind in wanted.items() if isinstance(wanted, Mapping) else [("", wanted)]:
         if state and state not in states:
             raise HyperparameterError(f"state_dtype: no state {state!r}, but {list(states)}")
-        check_choice({"state_dtype": kind}, "state_dtype", (None, *STATE_DTYPES))
+        check_choice({"state_dtype": kind}, "state_dtype", (None, *STATES))
 
 
 def expand(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import unchanged
-from gpuadapt.kernels.formats import PLAIN, Formats, Operand
+from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
 from gpuadapt.kernels.language.rule import Rule
 
-from . import storage
+from . import state_formats
 from .arrays import (
     SmallArrayArena,
     contiguous,
@@ -21,9 +21,9 @@ from .arrays import (
     dtype_name,
     namespace,
     new_zeros,
-    numpy_dtype,
     on_device,
     plain,
+    take_rows,
     to_host,
     zeros_like,
 )
@@ -88,21 +88,23 @@ class Parameter:
         self.array_type = type(self.array)
         self.dtype_name: str = dtype_name(self.array) or ""
         self.shape = self.array.shape
-        self.formats: Formats = storage.formats_of(rule, name, self.dtype_name, settings, initial)
+        self.formats: Formats = state_formats.formats_of(
+            rule, name, self.dtype_name, settings, initial
+        )
         """The formats with a gradient of the parameter's dtype."""
         self.compute_dtype = np.dtype(self.formats.compute)
         # Blocks and random bits are numbered in C order.
         self.needs_c_order = self.formats.random or self.formats.block
         self.states: dict[str, Any] = self._new_states(rule, settings, initial, arena)
         """By the rule's letters; `Quantized` or arrays."""
-        self.companions = storage.companions(self.array, self.formats.parameter)
+        self.companions = state_formats.new_companions(self.formats.parameter, self.array)
         """Arrays with the bits of the parameter that its 16 bits cannot hold, by name."""
         if taken := {"updates", *self.companions} & set(self.states):
             raise ParameterError(
                 f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
                 "has beside the states: give the state another name"
             )
-        self.random_key = storage.key_of(settings["seed"], name)
+        self.random_key = parameter_key(settings["seed"], name)
         """Seed of the parameter's random bits."""
         self.update_count = 0
         """Number of updates up to the last `Steps.sync_counts`."""
@@ -139,15 +141,16 @@ class Parameter:
             states[state] = (
                 new_zeros(self.shape[:1], self.compute_dtype, self.array)
                 if state in by_row
-                else storage.new_state(form, self.array, self.backend, order, arena, number)
+                else state_formats.new_state(form, self.array, self.backend, order, arena, number)
             )
             value = initial.get(state, 0.0)
             if isinstance(value, Start):
-                numbers = value.of(storage.decoded(self.array), settings)
-                storage.put([states[state]], storage.stored(form, numbers))
+                numbers = value.of(state_formats.decoded(self.array), settings)
+                arrays = state_formats.parts_of(states[state])
+                state_formats.write(arrays, form.encode(numbers))
             elif value != 0:  # zeros are pages that have not been touched yet
                 try:
-                    storage.fill(states[state], value)
+                    state_formats.fill(form, states[state], value)
                 except HyperparameterError as error:
                     raise HyperparameterError(f"initial {state}: {error}") from None
         return states
@@ -167,12 +170,12 @@ class Parameter:
     @property
     def arrays(self) -> list[Any]:
         """The arrays that kernels update: the parameter, its companions and its states."""
-        return storage.memory_of(self.array, self.companions, self.states)
+        return state_formats.operand_arrays(self.array, self.companions, self.states)
 
     @property
     def operand(self) -> Operand:
         """The arrays that kernels update, with the key and the layout of blocks."""
-        return Operand(self.arrays, self.random_key, storage.width_of(self.shape))
+        return Operand(self.arrays, self.random_key, block_width(self.shape))
 
     @property
     def saved_states(self) -> dict[str, Any]:
@@ -182,7 +185,7 @@ class Parameter:
     @property
     def saved_arrays(self) -> dict[str, Any]:
         """`saved_states` as arrays: a quantized state ``m`` gives "m.codes" and "m.scales"."""
-        return storage.arrays_of(self.saved_states)
+        return state_formats.arrays_of(self.saved_states)
 
     def formats_for(self, gradient: str) -> Formats:
         """The formats with a gradient of the named dtype."""
@@ -209,10 +212,10 @@ class Parameter:
         bound = self._row_update
         if bound is None or bound[:2] != (rule, gradient):
             width = int(np.prod(self.shape[1:], dtype=np.int64))
-            if self.formats.block and storage.width_of(self.shape) != width:
+            if self.formats.block and block_width(self.shape) != width:
                 raise GradientError(
                     f"gradient of {self.name!r}: rows of {width} elements share scales with others "
-                    f"where states have 8 bits: that takes rows of {storage.NARROW}, or another "
+                    f"where states have 8 bits: that takes rows of {NARROW}, or another "
                     "state_dtype"
                 )
             if self.exact:
@@ -303,7 +306,7 @@ class Parameter:
                 if self.history is not None and self._row_update is not None:
                     values = self._row_update.update.read(indices, skip)
                     return values.view(self.array.dtype).reshape(shape)
-                return storage.taken(self.array, indices, skip).reshape(shape)
+                return take_rows(self.array, indices, skip).reshape(shape)
             except RowIndexError as error:
                 raise as_given(error, rows) from None
 
@@ -333,8 +336,8 @@ class Parameter:
         """
         self.check_writable()
         with np.errstate(over="ignore"):
-            parts = storage.stored(self.formats.parameter, numbers.astype(self.compute_dtype))
-        rounded = storage.decoded(parts[0].view(numpy_dtype(self.dtype_name, "cpu")))
+            parts = self.formats.parameter.encode(numbers.astype(self.compute_dtype))
+        rounded = PLAIN[self.dtype_name].decode(parts[:1])
         overflows = np.isfinite(numbers) & ~np.isfinite(rounded)
         if overflows.any():
             first = float(numbers[overflows][0])
@@ -342,7 +345,7 @@ class Parameter:
                 f"values of {self.name!r}: {first!r} does not fit in {self.dtype_name}"
             )
         self.flush()
-        storage.put([self.array, *self.companions.values()], parts)
+        state_formats.write([self.array, *self.companions.values()], parts)
 
     def take_counts_from(self, other: Parameter) -> None:
         """Continue the counts of a parameter that this one replaces."""
@@ -382,7 +385,7 @@ class Parameter:
         }
         plain_ = PLAIN[self.formats.compute]
         formats = self.formats._replace(parameter=plain_, gradient=plain_)
-        operand = self.operand._replace(arrays=storage.memory_of(result, {}, states))
+        operand = self.operand._replace(arrays=state_formats.operand_arrays(result, {}, states))
         update_once(rule, self.backend, formats, operand, result, coefficients)
         return result
 

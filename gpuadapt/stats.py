@@ -14,9 +14,8 @@ from .arrays import backend_of, namespace, on_device, to_host
 from .launch import in_default_modes
 from .oracle import evaluate
 from .parameter import Parameter
-from .quantized import Quantized
 from .rowgrad import RowGrad
-from .storage import decoded, loaded
+from .state_formats import decoded, parts_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -101,8 +100,6 @@ def _part(array: Any, rows: HostArray | None) -> Any:
     """An array, or some rows of it."""
     if rows is None:
         return array
-    if isinstance(array, Quantized):
-        return Quantized(_part(array.codes, rows), _part(array.scales, rows), array.signed)
     with on_device(array):
         return array[namespace(backend_of(array) or "cpu").asarray(rows)]
 
@@ -110,13 +107,15 @@ def _part(array: Any, rows: HostArray | None) -> Any:
 def _value(parameter: Parameter, rows: HostArray | None) -> HostArray:
     """The parameter with its companions, in float64."""
     parts = [_part(array, rows) for array in (parameter.array, *parameter.companions.values())]
-    return loaded(parameter.formats.parameter, parts).astype(np.float64)
+    return parameter.formats.parameter.decode(parts).astype(np.float64)
 
 
 def _states(parameter: Parameter, rows: HostArray | None) -> list[HostArray]:
-    """The states, in float64."""
-    states = [decoded(_part(state, rows)) for state in parameter.states.values()]
-    return [state.astype(np.float64) for state in states]
+    """The states as the rule sees them, in float64."""
+    return [
+        form.decode([_part(array, rows) for array in parts_of(state)]).astype(np.float64)
+        for form, state in zip(parameter.formats.states, parameter.states.values(), strict=True)
+    ]
 
 
 def _per_element(state: HostArray, shape: tuple[int, ...]) -> HostArray:

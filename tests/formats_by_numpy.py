@@ -3,7 +3,6 @@
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt import storage
 from gpuadapt.kernels.formats import BLOCK, DRAWN
 
 
@@ -15,7 +14,7 @@ class Reference:
 
     def read(self):
         if not self.form.block:
-            return storage.loaded(self.form, self.arrays)
+            return self.form.decode(self.arrays)
         return ga.Quantized(*self.arrays, "un" not in self.form.block).decoded()
 
     def write(self, values, random):
@@ -24,7 +23,7 @@ class Reference:
         if self.form.block:
             codes, scales = self.arrays
             rows = values.reshape(-1, self.width).astype(np.float32)
-            call = {part: self.form.part(part)
+            call = {part: self.form.conversion(part)
                     for part in ("scale", "base", "random")}  # fmt: skip
             for block in range(scales.shape[1]):
                 part = slice(block * BLOCK, (block + 1) * BLOCK)

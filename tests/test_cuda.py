@@ -14,7 +14,7 @@ from cuda_source import architectures, assemble, compile_ptx
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
-from gpuadapt import storage
+from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels.catchup.plan import missed
 from gpuadapt.kernels.cuda import (
     compile,
@@ -131,7 +131,7 @@ def test_kernels_of_exact_rows_compile(architecture):
         if way is None or dtype == np.float32
     ]
     element, settings, gradient = FORMATS["all 16 bits"]
-    optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
+    optimizer = ga.Adam(np.zeros((4, 64), numpy_dtype(element, "cpu")), **settings)
     formats = internals(optimizer).parameters["0"].formats_for(gradient)
     sources.append(exact_rows.source(adam, formats))
     sources.append(step_history.source())
@@ -155,7 +155,7 @@ def test_kernels_of_formats_compile(architecture, name):
     """Exactly, and with accesses of 16 bytes (of codes 8) in whole blocks and rows."""
     element, settings, gradient = FORMATS[name]
     rule = ga.rules.adam
-    optimizer = ga.Adam(np.zeros((4, 64), storage.numpy_dtype(element, "cpu")), **settings)
+    optimizer = ga.Adam(np.zeros((4, 64), numpy_dtype(element, "cpu")), **settings)
     formats = internals(optimizer).parameters["0"].formats_for(gradient)
     by_rows = [rows.source(rule, formats)]
     rowwise = formats._replace(states=(formats.states[0], PLAIN[formats.compute]))

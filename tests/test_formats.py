@@ -16,7 +16,7 @@ from formats_table import GRADIENTS, PAIRS, PARAMETERS, ROWS, STATES, Kept, alwa
 from lazy import merged
 
 import gpuadapt as ga
-from gpuadapt import storage
+from gpuadapt import state_formats
 from gpuadapt.hyperparameters import INTERVALS
 from gpuadapt.kernels.cpu import compile, multi_tensor
 from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
@@ -110,7 +110,7 @@ def by_reference(parameter, state, method=ADAM):
     for t, gradient in enumerate(gradients, start=1):
         values = group.prepare(t - 1)
         numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
-        g = storage.decoded(gradient).astype(held.compute_dtype)
+        g = state_formats.decoded(gradient).astype(held.compute_dtype)
         results = evaluate(
             group.rule, [places[0].read(), g, *(p.read() for p in places[1:])], numbers
         )
@@ -188,7 +188,7 @@ def test_rows_have_the_bits_of_the_dense_update(name, pair):
             for optimizer in by_rows:
                 optimizer.step({"w": ga.RowGrad(*given)})
             # Duplicates are summed in the wider type of gradient and arithmetic.
-            numbers = storage.decoded(values)
+            numbers = state_formats.decoded(values)
             numbers = numbers.astype(
                 np.result_type(numbers, internals(dense).parameters["w"].compute_dtype)
             )
@@ -416,7 +416,7 @@ def test_a_master_has_the_bits_of_float32_parameters(master):
         exact.step({"w": gradient})
         optimizer.step({"w": gradient})
     held = internals(optimizer).parameters["w"]
-    whole = storage.loaded(held.formats.parameter, [kept, *held.companions.values()])
+    whole = held.formats.parameter.decode([kept, *held.companions.values()])
     assert np.array_equal(whole, plain)
     off = np.abs(kept.astype(np.float32) - plain)
     assert (off <= np.abs(plain) * 2.0**-8).all()
@@ -459,10 +459,10 @@ def test_running_means_of_few_bits_do_not_stop_moving():
         w = np.zeros((16, 256), np.float32)
         optimizer = ga.Adam({"w": w}, state_dtype=state)
         optimizer.step({"w": np.ones_like(w)})
-        began = np.asarray(storage.decoded(optimizer.state["w"]["v"]), float).mean()
+        began = np.asarray(state_formats.decoded(optimizer.state["w"]["v"]), float).mean()
         for _ in range(500):
             optimizer.step({"w": np.zeros_like(w)})
-        v = np.asarray(storage.decoded(optimizer.state["w"]["v"]), float).mean()
+        v = np.asarray(state_formats.decoded(optimizer.state["w"]["v"]), float).mean()
         assert v == pytest.approx(began * 0.999**500, rel=0.03), state
 
 
@@ -522,7 +522,7 @@ def test_a_step_begins_with_what_the_owner_has_written(pair):
     w[::2, ::3] = 0
     wanted = w.astype(np.float32)
     held = internals(optimizer).parameters["w"]
-    seen = storage.loaded(held.formats.parameter, [w, *held.companions.values()])
+    seen = held.formats.parameter.decode([w, *held.companions.values()])
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step({"w": gradients[1]})
     half = np.abs(wanted) * 2.0 ** -(8 if parameter.element == "bfloat16" else 11) + 2.0**-133
@@ -701,12 +701,12 @@ def test_states_begin_as_they_are_told_and_rates_are_of_what_is_kept():
     for state in STATES:
         w = np.zeros((3, 20), np.float32)
         optimizer = ga.Adagrad({"w": w}, lr=1.0, initial={"G": 0.1}, state_dtype=state)
-        kept = storage.decoded(optimizer.state["w"]["G"])
+        kept = state_formats.decoded(optimizer.state["w"]["G"])
         assert np.allclose(kept, 0.1, rtol=0.07) and (kept == kept[0, 0]).all()
         optimizer.step({"w": np.full_like(w, 2)})
-        kept = storage.decoded(optimizer.state["w"]["G"])
+        kept = state_formats.decoded(optimizer.state["w"]["G"])
         assert np.allclose(optimizer.effective_lr("w"), 1 / np.sqrt(kept + np.float32(1e-8)))
-        assert np.array_equal(storage.decoded(optimizer.state["w"]["G"]), kept)
+        assert np.array_equal(state_formats.decoded(optimizer.state["w"]["G"]), kept)
 
 
 def test_stats_are_of_rows_on_every_backend_and_of_no_step_that_was_skipped():

@@ -11,7 +11,7 @@ from test_params import rows, seen
 import gpuadapt as ga
 from gpuadapt.arrays import copy_into
 from gpuadapt.optimizer import internals
-from gpuadapt.storage import decoded
+from gpuadapt.state_formats import decoded
 
 F = np.float32
 

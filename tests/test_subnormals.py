@@ -11,7 +11,7 @@ from test_bits import assert_same_bits, run
 from test_formats import ADAM, as_array
 
 import gpuadapt as ga
-from gpuadapt import storage
+from gpuadapt import state_formats
 from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
@@ -132,7 +132,7 @@ def test_of_every_format(state, backend):
     gradient = np.repeat(np.float32([[1e-6, 1e-36, 1e-37]]), SHAPE[0], axis=0)
     optimizer = ADAM({"w": backend.array(gradient * 0)}, state_dtype=state)
     optimizer.step({"w": as_array(backend, gradient.astype(dtype_of("bfloat16")))})
-    m = storage.decoded(optimizer.state["w"]["m"]).astype(np.float32)
+    m = state_formats.decoded(optimizer.state["w"]["m"]).astype(np.float32)
     assert m[:, 0].all()
     assert m[:, 1].all() == (state in ("float32", "bfloat16"))
     assert not m[:, 2].any()

@@ -17,7 +17,7 @@ from formats_by_numpy import Reference
 from formats_table import BY_ROWS, EVERY, GRADIENTS, PARAMETERS, ROWS, STATES, Kept, dtype
 
 import gpuadapt as ga
-from gpuadapt import storage
+from gpuadapt import state_formats
 from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
@@ -105,7 +105,7 @@ def test_every_tick_is_earned():
             seen.add(formats.updated)
             first = [start(), *(np.zeros((2, WIDTH), np.float32) for _ in formats.states)]
             for letter, values in zip(optimizer.rule.states, first[1:], strict=True):
-                values[...] = storage.decoded(optimizer.state["w"][letter])
+                values[...] = state_formats.decoded(optimizer.state["w"][letter])
             places = [
                 (stacks.setdefault(form, Stack(form)), values)
                 for form, values in zip(formats.updated, first, strict=True)
@@ -152,18 +152,18 @@ def stepped(optimizer, traversal, element):
     for _ in range(STEPS):
         g = gradients(random).astype(dtype(element))
         optimizer.step({"w": g if traversal == "dense" else ga.RowGrad(np.arange(2), g)})
-    return moved(storage.decoded(optimizer.params["w"]))
+    return moved(state_formats.decoded(optimizer.params["w"]))
 
 
 def in_float32(method, element):
     """The same by NumPy, in float32."""
     group, random = internals(made(method, FLOAT32, "float32")).groups[0], np.random.default_rng(3)
     parameter = internals(made(method, FLOAT32, "float32")).parameters["w"]
-    arrays = [start(), *(storage.decoded(state) for state in parameter.states.values())]
+    arrays = [start(), *(state_formats.decoded(state) for state in parameter.states.values())]
     for t in range(1, STEPS + 1):
         values = group.prepare(t - 1)
         numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
-        g = storage.decoded(gradients(random).astype(dtype(element)))
+        g = state_formats.decoded(gradients(random).astype(dtype(element)))
         arrays = evaluate(group.rule, [arrays[0], g, *arrays[1:]], numbers)
     return moved(arrays[0])
 

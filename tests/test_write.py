@@ -9,7 +9,7 @@ from test_exact import METHODS
 from test_exact import arrays as arrays_of
 
 import gpuadapt as ga
-from gpuadapt import storage
+from gpuadapt import state_formats
 from gpuadapt.optimizer import internals
 
 FULL = np.random.default_rng(0).normal(size=(7, 33)) * 10.0 ** np.arange(-3, 4)[:, None]
@@ -27,7 +27,7 @@ def seen(optimizer, name="w"):
     """What the next step starts from, and the parameter alone."""
     parameter = internals(optimizer).parameters[name]
     parts = [parameter.array, *parameter.companions.values()]
-    return storage.loaded(parameter.formats.parameter, parts), storage.decoded(parameter.array)
+    return parameter.formats.parameter.decode(parts), state_formats.decoded(parameter.array)
 
 
 @pytest.mark.parametrize("kept", PARAMETERS, ids=lambda kept: kept.name)

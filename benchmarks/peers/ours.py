@@ -12,7 +12,7 @@ import gpuadapt as ga
 from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels import formats
 from gpuadapt.optimizer import internals
-from gpuadapt.storage import decoded
+from gpuadapt.state_formats import decoded
 
 from ..training import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import Adam, Optimizer, RowGrad
 from ..arrays import backend_of, dtype_name, namespace, numpy_dtype
-from ..storage import decoded
+from ..state_formats import decoded
 from . import digits, network, skipgram
 from .corpus import Corpus
 from .skipgram import Batches

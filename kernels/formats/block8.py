@@ -155,7 +155,8 @@ class Block8(Format):
 
     def view(self, arrays: Sequence[Array]) -> Quantized:
         """Return what users see of a state."""
-        return Quantized(*arrays, signed=self == SIGNED8)
+        codes, scales = arrays
+        return Quantized(codes, scales, self == SIGNED8)
 
     def decode(self, arrays: Sequence[Array]) -> HostArray:
         """Return the numbers, float32, of codes and scales."""
@@ -167,7 +168,8 @@ class Block8(Format):
     def encode(self, numbers: HostArray) -> list[HostArray]:
         """Return codes and scales of finite numbers, rounded to the nearest."""
         _, (count, each) = self.shapes(numbers.shape)
-        rows = numbers.astype(np.float32).reshape(count, -1) if count else np.zeros((0, 0), "f4")
+        with np.errstate(over="ignore"):
+            rows = numbers.astype(np.float32).reshape(count, -1 if count else 0)
         padded = np.pad(rows, ((0, 0), (0, each * BLOCK - rows.shape[1])))
         scales = self.scale(padded.reshape(count, each, BLOCK))
         spread = np.repeat(scales, BLOCK, axis=1)[:, : rows.shape[1]]

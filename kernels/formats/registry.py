@@ -11,7 +11,12 @@ from .split import SPLIT
 SHORT = ("bfloat16", "float16")
 """Element types of 16 bits."""
 
-PLAIN = {"float64": FLOAT64, "float32": FLOAT32, "float16": float16.NEAREST, "bfloat16": bfloat16.NEAREST}
+PLAIN = {
+    "float64": FLOAT64,
+    "float32": FLOAT32,
+    "float16": float16.NEAREST,
+    "bfloat16": bfloat16.NEAREST,
+}
 """By element type: formats of gradients, and of parameters without master and rounding."""
 
 ROUNDINGS: dict[str, dict[str, Format]] = {
