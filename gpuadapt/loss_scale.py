@@ -1,4 +1,4 @@
-"""`LossScale`: a factor for the loss that adapts to what half precision can hold."""
+"""`LossScale`: a factor for the loss that adapts to the range of float16."""
 
 from __future__ import annotations
 
@@ -19,41 +19,40 @@ from .hyperparameters import number, whole
 
 @dataclass(frozen=True)
 class Multiple:
-    """A loss scale times the number of micro-batches whose gradients were summed."""
+    """``count * scale``: the divisor for gradients summed over ``count`` micro-batches."""
 
     scale: LossScale
-    times: int
+    count: int
 
 
 class LossScale:
-    """A loss scale that shrinks when gradients overflow and grows when they have not for long.
+    """A loss scale that shrinks when gradients overflow and grows when they do not for a while.
 
-    Multiply the loss by `value` and give this to ``optimizer.step(grads, grad_scale=...)``:
-    the step divides the gradients by it, skips itself if one of them is not finite, and
+    Multiply the loss by `value` and give the object to ``optimizer.step(grads, grad_scale=...)``.
+    The step divides the gradients by the scale, is skipped if one of them is not finite, and
     adapts the scale (Micikevicius et al., Mixed Precision Training, 2018, section 3.2). For the
-    mean of ``n`` micro-batches whose gradients were summed give ``grad_scale=n * scale``.
+    mean of ``n`` micro-batches whose gradients were summed, give ``grad_scale=n * scale``.
 
-    Several optimizers on the CPU may share one: all steps since `value` was last read divide by
-    that value, and what becomes of them adapts the scale once, when it is read again or when one
-    of these optimizers takes another step. On a GPU, where `value` is live, each optimizer has its
-    own; a second one is refused.
+    Several optimizers on the CPU may share one scale. All their steps divide by the `value` last
+    read; the scale adapts once, when `value` is read again or when one of them takes a second step.
+    On a GPU every step adapts the scale, so a second optimizer is refused.
 
     Parameters
     ----------
     initial : float, > 0
         The scale before the first step.
     growth : float, >= 1
-        What the scale is multiplied by after ``interval`` steps in a row without overflow.
+        Factor of the scale after ``interval`` consecutive steps without overflow.
     backoff : float, in (0, 1)
-        What it is multiplied by after an overflow.
+        Factor of the scale after an overflow.
     interval : int, >= 1
-        Steps.
+        Number of steps until the scale grows.
     minimum : float, > 0
-        Below it the scale does not fall.
+        Lower limit of the scale.
     patience : int, >= 1
-        After so many skipped steps in a row, and after each as many more, there is a
-        RuntimeWarning: gradients are not finite whatever the scale. On a GPU it comes when the
-        scale is read on the host: by `float`, `skipped` or `state_dict`.
+        Warn (RuntimeWarning) after every ``patience`` consecutive skipped steps: gradients are not
+        finite whatever the scale. On a GPU the warning comes when the host reads the scale, by
+        `float`, `skipped` or `state_dict`.
 
     Raises
     ------
@@ -100,63 +99,71 @@ class LossScale:
             raise HyperparameterError(f"growth: got {growth!r}, expected a number >= 1")
         if not 0 < np.float32(backoff) < 1:
             raise HyperparameterError(f"backoff: got {backoff!r}, expected a number in (0, 1)")
-        self._rates = growth, backoff, _steps("interval", interval), minimum
-        self._patience = _steps("patience", patience)
-        self._numbers: Any = np.array([initial, 0, 0], np.float32)
-        self._handed = float(self._numbers[0])
-        """What steps on the CPU divide by: the value that was last read."""
+        self._rates = growth, backoff, _step_count("interval", interval), minimum
+        self._patience = _step_count("patience", patience)
+        self._scalars: Any = np.array([initial, 0, 0], np.float32)
+        self._divisor = float(self._scalars[0])
+        """float, the `value` last read; steps on the CPU divide by it."""
         self._skipped: bool | None = None
-        """Whether one of the steps since then was skipped; None before the first."""
-        self._users: list[weakref.ref[Any]] = []
-        """Whose steps these were; on a GPU whose scale it is."""
+        """True if a step since then was skipped; None if there was no step."""
+        self._owners: list[weakref.ref[Any]] = []
+        """The optimizers of these steps; on a GPU the one optimizer that uses the scale."""
 
     @property
     def value(self) -> Any:
-        """The scale: a float, or on a GPU a 0-d float32 CuPy array, which steps change."""
-        if not isinstance(self._numbers, np.ndarray):
-            return self._numbers[:1].reshape(())
+        """The scale: float; on a GPU a 0-d float32 CuPy array that each step updates in place."""
+        if not isinstance(self._scalars, np.ndarray):
+            return self._scalars[:1].reshape(())
         self._close()
-        self._handed = float(self._numbers[0])
-        return self._handed
+        self._divisor = float(self._scalars[0])
+        return self._divisor
 
     @property
     def rates(self) -> tuple[float, float, int, float]:
-        """Growth, backoff, interval and minimum."""
+        """(growth, backoff, interval, minimum)."""
         return self._rates
 
     @property
     def skipped(self) -> int:
-        """Steps in a row that were skipped, up to the last; waits for the GPU."""
+        """Number of consecutive skipped steps up to the last one; waits for the GPU."""
         return int(self._read()[2])
 
     def __float__(self) -> float:
         """The scale, as `value`; waits for the GPU."""
         return (
-            float(self.value) if isinstance(self._numbers, np.ndarray) else float(self._read()[0])
+            float(self.value) if isinstance(self._scalars, np.ndarray) else float(self._read()[0])
         )
 
-    def __mul__(self, times: Any) -> Multiple:
-        found = whole(times)
-        if found is None or not 1 <= found < 2**24:
+    def __mul__(self, count: Any) -> Multiple:
+        number = whole(count)
+        if number is None or not 1 <= number < 2**24:
             raise HyperparameterError(
-                f"a loss scale times {describe(times)}: expected the number of micro-batches whose "
+                f"a loss scale times {describe(count)}: expected the number of micro-batches whose "
                 "gradients were summed, from 1; to scale a loss write scale.value * loss"
             )
-        return Multiple(self, found)
+        return Multiple(self, number)
 
     __rmul__ = __mul__
 
     def state_dict(self) -> dict[str, float]:
-        """The scale, steps since it changed, and skipped ones in a row; waits for the GPU."""
+        """Return what `load_state_dict` restores; waits for the GPU.
+
+        Returns
+        -------
+        dict
+            ``scale``: float; ``since``: int, steps since the scale changed; ``skipped``: int,
+            consecutive skipped steps.
+        """
         scale, since, skipped = self._read().tolist()
         return {"scale": scale, "since": int(since), "skipped": int(skipped)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take over what `state_dict` gave.
+        """Restore the result of `state_dict`.
 
         Raises
         ------
         StateError
+            Not such a dict, or a scale below ``minimum``. Nothing has changed then.
         """
         try:
             scale = number("scale", state["scale"])
@@ -172,62 +179,79 @@ class LossScale:
                 "into a LossScale with a smaller minimum"
             )
         numbers = np.array([scale, since, skipped], np.float32)
-        if isinstance(self._numbers, np.ndarray):
-            self._numbers, self._skipped = numbers, None
-            self._handed, self._users = float(numbers[0]), []
+        if isinstance(self._scalars, np.ndarray):
+            self._scalars, self._skipped = numbers, None
+            self._divisor, self._owners = float(numbers[0]), []
         else:
-            with on_device(self._numbers):
-                self._numbers[...] = namespace("cuda").asarray(numbers)
+            with on_device(self._scalars):
+                self._scalars[...] = namespace("cuda").asarray(numbers)
 
     def divisor(self) -> float:
-        """What a step divides by whose numbers come from the host."""
-        host = isinstance(self._numbers, np.ndarray)
-        return self._handed if host else float(self._read()[0])
+        """Return the divisor of a step whose scalars come from the host."""
+        host = isinstance(self._scalars, np.ndarray)
+        return self._divisor if host else float(self._read()[0])
 
     def check_user(self, steps: object, on_gpu: bool) -> None:
-        """Raise `HyperparameterError` if a second optimizer uses a scale that is, or will be, live.
+        """Refuse a second optimizer if the scale is, or will be, on a GPU.
 
-        What its gradients were multiplied by could not be known.
+        Parameters
+        ----------
+        steps : object
+            Identifies the optimizer.
+        on_gpu : bool
+            True if its parameters are on a GPU.
+
+        Raises
+        ------
+        HyperparameterError
         """
-        others = [user for user in self._users if user() not in (None, steps)]
-        if others and (on_gpu or not isinstance(self._numbers, np.ndarray)):
+        others = [owner for owner in self._owners if owner() not in (None, steps)]
+        if others and (on_gpu or not isinstance(self._scalars, np.ndarray)):
             raise HyperparameterError(
                 "grad_scale: this LossScale is another optimizer's. On a GPU its value is live, so "
                 "the steps of one would change what the other divides by; give each its own"
             )
 
     def on_gpu(self, device: Any) -> Any:
-        """Its numbers on a CUDA device, where they stay: scale, steps since, steps skipped."""
-        if isinstance(self._numbers, np.ndarray):
+        """Move the scalars to a CUDA device and return them: float32, (scale, since, skipped)."""
+        if isinstance(self._scalars, np.ndarray):
             self._close()
             with device:
-                self._numbers = namespace("cuda").asarray(self._numbers)
-        return self._numbers
+                self._scalars = namespace("cuda").asarray(self._scalars)
+        return self._scalars
 
     def used(self, steps: object, skipped: bool | None) -> None:
-        """Count a step of an optimizer; of one on a GPU, which counts itself, only whose it was."""
+        """Record a step.
+
+        Parameters
+        ----------
+        steps : object
+            Identifies the optimizer.
+        skipped : bool or None
+            None for a step on a GPU, whose kernel updates the scalars itself.
+        """
         if skipped is None:
-            self._users = [weakref.ref(steps)]
+            self._owners = [weakref.ref(steps)]
             return
-        if not isinstance(self._numbers, np.ndarray):
-            self._numbers = self._read()
-        if any(user() is steps for user in self._users):
+        if not isinstance(self._scalars, np.ndarray):
+            self._scalars = self._read()
+        if any(owner() is steps for owner in self._owners):
             self._close()
-        self._users.append(weakref.ref(steps))
+        self._owners.append(weakref.ref(steps))
         self._skipped = bool(self._skipped) or skipped
 
     def _close(self) -> None:
-        """Adapt the scale to what became of the steps since it was read."""
+        """Adapt the scale to the steps since `value` was read."""
         if self._skipped is not None:
-            self._numbers = self._adapted()
-            self._skipped, self._users = None, []
-            self._warn(int(self._numbers[2]), int(self._numbers[2]) % self._patience == 0)
+            self._scalars = self._adapted()
+            self._skipped, self._owners = None, []
+            self._warn(int(self._scalars[2]), int(self._scalars[2]) % self._patience == 0)
 
     def _adapted(self) -> np.ndarray:
-        """The numbers after the steps since it was read; a GPU has these lines too."""
-        scale, since, skipped = self._numbers
+        """Return the adapted scalars; a CUDA kernel of scalars.cuh has the same lines."""
+        scale, since, skipped = self._scalars
         if self._skipped is None:
-            return np.array(self._numbers)
+            return np.array(self._scalars)
         growth, backoff, interval, minimum = self._rates
         since, skipped = (0, skipped + 1) if self._skipped else (since + 1, 0)
         with np.errstate(all="ignore"):
@@ -238,9 +262,9 @@ class LossScale:
         return np.array([scale, since, skipped], np.float32)
 
     def _read(self) -> np.ndarray:
-        if isinstance(self._numbers, np.ndarray):
+        if isinstance(self._scalars, np.ndarray):
             return self._adapted()
-        result: np.ndarray = self._numbers.get()
+        result: np.ndarray = self._scalars.get()
         self._warn(int(result[2]), int(result[2]) >= self._patience)
         return result
 
@@ -254,17 +278,18 @@ class LossScale:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_users": []}  # a copy is nobody's yet
+        return self.__dict__ | {"_owners": []}  # a copy has no optimizer yet
 
     def __repr__(self) -> str:
-        where = "" if isinstance(self._numbers, np.ndarray) else " on a GPU"
+        where = "" if isinstance(self._scalars, np.ndarray) else " on a GPU"
         return "LossScale({}{}, growth={}, backoff={}, interval={}, minimum={})".format(
             float(self._read()[0]), where, *self._rates
         )
 
 
-def _steps(name: str, value: Any) -> int:
-    found = whole(value)
-    if found is None or not 1 <= found < 2**24:
+def _step_count(name: str, value: Any) -> int:
+    """Check a number of steps from 1 to 2**24 - 1."""
+    count = whole(value)
+    if count is None or not 1 <= count < 2**24:
         raise HyperparameterError(f"{name}: got {value!r}, expected 1 to 2**24 - 1")
-    return found
+    return count

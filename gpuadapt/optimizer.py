@@ -27,7 +27,7 @@ from .hyperparameters import (
     number,
 )
 from .parameter import Parameter
-from .passed import Held, Passed, all_held, held, look, portable, unchanged
+from .passed import Contents, Passed, all_contents, contents, look, portable, unchanged
 from .state import Left, examined, plan, restore, snapshot
 from .stats import Stats, watch
 from .step_options import StepResult, check_step_options
@@ -200,7 +200,7 @@ class Optimizer:
         self.rule = rule
         self._common, self._initial = common, check_initial(rule, initial or {})
         self._stats = {}
-        self._held: Held | None = []
+        self._held: Contents | None = []
         self._grown: frozenset[str] = frozenset()
         self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
 
@@ -215,7 +215,7 @@ class Optimizer:
         for group in built.groups[new]:
             group.check()
         template, names = gradient_templates(built, bool(before.groups) or are_groups(params))
-        watched = None if self._held is None else self._held + held(params)
+        watched = None if self._held is None else self._held + contents(params)
         return {
             "_built": built, "_template": template, "_names": names, "_groups": built.groups,
             "_parameters": built.parameters, "_held": watched,
@@ -248,7 +248,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._held = all_held(self._passed)
+        self._held = all_contents(self._passed)
 
     def __copy__(self) -> Optimizer:
         raise StateError(

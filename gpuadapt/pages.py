@@ -1,8 +1,8 @@
-"""Memory of large states: small pages while few rows have been touched, huge pages afterwards.
+"""Memory of large states: small pages while few rows are in use, huge pages afterwards.
 
-For large arrays NumPy asks the system for huge pages: what is touched first takes 2 MB. That is
-fast where all of an array is used, and 2 MB for each row where few rows of a table are. So large
-states have memory of their own here, and what is asked for depends on what touches them first.
+NumPy asks the system for huge pages for large arrays: the first access to a page allocates 2 MB.
+That is fast if the whole array is used, but costs 2 MB per row if few rows of a table are. Large
+states are therefore mapped here, and the kind of page depends on the first accesses.
 """
 
 from __future__ import annotations
@@ -15,39 +15,41 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.array_types import Array, HostArray
+
 LARGE = 2**22
-"""Bytes from which NumPy asks for huge pages."""
+"""Size in bytes from which NumPy asks for huge pages."""
 
 SMALL_PAGE, HUGE_PAGE = mmap.PAGESIZE, 2**21
 
-MOST = 0.5
-"""The share of small pages in use from which on they are made huge."""
+THRESHOLD = 0.5
+"""Make pages huge once this fraction of the small pages is in use."""
 
-PIECE = 2**23
-"""Bytes of each state that are made huge in one step: about 5 ms."""
+BYTES_PER_STEP = 2**23
+"""Bytes of each state that one step makes huge; takes about 5 ms."""
 
 COLLAPSE = 25
-"""Linux's advice to make pages huge now, which Python has no name for."""
+"""MADV_COLLAPSE of Linux: make pages huge now."""
 
-SAMPLES, SAMPLE = 64, 1024
-"""How many runs of pages are looked at, and how long they are."""
+SAMPLES, SAMPLE_LENGTH = 64, 1024
+"""Number of runs of pages in a sample, and pages per run."""
 
 EXCLUSIVE = np.uint64(1 << 56)
-"""The bit of /proc/self/pagemap that a page of our own has, and one of zeros has not."""
+"""The bit of an entry of /proc/self/pagemap that is set for a page that was written."""
 
 SUPPORTED = all(hasattr(mmap, f"MADV_{name}") for name in ("HUGEPAGE", "NOHUGEPAGE"))
-"""Whether the system takes such advice; otherwise memory is NumPy's."""
+"""True if the system has both calls; otherwise states are ordinary NumPy arrays."""
 
 
 class Pages(mmap.mmap):
-    """Memory that belongs to one array."""
+    """Anonymous memory of one array."""
 
     huge = False
-    """Whether huge pages have been asked for."""
+    """True once huge pages have been asked for."""
 
 
-def zeros(count: int) -> np.ndarray:
-    """So many bytes that nobody has touched yet.
+def zeros(count: int) -> HostArray:
+    """Return a zeroed uint8 array of ``count`` bytes, of which no page is in use yet.
 
     Raises
     ------
@@ -62,16 +64,16 @@ def zeros(count: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8)
 
 
-def pages_of(array: Any) -> Pages | None:
-    """The memory that `zeros` made for an array; None for other arrays."""
+def pages_of(array: Array) -> Pages | None:
+    """Return the `Pages` under an array made by `zeros`; None for other arrays."""
     while isinstance(array, np.ndarray):
         array = array.base
-    found = array.obj if isinstance(array, memoryview) else array
-    return found if isinstance(found, Pages) else None
+    memory = array.obj if isinstance(array, memoryview) else array
+    return memory if isinstance(memory, Pages) else None
 
 
-def _own(arrays: Iterable[Any]) -> Iterator[Pages]:
-    """The memory of arrays that no huge pages have been asked for."""
+def _small(arrays: Iterable[Any]) -> Iterator[Pages]:
+    """Yield the `Pages` for which huge pages have not been asked for."""
     for array in arrays:
         pages = pages_of(array)
         if pages is not None and not pages.huge:
@@ -79,22 +81,22 @@ def _own(arrays: Iterable[Any]) -> Iterator[Pages]:
 
 
 def has_pages(arrays: Iterable[Any]) -> bool:
-    """Whether some have memory of `zeros` whose use is not known yet."""
-    return next(_own(arrays), None) is not None
+    """Return True if an array was made by `zeros` and may still have small pages."""
+    return next(_small(arrays), None) is not None
 
 
 def touch_all(*arrays: Any) -> None:
-    """Ask for huge pages: these arrays will be used as a whole."""
-    for pages in _own(arrays):
+    """Ask for huge pages, before the arrays are written as a whole."""
+    for pages in _small(arrays):
         pages.huge = True
-        if _advise(pages, mmap.MADV_HUGEPAGE) and share(pages) > 0:
+        if _advise(pages, mmap.MADV_HUGEPAGE) and fraction_in_use(pages) > 0:
             _advise(pages, COLLAPSE)
 
 
 def _advise(pages: Pages, advice: int, start: int = 0, stop: int | None = None) -> bool:
-    """Give advice; False if the system does not take it."""
+    """Call madvise for bytes start to stop; return False if the system refuses."""
     try:
-        if advice != COLLAPSE or _wanted():
+        if advice != COLLAPSE or _huge_pages_allowed():
             pages.madvise(advice, start, (len(pages) if stop is None else stop) - start)
     except (OSError, ValueError):
         return False
@@ -102,8 +104,8 @@ def _advise(pages: Pages, advice: int, start: int = 0, stop: int | None = None) 
 
 
 @cache
-def _wanted() -> bool:
-    """Whether whoever runs this system has not forbidden huge pages."""
+def _huge_pages_allowed() -> bool:
+    """Return False if the system's settings forbid huge pages."""
     try:
         with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
             return "[never]" not in file.read()
@@ -115,77 +117,77 @@ def _address(pages: Pages) -> int:
     return int(np.frombuffer(pages, np.uint8).ctypes.data)
 
 
-def share(pages: Pages) -> float:
-    """The share of small pages that are in use, from a sample; 0 if the system does not say."""
+def fraction_in_use(pages: Pages) -> float:
+    """Estimate the fraction of small pages in use from a sample; 0 if the system does not tell."""
     count = len(pages) // SMALL_PAGE
     first = _address(pages) // SMALL_PAGE
-    length = min(SAMPLE, -(-count // SAMPLES))
+    length = min(SAMPLE_LENGTH, -(-count // SAMPLES))
     starts = np.linspace(0, count - length, SAMPLES).astype(np.int64)
     try:
         file = os.open("/proc/self/pagemap", os.O_RDONLY)
         try:
-            found = b"".join(os.pread(file, 8 * length, 8 * (first + k)) for k in starts.tolist())
+            data = b"".join(os.pread(file, 8 * length, 8 * (first + k)) for k in starts.tolist())
         finally:
             os.close(file)
     except OSError:
         return 0.0
-    entries = np.frombuffer(found, np.uint64)
+    entries = np.frombuffer(data, np.uint64)
     return float(((entries & EXCLUSIVE) != 0).mean()) if entries.size else 0.0
 
 
 class Residence:
-    """What touches the large states of one parameter: rows of them, or all."""
+    """Choose the pages of one parameter's large states by the rows written so far."""
 
     def __init__(self) -> None:
-        self._asked = False
-        """Whether small pages have been asked for."""
-        self._touched = self._next = 0
-        """Bytes that rows may have touched so far, and with how many to look at what they have."""
-        self._at = -1
-        """Up to where pages have been made huge, once that has begun."""
+        self._small_asked = False
+        """True once small pages have been asked for."""
+        self._touched = self._next_sample = 0
+        """Upper bound of the bytes in use, and the bound at which to take the next sample."""
+        self._collapsed = -1
+        """Bytes of each state made huge so far; -1 before the first."""
         self.settled = False
-        """Whether there is nothing left to do."""
+        """True once all pages are huge."""
 
     def all(self, arrays: Callable[[], Iterable[Any]]) -> None:
-        """All elements are about to be written."""
+        """Prepare for a write to all elements of ``arrays()``."""
         if not self.settled:
             touch_all(*arrays())
             self.settled = True
 
     def rows(self, count: int, arrays: Callable[[], Iterable[Any]]) -> None:
-        """So many rows are about to be written; ``arrays`` is seldom asked for them."""
+        """Prepare for a write to ``count`` rows of ``arrays()``, which is rarely called."""
         if self.settled:
             return
-        # Exact rows are brought up to date in turn besides those that occur.
-        self._touched += count * SMALL_PAGE + (self._next >> 12)
-        if self._at < 0 and self._touched < self._next:
+        # Exact rows also write the rows that are due to catch up.
+        self._touched += count * SMALL_PAGE + (self._next_sample >> 12)
+        if self._collapsed < 0 and self._touched < self._next_sample:
             return
-        every = list(_own(arrays()))
+        every = list(_small(arrays()))
         largest = max(every, key=len, default=None)
         if largest is None:
             self.settled = True
-        elif self._at >= 0:
+        elif self._collapsed >= 0:
             self._collapse(every)
-        elif not self._asked:
-            self._asked = True
+        elif not self._small_asked:
+            self._small_asked = True
             for pages in every:
                 _advise(pages, mmap.MADV_NOHUGEPAGE)
-            self._next = int(MOST * len(largest))
-        elif share(largest) < MOST:
-            self._next = 2 * self._touched
+            self._next_sample = int(THRESHOLD * len(largest))
+        elif fraction_in_use(largest) < THRESHOLD:
+            self._next_sample = 2 * self._touched
         else:
             for pages in every:
                 _advise(pages, mmap.MADV_HUGEPAGE)
-            self._at = 0
+            self._collapsed = 0
 
     def _collapse(self, every: Iterable[Pages]) -> None:
-        """Make the next piece of each array huge."""
-        start, self._at = self._at, self._at + PIECE
+        """Make the next BYTES_PER_STEP of each array huge."""
+        start, self._collapsed = self._collapsed, self._collapsed + BYTES_PER_STEP
         self.settled = True
         for pages in every:
-            # Pieces end where huge pages do.
+            # Each part ends at the boundary of a huge page.
             before = _address(pages) % HUGE_PAGE
-            stop = start + PIECE - before
+            stop = start + BYTES_PER_STEP - before
             _advise(pages, COLLAPSE, max(start - before, 0), min(stop, len(pages)))
             pages.huge = stop >= len(pages)
             self.settled = self.settled and pages.huge

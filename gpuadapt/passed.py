@@ -1,6 +1,6 @@
-"""The containers that were passed as parameters: whether they still hold the same arrays.
+"""Watch the containers that were passed as parameters: do they still hold the same arrays?
 
-Who writes ``params["w"] = new`` has another array than the one that is updated.
+After ``params["w"] = new`` the optimizer would update an array that the user no longer has.
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ from .construct import are_groups
 from .errors import ParameterError
 from .tree import Place, opened
 
-Held = list[tuple[Any, tuple[Any, ...]]]
-"""Iterables of what containers hold now, and what they held before."""
+Contents = list[tuple[Any, tuple[Any, ...]]]
+"""Pairs of (iterable over a container, the objects that were in it)."""
 
 
 class Passed(NamedTuple):
-    """What was passed in one call, and the structure of each group in it."""
+    """The argument of one call (constructor or `add`), and the structure of each group in it."""
 
     given: Any
     templates: list[Place]
 
 
-def held(given: Any) -> Held:
-    """What can be looked at again of a container, and what it holds: dicts, lists and their views.
-
-    Of a group, its settings too.
-    """
-    found: Held = []
+def contents(given: Any) -> Contents:
+    """List the contents of nested dicts, lists and their views; a group's settings included."""
+    found: Contents = []
     if backend_of(given) is not None:
         return found
     parts: Sequence[Any] = ()
@@ -46,16 +43,22 @@ def held(given: Any) -> Held:
         found.append((given, parts))
     elif isinstance(given, tuple):
         parts = given
-    return found + [one for part in parts for one in held(part)]
+    return found + [one for part in parts for one in contents(part)]
 
 
-def all_held(passed: Sequence[Passed]) -> Held:
-    """As `held`, of all that was passed."""
-    return [found for one in passed for found in held(one.given)]
+def all_contents(passed: Sequence[Passed]) -> Contents:
+    """Concatenate `contents` of all calls."""
+    return [found for one in passed for found in contents(one.given)]
 
 
-def unchanged(before: Held) -> bool:
-    """Whether all of it holds the same objects, of those that are left; more may have come."""
+def unchanged(before: Contents) -> bool:
+    """Return True if the containers hold the same objects; they may have become longer or shorter.
+
+    Parameters
+    ----------
+    before : list
+        The result of `contents`.
+    """
     for now, then in before:  # noqa: SIM110  (in every step: a generator would cost as much again)
         if not all(map(is_, now, then)):
             return False
@@ -63,7 +66,14 @@ def unchanged(before: Held) -> bool:
 
 
 def replaced(passed: Passed, arrays: Mapping[str, Any]) -> str | None:
-    """The first parameter in whose place another object is now; None if there is none."""
+    """Return the name of the first parameter that was replaced by another object, or None.
+
+    Parameters
+    ----------
+    passed : Passed
+    arrays : mapping
+        The optimizer's parameters by name.
+    """
     shares = [passed.given]
     if are_groups(passed.given):
         shares = [group["params"] for group in passed.given]
@@ -100,39 +110,47 @@ def _names(place: Place) -> list[str]:
 
 def look(
     passed: Sequence[Passed], arrays: Mapping[str, Any], grown: frozenset[str]
-) -> tuple[list[Passed], Held]:
-    """What is to be watched from now on.
+) -> tuple[list[Passed], Contents]:
+    """Check all containers and return those to watch from now on, with their contents.
 
     Parameters
     ----------
+    passed : sequence of Passed
     arrays : mapping
-        The parameters by name.
+        The optimizer's parameters by name.
     grown : frozenset of str
-        Those that have been given another array. A container that does not have it is not watched
-        any more.
+        Parameters that `grow` has given another array. A container without that array is no longer
+        watched.
 
     Raises
     ------
     ParameterError
-        Another array is in a parameter's place.
+        A container holds another object instead of a parameter.
     """
-    kept = []
+    watched = []
     for one in passed:
         name = replaced(one, arrays)
         if name is None:
-            kept.append(one)
+            watched.append(one)
         elif name not in grown:
             raise ParameterError(
-                f"parameter {name!r}: what was passed as params has another object in this place "
-                "now, but the optimizer updates the array that was there before. Write into that "
-                "array (array[...] = new; `params` has it), make a new optimizer, or give a table "
-                "more rows by `grow`"
+                f"parameter {name!r}: the params that were passed hold another object there now, "
+                "but the optimizer updates the array that was there before. Write into that array "
+                "(array[...] = new; `params` has it), make a new optimizer, or give a table more "
+                "rows by `grow`"
             )
-    return kept, all_held(kept)
+    return watched, all_contents(watched)
 
 
-def portable(passed: Sequence[Passed], before: Held | None) -> list[Passed]:
-    """Those that a copy can have: of dicts, lists and tuples, with nothing besides parameters."""
+def portable(passed: Sequence[Passed], before: Contents | None) -> list[Passed]:
+    """Return the containers that a copy can watch: unchanged dicts, lists and tuples of parameters.
+
+    Parameters
+    ----------
+    passed : sequence of Passed
+    before : list or None
+        The result of `all_contents`.
+    """
     if (
         before is None
         or not unchanged(before)

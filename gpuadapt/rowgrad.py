@@ -1,4 +1,4 @@
-"""`RowGrad`: the gradient of a table, as rows."""
+"""`RowGrad`: the gradient of a table, given by rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.array_types import Array
 from gpuadapt.kernels.formats import PLAIN, Operand, uniform
 from gpuadapt.kernels.language.rule import rule
 from gpuadapt.kernels.numerics.scalar_layout import FIRST
@@ -29,47 +30,48 @@ from .launch import RowUpdate, bind_rows, scalars
 from .rownumbers import INDEX, as_given, counted, in_use, listed
 
 DUPLICATES = ("sum", "mean")
-"""What rows that occur more than once are made into."""
+"""How duplicate rows are merged: values of ``RowGrad(duplicates=)``."""
 
 
 class RowGrad:
-    """The gradient of a table's rows: for each row of values, the number of its row.
+    """The gradient of some rows of a table: row indices, and one row of values for each.
 
-    `Optimizer.step` takes it wherever a gradient of the whole table would go, and updates
-    the rows that occur in it, in time and memory that depend on their number alone. Rows that
-    do not occur keep their bits, parameter and states, momentum and weight decay included
-    ("lazy" updates, as in torch's SparseAdam and TensorFlow's LazyAdam): where a zero gradient
-    would move them, the result is not that of the dense gradient, unless the optimizer was
-    made with ``sparse="exact"``.
+    `Optimizer.step` takes it in place of a gradient of the whole table. The step updates only the
+    rows that occur; its time and memory depend on their number alone. Other rows keep the bits of
+    parameter and states: no momentum, no weight decay ("lazy" updates, as in torch's SparseAdam
+    and TensorFlow's LazyAdam). With ``sparse="exact"`` they end up where dense steps with a zero
+    gradient would move them.
 
     Parameters
     ----------
-    rows : array of any integer type, of any shape, or (of NumPy's values) a list of int
-        Numbers of rows, from 0, in any order, as often as they occur; ``(batch, k)`` for instance.
-        Types other than int32 and int64 are copied to int64 in each step.
+    rows : array of integers, any shape; or list of int if values are NumPy's
+        Row indices from 0, in any order, with duplicates; for example of shape ``(batch, k)``.
+        Each step copies types other than int32 and int64 to int64.
     values : array, shape (\\*rows.shape, \\*row shape)
-        Their gradients, on the table's device; of any type that gradients have.
+        The gradient of each row, on the table's device, of any dtype that gradients may have.
     duplicates : {"sum", "mean"}
-        Rows that occur more than once are summed first, in order of occurrence, or averaged
-        (that sum divided by their number).
+        Merge duplicate rows by their sum in order of occurrence, or by that sum divided by their
+        number.
     count : int, or array of int64 with one element, optional
-        Only so many rows, the first, are in use; all of them by default. As an array on a GPU
-        it may change when a step that has been captured is replayed.
+        Use only the first ``count`` rows; all by default. A captured step reads it at each replay
+        if it is an array on the GPU.
 
     Raises
     ------
     GradientError
-        Not such arrays.
+        An argument has another type, dtype, shape or device; or count exceeds the rows.
 
     Notes
     -----
     ``a + b``, `sum`, and a list as the gradient of one parameter in `Optimizer.step` add gradients
-    of the same table. Of two `RowGrad` the rows of the second follow those of the first, so that
-    equal rows are summed in order of occurrence; one whose duplicates are averaged is averaged
-    first, and only rows in use are taken (of a ``count`` on a GPU, that waits for it). A `RowGrad`
-    and an array of the whole table give such an array; in a list, rows are summed before arrays,
-    and the step is one of all rows. Of different element types the result has float64 if one of
-    them has, otherwise float32.
+    of the same table:
+
+    - Two `RowGrad`: rows are concatenated, so that equal rows are summed in order of occurrence. A
+      gradient with ``duplicates="mean"`` is averaged first. Rows beyond ``count`` are dropped,
+      which waits for a GPU if ``count`` is there.
+    - A `RowGrad` and an array of the whole table: ``+`` gives such an array. In a list rows are
+      summed before arrays, and the step updates all rows.
+    - Different dtypes: the sum is float64 if one of them is, otherwise float32.
 
     Examples
     --------
@@ -85,7 +87,7 @@ class RowGrad:
     __slots__ = ("_count", "_duplicates", "_rows", "_values")
 
     def __init__(
-        self, rows: Any, values: Any, *, duplicates: str = "sum", count: Any = None
+        self, rows: Array, values: Array, *, duplicates: str = "sum", count: Any = None
     ) -> None:
         backend = plain_backend(rows)
         if backend is None and plain_backend(values) == "cpu":
@@ -109,33 +111,33 @@ class RowGrad:
         self._count = None if count is None else counted(count, self._rows, backend)
 
     @property
-    def rows(self) -> Any:
-        """Numbers of rows."""
+    def rows(self) -> Array:
+        """Row indices, array of integers, any shape."""
         return self._rows
 
     @property
-    def values(self) -> Any:
-        """Their gradients."""
+    def values(self) -> Array:
+        """The gradient of each row, shape (\\*rows.shape, \\*row shape)."""
         return self._values
 
     @property
-    def index(self) -> Any:
-        """Numbers of rows as kernels take them: int32 or int64, one dimension.
+    def index(self) -> Array:
+        """Row indices for kernels: int32 or int64, shape (n,).
 
-        What int64 does not hold is negative, and so in no table.
+        An unsigned index beyond int64 wraps to a negative number, which is out of range.
         """
         rows = self._rows if self._rows.ndim == 1 else self._rows.reshape(-1)
         return rows if rows.dtype in INDEX else rows.astype(np.int64)
 
     @property
     def captured(self) -> bool:
-        """Whether `index` is the memory of `rows` itself, as in a step that is captured."""
+        """True if `index` shares memory with `rows`, as the capture of a step requires."""
         whole = self._rows.ndim == 1 or self._rows.flags.c_contiguous
         return bool(whole and self._rows.dtype in INDEX)
 
     @property
-    def flat(self) -> Any:
-        """Values of shape (n, \\*row shape)."""
+    def flat(self) -> Array:
+        """The values with shape (n, \\*row shape)."""
         if self._rows.ndim == 1:
             return self._values
         return self._values.reshape(self._rows.size, *self.row_shape)
@@ -148,32 +150,43 @@ class RowGrad:
 
     @property
     def duplicates(self) -> str:
-        """What is done about rows that occur more than once."""
+        """How duplicate rows are merged: "sum" or "mean"."""
         return self._duplicates
 
     @property
     def count(self) -> Any:
-        """How many of the rows are in use, an int or an array on the GPU; None for all."""
+        """How many rows to use: int, or int64 array of shape (1,) on the GPU; None for all."""
         return self._count
 
     @property
     def used(self) -> int:
-        """The same as a number; waits for a GPU."""
+        """How many rows to use, as int; waits for a GPU if `count` is there."""
         return in_use(self._count, self._rows)
 
     @property
-    def arrays(self) -> tuple[Any, ...]:
-        """All arrays that it consists of."""
+    def arrays(self) -> tuple[Array, ...]:
+        """`rows`, `values` and, if it is an array, `count`."""
         on_gpu = self._count is not None and not isinstance(self._count, int)
         return (self._rows, self._values, *[self._count] * on_gpu)
 
     @classmethod
-    def from_dense(cls, gradient: Any) -> RowGrad:
-        """The rows of a dense gradient that are not all zero.
+    def from_dense(cls, gradient: Array) -> RowGrad:
+        """Take the rows of a dense gradient that have a nonzero element.
 
         Parameters
         ----------
         gradient : array, shape (rows, \\*row shape)
+            Of any dtype that gradients may have; its rows are copied.
+
+        Returns
+        -------
+        RowGrad
+            With ascending rows; waits for a GPU.
+
+        Raises
+        ------
+        GradientError
+            Not such an array.
         """
         backend = plain_backend(gradient)
         if backend is None or gradient.ndim == 0 or dtype_name(gradient) is None:
@@ -188,11 +201,21 @@ class RowGrad:
 
     @classmethod
     def from_scipy(cls, gradient: Any) -> RowGrad:
-        """The rows of a SciPy (or CuPy) CSR matrix that have entries, each whole.
+        """Take the rows of a SciPy or CuPy CSR matrix that have entries, as dense rows.
 
         Parameters
         ----------
         gradient : csr_array or csr_matrix, shape (rows, columns)
+
+        Returns
+        -------
+        RowGrad
+            With ascending rows; waits for a GPU.
+
+        Raises
+        ------
+        GradientError
+            Not a CSR matrix, or not of a dtype that gradients may have.
         """
         if getattr(gradient, "format", None) != "csr":
             call = "; call its tocsr()" if hasattr(gradient, "tocsr") else ""
@@ -204,32 +227,37 @@ class RowGrad:
             return cls(rows, gradient[rows].toarray())
 
     def coalesced(self) -> RowGrad:
-        """The same gradient with every row once, in ascending order.
+        """Merge duplicate rows; the result has ascending rows.
 
-        Sums (or means) have the bits that an update would use; those of 16 bits are in float32.
+        Sums and means have the bits that an update uses. They are float64 if the values are,
+        otherwise float32.
         """
         with on_device(self.values):
             xp = namespace(backend_of(self.rows) or "cpu")
             used = self.used
-            touched, places = xp.unique(self.index[:used], return_inverse=True)
-            values = xp.empty((len(touched), *self.row_shape), summed([self.values]))
-            _overwrite(values, RowGrad(places, self.flat[:used], duplicates=self.duplicates))
-            return RowGrad(touched, values)
+            rows, inverse = xp.unique(self.index[:used], return_inverse=True)
+            values = xp.empty((len(rows), *self.row_shape), summed([self.values]))
+            _overwrite(values, RowGrad(inverse, self.flat[:used], duplicates=self.duplicates))
+            return RowGrad(rows, values)
 
-    def to_dense(self, shape: int | Sequence[int]) -> Any:
-        """The gradient of the whole table: an array with zeros where there are no rows.
+    def to_dense(self, shape: int | Sequence[int]) -> Array:
+        """Make the gradient of the whole table, with zeros in rows that do not occur.
 
         Parameters
         ----------
         shape : int or sequence of int
-            The table's.
+            The shape of the table: (rows, \\*row shape).
+
+        Returns
+        -------
+        array of float32 or float64, of this shape
 
         Raises
         ------
         GradientError
-            The rows of values are not those of such a table.
+            ``shape[1:]`` is not the row shape of the values.
         RowIndexError
-            A row is not in the table.
+            A row is out of range.
         """
         try:
             shape = tuple(map(operator.index, np.atleast_1d(shape)))
@@ -242,7 +270,7 @@ class RowGrad:
             _overwrite(table, self)
             return table
 
-    __array_ufunc__ = None  # so that array + RowGrad is ours
+    __array_ufunc__ = None  # NumPy leaves array + RowGrad to `__radd__`
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, RowGrad):
@@ -252,7 +280,7 @@ class RowGrad:
         return total([self.to_dense(other.shape), other])
 
     def __radd__(self, other: Any) -> Any:
-        # `sum` begins with 0.
+        # `sum` starts from 0.
         return self if isinstance(other, int) and other == 0 else self.__add__(other)
 
     def __repr__(self) -> str:
@@ -261,44 +289,70 @@ class RowGrad:
 
 
 def joined(gradients: Sequence[RowGrad]) -> RowGrad:
-    """The sum of gradients of one table: the rows of each behind those of the one before.
+    """Add gradients of one table by concatenating their rows.
+
+    Parameters
+    ----------
+    gradients : sequence of RowGrad
+        At least one.
+
+    Returns
+    -------
+    RowGrad
+        Merges duplicates by their sum.
 
     Raises
     ------
     GradientError
-        They are of different tables, or on different devices.
+        Their row shapes or devices differ.
     """
-    first, *others = (one.coalesced() if one.duplicates == "mean" else one for one in gradients)
+    first, *others = (
+        gradient.coalesced() if gradient.duplicates == "mean" else gradient
+        for gradient in gradients
+    )
     for other in others:
-        if other.row_shape != first.row_shape or not _together(other, first):
-            raise GradientError(f"cannot add {other!r} to {first!r}: not of one table")
-    every = (first, *others)
+        if other.row_shape != first.row_shape or not _on_same_device(other, first):
+            raise GradientError(
+                f"cannot add {other!r} to {first!r}: they must have the same row shape and device"
+            )
+    summands = [(gradient, gradient.used) for gradient in (first, *others)]
     with on_device(first.values):
         xp = namespace(backend_of(first.rows) or "cpu")
-        used = [one.used for one in every]
-        kinds = {dtype_name(one.values) for one in every}
-        values = [one.flat[:n] for one, n in zip(every, used, strict=True)]
-        if len(kinds) > 1:
-            values = [widened(one, summed(values)) for one in values]
-        rows = [one.index[:n] for one, n in zip(every, used, strict=True)]
-        if len({one.dtype for one in rows}) > 1:
-            rows = [one.astype(np.int64) for one in rows]
+        values = [gradient.flat[:used] for gradient, used in summands]
+        if len({dtype_name(array) for array in values}) > 1:
+            values = [widened(array, summed(values)) for array in values]
+        rows = [gradient.index[:used] for gradient, used in summands]
+        if len({array.dtype for array in rows}) > 1:
+            rows = [array.astype(np.int64) for array in rows]
         return RowGrad(xp.concatenate(rows), xp.concatenate(values))
 
 
-def _together(a: RowGrad, b: RowGrad) -> bool:
-    where = backend_of(a.values)
-    on = where == backend_of(b.values)
-    return on and (where == "cpu" or a.values.device == b.values.device)
+def _on_same_device(a: RowGrad, b: RowGrad) -> bool:
+    backend = backend_of(a.values)
+    same = backend == backend_of(b.values)
+    return same and (backend == "cpu" or a.values.device == b.values.device)
 
 
-def prepared(update: RowUpdate, gradient: RowGrad, skip: bool, most: float) -> Any:
-    """What `RowUpdate.prepare` makes of a gradient.
+def prepared(update: RowUpdate, gradient: RowGrad, skip: bool, max_norm: float) -> Any:
+    """Call `RowUpdate.prepare` with the arrays of a gradient.
+
+    Parameters
+    ----------
+    update : RowUpdate
+    gradient : RowGrad
+    skip : bool
+        Leave rows out that are out of range, instead of raising.
+    max_norm : float
+        Scale the merged gradient of each row down to this norm; infinite for none.
+
+    Returns
+    -------
+    The row plan that the update takes.
 
     Raises
     ------
     RowIndexError
-        With the row number and its place as they were given.
+        With the row index and its position as the user gave them.
     """
     try:
         return update.prepare(
@@ -307,7 +361,7 @@ def prepared(update: RowUpdate, gradient: RowGrad, skip: bool, most: float) -> A
             gradient.duplicates,
             gradient.count,
             skip,
-            most,
+            max_norm,
         )
     except RowIndexError as error:
         raise as_given(error, gradient.rows) from None
@@ -320,9 +374,9 @@ def overwrite(p: Any, g: Any, h: Any) -> Any:
 
 
 def _overwrite(table: Any, gradient: RowGrad) -> None:
-    """Write the merged rows over those of a table."""
+    """Write the merged rows of a gradient into a table of the same row shape."""
     backend = backend_of(table) or "cpu"
-    kind = dtype_name(gradient.values) or ""
-    formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[kind])
+    dtype = dtype_name(gradient.values) or ""
+    formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[dtype])
     update = bind_rows(overwrite, backend, formats, Operand([table]))
     update(prepared(update, gradient, False, math.inf), FIRST, scalars(backend, ()))

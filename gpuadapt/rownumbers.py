@@ -1,4 +1,4 @@
-"""Numbers of a table's rows, as users give them."""
+"""Row indices and counts of rows, as users give them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,55 @@ from .arrays import backend_of, namespace, on_device, to_host
 from .errors import GradientError, RowIndexError
 
 INDEX = (np.dtype(np.int64), np.dtype(np.int32))
-"""Types of row numbers that kernels read."""
+"""Dtypes of row indices that kernels read."""
 
 
 def listed(rows: Any) -> Any:
-    """A list of row numbers as an array of NumPy's; anything else as it is."""
+    """Convert a list of row indices to a NumPy array; return anything else as it is."""
     if isinstance(rows, bool) or not isinstance(rows, (int, list, tuple, range, np.generic)):
         return rows
     try:
-        found = np.asarray(rows)
+        array = np.asarray(rows)
     except ValueError:
         return rows
-    return found if found.size else found.astype(np.int64)
+    return array if array.size else array.astype(np.int64)
 
 
 def as_given(error: RowIndexError, rows: Any) -> RowIndexError:
-    """An error about a row of `RowGrad.index`, with the number and its place in ``rows``."""
+    """Restate an error about an element of `RowGrad.index` as one about the user's ``rows``.
+
+    Parameters
+    ----------
+    error : RowIndexError
+        With a position in `RowGrad.index`, or None.
+    rows : array of integers, any shape
+        `RowGrad.rows`.
+    """
     if error.position is None or (rows.ndim == 1 and rows.dtype in INDEX):
         return error
-    place = np.unravel_index(error.position, rows.shape)
-    at = tuple(map(int, place)) if rows.ndim > 1 else error.position
-    return RowIndexError.of(int(to_host(rows)[place]), at, error.count)
+    indices = np.unravel_index(error.position, rows.shape)
+    position = tuple(map(int, indices)) if rows.ndim > 1 else error.position
+    return RowIndexError.of(int(to_host(rows)[indices]), position, error.count)
 
 
 def counted(count: Any, rows: Any, backend: str) -> Any:
-    """How many rows are in use, where the backend wants it.
+    """Check how many rows to use, and put the number where the backend reads it.
+
+    Parameters
+    ----------
+    count : int, or array of int64 with one element
+    rows : array of integers, any shape
+    backend : {"cpu", "cuda"}
+        Of ``rows``.
+
+    Returns
+    -------
+    int on the CPU; array of int64, shape (1,), on a GPU
 
     Raises
     ------
     GradientError
+        Not such a number, or not from 0 to ``rows.size``.
     """
     if backend == "cuda" and backend_of(count) == "cuda":
         if count.size == 1 and count.dtype == np.int64:
@@ -59,14 +79,14 @@ def counted(count: Any, rows: Any, backend: str) -> Any:
 
 
 def in_use(count: Any, rows: Any) -> int:
-    """What `counted` returned, or None for all rows, as a number; waits for a GPU."""
+    """Return the result of `counted` as int (None: ``rows.size``); waits for a GPU."""
     if count is None:
         return int(rows.size)
     return count if isinstance(count, int) else int(to_host(count)[0])
 
 
 def advice(given: Any) -> str:
-    """What to write instead of something that seems to be a gradient of rows; "" for others."""
+    """Return the end of an error message for what looks like a gradient of rows; "" otherwise."""
     if hasattr(given, "tocsr"):
         call = "" if getattr(given, "format", None) == "csr" else ".tocsr()"
         return f"; of a sparse matrix, RowGrad.from_scipy(gradient{call})"

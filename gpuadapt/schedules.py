@@ -1,4 +1,4 @@
-"""Schedules are asked once for each step, however often its value is needed."""
+"""Call each schedule once per step and remember its values."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Schedule = Callable[[int], float]
-"""The value at each step, counted from 0."""
+"""From the step, counted from 0, to the value."""
 
-KEPT = 2048
-"""Steps whose values are kept: a GPU may be behind the host by some hundreds."""
+MAX_STEPS = 2048
+"""Number of steps whose values are stored; a GPU may be some hundred steps behind the host."""
 
-MOST = 4096
-"""Schedules that are remembered: who sets a new one before every step leaves them behind."""
+MAX_SCHEDULES = 4096
+"""Number of schedules whose values are stored; the oldest is dropped for a new one."""
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """A schedule, times a number; can be pickled if the schedule can."""
+    """A schedule times a constant factor; can be pickled if the schedule can."""
 
     schedule: Schedule
     factor: float
@@ -28,53 +28,61 @@ class Scaled:
 
 
 class Schedules:
-    """What schedules have said, by step.
+    """The values of all schedules, by step.
 
-    A schedule may keep a state, such as a generator. So it is called once for each step, in
-    order, whichever groups and settings share it; a step that is skipped, or refused, and taken
-    again has the value that the schedule gave for its number.
+    A schedule may have a state, such as a generator's. Each is called once per step, in order,
+    however many groups and settings share it. If a step is skipped or refused, the next attempt
+    uses the stored value of the same step.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[int, tuple[Schedule, dict[int, Any]]] = {}
+        self._values: dict[int, tuple[Schedule, dict[int, Any]]] = {}
 
     def knows(self, schedule: Schedule) -> bool:
-        """Whether it has been asked."""
-        return id(_inner(schedule)) in self._asked
+        """Return True if the schedule has been called."""
+        return id(_inner(schedule)) in self._values
 
     def value(self, schedule: Schedule, step: int, read: Callable[[Any], Any]) -> Any:
-        """The value at a step; ``read`` makes a number of what the schedule returns."""
+        """Return the value at a step.
+
+        Parameters
+        ----------
+        schedule : callable
+        step : int, from 0
+        read : callable
+            Converts the schedule's result to a number, or raises.
+        """
         inner = _inner(schedule)
-        asked = self._asked.get(id(inner))
-        if asked is None:
-            if len(self._asked) >= MOST:
-                del self._asked[next(iter(self._asked))]
-            asked = self._asked[id(inner)] = inner, {}
-        values = asked[1]
+        entry = self._values.get(id(inner))
+        if entry is None:
+            if len(self._values) >= MAX_SCHEDULES:
+                del self._values[next(iter(self._values))]
+            entry = self._values[id(inner)] = inner, {}
+        values = entry[1]
         if step not in values:
             result = read(inner(step))
-            if len(values) >= KEPT:
+            if len(values) >= MAX_STEPS:
                 del values[next(iter(values))]
             values[step] = result
         return values[step] if inner is schedule else schedule.factor * values[step]  # type: ignore[attr-defined]
 
     def forget(self, schedule: Schedule, step: int) -> None:
-        """Ask a schedule for this step again: its value was refused."""
-        _, values = self._asked.get(id(_inner(schedule)), (None, {}))
+        """Drop the value at a step, because it is out of range."""
+        _, values = self._values.get(id(_inner(schedule)), (None, {}))
         values.pop(step, None)
 
     def restart(self) -> None:
-        """Ask for every step again."""
-        self._asked.clear()
+        """Drop all values."""
+        self._values.clear()
 
     def __getstate__(self) -> list[tuple[Schedule, dict[int, Any]]]:
-        # A copy's schedules may be other objects.
-        return list(self._asked.values())
+        # The keys are ids of objects, which differ in a copy.
+        return list(self._values.values())
 
     def __setstate__(self, state: list[tuple[Schedule, dict[int, Any]]]) -> None:
-        self._asked = {id(schedule): (schedule, values) for schedule, values in state}
+        self._values = {id(schedule): (schedule, values) for schedule, values in state}
 
 
 def _inner(schedule: Schedule) -> Schedule:
-    """The schedule that is called."""
+    """Return the schedule without its factor."""
     return schedule.schedule if isinstance(schedule, Scaled) else schedule

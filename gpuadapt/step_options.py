@@ -115,7 +115,7 @@ def check_step_options(
     if not isinstance(skip_nonfinite, (bool, np.bool_)):
         raise HyperparameterError(f"skip_nonfinite: got {skip_nonfinite!r}, expected a bool")
     scale: Any = 1.0 if grad_scale is None else _checked_scale(grad_scale)
-    scale, micro_batches = (scale.scale, scale.times) if isinstance(scale, Multiple) else (scale, 1)
+    scale, micro_batches = (scale.scale, scale.count) if isinstance(scale, Multiple) else (scale, 1)
     norm_limit = None if max_norm is None else number("max_norm", max_norm)
     value_limit = None if clip_value is None else number("clip_value", clip_value)
     enabled = {

@@ -1,4 +1,4 @@
-"""Several gradients of one parameter, which add up."""
+"""Add several gradients of one parameter, dense or by rows."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from .parameter import Parameter
 from .rowgrad import RowGrad, joined
 
 
-def added(parameter: Parameter, given: Sequence[Any]) -> Any:
-    """The sum of gradients of one parameter.
+def added(parameter: Parameter, gradients: Sequence[Any]) -> Any:
+    """Add gradients of one parameter: rows first, then arrays, each in their order.
 
-    Rows come first, in order of occurrence; arrays of the whole parameter, in their order, are
-    added to what comes of them. With rows among them the sum is a gradient of rows, all rows if
-    there is an array too.
+    Parameters
+    ----------
+    parameter : Parameter
+    gradients : sequence of array, RowGrad or None
 
     Returns
     -------
     array, RowGrad or None
-        None if there is no gradient among them.
+        RowGrad if one of them is (with all rows if there is an array too); None if all are None.
 
     Raises
     ------
     GradientError
+        One of them does not fit the parameter.
     """
-    used = [gradient for gradient in given if gradient is not None]
+    used = [gradient for gradient in gradients if gradient is not None]
     for gradient in used:
         check_gradient(parameter, gradient)
     if len(used) <= 1:

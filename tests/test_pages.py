@@ -159,12 +159,13 @@ def test_steps_say_what_they_touch(by_numpy):
 def test_pages_become_huge_once_most_of_them_are_in_use():
     count, parameter = COUNT, internals(ga.Adam(np.zeros(SHAPE, np.float32))).parameters["0"]
     state = parameter.states["m"]
-    assert parameter.touch(rows_of(1)) and pages.share(pages.pages_of(state)) == 0
-    assert state.sum() == 0 and pages.share(pages.pages_of(state)) == 0  # read, not written
+    assert parameter.touch(rows_of(1)) and pages.fraction_in_use(pages.pages_of(state)) == 0
+    assert state.sum() == 0  # reads, does not write
+    assert pages.fraction_in_use(pages.pages_of(state)) == 0
     for part in (0.4, 1.0):
         for array in parameter.states.values():
             array[: int(part * count)] = part
-        used = pages.share(pages.pages_of(state))
+        used = pages.fraction_in_use(pages.pages_of(state))
         assert used == pytest.approx(part, abs=0.03)
         steps = sum(parameter.touch(rows_of(count)) for _ in range(12))
         assert (flags(state), steps < 12) == (({"nh"}, False) if part == 0.4 else ({"hg"}, True))
@@ -224,7 +225,7 @@ def test_advice_that_is_refused_is_no_error(monkeypatch):
     parameter.touch(None)
     assert parameter.residence.settled
     monkeypatch.setattr(pages.os, "open", lambda *_: (_ for _ in ()).throw(OSError()))
-    assert pages.share(pages.pages_of(parameter.states["m"])) == 0
+    assert pages.fraction_in_use(pages.pages_of(parameter.states["m"])) == 0
 
 
 def test_memory_that_is_not_there():

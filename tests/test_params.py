@@ -243,7 +243,7 @@ def test_another_array_in_the_place_of_a_parameter_is_noticed(make, new):
     before = a.copy(), b.copy()
     put({"equal": a.copy(), "another type": a.astype(float), "None": None}[new])
     for _ in range(2):
-        with pytest.raises(ga.ParameterError, match=f"parameter '{name}': what was passed as"):
+        with pytest.raises(ga.ParameterError, match=f"parameter '{name}': the params that were"):
             optimizer.step(grads)
     np.testing.assert_equal((a, b, optimizer.step_count), (*before, 1))
     put(a)
@@ -307,5 +307,5 @@ def test_a_rebound_array_on_a_gpu():
         params = {"w": backend.array(np.ones(2))}
         optimizer = ga.SGD(params)
         params["w"] = backend.array(np.ones(2))
-        with pytest.raises(ga.ParameterError, match="'w': what was passed as params"):
+        with pytest.raises(ga.ParameterError, match="'w': the params that were"):
             optimizer.step({"w": backend.array(np.ones(2))})
