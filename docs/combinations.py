@@ -14,7 +14,7 @@ import numpy as np
 
 import gpuadapt as ga
 from gpuadapt.hyperparameters import DECAYS
-from gpuadapt.kernels.catchup.plan import missed, unchanged
+from gpuadapt.kernels.catchup.plan import catch_up_plan, ignores_zero_gradients
 from gpuadapt.optimizer import internals
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -120,9 +120,9 @@ def _has_no_rate(rule: ga.Rule) -> bool:
 
 
 def _missed(rule: ga.Rule) -> str:
-    if unchanged(rule):
+    if ignores_zero_gradients(rule):
         return "change nothing"
-    return "followed" if missed(rule) else "replayed"
+    return "followed" if catch_up_plan(rule) else "replayed"
 
 
 def _reason(

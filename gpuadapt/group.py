@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels.catchup.plan import columns, missed
+from gpuadapt.kernels.catchup.plan import catch_up_plan, history_layout
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.renaming import made_anew
 from gpuadapt.kernels.language.rule import Rule
@@ -189,21 +189,21 @@ class Group:
         -------
         list of float, length history_width
         """
-        plan = missed(self.rule) if self.approximate else None
+        plan = catch_up_plan(self.rule) if self.approximate else None
         if plan is None:
             return []
         scalars: list[float] = []
         for rule in plan.rules:
             scalars += coefficients(rule, values, updates, self.largest_value)
-        return scalars + plan.measured(values, updates)
+        return scalars + plan.history_scalars(values, updates)
 
     @property
     def history_width(self) -> int:
         """Number of scalars that `history_scalars` returns."""
         if not self.approximate:
             return 0
-        layout = columns(self.rule, missed(self.rule))
-        return layout.width - layout.rule
+        layout = history_layout(self.rule, catch_up_plan(self.rule))
+        return layout.width - layout.displacement
 
     def skips_out_of_range(self, backend: str) -> bool:
         """True if rows that are out of range are left out, False if they raise."""

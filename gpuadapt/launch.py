@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
-from gpuadapt.kernels.catchup.plan import following, unchanged
+from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
 from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
 from gpuadapt.kernels.cpu.modes import in_default_modes as in_default_modes
 from gpuadapt.kernels.formats import Formats, Operand
@@ -204,10 +204,10 @@ def step_history(
     StepHistory or None
         None if a zero gradient changes nothing.
     """
-    if unchanged(rule):
+    if ignores_zero_gradients(rule):
         return None
-    followed = following(rule, formats) if approximate else None
-    return _module(backend, "step_history").StepHistory(rule, formats, followed, rows, updates)
+    plan = plan_for(rule, formats) if approximate else None
+    return _module(backend, "step_history").StepHistory(rule, formats, plan, rows, updates)
 
 
 def array_headers(

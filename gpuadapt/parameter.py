@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
-from gpuadapt.kernels.catchup.plan import unchanged
+from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
 from gpuadapt.kernels.language.rule import Rule
 
@@ -229,7 +229,9 @@ class Parameter:
 
     def needs_history(self, rule: Rule) -> bool:
         """True if the table needs a history of steps by a rule, and has none."""
-        return not unchanged(rule) and (self.history is None or self.history.rule is not rule)
+        return not ignores_zero_gradients(rule) and (
+            self.history is None or self.history.rule is not rule
+        )
 
     def _start_history(self, rule: Rule) -> None:
         """Start the history of steps by a rule; rows catch up with those of another rule.

@@ -15,7 +15,7 @@ from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
 from gpuadapt.arrays import numpy_dtype
-from gpuadapt.kernels.catchup.plan import missed
+from gpuadapt.kernels.catchup.plan import catch_up_plan
 from gpuadapt.kernels.cuda import (
     compile,
     exact_rows,
@@ -127,7 +127,7 @@ def test_kernels_of_exact_rows_compile(architecture):
         for dtype in dtypes
         for of in ROW_FORMS
         if fits(of, dtype) and not of.strided
-        for way in (None, missed(rule))
+        for way in (None, catch_up_plan(rule))
         if way is None or dtype == np.float32
     ]
     element, settings, gradient = FORMATS["all 16 bits"]

@@ -20,9 +20,8 @@ from test_bits import assert_same_bits
 
 import gpuadapt as ga
 from gpuadapt.group import coefficients
-from gpuadapt.kernels.catchup import plan as missed
-from gpuadapt.kernels.catchup.plan import missed as followed
-from gpuadapt.kernels.catchup.plan import unchanged
+from gpuadapt.kernels.catchup import plan
+from gpuadapt.kernels.catchup.plan import catch_up_plan, ignores_zero_gradients
 from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
@@ -326,7 +325,7 @@ def test_float64_is_replayed(host):
 
 def test_more_steps_than_are_remembered(backend, monkeypatch):
     """Each step brings some rows up to date: none is left behind, and dense bits stay."""
-    monkeypatch.setattr(missed, "SMALL", 8)
+    monkeypatch.setattr(plan, "MIN_LENGTH", 8)
     random = np.random.default_rng(4)
     for exactness in ("bits", "close"):
         table = random.normal(size=(31, 4)).astype(np.float32)
@@ -349,7 +348,7 @@ def test_more_steps_than_are_remembered(backend, monkeypatch):
 
 
 def test_rows_remembered():
-    assert [missed.remembered(n) for n in (0, 1, 300_000, 10**6, 10**9)] == [
+    assert [plan.history_length(n) for n in (0, 1, 300_000, 10**6, 10**9)] == [
         1024, 1024, 2048, 4096, 16384,
     ]  # fmt: skip
 
@@ -554,7 +553,7 @@ def test_one_and_two_threads(monkeypatch):
 def test_what_a_zero_gradient_leaves_of_rules():
     """Derived from the rules: those that are followed, and those that nothing happens to."""
     rules = {one.name: one.rule for one in CASES}
-    are = {name for name, rule in rules.items() if followed(rule)}
+    are = {name for name, rule in rules.items() if catch_up_plan(rule)}
     replayed = {
         "nesterov", "adagrad+l2+max", "rmsprop-outside", "rmsprop-momentum", "centered",
         "centered-momentum", "centered-velocity",
@@ -563,15 +562,15 @@ def test_what_a_zero_gradient_leaves_of_rules():
         "ftrl", "ftrl+max",
     }  # fmt: skip
     assert set(rules) - are == replayed
-    assert {name for name in are if unchanged(rules[name])} == {"sgd", "adagrad"}
-    adam = followed(ga.rules.adam)
-    assert adam.motion.results == ("(_4_rate * _2_mhat)",)
-    assert adam.move.results == ("(p - _motion)",) and adam.rest is None
-    assert [adam.measures.coefficients[name] for name in adam.names[:2]] == ["beta1", "beta2"]
-    assert [list(map(dict, form)) for form in adam.forms] == [[{"m": 1, "v": -0.5}, {"v": -0.5}]]
-    assert len(followed(rules["radam-biased"]).forms) == 2
-    assert followed(rules["adamw"]).rest.results == ("(p - (h_0 * p))",)
-    assert followed(rules["rmsprop"]).rules == () and followed(rules["rmsprop"]).changes(0)
+    assert {name for name in are if ignores_zero_gradients(rules[name])} == {"sgd", "adagrad"}
+    adam = catch_up_plan(ga.rules.adam)
+    assert adam.displacement.results == ("(_4_rate * _2_mhat)",)
+    assert adam.apply.results == ("(p - _displacement)",) and adam.decay_only is None
+    assert [adam.history.coefficients[name] for name in adam.names[:2]] == ["beta1", "beta2"]
+    assert [list(map(dict, form)) for form in adam.powers] == [[{"m": 1, "v": -0.5}, {"v": -0.5}]]
+    assert len(catch_up_plan(rules["radam-biased"]).powers) == 2
+    assert catch_up_plan(rules["adamw"]).decay_only.results == ("(p - (h_0 * p))",)
+    assert catch_up_plan(rules["rmsprop"]).rules == () and catch_up_plan(rules["rmsprop"]).decays(0)
 
 
 @ga.rule
@@ -612,7 +611,7 @@ def goes_to_a_constant(p, g, a, h):
 def test_rules_that_can_only_be_replayed():
     """What a zero gradient leaves is more than motions of which one says what the next ones are."""
     rules = (two_motions, products, fades_twice, two_roots, passes_zero, goes_to_a_constant)
-    assert [followed(rule) for rule in rules] == [None] * len(rules)
+    assert [catch_up_plan(rule) for rule in rules] == [None] * len(rules)
 
 
 def test_where_nothing_is_missed_nothing_is_remembered():

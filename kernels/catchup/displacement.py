@@ -1,12 +1,12 @@
-"""Motions that are a product of powers, of which every step's is known from one that is computed.
+"""Displacements that are products of powers of the states.
 
-With ``s`` the states and ``h`` the numbers of a step, such a motion is
+With states s and hyperparameters h of a step, such a displacement is
 
-    scale(h) s1^a s2^b ...  (1 + bend(h) s1^c s2^d ...)^root
+    d = scale(h) s1^a s2^b ... (1 + correction(h) s1^c s2^e ...)^exponent
 
-Adam's, ``lr m / (sqrt(v) + eps)``, is ``lr m v^-1/2 (1 + eps v^-1/2)^-1``. States that are
-multiplied by numbers of the step change its first part by a factor that is the same for all
-elements; what the second part changes by lies between what it is in two steps.
+Adam's, ``lr m / (sqrt(v) + eps)``, is ``lr m v^-1/2 (1 + eps v^-1/2)^-1``. If states are multiplied
+by decay factors of the step, the first product changes by one known factor for all elements; only
+the bracket differs between elements.
 """
 
 from __future__ import annotations
@@ -21,51 +21,68 @@ from ..language.program import host_only
 
 Powers = Mapping[str, Fraction]
 
-MOST_CHOICES = 2
-"""Choices by numbers of the step in one motion; each doubles the forms that it may have."""
+MAX_CONDITIONS = 2
+"""Largest number of conditions on hyperparameters in one displacement; each doubles the forms."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """A product of powers; see this module."""
+class PowerProduct:
+    """A product of powers of the states, times a correction; see this module."""
 
     scale: ast.expr
     powers: Powers = field(default_factory=dict)
-    bend: ast.expr = field(default_factory=lambda: ast.Constant(0))
-    bends: Powers = field(default_factory=dict)
-    root: Fraction = Fraction(0)
-    """0 where there is no second part."""
-    positive: bool = True
-    """Whether the powers of states cannot be negative."""
+    correction: ast.expr = field(default_factory=lambda: ast.Constant(0))
+    correction_powers: Powers = field(default_factory=dict)
+    exponent: Fraction = Fraction(0)
+    """0 without a correction."""
+    nonnegative: bool = True
+    """True if the product of powers of states cannot be negative."""
 
 
-def forms_of(motion: ast.expr, states: tuple[str, ...], h: str) -> tuple[list[Form], ast.expr]:
-    """The forms that a motion has, and the number of the step that says which of them.
+def power_products(
+    displacement: ast.expr, states: tuple[str, ...], h: str
+) -> tuple[list[PowerProduct], ast.expr]:
+    """Return the forms of a displacement, and an expression for the index of a step's form.
 
-    A rule may choose by numbers of the step, as RAdam does: each choice gives a form. There are
-    none if the motion is something else, or if its second part may grow while states fade.
+    A rule may choose by hyperparameters, as RAdam does: each choice gives a form.
+
+    Parameters
+    ----------
+    displacement : ast.expr
+    states : tuple of str
+    h : str
+        Name of the hyperparameters.
+
+    Returns
+    -------
+    forms : list of PowerProduct
+        Empty if the displacement is something else, or a correction may grow while states decay.
+    form : ast.expr
+        From hyperparameters.
     """
-    motions = [motion]
-    kind: ast.expr = ast.Constant(0)
-    for number in range(MOST_CHOICES + 1):
-        choice = _choice(motions[0], h)
-        if choice is None:
+    variants = [displacement]
+    form: ast.expr = ast.Constant(0)
+    for number in range(MAX_CONDITIONS + 1):
+        condition = _condition(variants[0], h)
+        if condition is None:
             break
-        if number == MOST_CHOICES:
-            return [], kind
-        motions = [_chosen(one, choice, k) for k in (1, 2) for one in motions]
-        share = _call("where", choice, ast.Constant(0), ast.Constant(2**number))
-        kind = ast.BinOp(kind, ast.Add(), share)
-    found = [_form(one, states, h) for one in motions]
-    forms = [form for form in found if form is not None and form.root <= 0]
-    return (forms if len(forms) == len(found) else []), kind
+        if number == MAX_CONDITIONS:
+            return [], form
+        variants = [_chosen(node, condition, k) for k in (1, 2) for node in variants]
+        bit = _call("where", condition, ast.Constant(0), ast.Constant(2**number))
+        form = ast.BinOp(form, ast.Add(), bit)
+    found = [_product_of_powers(node, states, h) for node in variants]
+    forms = [one for one in found if one is not None and one.exponent <= 0]
+    return (forms if len(forms) == len(found) else []), form
 
 
-def _choice(node: ast.expr, h: str) -> ast.expr | None:
-    """The first condition of the step alone that decides between expressions of states."""
-    for one in ast.walk(node):
-        match one:
-            case ast.Call(func=ast.Name(id="where"), args=[condition, *_]) if not host_only(one, h):
+def _condition(node: ast.expr, h: str) -> ast.expr | None:
+    """Return the first condition on hyperparameters between expressions of states."""
+    for call in ast.walk(node):
+        match call:
+            case ast.Call(func=ast.Name(id="where"), args=[condition, *_]) if not host_only(
+                call, h
+            ):
                 if host_only(condition, h):
                     return condition
     return None
@@ -89,17 +106,19 @@ class _Choose(ast.NodeTransformer):
         return node
 
 
-def _form(node: ast.expr, states: tuple[str, ...], h: str, inside: bool = False) -> Form | None:
-    """The form of an expression; ``inside`` a square root states are not negative."""
+def _product_of_powers(
+    node: ast.expr, states: tuple[str, ...], h: str, inside: bool = False
+) -> PowerProduct | None:
+    """Return an expression as a product of powers; states ``inside`` a root are not negative."""
 
-    def read(one: ast.expr, inside: bool = inside) -> Form | None:
-        return _form(one, states, h, inside)
+    def read(node: ast.expr, inside: bool = inside) -> PowerProduct | None:
+        return _product_of_powers(node, states, h, inside)
 
     if host_only(node, h):
-        return Form(node)
+        return PowerProduct(node)
     match node:
         case ast.Name(id=name) if name in states:
-            return Form(ast.Constant(1), {name: Fraction(1)}, positive=inside)
+            return PowerProduct(ast.Constant(1), {name: Fraction(1)}, nonnegative=inside)
         case ast.UnaryOp(operand=operand):
             one = read(operand)
             return one and replace(one, scale=ast.UnaryOp(ast.USub(), one.scale))
@@ -120,39 +139,54 @@ def _call(name: str, *arguments: ast.expr) -> ast.Call:
     return ast.Call(ast.Name(name), list(arguments), [])
 
 
-def _power(one: Form, scale: ast.expr, power: Fraction) -> Form:
-    powers = {name: of * power for name, of in one.powers.items()}
-    return replace(one, scale=scale, powers=powers, root=one.root * power, positive=True)
+def _power(one: PowerProduct, scale: ast.expr, power: Fraction) -> PowerProduct:
+    powers = {name: n * power for name, n in one.powers.items()}
+    return replace(one, scale=scale, powers=powers, exponent=one.exponent * power, nonnegative=True)
 
 
-def _product(a: Form | None, op: ast.operator, b: Form | None) -> Form | None:
-    if a is None or b is None or (a.root and b.root):
+def _product(
+    a: PowerProduct | None, op: ast.operator, b: PowerProduct | None
+) -> PowerProduct | None:
+    if a is None or b is None or (a.exponent and b.exponent):
         return None
     sign = -1 if isinstance(op, ast.Div) else 1
     names = {*a.powers, *b.powers}
     powers = {n: a.powers.get(n, Fraction(0)) + sign * b.powers.get(n, Fraction(0)) for n in names}
-    bent = a if a.root else b
-    root = a.root if a.root else sign * b.root
+    corrected = a if a.exponent else b
+    exponent = a.exponent if a.exponent else sign * b.exponent
     scale = ast.BinOp(a.scale, op, b.scale)
-    return Form(scale, powers, bent.bend, bent.bends, root, a.positive and b.positive)
+    return PowerProduct(
+        scale,
+        powers,
+        corrected.correction,
+        corrected.correction_powers,
+        exponent,
+        a.nonnegative and b.nonnegative,
+    )
 
 
-def _sum(a: Form | None, op: ast.operator, b: Form | None) -> Form | None:
-    """Of products without a second part, a number of the step added to one that has states."""
-    if a is None or b is None or a.root or b.root:
+def _sum(a: PowerProduct | None, op: ast.operator, b: PowerProduct | None) -> PowerProduct | None:
+    """Return the sum of products without corrections, of which one has no states."""
+    if a is None or b is None or a.exponent or b.exponent:
         return None
     if a.powers == b.powers:
-        return replace(a, scale=ast.BinOp(a.scale, op, b.scale), positive=a.positive and b.positive)
+        return replace(
+            a, scale=ast.BinOp(a.scale, op, b.scale), nonnegative=a.nonnegative and b.nonnegative
+        )
     if b.powers:
         if a.powers:
             return None
-        second = b if isinstance(op, ast.Add) else _product(Form(ast.Constant(-1)), ast.Mult(), b)
+        second = (
+            b
+            if isinstance(op, ast.Add)
+            else _product(PowerProduct(ast.Constant(-1)), ast.Mult(), b)
+        )
         assert second is not None
         return _sum(second, ast.Add(), a)
-    if not a.positive:
+    if not a.nonnegative:
         return None
-    bend: ast.expr = ast.BinOp(b.scale, ast.Div(), a.scale)
+    correction: ast.expr = ast.BinOp(b.scale, ast.Div(), a.scale)
     if isinstance(op, ast.Sub):
-        bend = ast.UnaryOp(ast.USub(), bend)
-    bends = {name: -power for name, power in a.powers.items()}
-    return Form(a.scale, a.powers, bend, bends, Fraction(1))
+        correction = ast.UnaryOp(ast.USub(), correction)
+    inverse = {name: -power for name, power in a.powers.items()}
+    return PowerProduct(a.scale, a.powers, correction, inverse, Fraction(1))

@@ -1,19 +1,27 @@
-"""The steps that a row has missed: what is remembered of them, and how they are made up for.
+"""Exact rows: the history of steps, and how a row catches up with it.
 
-Rows that had no gradient have a step to come for each that was taken, with zero for the gradient
-and the coefficients of that very step. A *replay* takes them one by one, by the rule itself. Where
-a rule allows it (see `idle`) they are *followed* instead: states are multiplied by products of
-numbers of the steps; the parameter goes through the steps by motions that are computed in some
-of them and known in those between (see `motions`), until all that are left together are too little
-to count. That is for float32: numbers along the steps are float64.
+A row without a gradient has skipped steps. It catches up by taking each with a gradient of zero and
+the coefficients of that step, in one of two ways.
 
-Steps are followed along a *stretch*, in which each goes on from the one before: the motion keeps
-its form, its scale is not zero, states fade. A step that does not, such as one with a learning
-rate of zero, ends the stretch and is replayed. So are the steps of a row in which numbers are
-too small for their bits to be trusted, or motions too many for float32 to follow a dense run.
+- *Replay*: call the rule once for each skipped step.
+- *Interpolate*, if `zero_gradient_update` finds a closed form (see there), in float32 only:
 
-What is remembered of a step are its numbers (`Columns`), in a ring; the stretch's end; and products
-of all steps since X"""
+      s_k     <- s_k * f_k(1) f_k(2) ... f_k(n)               f_k(t): decay factor of state k
+      p       <- apply(...apply(apply(p, d_1), d_2)..., d_n)  d_t: displacement of step t
+
+  d_t is evaluated in every `MAX_INTERVAL`-th step. Between two evaluations
+  d_{t+1} = d_t r_{t+1}, with a ratio r from the history, times the correction of `PowerProduct`,
+  which is interpolated linearly. The row stops where all remaining displacements are together too
+  small to change the parameter.
+
+Interpolation goes along a *segment*: consecutive steps whose displacement keeps its form, whose
+scale is not zero and whose decay factors are at most 1. Any other step, such as one with a learning
+rate of zero, ends the segment and is replayed. Steps are also replayed where numbers are too small
+for float32, or so many displacements remain that float32 cannot follow a dense run.
+
+The history is a ring buffer of steps: their coefficients (`HistoryLayout`), the last step of each
+one's segment, and products of the factors of all later steps.
+"""
 
 from __future__ import annotations
 
@@ -29,190 +37,205 @@ from ..language.caching import cached_with_rule
 from ..language.emit import Writer
 from ..language.program import Program
 from ..language.rule import STEP, Rule, from_program
-from .zero_gradient import idle_programs
+from .zero_gradient import zero_gradient_update
 
-SPAN = 32
-"""Most steps from one motion that is computed to the next."""
+MAX_INTERVAL = 32
+"""Largest number of steps from one evaluated displacement to the next."""
 
-FEW = 5
-"""Steps that are cheaper one by one."""
+MAX_REPLAY = 5
+"""Number of skipped steps up to which replay is cheaper than interpolation."""
 
-STRAIGHT = 2.0**-12
-"""Between two of these steps the second part of a motion goes straight from one to the other, if
-the motion changes beside its first part by no more than this share; of a curve that leaves a third
-of the share's square, which is less than the rounding of a motion."""
+LINEAR = 2.0**-12
+"""Interpolate linearly if the correction changes a displacement by at most this fraction from one
+evaluation to the next. The error is a third of the square, below float32 rounding."""
 
-FLAT = 2.0**-26
-"""What changes between two of these steps beside the first part of motions is too little to count
-if all of it together is no more than this share of the parameter (a ninth of it the third time)."""
+NEGLIGIBLE = 2.0**-26
+"""Ignore a change of the correction if its sum over the interval is below this fraction of the
+parameter (divided by n^2 in the n-th interval)."""
 
-LEAST = 2.0**-24
-"""What all motions to come are together of their parameter where they are left out."""
+STOP = 2.0**-24
+"""Leave out all remaining displacements if their sum is below this fraction of the parameter."""
 
-LONG = 14.0
-"""All motions to come as a multiple of the next: where they are more, the rounding of states in a
-dense run leads its parameter away from an exact one, and steps are taken one by one."""
+MAX_REMAINING = 14.0
+"""Replay if sum(d_t...) / d_t of the remaining displacements is above this: the rounding of states
+then moves a dense run's parameter away from an exact one."""
 
-TINY = 2.0**-126
-"""The smallest normal number of float32: states below it become zero."""
+SMALLEST_NORMAL = 2.0**-126
+"""The smallest normal number of float32. States below it become zero."""
 
-FAINT = 2.0**-100
-"""Products below it, and scales of motions, are not followed: what is multiplied by them may lose
-bits in float32. Nor are motions below it that count."""
+MIN_PRODUCT = 2.0**-100
+"""Replay if a product of factors, a scale or a displacement that matters is below this: numbers
+multiplied by it may lose bits in float32."""
 
-VAST = 2.0**60
-"""Nor are motions that become so many times larger within a few steps."""
+MAX_GROWTH = 2.0**60
+"""Replay if displacements become this many times larger within an interval."""
 
-OPEN = 2**63 - 1
-"""The end of a stretch that still goes on."""
+NO_END = 2**63 - 1
+"""The last step of a segment that still continues."""
 
-SMALL, LARGE, EACH = 1024, 16384, 256
-"""Fewest and most steps that are remembered, and for how many rows of a table it is one."""
+MIN_LENGTH, MAX_LENGTH, ROWS_PER_STEP = 1024, 16384, 256
+"""The history has one step for each ROWS_PER_STEP rows of the table, within these bounds."""
 
 
 Powers = tuple[tuple[str, float], ...]
-"""To what power each state is raised."""
+"""(state, exponent) of each factor."""
 
 
-class Missed(NamedTuple):
-    """How the missed steps of a rule are followed."""
+class CatchUpPlan(NamedTuple):
+    """The rules and powers by which skipped steps are interpolated."""
 
-    motion: Rule | None
-    """What moves the parameter, from the states before a step; None if nothing does."""
-    move: Rule | None
-    """The new parameter from the old one and the motion; None if there is no motion."""
-    rest: Rule | None
-    """The new parameter where there is none; None if it stays as it is."""
-    measures: Rule
-    """Its coefficients are what each state is multiplied by in a step, the kind of the motion, what
-    it is multiplied by, and scale and bend of each of its forms, by `names`."""
+    displacement: Rule | None
+    """The displacement, from the states before a step; None if it is always zero."""
+    apply: Rule | None
+    """The new parameter from the old one and the displacement; None if there is none."""
+    decay_only: Rule | None
+    """The new parameter for a displacement of zero; None if it stays the same."""
+    history: Rule
+    """Its coefficients are decay factors, form, coefficient, and (scale, correction) per form."""
     names: tuple[str, ...]
-    forms: tuple[tuple[Powers, Powers], ...]
-    """The powers of the states in both parts of each form; see `motions`."""
+    """The names of these coefficients, in this order."""
+    powers: tuple[tuple[Powers, Powers], ...]
+    """For each form the powers of the states in the product and in its correction."""
     states: tuple[str, ...]
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """Those with coefficients that a kernel rounds."""
-        return tuple(of for of in (self.motion, self.move, self.rest) if of is not None)
+        """The rules whose coefficients are in the history, in the order of `HistoryLayout`."""
+        rules = (self.displacement, self.apply, self.decay_only)
+        return tuple(rule for rule in rules if rule is not None)
 
-    def changes(self, k: int) -> bool:
-        """Whether the k-th state is not multiplied by 1."""
-        return self.measures.coefficients[self.names[k]] != "1"
+    def decays(self, k: int) -> bool:
+        """True if the k-th state's decay factor is not always 1."""
+        return self.history.coefficients[self.names[k]] != "1"
 
-    def measured(self, values: Mapping[str, float], updates: int) -> list[float]:
-        """What is remembered of a parameter's n-th update, see `Columns` from ``fades`` on.
+    def history_scalars(self, values: Mapping[str, float], updates: int) -> list[float]:
+        """Compute the part of a step's history that does not depend on rounding.
 
-        The kind is NaN for a step that does not go on from another.
+        Parameters
+        ----------
+        values : mapping of str to float
+            The hyperparameters at the step.
+        updates : int
+            Number of the update, from 1.
+
+        Returns
+        -------
+        list of float
+            The columns of `HistoryLayout` from ``decay`` on. The form is NaN for a step that cannot
+            be in a segment.
         """
-        rule, count = self.measures, len(self.states)
+        rule, count = self.history, len(self.states)
         try:
-            found = rule.evaluate(*(values[name] for name in rule.hyperparameters), updates)
-            known = dict(zip(rule.coefficients, map(float, found), strict=True))
-            numbers = [known[name] for name in self.names]
-            # Kernels multiply states by rounded numbers.
-            fades = [float(np.float32(fade)) for fade in numbers[:count]]
-            kind, effect = numbers[count : count + 2]
-            scale, bend = numbers[count + 2 + 2 * int(kind) :][:2]
-            powers = self.forms[int(kind)]
-            if not (all(0 <= fade <= 1 for fade in fades) and abs(effect) <= 1 and bend >= 0):
-                return self._alone()
-            faded = dict(zip(self.states, fades, strict=True))
-            later = [math.prod(faded[of] ** n for of, n in one) for one in powers]
+            results = rule.evaluate(*(values[name] for name in rule.hyperparameters), updates)
+            known = dict(zip(rule.coefficients, map(float, results), strict=True))
+            scalars = [known[name] for name in self.names]
+            # Kernels multiply states by rounded factors.
+            decay = [float(np.float32(factor)) for factor in scalars[:count]]
+            form, coefficient = scalars[count : count + 2]
+            scale, correction = scalars[count + 2 + 2 * int(form) :][:2]
+            in_bounds = all(0 <= f <= 1 for f in decay) and abs(coefficient) <= 1
+            if not (in_bounds and correction >= 0):
+                return self._outside_segments()
+            factors = dict(zip(self.states, decay, strict=True))
+            later = [
+                math.prod(factors[state] ** n for state, n in powers)
+                for powers in self.powers[int(form)]
+            ]
         except (ArithmeticError, ValueError, TypeError):  # the rule itself may still be right
-            return self._alone()
-        return [*fades, *later, scale, bend, kind]
+            return self._outside_segments()
+        return [*decay, *later, scale, correction, form]
 
-    def _alone(self) -> list[float]:
+    def _outside_segments(self) -> list[float]:
         return [1.0] * (len(self.states) + 4) + [math.nan]
 
 
 @cached_with_rule
-def missed(rule: Rule) -> Missed | None:
-    """How the missed steps of a rule are followed; None if they are to be replayed."""
-    found = idle_programs(rule.program)
-    if found is None:
+def catch_up_plan(rule: Rule) -> CatchUpPlan | None:
+    """Return how skipped steps of a rule are interpolated; None if they have to be replayed."""
+    update = zero_gradient_update(rule.program)
+    if update is None:
         return None
-    measures = (*found.fades, found.kind, found.effect)
-    measures += tuple(node for form in found.forms for node in (form.scale, form.bend))
+    results = (*update.decay, update.form, update.coefficient)
+    results += tuple(node for form in update.forms for node in (form.scale, form.correction))
     writer = Writer(rule.program.h)
-    names = tuple(writer.hoist(node) for node in measures)
+    names = tuple(writer.hoist(node) for node in results)
     program = Program(
-        f"{rule.name}_measures", "", (), rule.program.h, (), measures, {}, rule.program.prepare
+        f"{rule.name}_history", "", (), rule.program.h, (), results, {}, rule.program.prepare
     )
-    read = tuple(name for name in writer.read if name != STEP)
-    motion, move, rest = (
-        None if of is None else from_program(of) for of in (found.motion, found.move, found.rest)
+    hyperparameters = tuple(name for name in writer.read if name != STEP)
+    displacement, apply, decay_only = (
+        None if program is None else from_program(program)
+        for program in (update.displacement, update.apply, update.decay_only)
     )
-    measured = Rule(program, read, writer.coefficients(), (), names, ())
-    forms = tuple((_powers(form.powers), _powers(form.bends)) for form in found.forms)
-    return Missed(motion, move, rest, measured, names, forms, rule.states)
+    history = Rule(program, hyperparameters, writer.coefficients(), (), names, ())
+    powers = tuple((_powers(f.powers), _powers(f.correction_powers)) for f in update.forms)
+    return CatchUpPlan(displacement, apply, decay_only, history, names, powers, rule.states)
 
 
 def _powers(powers: Mapping[str, Fraction]) -> Powers:
     return tuple((state, float(power)) for state, power in powers.items())
 
 
-def following(rule: Rule, formats: Formats) -> Missed | None:
-    """As `missed`, of numbers in these formats: parameter and states have to be float32."""
-    plain = all(form == PLAIN["float32"] for form in formats.updated)
-    return missed(rule) if plain else None
+def plan_for(rule: Rule, formats: Formats) -> CatchUpPlan | None:
+    """Return `catch_up_plan` if parameter and states are float32; None for replay."""
+    plain = all(format_ == PLAIN["float32"] for format_ in formats.updated)
+    return catch_up_plan(rule) if plain else None
 
 
 @cached_with_rule
-def unchanged(rule: Rule) -> bool:
-    """Whether a zero gradient changes nothing, neither the parameter nor a state."""
-    found = missed(rule)
+def ignores_zero_gradients(rule: Rule) -> bool:
+    """True if a zero gradient changes neither the parameter nor a state."""
+    plan = catch_up_plan(rule)
     return (
-        found is not None
-        and not found.rules
-        and not any(map(found.changes, range(len(rule.states))))
+        plan is not None
+        and not plan.rules
+        and not any(plan.decays(k) for k in range(len(rule.states)))
     )
 
 
-def remembered(rows: int) -> int:
-    """How many steps are remembered for a table: a power of two."""
-    wanted = max(SMALL, min(rows // EACH, LARGE))
-    return 1 << (wanted - 1).bit_length()
+def history_length(rows: int) -> int:
+    """Return for how many steps a table has a history: a power of two."""
+    length = max(MIN_LENGTH, min(rows // ROWS_PER_STEP, MAX_LENGTH))
+    return 1 << (length - 1).bit_length()
 
 
-def turns(rows: int, size: int) -> tuple[int, int]:
-    """In how many steps all rows are brought up to date, and how many with each of them.
+def refresh_period(rows: int, length: int) -> tuple[int, int]:
+    """Return (period, rows per step): step t refreshes rows [k n, (k + 1) n), k = t mod period.
 
-    Before a step is forgotten, every row has had it: the turn is shorter than the steps that are
-    remembered, and a step brings up to date those of its number modulo the turn.
+    The period is shorter than the history, so that every row has a step before it is overwritten.
     """
-    turn = size * 7 // 8
-    return turn, -(-rows // turn)
+    period = length * 7 // 8
+    return period, -(-rows // period)
 
 
-class Columns(NamedTuple):
-    """Where the numbers of a step are in its row of the ring."""
+class HistoryLayout(NamedTuple):
+    """The offsets of a step's scalars in its row of the history."""
 
-    rule: int
-    """How many coefficients the rule has, which come first."""
-    motion: int
-    move: int
-    rest: int
-    """The first coefficients of these."""
-    fades: int
-    """The first state's."""
+    displacement: int
+    """First coefficient of the displacement; the rule's own coefficients come before it."""
+    apply: int
+    decay_only: int
+    """First coefficients of these rules."""
+    decay: int
+    """The first state's decay factor."""
     later: int
-    """What the two parts of the next motion are multiplied by because states have faded."""
+    """Two factors of the next displacement because of the states' decay: product, correction."""
     scale: int
-    """The scale of the motion, then its bend, of states that have not faded."""
-    kind: int
-    """Which form the motion has; NaN for a step that does not go on from another."""
+    """The scale of the displacement, then its correction, without the states' powers."""
+    form: int
+    """The index of the form of the displacement; NaN outside segments."""
     width: int
 
 
-def columns(rule: Rule, followed: Missed | None) -> Columns:
-    """Of a rule's replay, or of how its steps are followed."""
-    at = [len(rule.coefficients)]
-    if followed is None:
-        return Columns(*at, *at, *at, *at, *at, *at, *at, *at, *at)
-    for of in (followed.motion, followed.move, followed.rest):
-        at.append(at[-1] + (len(of.coefficients) if of else 0))
-    later = at[-1] + len(rule.states)
-    motion, move, rest, fades = at
-    return Columns(motion, motion, move, rest, fades, later, later + 2, later + 4, later + 5)
+def history_layout(rule: Rule, plan: CatchUpPlan | None) -> HistoryLayout:
+    """Return the layout for replay (None) or for interpolation by a plan."""
+    offsets = [len(rule.coefficients)]
+    if plan is None:
+        return HistoryLayout(*offsets * 8)
+    for part in (plan.displacement, plan.apply, plan.decay_only):
+        offsets.append(offsets[-1] + (len(part.coefficients) if part else 0))
+    displacement, apply, decay_only, decay = offsets
+    later = decay + len(rule.states)
+    return HistoryLayout(
+        displacement, apply, decay_only, decay, later, later + 2, later + 4, later + 5
+    )

@@ -1,9 +1,11 @@
-"""What a step does to elements whose gradient is zero, found in the rule's own lines.
+"""Derive a rule's update for a zero gradient from its syntax tree.
 
-With zero for the gradient most of a rule falls away. If every state is then multiplied by a
-number of the step alone, many steps at once are one multiplication; and the parameter is moved by
-one expression of the states, its *motion*. If that is a product of powers (see `motions`), a
-traversal may follow it without evaluating it at every step.
+With zero for the gradient most of a rule falls away. The rest has a closed form if
+
+    s_k <- f_k(h) s_k                  for every state
+    p   <- a(h) p + b(h) d(s, h)       with one displacement d of the states before the step
+
+and d is a product of powers of the states (see `PowerProduct`).
 """
 
 from __future__ import annotations
@@ -17,35 +19,35 @@ from typing import NamedTuple
 from ..language.inline import Substitute
 from ..language.program import Program, assigned_once, host_only, inlined, names
 from ..language.rowwise import MEAN
-from .displacement import Form, forms_of
+from .displacement import PowerProduct, power_products
 
-MOTION = "_motion"
-"""The variable that stands for the motion; rules cannot have names like it."""
+DISPLACEMENT = "_displacement"
+"""The variable of the displacement; variables of rules cannot begin with an underscore."""
 
 Lines = list[tuple[str, ast.expr]]
 
 
-class Idle(NamedTuple):
-    """The programs of a step with a zero gradient."""
+class ZeroGradientUpdate(NamedTuple):
+    """The programs and expressions of an update with a zero gradient."""
 
-    motion: Program | None
-    """From the states as they were to what moves the parameter; None if nothing does."""
-    move: Program | None
-    """From the parameter and its motion to the new parameter; None if there is no motion."""
-    rest: Program | None
-    """From the parameter to the new one where there is none; None if it stays as it is."""
-    fades: tuple[ast.expr, ...]
-    """What each state is multiplied by, of hyperparameters alone."""
-    forms: list[Form]
-    """The forms that the motion has."""
-    kind: ast.expr
-    """Which of them it has in a step, of hyperparameters alone."""
-    effect: ast.expr
-    """What the motion is multiplied by where it moves the parameter, of hyperparameters alone."""
+    displacement: Program | None
+    """d, from the states before the step; None if it is always zero."""
+    apply: Program | None
+    """a p + b d, from parameter and displacement; None if there is no displacement."""
+    decay_only: Program | None
+    """a p, from the parameter; None if a = 1."""
+    decay: tuple[ast.expr, ...]
+    """f_k, from hyperparameters."""
+    forms: list[PowerProduct]
+    """The forms of the displacement."""
+    form: ast.expr
+    """The index of a step's form, from hyperparameters."""
+    coefficient: ast.expr
+    """b, from hyperparameters."""
 
 
-def idle_programs(program: Program) -> Idle | None:
-    """The programs, or None if a zero gradient leaves more than this of the rule."""
+def zero_gradient_update(program: Program) -> ZeroGradientUpdate | None:
+    """Return the update of a program for a zero gradient; None if it has no closed form."""
     parameter, gradient, *_ = program.arguments
     states = program.arguments[2 : 1 + len(program.results)]
     zero = {gradient}
@@ -54,19 +56,21 @@ def idle_programs(program: Program) -> Idle | None:
         if not _is(squared, 0):
             return None
         zero.add(MEAN)
-    lines, (new, *kept) = _without(program, zero)
-    every = dict(lines)
-    fades = [_factor(inlined(node, every), of, program.h) for node, of in
-             zip(kept, states, strict=True)]  # fmt: skip
+    lines, (new, *new_states) = _without(program, zero)
+    assigned = dict(lines)
+    decay = [_factor(inlined(node, assigned), state, program.h) for node, state in
+             zip(new_states, states, strict=True)]  # fmt: skip
     varying = {parameter}
-    varying |= {target for target, node in lines if _reads(node, every, parameter)}
+    varying |= {target for target, node in lines if _reads(node, assigned, parameter)}
     separate = _Separate(varying, program.h)
-    new = _separated(separate, inlined(new, {name: every[name] for name in varying & set(every)}))
-    motions = {ast.dump(node): node for node in separate.found}
-    if None in fades or len(motions) > 1 or not _linear(new, parameter, program.h):
+    new = _separated(
+        separate, inlined(new, {name: assigned[name] for name in varying & set(assigned)})
+    )
+    displacements = {ast.dump(node): node for node in separate.found}
+    if None in decay or len(displacements) > 1 or not _linear(new, parameter, program.h):
         return None
-    (motion,) = motions.values() or (ast.Constant(1),)
-    forms, kind = forms_of(inlined(motion, every), states, program.h)
+    (displacement,) = displacements.values() or (ast.Constant(1),)
+    forms, form = power_products(inlined(displacement, assigned), states, program.h)
     if not forms:
         return None
 
@@ -74,51 +78,56 @@ def idle_programs(program: Program) -> Idle | None:
         known = {name: ast.Constant(value) for name, value in values.items()}
         return _simplified(Substitute(known).visit(copy.deepcopy(new)))
 
-    rest = new_with(**{MOTION: 0})
-    arguments = parameter, MOTION
-    return Idle(
-        _program(program, "motion", (MOTION, *states), lines, motion) if motions else None,
-        _program(program, "move", arguments, [], new) if motions else None,
-        None if _names(rest, parameter) else _program(program, "rest", arguments, [], rest),
-        tuple(fade for fade in fades if fade is not None),
+    decayed = new_with(**{DISPLACEMENT: 0})
+    arguments = parameter, DISPLACEMENT
+    moved = bool(displacements)
+    return ZeroGradientUpdate(
+        _program(program, "displacement", (DISPLACEMENT, *states), lines, displacement)
+        if moved
+        else None,
+        _program(program, "apply", arguments, [], new) if moved else None,
+        None
+        if _names(decayed, parameter)
+        else _program(program, "decay_only", arguments, [], decayed),
+        tuple(factor for factor in decay if factor is not None),
         forms,
-        kind,
-        new_with(**{parameter: 0, MOTION: 1}) if motions else ast.Constant(0),
+        form,
+        new_with(**{parameter: 0, DISPLACEMENT: 1}) if moved else ast.Constant(0),
     )
 
 
 def _without(program: Program, zero: set[str]) -> tuple[Lines, list[ast.expr]]:
-    """Lines and results with zero for some arguments, as far as something is left of them."""
+    """Return lines and results with zero for some arguments, simplified."""
     lines, results = assigned_once(program)
     known: dict[str, ast.expr] = {name: ast.Constant(0) for name in zero}
 
     def reduced(node: ast.expr) -> ast.expr:
         return _simplified(Substitute(known).visit(copy.deepcopy(node)))
 
-    left = []
+    remaining = []
     for target, expression in lines:
         node = reduced(expression)
         if isinstance(node, ast.Name) or host_only(node, program.h):
             known[target] = node
         else:
-            left.append((target, node))
-    return left, [reduced(node) for node in results]
+            remaining.append((target, node))
+    return remaining, [reduced(node) for node in results]
 
 
 def _program(
     program: Program, name: str, arguments: tuple[str, ...], lines: Lines, result: ast.expr
 ) -> Program:
-    needed, kept = names(result), []
+    needed, used = names(result), []
     for target, expression in reversed(lines):
         if target in needed:
-            kept.append((target, expression))
+            used.append((target, expression))
             needed |= names(expression)
     return replace(
         program,
         name=f"{program.name}_{name}",
         doc=f"The {name} of {program.name} without a gradient.",
         arguments=arguments,
-        lines=tuple(reversed(kept)),
+        lines=tuple(reversed(used)),
         results=(result,),
         scaling=0,
         row_states=(),
@@ -139,7 +148,7 @@ def _names(node: ast.expr, name: str) -> bool:
 
 
 def _factor(node: ast.expr, state: str, h: str) -> ast.expr | None:
-    """What a state is multiplied by, once, by a number of the step; None if it is not so."""
+    """Return f if an expression is f * state, with f from hyperparameters; else None."""
     if _names(node, state):
         return ast.Constant(1)
     match node:
@@ -151,22 +160,22 @@ def _factor(node: ast.expr, state: str, h: str) -> ast.expr | None:
 
 
 def _linear(node: ast.expr, parameter: str, h: str) -> bool:
-    """Whether an expression is a multiple of the parameter and one of its motion, added."""
+    """True if an expression is a p + b d, with a and b from hyperparameters."""
 
-    def read(one: ast.expr) -> bool:
-        return _linear(one, parameter, h)
+    def linear(part: ast.expr) -> bool:
+        return _linear(part, parameter, h)
 
     match node:
         case ast.Name(id=name):
-            return name in (parameter, MOTION)
+            return name in (parameter, DISPLACEMENT)
         case ast.UnaryOp(operand=operand):
-            return read(operand)
+            return linear(operand)
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):
-            return read(left) and read(right)
+            return linear(left) and linear(right)
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return (host_only(left, h) and read(right)) or (read(left) and host_only(right, h))
+            return (host_only(left, h) and linear(right)) or (linear(left) and host_only(right, h))
         case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return read(left) and host_only(right, h)
+            return linear(left) and host_only(right, h)
     return False
 
 
@@ -177,7 +186,7 @@ def _separated(separate: _Separate, node: ast.expr) -> ast.expr:
 
 
 class _Separate(ast.NodeTransformer):
-    """Puts the motion in the place of the largest expressions that do not read some variables."""
+    """Replaces the largest expressions without varying names by the displacement."""
 
     def __init__(self, varying: set[str], h: str) -> None:
         self.varying, self.h = varying, h
@@ -189,7 +198,7 @@ class _Separate(ast.NodeTransformer):
         if names(node) & self.varying:
             return self.generic_visit(node)
         self.found.append(node)
-        return ast.Name(MOTION)
+        return ast.Name(DISPLACEMENT)
 
 
 def _simplified(node: ast.expr) -> ast.expr:
@@ -198,7 +207,7 @@ def _simplified(node: ast.expr) -> ast.expr:
 
 
 class _Zeros(ast.NodeTransformer):
-    """Leaves out what a zero makes zero, or does not change; other numbers are finite."""
+    """Simplifies 0 * x, 0 / x, x + 0 and functions of zeros; other numbers are finite."""
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         self.generic_visit(node)
@@ -221,6 +230,6 @@ class _Zeros(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
-        given = [one for one in node.args if not isinstance(one, ast.Compare)]
-        # Each function of the language is zero where all that it chooses from is.
-        return ast.Constant(0) if given and all(_is(one, 0) for one in given) else node
+        choices = [arg for arg in node.args if not isinstance(arg, ast.Compare)]
+        # Every function of the language maps zeros to zero, whatever its condition is.
+        return ast.Constant(0) if choices and all(_is(arg, 0) for arg in choices) else node

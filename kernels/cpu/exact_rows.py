@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..catchup.plan import Missed, following
+from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -21,25 +21,27 @@ CHUNK = 65536
 
 
 def source(rule: Rule, formats: Formats) -> str:
-    """The text of rows whose missed steps are followed, or replayed where that cannot be."""
-    return missed_source.source(rule, formats, following(rule, formats))
+    """Return the text of the update of rows that catch up with their table's history."""
+    return missed_source.source(rule, formats, plan_for(rule, formats))
 
 
 @cached_with_rule
-def kernel(rule: Rule, formats: Formats, followed: Missed | None) -> Callable[..., None]:
+def kernel(rule: Rule, formats: Formats, plan: CatchUpPlan | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    text = missed_source.source(rule, formats, followed)
+    text = missed_source.source(rule, formats, plan)
     compiled: Callable[..., None] = compile.load(f"{rule.name}_exact", text).rows
     return compiled
 
 
 class ExactRows(Rows):
-    """As `Rows`, of rows that have missed steps."""
+    """Updates rows of one table after they have caught up with its history."""
 
-    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: StepHistory) -> None:
+    def __init__(
+        self, rule: Rule, formats: Formats, operand: Operand, history: StepHistory
+    ) -> None:
         super().__init__(rule, formats, operand)
-        self._kernel = kernel(rule, formats, clock.followed)
-        self._clock = clock
+        self._kernel = kernel(rule, formats, history.plan)
+        self._history = history
         self._nothing = _zeros(self._width, formats.wide)
         ((_, kept),) = formats.gradient.parts
         self._no_values = _zeros(self._width, kept)
@@ -48,13 +50,14 @@ class ExactRows(Rows):
     def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         self._update(plan, first, numbers, *self._given(False, self._nowhere))
-        self._clock.advance(numbers, first)
-        self.refresh(*self._clock.due())
+        self._history.append(numbers, first)
+        self.refresh(*self._history.rows_due())
 
     def _given(self, reading: bool, out: np.ndarray) -> tuple[Any, ...]:
-        clock = self._clock
+        history = self._history
         return (
-            clock.last, clock.history, clock.paces, clock.fading, clock.ends, clock.now,
+            history.last, history.history, history.factors, history.products, history.ends,
+            history.now,
             self._nothing, reading, out,
         )  # fmt: skip
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from ..catchup.plan import (
-    FAINT,
-    FEW,
-    FLAT,
-    LEAST,
-    LONG,
-    SPAN,
-    STRAIGHT,
-    TINY,
-    VAST,
-    Missed,
-    columns,
+    LINEAR,
+    MAX_GROWTH,
+    MAX_INTERVAL,
+    MAX_REMAINING,
+    MAX_REPLAY,
+    MIN_PRODUCT,
+    NEGLIGIBLE,
+    SMALLEST_NORMAL,
+    STOP,
+    CatchUpPlan,
+    history_layout,
 )
 from ..formats import Formats
 from ..language.emit import indented
@@ -42,8 +42,8 @@ TOGETHER = 4
 ARGUMENTS = {
     "last": "types.Array(types.int32, 1, 'C')",
     "history": "types.Array(types.{compute}, 2, 'C')",
-    "paces": "types.Array(types.float64, 2, 'C')",
-    "fading": "types.Array(types.float64, 2, 'C')",
+    "factors": "types.Array(types.float64, 2, 'C')",
+    "products": "types.Array(types.float64, 2, 'C')",
     "ends": "types.Array(types.int64, 1, 'C')",
     "now": "types.int64",
     "nothing": "types.Array(types.{wide}, 2, 'C', readonly=True)",
@@ -55,25 +55,27 @@ of stretches, in rings; how many steps there were; a gradient of zeros; whether 
 and where to."""
 
 
-def source(rule: Rule, formats: Formats, followed: Missed | None) -> str:
+def source(rule: Rule, formats: Formats, catch_up: CatchUpPlan | None) -> str:
     """As `row_source.source`, of exact rows."""
-    text, catch_up = _following(rule, formats, followed) if followed else _replaying(rule, formats)
+    text, lines_of_row = (
+        _following(rule, formats, catch_up) if catch_up else _replaying(rule, formats)
+    )
     ((_, kept), *_) = formats.parameter.parts
     types = {"compute": formats.compute, "wide": formats.wide, "kept": kept}
 
     def around(lines: list[str]) -> list[str]:
         filled = AROUND.format(
-            catch_up=catch_up, parameter=f"{rule.parameter}_", update=indented(lines, 4)
+            catch_up=lines_of_row, parameter=f"{rule.parameter}_", update=indented(lines, 4)
         )
         return filled.split("\n")
 
-    most = max((len(of.coefficients) for of in followed.rules), default=0) if followed else 0
+    most = max((len(of.coefficients) for of in catch_up.rules), default=0) if catch_up else 0
     before = ["ring = np.uint64(history.shape[0] - 1)"]
-    if followed and followed.rules:
-        before.append(f"numbers = np.empty((1, {(2 + most) * SPAN}), T)")
-    if followed and followed.motion:
+    if catch_up and catch_up.rules:
+        before.append(f"numbers = np.empty((1, {(2 + most) * MAX_INTERVAL}), T)")
+    if catch_up and catch_up.displacement:
         room = f"np.empty((3, {rule.gradient}_.shape[1]), T)"
-        before.append(f"rooms, lags = {room}, np.empty({SPAN}, D)")
+        before.append(f"rooms, lags = {room}, np.empty({MAX_INTERVAL}, D)")
     return row_source.source(
         rule,
         formats,
@@ -104,38 +106,40 @@ def _replayed(rule: Rule, formats: Formats) -> list[str]:
     return [*again, *row_source.update(rule, run, past)]
 
 
-def _following(rule: Rule, formats: Formats, followed: Missed) -> tuple[str, str]:
+def _following(rule: Rule, formats: Formats, catch_up: CatchUpPlan) -> tuple[str, str]:
     """As `_replaying`, by motions and products."""
     row = {name: f"part({name}_, row, 0, width)" for name in (rule.parameter, *rule.states)}
     row |= {name: f"{name}_[row]" for name in rule.row_states}
-    text, rest = FADE.format(tiny=repr(TINY)) if rule.states else "", ""
-    if followed.rest is not None:
-        text += compile.function(followed.rest)
-        text += _steps("rest", "", followed.rest, "T(0)", 0)
+    text, rest = FADE.format(tiny=repr(SMALLEST_NORMAL)) if rule.states else "", ""
+    if catch_up.decay_only is not None:
+        text += compile.function(catch_up.decay_only)
+        text += _steps("rest", "", catch_up.decay_only, "T(0)", 0)
         rest = REST.format(
             p=row[rule.parameter],
-            span=SPAN,
-            fill=_block(_fill(followed.rest, 0, columns(rule, followed).rest), 8),
+            span=MAX_INTERVAL,
+            fill=_block(
+                _fill(catch_up.decay_only, 0, history_layout(rule, catch_up).decay_only), 8
+            ),
         )
-    whole = [f"fading[{k}, since]" for k in range(len(rule.states))]
-    follow = SETTLE.format(rest=rest, fades=_fades(rule, followed, row, whole))
-    if followed.motion is not None:
-        text += _functions(rule, followed)
-        follow = _motion(rule, followed, row, follow)
+    whole = [f"products[{k}, since]" for k in range(len(rule.states))]
+    follow = SETTLE.format(rest=rest, fades=_fades(rule, catch_up, row, whole))
+    if catch_up.displacement is not None:
+        text += _functions(rule, catch_up)
+        follow = _motion(rule, catch_up, row, follow)
     return text, FOLLOW.format(
-        few=FEW,
+        few=MAX_REPLAY,
         follow=_block(follow.rstrip().split("\n"), 8),
         step=indented(_replayed(rule, formats), 8),
     )
 
 
-def _fades(rule: Rule, followed: Missed, row: dict[str, str], products: list[str]) -> str:
+def _fades(rule: Rule, catch_up: CatchUpPlan, row: dict[str, str], products: list[str]) -> str:
     """Lines that multiply states by what becomes of them in some steps."""
     lines = []
     for k, (state, product) in enumerate(zip(rule.states, products, strict=True)):
-        if followed.changes(k) and state in rule.row_states:
+        if catch_up.decays(k) and state in rule.row_states:
             lines.append(f"{row[state]} = faded({row[state]}, {product})")
-        elif followed.changes(k):
+        elif catch_up.decays(k):
             lines.append(f"fade({row[state]}, {product})")
     return "\n".join(lines or ["pass"])
 
@@ -151,7 +155,7 @@ def _steps(name: str, given: str, rule: Rule, motion: str, first: int) -> str:
     at = {**inside, **{of: first + k for k, of in enumerate(rule.coefficients)}}
 
     def read(k: str, j: str) -> list[str]:
-        return [f"{of}_{k} = numbers[{place * SPAN} + {j}]" for of, place in at.items()]
+        return [f"{of}_{k} = numbers[{place * MAX_INTERVAL} + {j}]" for of, place in at.items()]
 
     def line(k: str) -> str:
         coefficients = [f"{of}_{k}" for of in rule.coefficients]
@@ -172,14 +176,14 @@ def _steps(name: str, given: str, rule: Rule, motion: str, first: int) -> str:
 def _fill(rule: Rule, first: int, column: int) -> list[str]:
     """Lines that copy a rule's coefficients in step j to where `_steps` has them."""
     return [
-        f"numbers[0, {(first + k) * SPAN} + j] = {number}"
+        f"numbers[0, {(first + k) * MAX_INTERVAL} + j] = {number}"
         for k, number in enumerate(_past(rule, column).values())
     ]
 
 
-def _functions(rule: Rule, followed: Missed) -> str:
+def _functions(rule: Rule, catch_up: CatchUpPlan) -> str:
     """Loops over the elements of a row."""
-    motion, move = followed.motion, followed.move
+    motion, move = catch_up.displacement, catch_up.apply
     assert motion is not None and move is not None
     shares = [f"_share{k}" for k in range(len(rule.states))]
     old = [f"_old{k}" for k in range(len(rule.states))]
@@ -192,44 +196,46 @@ def _functions(rule: Rule, followed: Missed) -> str:
         states=", ".join([*aged, *motion.coefficients]),
         aged=_block([f"{name} = {of}" for name, of in zip(old, aged, strict=True)], 8),
         old=", ".join([*old, *motion.coefficients]),
-        lost="".join(f" | ((np.abs({name}) < T({TINY!r})) & ({name} != T(0)))" for name in old),
-        flat=repr(FLAT),
-        straight=repr(STRAIGHT),
-        faint=repr(FAINT),
+        lost="".join(
+            f" | ((np.abs({name}) < T({SMALLEST_NORMAL!r})) & ({name} != T(0)))" for name in old
+        ),
+        flat=repr(NEGLIGIBLE),
+        straight=repr(LINEAR),
+        faint=repr(MIN_PRODUCT),
     )
     for shape, x in SHAPES.items():
         text += _steps(f"follow_{shape}", "x, d, ", move, x, 2)
     return f"{compile.function(motion)}\n{compile.function(move)}\n{text}"
 
 
-def _motion(rule: Rule, followed: Missed, row: dict[str, str], settle: str) -> str:
+def _motion(rule: Rule, catch_up: CatchUpPlan, row: dict[str, str], settle: str) -> str:
     """The lines that take a parameter along its motions."""
-    motion, move = followed.motion, followed.move
+    motion, move = catch_up.displacement, catch_up.apply
     assert motion is not None and move is not None
-    where, count = columns(rule, followed), len(rule.states)
+    where, count = history_layout(rule, catch_up), len(rule.states)
     states = [row[state] for state in rule.states]
     products = [f"_product{k}" for k in range(count)]
     fades = [
-        f"{product} *= paces[{k}, at]" for k, product in enumerate(products) if followed.changes(k)
+        f"{product} *= factors[{k}, at]" for k, product in enumerate(products) if catch_up.decays(k)
     ]
     rooms = {"x": "turn", "y": "1 - turn", "d": 2}
     given = {name: f"part(rooms, {at}, 0, width)" for name, at in rooms.items()}
     fill = [
         line.replace("past", "np.uint64(steps + 1 + j) & ring")
-        for line in _fill(move, 2, where.move)
+        for line in _fill(move, 2, where.apply)
     ]
-    past = _past(motion, where.motion).values()
+    past = _past(motion, where.displacement).values()
     return MOTION.format(
         **given,
         p=row[rule.parameter],
         ones=" = ".join([*products, "1.0"]),
         at_past=", ".join([*states, *(f"T({name})" for name in products), *past]),
-        span=SPAN,
-        few=FEW,
-        least=repr(LEAST),
-        long=repr(LONG),
-        faint=repr(FAINT),
-        vast=repr(VAST),
+        span=MAX_INTERVAL,
+        few=MAX_REPLAY,
+        least=repr(STOP),
+        long=repr(MAX_REMAINING),
+        faint=repr(MIN_PRODUCT),
+        vast=repr(MAX_GROWTH),
         settle=_block(settle.rstrip().split("\n"), 4),
         sum=count + 1,
         ratio=count,
@@ -238,5 +244,5 @@ def _motion(rule: Rule, followed: Missed, row: dict[str, str], settle: str) -> s
         products=", ".join(products),
         fades=_block(fades, 8),
         fill=_block(fill, 8),
-        faded=_block(_fades(rule, followed, row, products).split("\n"), 4),
+        faded=_block(_fades(rule, catch_up, row, products).split("\n"), 4),
     )

@@ -137,9 +137,9 @@ motions({x}, {at_past})
 reach, covered, nth = np.inf, 1.0, 1.0
 if goal - steps > {span}:  # few end within the first of these
     reach = reach_of({p}, {x})
-while steps < goal and not reach * covered * fading[{sum}, past] < {least}:
+while steps < goal and not reach * covered * products[{sum}, past] < {least}:
     left = goal - steps
-    if fading[{sum}, past] > {long} or min({products}, 1.0) < {faint}:
+    if products[{sum}, past] > {long} or min({products}, 1.0) < {faint}:
         again = min({span}, left)
         break
     # All that are left, or as many as leave more than a few.
@@ -152,8 +152,8 @@ while steps < goal and not reach * covered * fading[{sum}, past] < {least}:
         together += ratio
         at = past + np.uint64(j)
 {fades}
-        ratio *= paces[{ratio}, at + np.uint64(1)]
-        lag *= paces[{lag}, at + np.uint64(1)]
+        ratio *= factors[{ratio}, at + np.uint64(1)]
+        lag *= factors[{lag}, at + np.uint64(1)]
     past = np.uint64(steps + 1 + count) & ring
     shape = U(3)
     if together < {vast} and ratio < {vast} and lag < {vast}:

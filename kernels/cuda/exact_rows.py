@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..catchup.plan import Missed, following
+from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -25,48 +25,50 @@ CHUNK = 2**20
 
 
 def source(rule: Rule, formats: Formats) -> str:
-    """The text of rows whose missed steps are followed, or replayed where that cannot be."""
-    return rows.source(rule, formats, exact=True, followed=following(rule, formats))
+    """Return the text of the update of rows that catch up with their table's history."""
+    return rows.source(rule, formats, exact=True, catch_up=plan_for(rule, formats))
 
 
 @cached_with_rule
 def kernel(
-    rule: Rule, formats: Formats, config: LaunchConfig, followed: Missed | None
+    rule: Rule, formats: Formats, config: LaunchConfig, catch_up: CatchUpPlan | None
 ) -> Callable[..., None]:
     """Compile the kernel of `rows.source`."""
     return compile.built(
-        rows.source(rule, formats, config, True, followed), f"gpuadapt_{rule.name}_rows"
+        rows.source(rule, formats, config, True, catch_up), f"gpuadapt_{rule.name}_rows"
     )
 
 
 class ExactRows(Rows):
-    """As `Rows`, of rows that have missed steps."""
+    """Updates rows of one table after they have caught up with its history."""
 
-    def __init__(self, rule: Rule, formats: Formats, operand: Operand, clock: StepHistory) -> None:
+    def __init__(
+        self, rule: Rule, formats: Formats, operand: Operand, history: StepHistory
+    ) -> None:
         import cupy
 
         super().__init__(rule, formats, operand)
-        self._clock = clock
+        self._history = history
         gradient = formats.gradient.parts[0][1]
         self._no_values = cupy.zeros((0, self._width), gradient)
         self._no_numbers = cupy.zeros(FIRST + len(rule.coefficients) + 1, np.float64)
         self._nowhere = cupy.zeros(1, self._arrays[0].dtype)
 
     def _compiled(self, config: LaunchConfig) -> Callable[..., None]:
-        return kernel(self._rule, self._formats, config, self._clock.followed)
+        return kernel(self._rule, self._formats, config, self._history.plan)
 
     def _more(self, reading: int, out: Any) -> tuple[Any, ...]:
-        clock = self._clock
+        history = self._history
         return (
-            clock.last, clock.history, clock.fading, clock.ends, np.int64(clock.size - 1),
-            clock.now, np.int32(reading), out,
+            history.last, history.history, history.products, history.ends,
+            np.int64(history.size - 1), history.now, np.int32(reading), out,
         )  # fmt: skip
 
     def __call__(self, plan: RowPlan, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         self._launch(plan, first, numbers, *self._more(UPDATE, self._nowhere))
-        self._clock.advance(numbers, first)
-        self._catch_up(self._clock.due(), 0, REFRESH, self._nowhere)
+        self._history.append(numbers, first)
+        self._catch_up(self._history.rows_due(), 0, REFRESH, self._nowhere)
 
     def read(self, rows: Any, skip: bool) -> Any:
         """Rows as they are after the last step, in a new array; zeros for those out of range.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ..catchup.plan import (
-    FAINT,
-    FEW,
-    FLAT,
-    LEAST,
-    LONG,
-    SPAN,
-    STRAIGHT,
-    TINY,
-    VAST,
-    Missed,
-    columns,
+    LINEAR,
+    MAX_GROWTH,
+    MAX_INTERVAL,
+    MAX_REMAINING,
+    MAX_REPLAY,
+    MIN_PRODUCT,
+    NEGLIGIBLE,
+    SMALLEST_NORMAL,
+    STOP,
+    CatchUpPlan,
+    history_layout,
 )
 from ..formats import BLOCK, Conversion, Format, Formats, Named, load, named, needed, scaling
 from ..language.emit import indented
@@ -566,9 +566,9 @@ def _method(head: str, lines: Sequence[str]) -> str:
 class Interpolation:
     """Writes what ``interpolate.cuh`` needs of a rule, for float32 and rows without gaps."""
 
-    def __init__(self, run: Run, followed: Missed) -> None:
-        self.run, self.rule, self.followed = run, run.rule, followed
-        self.columns = columns(self.rule, followed)
+    def __init__(self, run: Run, plan: CatchUpPlan) -> None:
+        self.run, self.rule, self.plan = run, run.rule, plan
+        self.layout = history_layout(self.rule, plan)
         names = (self.rule.parameter, *self.rule.states)
         self.packs = {
             name: f"*reinterpret_cast<pack<T, N> *>(&update.{name}_[row * width + j])"
@@ -579,26 +579,27 @@ class Interpolation:
     def macros(self) -> dict[str, object]:
         """Return the macros of the file."""
         thresholds = {
-            "few": FEW, "span": SPAN, "tiny": TINY, "least": LEAST, "long": LONG, "faint": FAINT,
-            "vast": VAST, "flat": FLAT, "straight": STRAIGHT,
+            "few": MAX_REPLAY, "span": MAX_INTERVAL, "tiny": SMALLEST_NORMAL, "least": STOP,
+            "long": MAX_REMAINING, "faint": MIN_PRODUCT, "vast": MAX_GROWTH, "flat": NEGLIGIBLE,
+            "straight": LINEAR,
         }  # fmt: skip
         return {name: repr(value) for name, value in thresholds.items()} | {
             "states": len(self.rule.states),
-            "displaced": int(self.followed.motion is not None),
-            "rests": int(self.followed.rest is not None),
-            "decays": self.columns.fades,
-            "ratio": self.columns.width,
-            "bend": self.columns.width + 1,
+            "displaced": int(self.plan.displacement is not None),
+            "rests": int(self.plan.decay_only is not None),
+            "decays": self.layout.decay,
+            "ratio": self.layout.width,
+            "bend": self.layout.width + 1,
         }
 
     def text(self) -> str:
         """Write the functions and the rules."""
-        rule, followed, where = self.rule, self.followed, self.columns
+        rule, plan, layout = self.rule, self.plan, self.layout
         states = list(enumerate(rule.states))
-        parts = [function(part) for part in followed.rules]
+        parts = [function(part) for part in plan.rules]
         parts.append("constexpr int STATES = GA_STATES > 0 ? GA_STATES : 1;")
         parts.append("template <int N> struct Values { pack<T, N> parameter, states[STATES]; };")
-        parts.append(_test("decays", [k for k, _ in states if followed.changes(k)]))
+        parts.append(_test("decays", [k for k, _ in states if plan.decays(k)]))
         parts.append(_test("by_row", [k for k, name in states if name in rule.row_states]))
         parts += self._memory()
         elements = [f"states[{k}]" for k, _ in states]
@@ -606,18 +607,25 @@ class Interpolation:
         numbers += ["T(0)"] * (rule.squared is not None)
         lines = [_call(rule, numbers)]
         parts.append(_step("ZeroGradientStep", rule, 0, "void", "T &p, T *states", lines, self.run))
-        if followed.motion and followed.move:
-            lines = ["T x = T(0);", _call(followed.motion, ["x", *elements]), "return x;"]
+        if plan.displacement and plan.apply:
+            lines = ["T x = T(0);", _call(plan.displacement, ["x", *elements]), "return x;"]
             parts.append(
-                _step("Displacement", followed.motion, where.motion, "T", "const T *states", lines)
+                _step(
+                    "Displacement",
+                    plan.displacement,
+                    layout.displacement,
+                    "T",
+                    "const T *states",
+                    lines,
+                )
             )
-            lines = [_call(followed.move, ["p", "displacement"])]
+            lines = [_call(plan.apply, ["p", "displacement"])]
             parts.append(
-                _step("Move", followed.move, where.move, "void", "T &p, T displacement", lines)
+                _step("Move", plan.apply, layout.apply, "void", "T &p, T displacement", lines)
             )
-        if followed.rest:
-            lines = [_call(followed.rest, ["p", "T(0)"])]
-            parts.append(_step("Rest", followed.rest, where.rest, "void", "T &p", lines))
+        if plan.decay_only:
+            lines = [_call(plan.decay_only, ["p", "T(0)"])]
+            parts.append(_step("Rest", plan.decay_only, layout.decay_only, "void", "T &p", lines))
         return namespace("\n".join(parts))
 
     def _memory(self) -> list[str]:

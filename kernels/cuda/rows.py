@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..array_types import DeviceArray
-from ..catchup.plan import Missed
+from ..catchup.plan import CatchUpPlan
 from ..errors import RowIndexError, check_key
 from ..formats import BLOCK, FLOAT64, Format, Formats, Operand
 from ..language.caching import cached_with_rule
@@ -110,7 +110,7 @@ def source(
     formats: Formats,
     config: LaunchConfig | None = None,
     exact: bool = False,
-    followed: Missed | None = None,
+    catch_up: CatchUpPlan | None = None,
 ) -> str:
     """Write the kernel of ``rows.cuh``.
 
@@ -122,7 +122,7 @@ def source(
         For wide rows without gaps by default.
     exact : bool
         Rows take the steps that they have skipped.
-    followed : Missed, optional
+    catch_up : CatchUpPlan, optional
         How skipped steps are interpolated; they are replayed by default.
     """
     config = config or LaunchConfig(ACCESS // formats.itemsize, WARP, False)
@@ -156,8 +156,8 @@ def source(
         + '#include "layout.cuh"\n'
         + generate.namespace(update.struct())
     )
-    if followed:
-        interpolation = generate.Interpolation(run, followed)
+    if catch_up:
+        interpolation = generate.Interpolation(run, catch_up)
         macros |= interpolation.macros()
         generated += (
             f'#include "exact_rows.cuh"\n{interpolation.text()}#include "interpolate.cuh"\n'

@@ -3,7 +3,7 @@
 //   numbers     the scalars of the step at hand; `offset` is the place of its first coefficient.
 //               GA_SKIP is the place of the flag that says that the step is not taken.
 //   step_count  (1,) steps taken so far
-//   history     (width + 2, mask + 1) out: the numbers of each step, see `catchup.plan.Columns`;
+//   history     (width + 2, mask + 1) out: the numbers of each step, see `catchup.plan.HistoryLayout`;
 //               then the two ratios of a step's displacement to that of the step before
 //   products    (states + 2, mask + 1) out: for each step the product of the decay factors of all
 //               later steps of its segment, for each state and for the displacement; then the sum
