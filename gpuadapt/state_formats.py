@@ -20,7 +20,8 @@ from gpuadapt.kernels.formats import (
     Quantized,
 )
 from gpuadapt.kernels.language.caching import cached_with_rule
-from gpuadapt.kernels.language.precision import Need, needs, not_of_gradients_size
+from gpuadapt.kernels.language.precision import Need, needs
+from gpuadapt.kernels.language.powers import not_of_gradients_size
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
@@ -122,7 +123,7 @@ def _needs(rule: Rule) -> Mapping[str, Need]:
 
 @cached_with_rule
 def _other_sizes(rule: Rule) -> frozenset[str]:
-    return not_of_gradients_size(rule.program, INTERVALS)
+    return not_of_gradients_size(rule.program)
 
 
 def _parameter_format(name: str, dtype: str, settings: Mapping[str, Any]) -> Format:

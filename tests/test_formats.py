@@ -20,7 +20,8 @@ from gpuadapt import state_formats
 from gpuadapt.hyperparameters import INTERVALS
 from gpuadapt.kernels.cpu import compile, multi_tensor
 from gpuadapt.kernels.formats import BLOCK, bfloat16, random_bits, traffic
-from gpuadapt.kernels.language.precision import needs, not_of_gradients_size
+from gpuadapt.kernels.language.powers import not_of_gradients_size
+from gpuadapt.kernels.language.precision import needs
 from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate, same_bits
 
@@ -343,7 +344,7 @@ def test_what_a_state_needs_is_found_in_the_lines_of_its_rule(rule):
     wanted, squares = NEEDS[rule]
     found = needs(rule.program, INTERVALS)
     assert {state: need.bits for state, need in found.items()} == wanted
-    assert not_of_gradients_size(rule.program, INTERVALS) == set(squares)
+    assert not_of_gradients_size(rule.program) == set(squares)
 
 
 def test_states_that_need_more_are_kept_wider_if_all_are_given():

@@ -79,31 +79,6 @@ def needs(program: Program, ranges: Mapping[str, Interval]) -> dict[str, Need]:
     return found
 
 
-def not_of_gradients_size(program: Program, ranges: Mapping[str, Interval]) -> frozenset[str]:
-    """The states that are not shown to be of the gradient's size, or a quotient of such sizes.
-
-    Squares are not, and float16 holds 6e-8 to 65504. Those that are never negative are not either:
-    rules divide by them, so that none of them may become zero.
-    """
-    lines, results = assigned_once(program)
-    parameter, gradient, *states = program.arguments[: 1 + len(program.results)]
-    sizes: dict[str, Interval | None] = dict.fromkeys(states)
-    before: dict[str, Interval | None] = {}
-    for _ in range(2 + len(states)):
-        before = dict(sizes)
-        known = sizes | {parameter: (0.0, 1.0), gradient: (1.0, 1.0)}
-        for target, node in lines:
-            known[target] = _power(node, known, program.h)
-        for state, node in zip(states, results[1:], strict=True):
-            sizes[state] = _power(node, known, program.h)
-    fits = {
-        state
-        for state, power in sizes.items()
-        if power == before[state] and (power is None or (power[0] >= 0 and power[1] <= 1))
-    }
-    return frozenset(set(states) - fits) | set(program.nonnegative)
-
-
 def _reached(reads: Mapping[str, set[str]], first: Iterable[str]) -> set[str]:
     """States, and all that their values come from."""
     found: set[str] = set()
@@ -292,38 +267,3 @@ def _negative(number: Number) -> Number:
 def _bent(terms: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
     """Terms that the number is not proportional to."""
     return {one: signs | {0} for one, signs in terms.items()}
-
-
-def _power(node: ast.expr, known: Mapping[str, Interval | None], h: str) -> Interval | None:
-    """Between which powers of the gradient's size an expression is; None if it is zero."""
-    read = partial(_power, known=known, h=h)
-    if host_only(node, h):
-        zero = isinstance(node, ast.Constant) and node.value == 0
-        return None if zero else (0.0, 0.0)
-    match node:
-        case ast.Name(id=name):
-            return known[name]
-        case ast.UnaryOp(operand=operand):
-            return read(operand)
-        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as op, right=right):
-            a, b = read(left), read(right)
-            if a is None or b is None:
-                return None
-            if isinstance(op, ast.Mult):
-                return a[0] + b[0], a[1] + b[1]
-            return a[0] - b[1], a[1] - b[0]
-        case ast.BinOp(left=left, right=right):
-            return _either([read(left), read(right)])
-        case ast.Call(func=ast.Name(id="sign")):
-            return 0.0, 0.0
-        case ast.Call(func=ast.Name(id=name), args=arguments):
-            given = [read(one) for one in arguments if not isinstance(one, ast.Compare)]
-            times = {"sqrt": 0.5, "sq": 2.0}.get(name, 1.0)
-            size = _either(given)
-            return None if size is None else (times * size[0], times * size[1])
-    raise AssertionError(ast.unparse(node))
-
-
-def _either(given: Iterable[Interval | None]) -> Interval | None:
-    some = [one for one in given if one is not None]
-    return (min(a for a, _ in some), max(b for _, b in some)) if some else None
