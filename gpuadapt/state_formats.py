@@ -20,8 +20,8 @@ from gpuadapt.kernels.formats import (
     Quantized,
 )
 from gpuadapt.kernels.language.caching import cached_with_rule
-from gpuadapt.kernels.language.precision import Need, needs
 from gpuadapt.kernels.language.powers import not_of_gradients_size
+from gpuadapt.kernels.language.precision import Need, needs
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
