@@ -6,18 +6,16 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from gpuadapt.kernels.array_types import Array
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
     backend_of,
+    bits_of,
     copied,
     copy_into,
     describe,
-    dtype_name,
     namespace,
-    numpy_dtype,
     on_device,
 )
 from .errors import HyperparameterError, StateError
@@ -235,16 +233,14 @@ def _plan_parameter(
 ) -> None:
     """Take over the states of a parameter, or leave it."""
     name, kept = parameter.name, parameter.saved_arrays
-    given: dict[str, Any] = {
-        letter: _named(found.arrays[name].get(letter), array) for letter, array in kept.items()
-    }
+    given: dict[str, Any] = {letter: found.arrays[name].get(letter) for letter in kept}
     unknown = [letter for letter in found.arrays[name] if letter not in kept]
     reason, rows = None, None
     if unknown and strict:
         raise StateError(f"parameter {name!r}: got {', '.join(map(repr, unknown))} besides states")
     for letter, array in kept.items():
         one = given[letter]
-        if backend_of(one) is None or _type(one) != _type(array):
+        if backend_of(one) is None or not _same_dtype(one, array):
             reason = _reason(name, letter, one, array)
             break
     else:
@@ -276,13 +272,6 @@ def _plan_parameter(
     taken.arrays[name] = {letter: _brought(one, parameter) for letter, one in given.items()}
 
 
-def _named(given: Any, array: Any) -> Any:
-    """A saved array; bfloat16 has its type again, which NumPy's files have no name for."""
-    if isinstance(given, np.ndarray) and given.dtype == "V2" and _type(array) == "bfloat16":
-        return given.view(numpy_dtype("bfloat16", "cpu"))
-    return given
-
-
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:
     return (
         f"parameter {name!r}, state {letter!r}: got {describe(given)}, expected {array.dtype} of "
@@ -295,7 +284,9 @@ def _brought(array: Any, parameter: Parameter) -> Any:
     if backend_of(array) == parameter.backend:
         return array
     with on_device(parameter.array):
-        return array.get() if parameter.backend == "cpu" else namespace("cuda").asarray(array)
+        return (
+            array.get() if parameter.backend == "cpu" else namespace("cuda").asarray(bits_of(array))
+        )
 
 
 def _saved(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | None:
@@ -380,6 +371,14 @@ def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> Non
             copy_into(array, taken.arrays[name][letter])
 
 
-def _type(array: Any) -> str:
-    """The element type, whichever backend's name it has."""
-    return dtype_name(array) or str(array.dtype)
+def _same_dtype(given: Array, array: Array) -> bool:
+    """Whether two arrays have one dtype; CuPy and NumPy's files have the bits of `ml_dtypes`."""
+    extended = [one.dtype.isbuiltin == 2 for one in (given, array)]
+    bits = [
+        one.dtype == f"V{one.itemsize}" or (backend_of(one) == "cuda" and one.dtype.kind == "u")
+        for one in (given, array)
+    ]
+    return bool(
+        given.dtype == array.dtype
+        or (given.itemsize == array.itemsize and any(bits) and all(map(max, bits, extended)))
+    )
