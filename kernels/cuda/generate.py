@@ -37,9 +37,6 @@ CLOSED = "\n}  // namespace gpuadapt\n"
 PREAMBLE = read("ieee.cuh").removesuffix(CLOSED)
 """Exact numbers, with its namespace left open."""
 
-PLACE = read("layout.cuh").split("namespace gpuadapt {\n")[1].removesuffix(CLOSED)
-"""Where an element is; for within the namespace."""
-
 
 def function(rule: Rule, formats: Formats | None = None) -> str:
     """The rule as a device function that replaces the parameter and the states by new ones.
@@ -430,9 +427,9 @@ def namespace(text: str) -> str:
     return f'#include "ieee.cuh"\n\nnamespace gpuadapt {{\n{text}\n}}  // namespace gpuadapt\n'
 
 
-def gradient_conversions(format: Format) -> str:
-    """Write what the load of a gradient calls."""
-    return codecs(needed(format.conversions))
+def gradient(compute: str, format: Format) -> str:
+    """Write the load of a gradient's element and what it calls; see `merged_gradient`."""
+    return namespace(codecs(needed(format.conversions))) + merged_gradient(compute, format)
 
 
 class RowUpdate:

@@ -39,7 +39,7 @@ class Mirror:
 
 
 def layouts(arrays: Sequence[Any]) -> np.ndarray:
-    """For each array of rows what `generate.PLACE` reads, after their common length."""
+    """For each array of rows what ``layout.cuh`` reads, after their common length."""
     length = 2 + 2 * max(array.ndim - 1 for array in arrays)
     rows = []
     for array in arrays:

@@ -83,13 +83,15 @@ def keys_source(index: np.dtype) -> str:
 
 def hot_rows_source(compute: str, format: Format) -> str:
     """Write the kernel of ``hot_rows.cuh`` for gradients of a format, merged in a type."""
-    return compile.link(_macros(compute, format), _gradient(compute, format), "hot_rows.cuh")
+    return compile.link(
+        _macros(compute, format), generate.gradient(compute, format), "hot_rows.cuh"
+    )
 
 
 def squares_source(compute: str, format: Format, config: LaunchConfig) -> str:
     """Write the kernel of ``row_squares.cuh``; as `hot_rows_source`."""
     macros = _macros(compute, format) | {"scale": SCALE} | _shape(config)
-    return compile.link(macros, _gradient(compute, format), "row_squares.cuh")
+    return compile.link(macros, generate.gradient(compute, format), "row_squares.cuh")
 
 
 def _macros(compute: str, format: Format) -> dict[str, object]:
@@ -98,11 +100,6 @@ def _macros(compute: str, format: Format) -> dict[str, object]:
 
 def _shape(config: LaunchConfig) -> dict[str, object]:
     return {"elements": config.elements, "lanes": config.lanes}
-
-
-def _gradient(compute: str, format: Format) -> str:
-    conversions = generate.gradient_conversions(format)
-    return generate.namespace(conversions) + generate.merged_gradient(compute, format)
 
 
 def source(

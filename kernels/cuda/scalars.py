@@ -17,7 +17,7 @@ import numpy as np
 from ..numerics.overflow import SQUARED, Measured, Verdict
 from ..numerics.scalar_layout import FIRST, LARGEST_SCALE, SKIP
 from ..numerics.summation import EXPONENT, LARGEST, MOST, NORMAL
-from . import compile, generate
+from . import compile
 from .memory import Mirror, upload
 
 ROWS = 1024
@@ -25,152 +25,26 @@ ROWS = 1024
 
 BLOCK = 256
 
-_BEGIN = r"""
-}  // namespace gpuadapt
-
-extern "C" __global__ void gpuadapt_begin(
-    const double *__restrict__ ring, const long long *__restrict__ belongs, long long width,
-    const float *__restrict__ scale, const long long *__restrict__ scales, long long scaled,
-    double times, long long *steps, double *numbers, double *report
-) {
-    // What a replay that nobody has prepared finds belongs to another step: it is skipped.
-    const long long step = *steps, row = step %% %(rows)d;
-    const bool known = belongs[row] == step;
-    for (long long k = threadIdx.x; k < width; k += %(block)d) {
-        numbers[k] = k == %(skip)d ? !known : ring[row * width + k];
-    }
-    __syncthreads();
-    for (long long k = threadIdx.x; k < scaled; k += %(block)d) {
-        typedef gpuadapt::number<double> D;
-        numbers[scales[k]] = (D(gpuadapt::ieee::widen(*scale)) * D(times)).value;
-    }
-    if (threadIdx.x == 0) {
-        *steps = step + known;
-        report[0] = 0;
-        report[1] = 1;
-        report[2] = !known;
-    }
-}
-"""
-
-_JUDGE = r"""
-}  // namespace gpuadapt
-
-// One number of each thread becomes one for all of them.
-template <typename F>
-__device__ inline double together(double *lanes, double own, F combine) {
-    lanes[threadIdx.x] = own;
-    for (int half = %(block)d / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) {
-            lanes[threadIdx.x] = combine(lanes[threadIdx.x], lanes[threadIdx.x + half]).value;
-        }
-    }
-    __syncthreads();
-    const double result = lanes[0];
-    __syncthreads();
-    return result;
-}
-
-extern "C" __global__ void gpuadapt_judge(
-    const double *__restrict__ partial, long long count, double norm, int large, double most,
-    double limit, long long same, long long squared, long long others, int skips,
-    const long long *__restrict__ factors, long long clipped,
-    float *loss_scale, int adapts, float growth, float backoff, float interval,
-    float least, long long *steps, double *numbers, double *report
-) {
-    using namespace gpuadapt;
-    typedef number<double> D;
-    __shared__ double lanes[%(block)d];
-    if (norm < 0) {  // not known yet; `summation.total` has the same lines
-        D own = 0.0;
-        for (long long k = threadIdx.x; k < count; k += %(block)d) {
-            own = maximum(own, D(partial[k]));
-        }
-        D top = together(lanes, own.value, [](D a, D b) { return maximum(a, b); });
-        union { double number; long long bits; } power;
-        power.number = top.value;
-        power.bits &= %(exponent)dLL;
-        const D coarse = D(3 * %(most)s) * maximum(D(power.number), D(%(normal)s));
-        const D fine = coarse * D(%(shrink)s) * D(2 * %(most)s);
-        D upper = 0.0, lower = 0.0;
-        for (long long k = threadIdx.x; k < count; k += %(block)d) {
-            const D x = partial[k], cut = (x + coarse) - coarse;
-            upper = upper + cut;
-            lower = lower + (((x - cut) + fine) - fine);
-        }
-        D sum = together(lanes, upper.value, [](D a, D b) { return a + b; });
-        sum = sum + D(together(lanes, lower.value, [](D a, D b) { return a + b; }));
-        if (!(top < D(%(largest)s))) {
-            sum = where(top != top, top, D(top.value * %(largest)s));
-        }
-        norm = ieee::root(sum.value);
-    }
-    const bool clips = !(norm <= most) && most - most == 0;  // an infinite limit is none
-    const double factor = clips ? ieee::divide(most, norm) : 1.0;
-    bool finite = norm - norm == 0 && large == 0;
-    if (skips != 0) {  // `overflow.judged` has the same lines
-        double own = 0;
-        for (long long k = threadIdx.x; k < others; k += %(block)d) {
-            const double peak = partial[count + k];
-            const S seen = k < same ? minimum(S(D(factor)) * S(D(peak)), S(D(limit)))
-                                    : S(minimum(D(factor) * D(peak), D(limit)));
-            const bool too_large = k < squared ? seen >= S(%(squared)s) : seen - seen != S(0);
-            own = too_large ? 1 : own;
-        }
-        finite &= together(lanes, own, [](D a, D b) { return maximum(a, b); }) == 0;
-    }
-    const bool skip = skips != 0 && !finite;
-    if (numbers[%(skip)d] != 0) {
-        return;
-    }
-    for (long long k = threadIdx.x; k < clipped; k += %(block)d) {
-        numbers[factors[k]] = factor;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *steps -= skip;
-        numbers[%(skip)d] = skip;
-        report[0] = norm;
-        report[1] = factor;
-        report[2] = skip;
-        if (adapts != 0) {  // as LossScale
-            typedef number<float> S;
-            S scale = loss_scale[0], since = loss_scale[1];
-            since = skip ? S(0) : since + S(1);
-            loss_scale[2] = skip ? (S(loss_scale[2]) + S(1)).value : 0;
-            if (skip) {
-                scale = maximum(scale * S(backoff), S(least));
-            } else if (since >= S(interval)) {
-                scale = minimum(scale * S(growth), S(%(largest_scale)s));
-                since = 0;
-            }
-            loss_scale[0] = scale.value;
-            loss_scale[1] = since.value;
-        }
-    }
-}
-"""
-
 
 def begin_source() -> str:
-    """The kernel that chooses a step's numbers, as CuPy receives it."""
-    return generate.PREAMBLE + _BEGIN % {"rows": ROWS, "block": BLOCK, "skip": SKIP}
+    """Write the kernel of ``begin.cuh``."""
+    return compile.link({"rows": ROWS, "block": BLOCK, "skip": SKIP}, "", "begin.cuh")
 
 
 def judge_source() -> str:
-    """The kernel that decides, as CuPy receives it."""
-    return generate.PREAMBLE + _JUDGE % {
+    """Write the kernel of ``judge.cuh``."""
+    macros = {
         "block": BLOCK,
         "skip": SKIP,
-        "exponent": EXPONENT,
-        "most": float(MOST),
+        "exponent": f"{EXPONENT}LL",
+        "max_terms": float(MOST),
         "shrink": repr(2.0**-53),
         "largest": repr(LARGEST),
         "normal": repr(NORMAL),
         "largest_scale": repr(LARGEST_SCALE),
         "squared": repr(SQUARED),
     }
+    return compile.link(macros, "", "judge.cuh")
 
 
 @cache
