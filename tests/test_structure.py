@@ -231,6 +231,45 @@ def test_the_page_of_combinations_is_what_the_code_says():
     assert scope["PAGE"].read_text(encoding="utf-8") == scope["page"]()
 
 
+def in_the_tree():
+    """Paths of files and of folders without files of their own, in CONTRIBUTING's tree."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files, folders, above = set(), set(), []
+    for line in page.split("```text\n")[1].split("```")[0].splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        names = re.match(r"\s*((?:[\w.]+/?,? )*[\w.]+/?)(?:\s|$)", line)[1]
+        for name in re.findall(r"[\w]+(?:\.(?:py|cuh)|/)", names):
+            path = "".join([*above[:level], name])
+            if name.endswith("/"):
+                above = [*above[:level], name]
+                folders.add(path)
+            else:
+                files.add(path)
+    return files, {folder for folder in folders if not any(f.startswith(folder) for f in files)}
+
+
+def test_the_tree_of_contributing_is_the_code():
+    """Every file has a line; of a folder that has a line alone, no file needs one."""
+    files, folders = in_the_tree()
+    found = {
+        str(file.relative_to(ROOT))
+        for folder in ("gpuadapt", "kernels")
+        for suffix in ("py", "cuh")
+        for file in (ROOT / folder).rglob(f"*.{suffix}")
+        if file.name != "__init__.py" and "gpuadapt/kernels" not in str(file)
+    }
+    found = {name for name in found if not any(name.startswith(folder) for folder in folders)}
+    assert sorted(files) == sorted(found) and len(files) > 100
+
+
+def test_the_files_that_contributing_names_exist():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"\b(?:kernels|gpuadapt|tests|docs|benchmarks)/[\w/]*[\w.]*\w", page)
+    assert len(named) > 50
+    for name in named:
+        assert (ROOT / name).exists() or "<" in page[page.index(name) :][: len(name) + 1], name
+
+
 def test_the_diff_that_is_shown_is_the_code():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     added = 0
