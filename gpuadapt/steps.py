@@ -188,16 +188,16 @@ class Steps:
         scale = options.scale_on(devices[0].parameters[0].array.device) if scale_on_gpu else None
         count = self._count
         if any(
-            device.needs_history(found, self._groups)
-            for device, found in zip(devices, gradients, strict=True)
+            device.needs_history(own, self._groups)
+            for device, own in zip(devices, gradients, strict=True)
         ):
             self.sync_counts()
         self._update_plans(gradients)
         if self._count != count:  # the GPU had skipped steps
             values = self._values(self._count, options, scale_on_gpu)
         launches = [
-            device.make_launches(found, self._groups)
-            for device, found in zip(devices, gradients, strict=True)
+            device.make_launches(own, self._groups)
+            for device, own in zip(devices, gradients, strict=True)
         ]
         if not capturing:
             self._load_scalars(1, scale_on_gpu, values, options)
@@ -237,8 +237,8 @@ class Steps:
         if options.rule_options:
             # All groups have the same values of the step.
             step_values = {name: values[0][name] for name in STEP_VALUES}
-            for device, found in zip(self._devices, gradients, strict=True):
-                device.check_values(step_values, found)
+            for device, own in zip(self._devices, gradients, strict=True):
+                device.check_values(step_values, own)
         return gradients
 
     def _needs_count(self) -> bool:
@@ -346,17 +346,17 @@ class Steps:
     def _update_plans(self, gradients: Sequence[StepGradients]) -> None:
         """Make the plans anew if rules, dtypes, or the parameters with gradients changed."""
         rules = [group.rule for group in self._groups]
-        all_addressed = all(found.all_addressed for found in gradients)
-        dtype_names = [found.dtype_names for found in gradients]
+        all_addressed = all(own.all_addressed for own in gradients)
+        dtype_names = [own.dtype_names for own in gradients]
         same = rules == self._planned_rules and dtype_names == [
             device.plan.dtype_names for device in self._devices
         ]
         if all_addressed and self._all_addressed and same:
             return
         active = np.zeros(len(self._parameters), bool)
-        for device, found in zip(self._devices, gradients, strict=True):
-            active[device.indices] = found.addresses != 0
-            active[device.indices[list(found.others)]] = True
+        for device, own in zip(self._devices, gradients, strict=True):
+            active[device.indices] = own.addresses != 0
+            active[device.indices[list(own.others)]] = True
         if not (same and np.array_equal(active, self._active)):
             self.sync_counts()
             self._make_plans(rules, active, dtype_names)
@@ -408,19 +408,19 @@ class Steps:
         verdict = None
         if len(self._devices) > 1:
             on_host = [
-                found._replace(numbers=device.scalars.fetch(found.numbers))
-                for device, found in zip(self._devices, measured, strict=True)
+                own._replace(numbers=device.scalars.fetch(own.numbers))
+                for device, own in zip(self._devices, measured, strict=True)
             ]
             verdict = judged(on_host, *limits)
         loss_scale = None
         if isinstance(options.scale, LossScale) and scale is not None:
             loss_scale = options.scale.on_gpu(scale.device), *options.scale.rates
         skips = []
-        for device, found in zip(self._devices, measured, strict=True):
+        for device, own in zip(self._devices, measured, strict=True):
             with device.device:
                 clip_indices = device.plan.layout.clip_indices
                 skips.append(
-                    device.scalars.judge(found, verdict, *limits, skip, clip_indices, loss_scale)
+                    device.scalars.judge(own, verdict, *limits, skip, clip_indices, loss_scale)
                 )
         skipped = skips[0] if verdict is None else not verdict.finite
         return skipped if skip else False, self._devices[0]
