@@ -377,7 +377,7 @@ class DeviceParameters:
         total, start = sum(counts), 0
         ends = [0] * KINDS
         with self.device:
-            partial = self.scalars.partial(2 * total)
+            partial = self.scalars.partial_sums(2 * total)
             for one, count in zip(launches, counts, strict=True):
                 stop = start + count
                 sums, peaks = partial[start:stop], partial[total + start : total + stop]

@@ -94,7 +94,7 @@ class ExactUpdate(RowUpdate, Protocol):
         """Bring rows ``start`` to ``stop - 1`` up to date."""
 
 
-class Control(Protocol):
+class StepScalars(Protocol):
     """The scalars of a step on one device, and the decision whether to skip the step."""
 
     numbers: Array
@@ -106,28 +106,29 @@ class Control(Protocol):
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Upload the scalars of the steps ``step``, ``step + 1``, ..., one row for each."""
 
-    def begin(self, scale: DeviceArray | None, places: Sequence[int], times: int = 1) -> None:
+    def select_step(
+        self, scale: DeviceArray | None, indices: Sequence[int], micro_batches: int = 1
+    ) -> None:
         """Select the scalars of the current step.
 
         Parameters
         ----------
         scale : DeviceArray of one float32, optional
             None if the rows already have the scale.
-        places : sequence of int
-            Indices of the scalars that become ``scale * times``.
-        times : int
-            Number of micro-batches.
+        indices : sequence of int
+            Scalars that become ``scale * micro_batches``.
+        micro_batches : int
         """
 
-    def partial(self, count: int) -> Array:
+    def partial_sums(self, count: int) -> Array:
         """Memory of ``count`` float64 for partial sums and largest magnitudes."""
 
-    def fetch(self, partial: Array) -> HostArray:
+    def to_host(self, partial: Array) -> HostArray:
         """Copy to the host; waits for a GPU."""
 
-    def judge(
-        self, measured: Measured, known: Verdict | None, most: float, limit: float, skip: bool,
-        places: Sequence[int], adapted: Any,
+    def finish_norm(
+        self, measured: Measured, known: Verdict | None, max_norm: float, max_value: float,
+        skip: bool, indices: Sequence[int], loss_scale: Any,
     ) -> bool | None:  # fmt: skip
         """Compute the norm and the clip factor, and decide whether to skip the step.
 
@@ -136,13 +137,13 @@ class Control(Protocol):
         measured : Measured
         known : Verdict, optional
             The result for all devices together, if there are several.
-        most, limit : float
+        max_norm, max_value : float
             Largest norm, and largest magnitude of an element.
         skip : bool
             Skip the step if a gradient is out of range.
-        places : sequence of int
-            Indices of the scalars that become the clip factor.
-        adapted : tuple, optional
+        indices : sequence of int
+            Scalars that become the clip factor.
+        loss_scale : tuple, optional
             The state of a `LossScale` on the GPU and its growth and backoff factors.
 
         Returns
@@ -154,7 +155,7 @@ class Control(Protocol):
     def steps(self) -> int:
         """Number of steps taken, as counted by a GPU; waits for it."""
 
-    def report(self) -> tuple[float, float, bool]:
+    def result(self) -> tuple[float, float, bool]:
         """Norm, clip factor and whether the last step was skipped; waits for a GPU."""
 
 
@@ -230,9 +231,9 @@ def array_headers(
     return _module("cpu", "array_headers").Headers(updated, expected, ranges)
 
 
-def step_scalars(backend: str) -> Control:
+def step_scalars(backend: str) -> StepScalars:
     """The scalars of steps on the current device of a backend."""
-    made: Control = _module(backend, "scalars").Control()
+    made: StepScalars = _module(backend, "scalars").StepScalars()
     return made
 
 

@@ -112,7 +112,7 @@ class Steps:
     def last(self) -> StepResult | None:
         """The result of the last step; waits for the GPU."""
         if isinstance(self._result, DeviceParameters):
-            norm, factor, skipped = self._result.scalars.report()
+            norm, factor, skipped = self._result.scalars.result()
             return StepResult(norm if self._options.needs_norm else None, factor, skipped)
         return self._result
 
@@ -398,7 +398,7 @@ class Steps:
         for device in self._devices:
             with device.device:
                 indices = device.plan.layout.scale_indices
-                device.scalars.begin(scale, indices, options.micro_batches)
+                device.scalars.select_step(scale, indices, options.micro_batches)
         if not options.needs_norm:
             return False, self._devices[0] if self._capturable else UNMEASURED
         measured = [
@@ -408,7 +408,7 @@ class Steps:
         verdict = None
         if len(self._devices) > 1:
             on_host = [
-                own._replace(numbers=device.scalars.fetch(own.numbers))
+                own._replace(numbers=device.scalars.to_host(own.numbers))
                 for device, own in zip(self._devices, measured, strict=True)
             ]
             verdict = judged(on_host, *limits)
@@ -418,9 +418,8 @@ class Steps:
         skips = []
         for device, own in zip(self._devices, measured, strict=True):
             with device.device:
-                clip_indices = device.plan.layout.clip_indices
-                skips.append(
-                    device.scalars.judge(own, verdict, *limits, skip, clip_indices, loss_scale)
-                )
+                clip = device.plan.layout.clip_indices
+                finish = device.scalars.finish_norm
+                skips.append(finish(own, verdict, *limits, skip, clip, loss_scale))
         skipped = skips[0] if verdict is None else not verdict.finite
         return skipped if skip else False, self._devices[0]

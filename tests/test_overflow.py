@@ -189,7 +189,7 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
     """On either backend, as NumPy runs a rule, around the first number that is too large."""
     composed = compose(rule(product), frozenset(asked))
     random = np.random.default_rng(1)
-    control = launch.step_scalars(backend.name if backend.name == "cpu" else "cuda")
+    scalars = launch.step_scalars(backend.name if backend.name == "cpu" else "cuda")
     seen = []
     for _ in range(60):
         # Limits that leave gradients about as large as can be squared.
@@ -208,11 +208,11 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
         sums[1] = norm**2
         given = np.concatenate([sums, [0, peak, 1, 0, 0]])
         measured = Measured(backend.array(given), (3, 3, 4))
-        control.restart(0)
-        control.load(0, [[0.0, 1.0]])
-        control.begin(None, (), 1)
-        control.judge(measured, None, most, limit, True, [], None)
-        found, by, skipped = control.report()
+        scalars.restart(0)
+        scalars.load(0, [[0.0, 1.0]])
+        scalars.select_step(None, (), 1)
+        scalars.finish_norm(measured, None, most, limit, True, [], None)
+        found, by, skipped = scalars.result()
         verdict = Verdict(found, by, not skipped)
         assert judged([Measured(given, (3, 3, 4))], most, limit) == verdict
         if by == factor:

@@ -1,4 +1,4 @@
-"""The numbers of a step on the CPU, and what becomes of it."""
+"""The scalars of a step on the CPU: coefficients, norm, clip factor, and whether to skip."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..numerics.scalar_layout import FIRST
 
 
 def numbers(coefficients: Sequence[float]) -> np.ndarray:
-    """Numbers of an update that nobody skips or scales."""
+    """The scalars of an unscaled update that is not skipped; float64."""
     return np.array([0.0, 1.0, *coefficients])
 
 
-class Control:
-    """Where the host keeps a step's numbers; every decision is made at once."""
+class StepScalars:
+    """The scalars of a step; the interface is `gpuadapt.launch.StepScalars`."""
 
     def __init__(self) -> None:
         self.numbers = np.zeros(FIRST)
@@ -26,46 +26,43 @@ class Control:
         self._report = (math.nan, 1.0, False)
 
     def restart(self, step: int) -> None:
-        """The host counts steps."""
+        """Do nothing: the host counts steps."""
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
-        """Take the numbers of the step at hand."""
+        """Take the scalars of the current step, the first row."""
         self.numbers = np.array(rows[0])
 
-    def begin(self, scale: Any, places: Sequence[int], times: int = 1) -> None:
-        """The scale is among the numbers."""
+    def select_step(self, scale: Any, indices: Sequence[int], micro_batches: int = 1) -> None:
+        """Do nothing: the scale is among the scalars."""
 
-    def partial(self, count: int) -> np.ndarray:
-        """Memory for so many numbers of what is measured, kept."""
+    def partial_sums(self, count: int) -> np.ndarray:
+        """Memory of ``count`` float64, kept for the next step."""
         if count > self._partial.size:
             self._partial = np.empty(count)
         return self._partial[:count]
 
-    def fetch(self, partial: np.ndarray) -> np.ndarray:
-        """They are here."""
+    def to_host(self, partial: np.ndarray) -> np.ndarray:
+        """Return the array: it is on the host."""
         return partial
 
-    def judge(
+    def finish_norm(
         self,
         measured: Measured,
         known: Verdict | None,
-        most: float,
-        limit: float,
+        max_norm: float,
+        max_value: float,
         skip: bool,
-        places: Sequence[int],
-        adapted: Any,
+        indices: Sequence[int],
+        loss_scale: Any,
     ) -> bool:
-        """From what is measured to the factor, in these places; whether to skip the step.
-
-        ``known`` is the verdict, if it has been made of what other devices measured, too.
-        """
-        verdict = known or judged([measured], most, limit)
+        """Compute norm and clip factor; returns whether to skip the step."""
+        verdict = known or judged([measured], max_norm, max_value)
         skipped = skip and not verdict.finite
         self._report = (verdict.norm, verdict.factor, skipped)
-        for place in places:
-            self.numbers[place] = verdict.factor
+        for index in indices:
+            self.numbers[index] = verdict.factor
         return skipped
 
-    def report(self) -> tuple[float, float, bool]:
-        """Norm, factor and whether it was skipped, of the last step that was judged."""
+    def result(self) -> tuple[float, float, bool]:
+        """Norm, clip factor and whether the step was skipped, of the last measured step."""
         return self._report

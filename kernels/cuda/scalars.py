@@ -60,21 +60,24 @@ def judge_kernel() -> Callable[..., None]:
 
 
 def numbers(coefficients: Sequence[float]) -> Any:
-    """Numbers of an update that nobody skips or scales, on the current device."""
+    """The scalars of an unscaled update that is not skipped, on the current device; float64."""
     import cupy
 
     return cupy.asarray(np.array([0.0, 1.0, *coefficients]))
 
 
 def capturing() -> bool:
-    """Whether the current stream is being captured in a graph."""
+    """True while the current stream is being captured in a graph."""
     import cupy
 
     return bool(cupy.cuda.get_current_stream().is_capturing())
 
 
-class Control:
-    """Where a GPU keeps a step's numbers; made and used on the device it is for."""
+class StepScalars:
+    """The scalars of a step on the current device; see `gpuadapt.launch.StepScalars`.
+
+    The scalars of several steps are uploaded ahead, into a ring of ``ROWS`` rows.
+    """
 
     def __init__(self) -> None:
         import cupy
@@ -96,12 +99,12 @@ class Control:
         self._belongs.fill(-1)
 
     def restart(self, step: int) -> None:
-        """Count on from so many steps, none of which has numbers yet."""
+        """Continue from this number of steps; none has scalars yet."""
         self._steps.fill(step)
         self._belongs.fill(-1)
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
-        """Write the numbers of steps from ``step`` on into the ring."""
+        """Write the scalars of steps ``step``, ``step + 1``, ... into the ring."""
         made = np.array(rows)
         if made.shape[1] != self.numbers.size:
             self._resize(made.shape[1])
@@ -116,69 +119,69 @@ class Control:
             )
             start += count
 
-    def begin(self, scale: Any, places: Sequence[int], times: int = 1) -> None:
-        """Choose the numbers of the step at hand, with ``scale`` times a number in these places.
+    def select_step(self, scale: Any, indices: Sequence[int], micro_batches: int = 1) -> None:
+        """Select the scalars of the current step; those at ``indices`` become the scale.
 
-        A float32 number on the device; None if the scale is among the rows already.
+        ``scale`` is an array of one float32, multiplied by ``micro_batches``; None if the scale is
+        among the uploaded scalars.
         """
-        scales = () if scale is None else places
+        scales = () if scale is None else indices
         begin_kernel()(
             (1,),
             (BLOCK,),
             (self._ring, self._belongs, np.int64(self.numbers.size),
              self._unused if scale is None else scale,
              self._scales.of(np.array(scales, np.int64)), np.int64(len(scales)),
-             np.float64(times), self._steps, self.numbers, self._report),
+             np.float64(micro_batches), self._steps, self.numbers, self._report),
         )  # fmt: skip
 
-    def partial(self, count: int) -> Any:
-        """Memory for so many numbers of what is measured, kept."""
+    def partial_sums(self, count: int) -> Any:
+        """Memory of ``count`` float64, kept for the next step."""
         import cupy
 
         if count > self._partial.size:
             self._partial = cupy.empty(count, np.float64)
         return self._partial[:count]
 
-    def fetch(self, partial: Any) -> np.ndarray:
-        """As a NumPy array; waits."""
+    def to_host(self, partial: Any) -> np.ndarray:
+        """Copy to a NumPy array; waits."""
         result: np.ndarray = partial.get()
         return result
 
-    def judge(
+    def finish_norm(
         self,
         measured: Measured,
         known: Verdict | None,
-        most: float,
-        limit: float,
+        max_norm: float,
+        max_value: float,
         skip: bool,
-        places: Sequence[int],
-        adapted: Any,
+        indices: Sequence[int],
+        loss_scale: Any,
     ) -> None:
-        """From what is measured to the factor, in these places, and the verdict.
+        """Compute norm, clip factor and whether to skip, unless ``known`` has them.
 
-        ``known`` is both, if they have been made of what other devices measured, too; ``adapted``
-        is None or (numbers of a loss scale, growth, backoff, interval, minimum).
+        ``loss_scale`` is None or (state of a `LossScale`, growth, backoff, interval, minimum).
         """
-        scale, *rates = adapted or (self._unused, 1, 1, 1, 1)
+        scale, *rates = loss_scale or (self._unused, 1, 1, 1, 1)
         norm, large = (-1.0, False) if known is None else (known.norm, not known.finite)
         judge_kernel()(
             (1,),
             (BLOCK,),
             (measured.numbers, np.int64(measured.numbers.size // 2), np.float64(norm),
-             np.int32(large), np.float64(most), np.float64(limit), *map(np.int64, measured.ends),
-             np.int32(skip),
-             self._factors.of(np.array(places, np.int64)), np.int64(len(places)),
-             scale, np.int32(adapted is not None), *map(np.float32, rates),
+             np.int32(large), np.float64(max_norm), np.float64(max_value),
+             *map(np.int64, measured.ends), np.int32(skip),
+             self._factors.of(np.array(indices, np.int64)), np.int64(len(indices)),
+             scale, np.int32(loss_scale is not None), *map(np.float32, rates),
              self._steps, self.numbers, self._report),
         )  # fmt: skip
 
     def steps(self) -> int:
-        """Steps taken; waits for whatever stream they are on."""
+        """Number of steps taken; waits for the device."""
         self._device.synchronize()
         return int(self._steps.get()[0])
 
-    def report(self) -> tuple[float, float, bool]:
-        """Norm, factor and whether it was skipped, of the last step; waits as `steps`."""
+    def result(self) -> tuple[float, float, bool]:
+        """Norm, clip factor and whether the last step was skipped; waits for the device."""
         self._device.synchronize()
         norm, factor, skipped = self._report.get().tolist()
         return norm, factor, bool(skipped)
