@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuadapt.kernels.catchup.plan import catch_up_plan, history_layout
 from gpuadapt.kernels.language.caching import cached_with_rule
-from gpuadapt.kernels.language.renaming import made_anew
+from gpuadapt.kernels.language.recomputed import recomputes_parameter
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.language.scaling import scaled
 from gpuadapt.kernels.options import compose
@@ -334,7 +334,7 @@ def _check_decay(rule: Rule, options: frozenset[str]) -> None:
 
 @cached_with_rule
 def _made_anew(rule: Rule) -> bool:
-    return made_anew(rule.program)
+    return recomputes_parameter(rule.program)
 
 
 def _python_scalars(settings: Mapping[str, Any]) -> dict[str, Any]:

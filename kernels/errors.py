@@ -10,7 +10,7 @@ class Error(Exception):
 
 
 class RuleError(Error):
-    """A rule uses something that a rule cannot contain, or its source cannot be read."""
+    """A rule is refused: its content, its source or a declaration."""
 
 
 class BackendError(Error, RuntimeError):
@@ -18,22 +18,22 @@ class BackendError(Error, RuntimeError):
 
 
 class RowIndexError(Error, IndexError):
-    """A row number that is not in its table."""
+    """A row index out of the range of its table."""
 
     position: Any = None
-    """Where among the numbers that were given, if there is one."""
+    """The position among the given row indices, if there is one."""
     count: int = 0
-    """Rows of the table."""
+    """Number of rows of the table."""
 
     @classmethod
     def of(cls, row: int, position: Any, count: int) -> RowIndexError:
-        """The error that names a row of a batch."""
+        """Return the error that names a row of a batch."""
         made = cls(f"row {row} at position {position} is not in a table of {count:,} rows")
         made.position, made.count = position, count
         return made
 
 
 def check_key(n: int, count: int) -> None:
-    """Raise `RowIndexError` if n positions and the rows of a table do not fit in 64 bits."""
+    """Raise `RowIndexError` if n positions and ``count`` rows do not fit in a key of 64 bits."""
     if n.bit_length() + count.bit_length() > 64:
         raise RowIndexError(f"{n:,} rows of a table of {count:,} are too many to sort at once")

@@ -1,4 +1,4 @@
-"""Numbers of a step that rules let the host compute: functions of Python's own, in float64."""
+"""Functions that the host calls once per step, in float64 (`@rule(prepare=...)`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from functools import lru_cache
 
 NEGLIGIBLE = 2.0**-60
-"""A product of which nothing is left in 1 - product."""
+"""1 minus a smaller product is 1 in float64."""
 
 
 def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
-    """mu_1 ... mu_t of Dozat's schedule, mu_i = beta1 (1 - 0.5 0.96^(i momentum_decay))."""
+    """Return mu_1 ... mu_t of Dozat's schedule, mu_i = beta1 (1 - 0.5 0.96^(i momentum_decay))."""
     products = _products(beta1, momentum_decay)
     # Threads that meet here write the same numbers.
     for i in range(len(products), t + 1):
@@ -22,12 +22,12 @@ def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
 
 @lru_cache(maxsize=16)
 def _products(beta1: float, momentum_decay: float) -> dict[int, float]:
-    """The product of each number of steps, as far as it was asked for."""
+    """Return the products by number of steps, filled in on demand."""
     return {0: 1.0}
 
 
 def rectification(beta2: float, threshold: float, inclusive: float, t: int) -> float:
-    """r_t of Liu et al. 2020; 0 where the length of the average is not above the threshold.
+    """Return r_t of Liu et al. 2020; 0 if the length of the average is not above the threshold.
 
     The formula needs a length above 4, whatever the threshold.
     """

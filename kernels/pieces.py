@@ -1,4 +1,4 @@
-"""What rules call, in the places where the statements of one method differ.
+"""Functions of one line that rules call where the published forms of a method differ.
 
 ``root(x, h)`` is the square root of a second moment, with eps somewhere in it;
 ``debias(power, h)`` the factor that takes a mean's start at zero out.

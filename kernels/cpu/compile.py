@@ -88,7 +88,7 @@ def function(rule: Rule, formats: Formats | None = None) -> str:
         for name, formula in rule.coefficients.items()
         if name != f"h_{formula}"
     ]
-    lines = [f"    {a} = {b}" for a, b in (wide.rest if wide else rule.lines)]
+    lines = [f"    {a} = {b}" for a, b in (wide.remaining if wide else rule.lines)]
     return (_scaled(wide) if wide else "") + "\n".join(
         [
             f"\n\n@njit(**OPTIONS)\ndef {rule.symbol}({arguments}):",

@@ -90,7 +90,7 @@ class Rows:
         self._kind = formats.wide, formats.gradient
         self._coefficients = len(rule.coefficients)
         scale = scaling(rule, formats)
-        self._wide = list(scale.places.values()) if scale else []
+        self._wide = list(scale.positions.values()) if scale else []
         """Which coefficients the kernel takes in the type of gradients, too."""
         self._parameter_parts = len(formats.parameter.parts)
         self._key, self._random = operand.key, formats.random

@@ -59,7 +59,7 @@ class Run:
         mean = ["mean_square"] * (rule.squared is not None)
         self._numbers = [*mean, *rule.coefficients]
         scale = self.arguments[1].scaling
-        self.wide = scale.places if scale else {}
+        self.wide = scale.positions if scale else {}
         self.scalars = [*self._numbers, *self.wide]
         text = KEYS if formats.random else ""
         self.text = text + (self._blocks() if formats.block else self._span())

@@ -56,7 +56,7 @@ def function(rule: Rule, formats: Formats | None = None) -> str:
     ]
     lines += [f"    T {name} = {name}_;" for name in updated]
     declared = set(rule.program.arguments)
-    for target, expression in wide.rest if wide else rule.lines:
+    for target, expression in wide.remaining if wide else rule.lines:
         lines.append(f"    {'' if target in declared else 'T '}{target} = {expression};")
         declared.add(target)
     lines += [
@@ -238,7 +238,7 @@ class Run:
             self.head += LARGEST + HELD % {"each": EACH}
         self.head += function(rule, formats)
         scale = self.arguments[1].scaling
-        self.wide = scale.places if scale else {}
+        self.wide = scale.positions if scale else {}
 
     def types(self, of: Sequence[Named]) -> dict[str, str]:
         """The C++ types of the elements of arrays, by their names."""

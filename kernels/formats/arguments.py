@@ -145,7 +145,7 @@ class Named(NamedTuple):
     def load(self, compute: str, at: Sequence[str]) -> str:
         """As `load`."""
         if self.scaling:
-            return f"T({self.scaling.of(self.format.load.format(*at))})"
+            return f"T({self.scaling.call(self.format.load.format(*at))})"
         return load(self.format, compute, at)
 
     def store(

@@ -1,4 +1,4 @@
-"""Expressions of a rule as text, the same in Python and in CUDA C; lines of text."""
+"""Write the expressions of a rule as text, the same in Python and in CUDA C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .program import ARITHMETIC, COMPARISONS, host_only
 
 
 class Writer:
-    """Writes expressions; collects the coefficients, hyperparameters and functions they use."""
+    """Writes expressions and collects the coefficients, hyperparameters and functions in them."""
 
     def __init__(self, h: str) -> None:
         self.h = h
@@ -19,9 +19,11 @@ class Writer:
         self.called: dict[str, None] = {}
 
     def coefficients(self) -> dict[str, str]:
+        """Return name and formula of each coefficient."""
         return dict(self.hoisted.values())
 
     def text(self, node: ast.expr) -> str:
+        """Return an expression, fully parenthesised."""
         match node:
             case ast.Constant(value=value):
                 return f"T({float(value)!r})"  # type: ignore[arg-type]
@@ -43,7 +45,7 @@ class Writer:
         raise AssertionError(ast.dump(node))
 
     def hoist(self, node: ast.expr) -> str:
-        """The coefficient that stands for a host expression; equal expressions share one."""
+        """Return the coefficient of a host expression; equal expressions share one."""
         formula = ast.unparse(_Bare(self).visit(copy.deepcopy(node)))
         if formula not in self.hoisted:
             bare = isinstance(node, ast.Attribute)
@@ -70,5 +72,5 @@ class _Bare(ast.NodeTransformer):
 
 
 def indented(lines: Iterable[str], by: int) -> str:
-    """Lines of a block."""
+    """Return lines as a block, indented by so many spaces."""
     return "\n".join(" " * by + line for line in lines)

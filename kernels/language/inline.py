@@ -1,4 +1,4 @@
-"""Functions of its author's that a rule calls: written into it, or computed by the host."""
+"""Inline the functions that a rule calls, or leave them to the host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .primitives import ARITY
 
 
 class Substitute(ast.NodeTransformer):
-    """Puts expressions in the place of variables."""
+    """Replaces variables by expressions."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
         self.values = values
@@ -26,10 +26,9 @@ class Substitute(ast.NodeTransformer):
 class Calls(ast.NodeTransformer):
     """Resolves calls of functions that are not of the language.
 
-    A *piece* is a function of one line, in the language of rules: its expression takes the
-    place of the call. A *prepared* number is what a function of Python's own returns, for
-    arguments that read hyperparameters alone: the host calls it once per step. Its call
-    becomes one of ``h``, so that it counts as a hyperparameter wherever one is expected.
+    A *piece* is a function of one line in the language of rules; its expression replaces the call.
+    A *prepared* function is any Python function of hyperparameters; the host calls it once per
+    step. Its call becomes an attribute of ``h`` and counts as a hyperparameter.
     """
 
     def __init__(
@@ -76,13 +75,13 @@ class Calls(ast.NodeTransformer):
 
 @lru_cache(maxsize=64)
 def _expression(function: Callable[..., object]) -> tuple[tuple[str, ...], ast.expr]:
-    """The arguments of a piece, and what it returns; read once for all rules that call it."""
+    """Return the arguments of a piece and its expression."""
     source, _, arguments, body, result = parse(function)
     if body:
         source.refuse(body[0], "a function that a rule calls has one line: its return")
     for node in ast.walk(result):
         node.source = source  # type: ignore[attr-defined]
-        # What it reads is what it is given: no variable of the rule by the same name.
+        # It reads its arguments, not variables of the rule that have the same names.
         if isinstance(node, ast.Name) and node.id not in {*arguments, *ARITY}:
             source.refuse(node, f"unknown name {node.id!r}: it reads its arguments alone")
     return arguments, result

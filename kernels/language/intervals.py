@@ -1,4 +1,4 @@
-"""The interval in which the value of an expression lies."""
+"""Interval arithmetic: the interval in which the value of an expression lies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ NONNEGATIVE: Interval = (0.0, math.inf)
 def interval(
     node: ast.expr, known: Mapping[str, Interval], ranges: Mapping[str, Interval]
 ) -> Interval:
-    """Between what an expression is, by what variables and hyperparameters are."""
+    """Return the interval of an expression.
 
-    def read(one: ast.expr) -> Interval:
-        return interval(one, known, ranges)
+    Parameters
+    ----------
+    node : ast.expr
+    known, ranges : mapping of str to (float, float)
+        The intervals of variables and of hyperparameters; `ANYTHING` for those left out.
+    """
+
+    def read(inner: ast.expr) -> Interval:
+        return interval(inner, known, ranges)
 
     match node:
         case ast.Constant(value=value):
@@ -37,31 +44,31 @@ def interval(
         case ast.BinOp(left=left, op=op, right=right):
             return _operation(op, read(left), read(right))
         case ast.Call(func=ast.Name(id=name), args=[*arguments]):
-            numbers = [one for one in arguments if not isinstance(one, ast.Compare)]
+            numbers = [node for node in arguments if not isinstance(node, ast.Compare)]
             return _call(name, list(map(read, numbers)))
     return ANYTHING
 
 
 def _product(node: ast.expr, read: Callable[[ast.expr], Interval]) -> Interval:
-    """Of a product; what is in it twice is a square."""
-    once: dict[str, ast.expr] = {}
-    between = (1.0, 1.0)
-    left = [node]
-    while left:
-        one = left.pop()
-        if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult):
-            left += [one.left, one.right]
-        elif once.pop(ast.dump(one), None) is not None:
-            between = multiplied(between, NONNEGATIVE)
+    """Return the interval of a product; a factor that occurs twice is a square."""
+    single: dict[str, ast.expr] = {}
+    result = (1.0, 1.0)
+    remaining = [node]
+    while remaining:
+        factor = remaining.pop()
+        if isinstance(factor, ast.BinOp) and isinstance(factor.op, ast.Mult):
+            remaining += [factor.left, factor.right]
+        elif single.pop(ast.dump(factor), None) is not None:
+            result = multiplied(result, NONNEGATIVE)
         else:
-            once[ast.dump(one)] = one
-    for one in once.values():
-        between = multiplied(between, read(one))
-    return between
+            single[ast.dump(factor)] = factor
+    for factor in single.values():
+        result = multiplied(result, read(factor))
+    return result
 
 
 def multiplied(a: Interval, b: Interval) -> Interval:
-    """Between what a product is; zero times infinity is zero."""
+    """Return the interval of a product; zero times infinity is zero."""
     products = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
     return min(products), max(products)
 
@@ -81,14 +88,14 @@ def _operation(op: ast.operator, a: Interval, b: Interval) -> Interval:
     return ANYTHING
 
 
-def _call(name: str, given: list[Interval]) -> Interval:
+def _call(name: str, arguments: list[Interval]) -> Interval:
     match name:
         case "sqrt" | "sq" | "abs":
             return NONNEGATIVE
         case "maximum":
-            return max(x[0] for x in given), max(x[1] for x in given)
+            return max(x[0] for x in arguments), max(x[1] for x in arguments)
         case "minimum":
-            return min(x[0] for x in given), min(x[1] for x in given)
+            return min(x[0] for x in arguments), min(x[1] for x in arguments)
         case "where":
-            return min(x[0] for x in given), max(x[1] for x in given)
+            return min(x[0] for x in arguments), max(x[1] for x in arguments)
     return ANYTHING

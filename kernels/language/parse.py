@@ -1,4 +1,4 @@
-"""Where a rule's text is, what names it may use, and errors that point at its lines."""
+"""Find and parse the source of a rule; errors point at its lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True)
 class Source:
-    """Where a function's text came from, for messages that point at the user's line."""
+    """The source of a function, for messages that point at its lines."""
 
     file: str
     first_line: int
@@ -47,7 +47,7 @@ class Source:
 
     def refuse(self, node: ast.AST, reason: str) -> NoReturn:
         """Raise `RuleError` with file, line, the line itself, a caret and the reason."""
-        # What was written into a rule from another function is refused where it stands.
+        # The node of an inlined piece is refused at the line of the piece.
         at: Source = getattr(node, "source", self)
         line = getattr(node, "lineno", 1)
         column = getattr(node, "col_offset", 0)
@@ -61,7 +61,7 @@ class Source:
 def parse(
     function: Callable[..., object],
 ) -> tuple[Source, ast.FunctionDef, tuple[str, ...], list[ast.stmt], ast.expr]:
-    """The source of a function, its definition, arguments, body and what it returns.
+    """Return the source of a function, its definition, arguments, body and returned expression.
 
     The body is without docstring and return.
 

@@ -1,9 +1,8 @@
-"""In how few bits a state of a rule may be kept, found in the rule's lines.
+"""The fewest bits in which a state may be stored, found in the rule's lines.
 
-Rounding a state to fewer bits makes an error that is a share of it, right in the mean. A running
-mean forgets its errors. They do harm where they add up without end, and where a small difference of
-large numbers is what counts. What is not shown to be harmless is taken for harmful; the rules are
-in docs/formats.md.
+Rounding to fewer bits makes a relative error, unbiased. A running mean forgets its errors. They do
+harm where they accumulate, and where large numbers cancel. An expression that is not shown to be
+harmless counts as harmful; docs/formats.md has the conditions.
 """
 
 from __future__ import annotations
@@ -20,42 +19,42 @@ from .program import Program, assigned_once, host_only, inlined, names
 GRADIENT = "the gradient"
 
 DIFFERENCE = "it is in a difference of states, which may be small beside them"
-LEFT = (
+CANCELS = (
     "it is in a difference that is squared, a divisor or under a root, and may be small beside it"
 )
 SUM = "it is not a running mean, as far as its lines show, so that errors and sums may grow"
-FLOWS = "it goes into a state that is not a running mean, so that errors may add up there"
+FEEDS = "it goes into a state that is not a running mean, so that errors may add up there"
 
 
 class Need(NamedTuple):
-    """What a state has to be kept in."""
+    """The least precision of a state."""
 
     bits: int
-    """32 for the type of the arithmetic; 16, or 8, for no fewer bits, and not float16."""
+    """32: the compute type; 16 or 8: as many bits or more, and not float16."""
     reason: str
 
 
 class Number(NamedTuple):
-    """What is known of an expression."""
+    """The value of an expression, as far as it is known."""
 
     between: Interval
     terms: Mapping[str, frozenset[int]] = {}
-    """States (and the gradient) that it is made of, each with the signs that it may have: 1, -1;
-    and 0 where it is not proportional to them."""
-    near: frozenset[str] = frozenset()
+    """By state (or `GRADIENT`) in the expression, the signs with which it may occur: 1, -1; and 0
+    if the expression is not proportional to it."""
+    cancelling: frozenset[str] = frozenset()
     """States in a difference that may be small beside them."""
     factor: bool = False
-    """Whether it is a number of the step, or a quotient by states: what scales others."""
+    """Whether it scales others: it is a coefficient, or a quotient by states."""
 
 
 def needs(program: Program, ranges: Mapping[str, Interval]) -> dict[str, Need]:
-    """The states that may not be kept in every format.
+    """Return the states that may not be stored in every format.
 
     Parameters
     ----------
     program : Program
     ranges : mapping of str to (float, float)
-        Between what hyperparameters are; those that are not in it may be anything.
+        Intervals of hyperparameters; those left out may be anything.
     """
     lines, results = assigned_once(program)
     every = dict(lines)
@@ -67,45 +66,45 @@ def needs(program: Program, ranges: Mapping[str, Interval]) -> dict[str, Need]:
     lasting = []
     for state, node in new.items():
         loops = state in _reached(reads, reads[state] - {state})
-        if not loops and _forgets(node, state, program.h, ranges):
+        if not loops and _is_running_mean(node, state, program.h, ranges):
             continue
         lasting.append(state)
         sums = not loops and state in positive and _factor(node, state, program.h, ranges) == ONE
-        # Of what is never negative the errors are shares: of a sum they stay within 10 %.
+        # The errors of nonnegative terms are relative: those of a sum stay within 10 %.
         bits = 32 if state not in positive else 8 if sums else 16
         found.setdefault(state, Need(bits, SUM))
-    for state in _reached(reads, {one for last in lasting for one in reads[last] - {last}}):
-        found.setdefault(state, Need(16, FLOWS))
+    for state in _reached(reads, {source for last in lasting for source in reads[last] - {last}}):
+        found.setdefault(state, Need(16, FEEDS))
     return found
 
 
 def _reached(reads: Mapping[str, set[str]], first: Iterable[str]) -> set[str]:
-    """States, and all that their values come from."""
+    """Return states, and all from which their values are computed."""
     found: set[str] = set()
-    left = list(first)
-    while left:
-        state = left.pop()
+    remaining = list(first)
+    while remaining:
+        state = remaining.pop()
         if state not in found:
             found.add(state)
-            left += reads[state] - {state}
+            remaining += reads[state] - {state}
     return found
 
 
 ONE, NONE = (1.0, 1.0), (0.0, 0.0)
 
 
-def _forgets(node: ast.expr, state: str, h: str, ranges: Mapping[str, Interval]) -> bool:
-    """Whether a state's new value has only a share of the old one, less than all of it."""
+def _is_running_mean(node: ast.expr, state: str, h: str, ranges: Mapping[str, Interval]) -> bool:
+    """Return whether a state's new value is c times the old one plus other terms, 0 <= c < 1."""
     match node:
         case ast.Call(func=ast.Name(id="maximum" | "minimum"), args=arguments):
-            return all(_forgets(one, state, h, ranges) for one in arguments)
-    share = _factor(node, state, h, ranges)
-    # Hyperparameters that are a share of the past, such as beta1, are less than 1.
-    return share is not None and share[0] >= 0 and share[1] <= 1 and share != ONE
+            return all(_is_running_mean(node, state, h, ranges) for node in arguments)
+    factor = _factor(node, state, h, ranges)
+    # Decay factors such as beta1 are less than 1.
+    return factor is not None and factor[0] >= 0 and factor[1] <= 1 and factor != ONE
 
 
 def _factor(node: ast.expr, state: str, h: str, ranges: Mapping[str, Interval]) -> Interval | None:
-    """What a state is multiplied by in an expression; None if it is not simply a term of it."""
+    """Return the interval of a state's coefficient; None if the expression is not linear in it."""
     read = partial(_factor, state=state, h=h, ranges=ranges)
     if state not in names(node):
         return NONE
@@ -131,7 +130,7 @@ def _factor(node: ast.expr, state: str, h: str, ranges: Mapping[str, Interval]) 
 
 
 def _differences(program: Program, ranges: Mapping[str, Interval]) -> dict[str, str]:
-    """The states in differences that may be small beside them, where that matters."""
+    """Return the states of which large values cancel where it does harm, with the reason."""
     lines, results = assigned_once(program)
     parameter, gradient, *states = program.arguments[: 1 + len(program.results)]
     positive = set(program.nonnegative)
@@ -140,23 +139,23 @@ def _differences(program: Program, ranges: Mapping[str, Interval]) -> dict[str, 
         for state in states
     }
     known |= {parameter: Number(ANYTHING), gradient: Number(ANYTHING, {GRADIENT: frozenset({1})})}
-    look = _Look(known, program.h, ranges)
+    search = _Cancellations(known, program.h, ranges)
     for target, node in lines:
-        known[target] = look.at(node)
+        known[target] = search.read(node)
     for node in results:
-        look.at(node)
-    return {state: why for state, why in look.found.items() if state != GRADIENT}
+        search.read(node)
+    return {state: why for state, why in search.found.items() if state != GRADIENT}
 
 
-class _Look:
-    """Goes through expressions and notes the states that are in small differences."""
+class _Cancellations:
+    """Reads expressions and collects the states of which large values may cancel."""
 
     def __init__(self, known: Mapping[str, Number], h: str, ranges: Mapping[str, Interval]) -> None:
         self.known, self.h, self.ranges = known, h, ranges
         self.found: dict[str, str] = {}
 
-    def at(self, node: ast.expr) -> Number:
-        """What is known of an expression."""
+    def read(self, node: ast.expr) -> Number:
+        """Return what is known of an expression."""
         intervals = {name: number.between for name, number in self.known.items()}
         between = interval(node, intervals, self.ranges)
         if host_only(node, self.h):
@@ -165,9 +164,9 @@ class _Look:
             case ast.Name(id=name):
                 return self.known[name]
             case ast.UnaryOp(operand=operand):
-                return _negative(self.at(operand))
+                return _negative(self.read(operand))
             case ast.BinOp(left=left, op=op, right=right):
-                a, b = self.at(left), self.at(right)
+                a, b = self.read(left), self.read(right)
                 match op:
                     case ast.Mult():
                         return self._product(a, b)._replace(between=between)
@@ -179,7 +178,7 @@ class _Look:
                 return self._call(name, arguments)._replace(between=between)
         raise AssertionError(ast.unparse(node))
 
-    def _note(self, states: Iterable[str], reason: str) -> None:
+    def _add(self, states: Iterable[str], reason: str) -> None:
         for state in states:
             self.found.setdefault(state, reason)
 
@@ -187,68 +186,74 @@ class _Look:
         joined = _joined([a, b])
         if (a.between[0] >= 0 <= b.between[0]) or (a.between[1] <= 0 >= b.between[1]):
             return joined
-        near = set(joined.near)
+        cancelling = set(joined.cancelling)
         for one, signs in a.terms.items():
             for other, others in b.terms.items():
                 if len((signs | others) - {0}) < 2 or GRADIENT == one == other:
                     continue
                 if one == other:
                     # c s - d s is a multiple of s; sqrt(s) - sqrt(s + 1) is not.
-                    self._note([one] if 0 in signs | others else [], DIFFERENCE)
+                    self._add([one] if 0 in signs | others else [], DIFFERENCE)
                 elif GRADIENT not in (one, other):
-                    self._note([one, other], DIFFERENCE)
-                near |= {one, other} - {GRADIENT}
+                    self._add([one, other], DIFFERENCE)
+                cancelling |= {one, other} - {GRADIENT}
         if not a.terms or not b.terms:  # less a number of the step, or the parameter
-            near |= {*a.terms, *b.terms} - {GRADIENT}
-        return joined._replace(near=frozenset(near))
+            cancelling |= {*a.terms, *b.terms} - {GRADIENT}
+        return joined._replace(cancelling=frozenset(cancelling))
 
     def _product(self, a: Number, b: Number) -> Number:
-        self._note(a.near & b.near, LEFT)
+        self._add(a.cancelling & b.cancelling, CANCELS)
         if a.factor != b.factor:
             factor, other = (a, b) if a.factor else (b, a)
-            return _turned(other, factor.between)._replace(near=a.near | b.near)
-        both = _joined([_turned(a, b.between), _turned(b, a.between)])
-        return both._replace(terms=_bent(both.terms), near=a.near | b.near)
+            return _scaled_by(other, factor.between)._replace(
+                cancelling=a.cancelling | b.cancelling
+            )
+        both = _joined([_scaled_by(a, b.between), _scaled_by(b, a.between)])
+        return both._replace(
+            terms=_not_proportional(both.terms), cancelling=a.cancelling | b.cancelling
+        )
 
     def _quotient(self, a: Number, b: Number) -> Number:
-        self._note(b.near, LEFT)
+        self._add(b.cancelling, CANCELS)
         if a.factor and b.terms:
-            terms = _turned(_negative(b), a.between).terms
-            return Number(ANYTHING, _bent({**a.terms, **terms}), a.near, factor=True)
-        turned = _turned(a, b.between)
-        return turned._replace(terms=_bent(turned.terms)) if b.terms else turned
+            terms = _scaled_by(_negative(b), a.between).terms
+            return Number(
+                ANYTHING, _not_proportional({**a.terms, **terms}), a.cancelling, factor=True
+            )
+        turned = _scaled_by(a, b.between)
+        return turned._replace(terms=_not_proportional(turned.terms)) if b.terms else turned
 
     def _call(self, name: str, arguments: list[ast.expr]) -> Number:
         given = []
         for one in arguments:
             if isinstance(one, ast.Compare):
-                self.at(one.left), self.at(one.comparators[0])
+                self.read(one.left), self.read(one.comparators[0])
             else:
-                given.append(self.at(one))
+                given.append(self.read(one))
         if name == "sign":  # 1 or -1: where it is about a small difference, it is of no account
             return Number((-1.0, 1.0), factor=True)
         joined = _joined(given)
-        terms = _bent(joined.terms)
+        terms = _not_proportional(joined.terms)
         if name in ("sqrt", "sq", "abs"):
-            self._note(joined.near, LEFT)
+            self._add(joined.cancelling, CANCELS)
             if given[0].between[0] < 0:
                 terms = {one: frozenset({0, 1}) for one in terms}
         return joined._replace(terms=terms)
 
 
 def _joined(given: Iterable[Number]) -> Number:
-    """Of numbers that are added, or of which one is chosen: the terms of all of them."""
+    """Return the terms of a sum, or of a choice."""
     given = list(given)
     terms: dict[str, frozenset[int]] = {}
     for number in given:
         for one, signs in number.terms.items():
             terms[one] = terms.get(one, frozenset()) | signs
-    near = frozenset().union(*(number.near for number in given))
-    return Number(ANYTHING, terms, near, all(number.factor for number in given))
+    cancelling = frozenset().union(*(number.cancelling for number in given))
+    return Number(ANYTHING, terms, cancelling, all(number.factor for number in given))
 
 
-def _turned(number: Number, by: Interval) -> Number:
-    """A number times another that lies between two."""
+def _scaled_by(number: Number, by: Interval) -> Number:
+    """Return the terms of a product with a number in an interval."""
     if by[0] >= 0:
         return number
     keeps = {1: -1, -1: 1, 0: 0}
@@ -261,9 +266,9 @@ def _turned(number: Number, by: Interval) -> Number:
 
 def _negative(number: Number) -> Number:
     low, high = number.between
-    return _turned(number, (-1.0, -1.0))._replace(between=(-high, -low))
+    return _scaled_by(number, (-1.0, -1.0))._replace(between=(-high, -low))
 
 
-def _bent(terms: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
-    """Terms that the number is not proportional to."""
+def _not_proportional(terms: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
+    """Return the terms with the mark that the number is not proportional to them."""
     return {one: signs | {0} for one, signs in terms.items()}

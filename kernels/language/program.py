@@ -1,7 +1,6 @@
-"""From a Python function to a checked list of assignments: what a rule may contain.
+"""Read a Python function into a `Program`: a checked list of assignments, as syntax trees.
 
-Nothing here knows a backend. A `Program` holds syntax trees; `gpuadapt.kernels.language.emit` turns
-them into the text that both backends share.
+`emit` writes it as the text that both backends share.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ COMPARISONS = {
 
 @dataclass(frozen=True)
 class Program:
-    """A checked function: its arguments, its assignments in order, what it returns.
+    """A checked function: its arguments, its assignments in order, its results.
 
-    ``lines`` holds the element-wise assignments only. A variable that depends on
-    hyperparameters alone is kept in ``host`` and already substituted where it was read.
-    ``row_states`` and ``squared`` are set by `gpuadapt.kernels.language.rowwise` alone.
+    ``lines`` holds the element-wise assignments. A variable of hyperparameters alone is in ``host``
+    and substituted where it is read. `rowwise` sets ``row_states`` and ``squared``.
     """
 
     name: str
@@ -47,15 +45,15 @@ class Program:
     results: tuple[ast.expr, ...]
     host: dict[str, ast.expr]
     prepare: dict[str, Callable[..., float]] = field(default_factory=dict)
-    """Functions that the host calls, by the name they have in the rule."""
+    """Functions that the host calls, by their names in the rule."""
     scaling: int = 0
-    """How many of the first lines unscale and clip the gradient, for a step that asks for it."""
+    """Number of first lines that unscale and clip the gradient."""
     nonnegative: tuple[str, ...] = ()
-    """States that are never negative, as the author of the rule declares."""
+    """States that are never negative, as declared by the author."""
     row_states: tuple[str, ...] = ()
     """States with one number for each row."""
     squared: Program | None = None
-    """If set, the last argument is the row's mean of the squares of what this returns."""
+    """If set, the last argument is the row's mean of the squares of this program's result."""
 
 
 def read(
@@ -137,7 +135,7 @@ def read(
 
 
 class Rename(ast.NodeTransformer):
-    """Gives variables other names; changes the tree it visits."""
+    """Renames variables in the tree that it visits."""
 
     def __init__(self, names: dict[str, str]) -> None:
         self.names = names
@@ -147,7 +145,7 @@ class Rename(ast.NodeTransformer):
 
 
 def single_assignment(program: Program) -> tuple[list[tuple[str, ast.expr]], dict[str, str]]:
-    """The lines with a new name for each assignment, and each variable's last name."""
+    """Return the lines with a new name for each assignment, and the last name of each variable."""
     latest: dict[str, str] = {}
     lines = []
     for count, (target, expression) in enumerate(program.lines):
@@ -158,20 +156,20 @@ def single_assignment(program: Program) -> tuple[list[tuple[str, ast.expr]], dic
 
 
 def assigned_once(program: Program) -> tuple[list[tuple[str, ast.expr]], list[ast.expr]]:
-    """Lines and results, with a new name for each assignment."""
+    """Return lines and results with a new name for each assignment."""
     lines, latest = single_assignment(program)
     return lines, [Rename(latest).visit(copy.deepcopy(node)) for node in program.results]
 
 
 def inlined(node: ast.expr, lines: Mapping[str, ast.expr]) -> ast.expr:
-    """An expression with those of variables, each assigned once, in their places."""
+    """Return an expression with variables, each assigned once, replaced by their expressions."""
     while names(node) & set(lines):
         node = Substitute(lines).visit(copy.deepcopy(node))
     return node
 
 
 def names(expression: ast.AST) -> set[str]:
-    """The variables, functions and the h that an expression reads."""
+    """Return the names in an expression: variables, functions and the h."""
     return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
 
 
@@ -226,7 +224,7 @@ def _check_condition(source: Source, node: ast.expr, known: set[str], h: str) ->
 
 
 def host_only(node: ast.expr, h: str) -> bool:
-    """Whether an expression reads hyperparameters alone, so that the host can compute it."""
+    """Return whether an expression reads hyperparameters alone: the host computes it."""
     allowed = {h, *ARITY}
     return names(node) <= allowed
 

@@ -1,7 +1,7 @@
-"""The effective rate of a rule as a rule of its own: what `Optimizer.effective_lr` runs.
+"""Derive a rule that computes the effective rate from the states, for `Optimizer.effective_lr`.
 
-A rule's author names the per-element rate ``rate``. Its lines are followed backwards to
-the states as they are stored; if they need anything else, there is no rate to show.
+The rate is the variable that the author of the rule named ``rate``. Its lines are followed
+backwards to the stored states.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .program import Program, Rename, names, single_assignment
 
 
 def rate_program(program: Program) -> Program:
-    """A program that writes the rate over the parameter and leaves the states alone.
+    """Return a program that writes the rate over the parameter and leaves the states alone.
 
     Where the rule reads a state before replacing it, the stored one stands in: it is what
     the next step will read.
@@ -37,11 +37,11 @@ def rate_program(program: Program) -> Program:
         rate = program.host["rate"]
     else:
         raise RuleError(f"the rule {program.name!r} has no variable named 'rate'")
-    needed, kept = names(rate), []
+    needed, selected = names(rate), []
     for target, expression in reversed(lines):
         if target in needed and target not in stored:
             expression = Rename(stored).visit(expression)
-            kept.append((target, expression))
+            selected.append((target, expression))
             needed = (needed - {target}) | names(expression)
     if {parameter, gradient} & needed:
         raise RuleError(f"the rate of {program.name!r} depends on more than its states")
@@ -49,7 +49,7 @@ def rate_program(program: Program) -> Program:
         program,
         name=f"{program.name}_rate",
         doc=f"The effective rate of {program.name}.",
-        lines=tuple(reversed(kept)),
+        lines=tuple(reversed(selected)),
         scaling=0,
         results=(rate, *(ast.Name(state) for state in states)),
     )

@@ -1,6 +1,6 @@
-"""One second moment for each row: a rule in which ``sq(g)`` is the row's mean of squares.
+"""Derive a rule with one second moment per row: ``sq(g)`` becomes the row's mean of squares.
 
-Whatever state then depends on numbers of the row alone is kept once per row.
+A state that then depends on values of the row alone is stored once per row.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from ..errors import RuleError
 from .program import Program, assigned_once, host_only, names
 
 MEAN = "_mean_square"
-"""The variable that stands for the mean; rules cannot have names like it."""
+"""The variable for the mean; rules cannot have names like it."""
 
 Lines = list[tuple[str, ast.expr]]
 
 
 def rowwise_program(program: Program) -> Program:
-    """The program with the mean as one more argument; its ``squared`` says what is squared.
+    """Return the program with the mean as its last argument; ``squared`` computes what is squared.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def rowwise_program(program: Program) -> Program:
     mean = _Mean(program.h)
     lines = [(target, mean.visit(expression)) for target, expression in lines]
     results = [mean.visit(node) for node in results]
-    kept = _kept_by_row(program.arguments, lines, results)
-    if not kept:
+    row_states = _row_states(program.arguments, lines, results)
+    if not row_states:
         raise RuleError(f"rowwise: no state of {program.name!r} is the same along a row")
     before = [line for line in lines if line[0] in _closure(names(squared), lines)]
     return replace(
@@ -63,7 +63,7 @@ def rowwise_program(program: Program) -> Program:
         arguments=(*program.arguments, MEAN),
         lines=tuple(lines),
         results=tuple(results),
-        row_states=kept,
+        row_states=row_states,
         squared=replace(
             program,
             name=f"{program.name}_squared",
@@ -76,29 +76,29 @@ def rowwise_program(program: Program) -> Program:
     )
 
 
-def _kept_by_row(
+def _row_states(
     arguments: tuple[str, ...], lines: Lines, results: list[ast.expr]
 ) -> tuple[str, ...]:
-    """The states whose new values need nothing but each other, the mean and hyperparameters."""
+    """Return the states computed from each other, the mean and hyperparameters alone."""
     states = arguments[2:]
-    kept = set(states)
+    constant = set(states)
     while True:
-        varying = set(arguments) - kept
+        varying = set(arguments) - constant
         for target, expression in lines:
             if names(expression) & varying:
                 varying.add(target)
-        left = {
+        remaining = {
             state
             for state, result in zip(states, results[1:], strict=True)
-            if state in kept and not names(result) & varying
+            if state in constant and not names(result) & varying
         }
-        if left == kept:
-            return tuple(state for state in states if state in kept)
-        kept = left
+        if remaining == constant:
+            return tuple(state for state in states if state in constant)
+        constant = remaining
 
 
 def _closure(needed: set[str], lines: Lines) -> set[str]:
-    """Names, and all that the lines which compute them read."""
+    """Return names, and all names from which they are computed."""
     found = set(needed)
     for target, expression in reversed(lines):
         if target in found:
@@ -107,7 +107,7 @@ def _closure(needed: set[str], lines: Lines) -> set[str]:
 
 
 def _is_square(call: ast.Call, h: str) -> bool:
-    """Whether a call is a square that differs between elements."""
+    """Return whether a call is a square that differs between elements."""
     return isinstance(call.func, ast.Name) and call.func.id == "sq" and not host_only(call, h)
 
 

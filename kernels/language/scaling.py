@@ -1,8 +1,7 @@
-"""Gradients of a wider type than the arithmetic: scaled and clipped before they are rounded.
+"""Split a rule for gradients of a wider type than its arithmetic.
 
-What a step asks for, to unscale and to clip, are the first lines of the rule that it runs. Where
-gradients are wider they are a function of their own, of the gradients' type, with coefficients of
-that type; the rule gets its result, rounded.
+The first lines of a composed rule unscale and clip the gradient. They become a function in the
+gradient's type, with coefficients of that type. The rule gets its result, rounded.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from .rule import Rule
 
 
 class Scaling(NamedTuple):
-    """The function of a wider type, and what it leaves of a rule."""
+    """The function in the wider type, and the rule without it."""
 
     symbol: str
     gradient: str
@@ -23,20 +22,20 @@ class Scaling(NamedTuple):
     lines: tuple[tuple[str, str], ...]
     result: str
     coefficients: tuple[str, ...]
-    """Those of the rule that it reads, by the names that they have there."""
-    places: dict[str, int]
-    """What kernels call them in the wider type, and their numbers among the rule's."""
-    rest: tuple[tuple[str, str], ...]
-    """The rule's lines without it."""
+    """The rule's coefficients that it reads, by their names in the rule."""
+    positions: dict[str, int]
+    """By their names in the wider type, their positions among the rule's coefficients."""
+    remaining: tuple[tuple[str, str], ...]
+    """The lines of the rule after it."""
 
-    def of(self, gradient: str) -> str:
-        """A call."""
-        return f"{self.symbol}({', '.join([gradient, *self.places])})"
+    def call(self, gradient: str) -> str:
+        """Return a call of the function."""
+        return f"{self.symbol}({', '.join([gradient, *self.positions])})"
 
 
 @cached_with_rule
 def scaling(rule: Rule) -> Scaling | None:
-    """Return what a rule does to gradients before they are rounded, if it does anything."""
+    """Return the split of a rule; None if it neither unscales nor clips."""
     count = rule.program.scaling
     if not count:
         return None
@@ -56,6 +55,6 @@ def scaling(rule: Rule) -> Scaling | None:
 
 
 def scaled(rule: Rule) -> frozenset[int]:
-    """The numbers of the coefficients that scale and clip: any type of gradients may hold them."""
+    """Return the positions of the coefficients that unscale and clip, held in the wider type."""
     found = scaling(rule)
-    return frozenset(found.places.values()) if found else frozenset()
+    return frozenset(found.positions.values()) if found else frozenset()
