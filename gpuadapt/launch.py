@@ -161,7 +161,7 @@ class StepScalars(Protocol):
 
 def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -> Update:
     """Compile the update of one parameter of any strides on a backend, "cpu" or "cuda"."""
-    update: Update = _module(backend, "strided").Dense(rule, formats, operand)
+    update: Update = _module(backend, "strided").Strided(rule, formats, operand)
     return update
 
 
@@ -169,7 +169,7 @@ def bind_multi_tensor(
     rule: Rule, backend: str, formats: Formats, operands: Sequence[Operand]
 ) -> Update:
     """Compile the update of many contiguous parameters of equal formats in one launch."""
-    update: Update = _module(backend, "multi_tensor").Many(rule, formats, operands)
+    update: Update = _module(backend, "multi_tensor").MultiTensor(rule, formats, operands)
     return update
 
 
@@ -216,7 +216,7 @@ def array_headers(
     expected: Sequence[tuple[HostArray, str] | None],
     ranges: Sequence[tuple[int, int]],
 ) -> Any:
-    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers.Headers`.
+    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers.ArrayHeaders`.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def array_headers(
     ranges : sequence of (int, int)
         First and last address of memory that gradients may not alias.
     """
-    return _module("cpu", "array_headers").Headers(updated, expected, ranges)
+    return _module("cpu", "array_headers").ArrayHeaders(updated, expected, ranges)
 
 
 def step_scalars(backend: str) -> StepScalars:

@@ -141,7 +141,7 @@ def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.Mark
 
 
 class ByNumpy:
-    """As `gpuadapt.kernels.cpu.multi_tensor.Many`, compiling nothing."""
+    """As `gpuadapt.kernels.cpu.multi_tensor.MultiTensor`, compiling nothing."""
 
     def __init__(self, rule: Any, operands: Any) -> None:
         self.rule, self.arrays = rule, [operand.arrays for operand in operands]

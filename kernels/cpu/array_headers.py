@@ -102,7 +102,7 @@ def _kernel() -> Callable[..., int]:
     return compiled
 
 
-class Headers:
+class ArrayHeaders:
     """What gradients should be: arrays like these, without gaps, aligned, apart from places.
 
     Parameters

@@ -155,7 +155,7 @@ def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     return compiled
 
 
-class Many:
+class MultiTensor:
     """Updates arrays of the same formats in place, all in one launch.
 
     Parameters

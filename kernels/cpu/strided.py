@@ -19,7 +19,7 @@ from .multi_tensor import kernel, source  # noqa: F401  (there is no other one)
 from .squares import Squares
 
 
-class Dense:
+class Strided:
     """Updates one array in place."""
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
@@ -29,7 +29,7 @@ class Dense:
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
         if all(map(_whole, arrays)) and arrays[0].size:
-            self._many = multi_tensor.Many(rule, formats, [operand._replace(arrays=arrays)])
+            self._many = multi_tensor.MultiTensor(rule, formats, [operand._replace(arrays=arrays)])
         multi_tensor.kernel(rule, formats)  # compiled before anything is written
 
     def __call__(self, gradient: np.ndarray, first: int, numbers: np.ndarray) -> None:

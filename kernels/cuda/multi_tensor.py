@@ -164,7 +164,7 @@ def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     return compile.built(source(rule, formats), f"gpuadapt_{rule.name}_many")
 
 
-class Many:
+class MultiTensor:
     """Updates arrays of the same formats in place, all in one launch on the current stream.
 
     Parameters

@@ -82,7 +82,7 @@ def kernel(rule: Rule) -> Callable[..., Any]:
     return strided(rule).build()
 
 
-class Dense:
+class Strided:
     """Updates one CuPy array in place, on the current stream."""
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
@@ -94,7 +94,7 @@ class Dense:
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
         if all(map(_whole, arrays)) and arrays[0].size:
-            self._many = multi_tensor.Many(rule, formats, [operand._replace(arrays=arrays)])
+            self._many = multi_tensor.MultiTensor(rule, formats, [operand._replace(arrays=arrays)])
         self._gradient: Any = None
         """Memory for a gradient with gaps."""
         self._measured: Any = (None,)
