@@ -644,5 +644,5 @@ def test_launches(host):
     for _ in range(2):
         launches.clear()
         optimizer.step({"table": gradient})
-    after = ["gpuadapt_advance", "gpuadapt_count", "gpuadapt_due", "gpuadapt_adam_rows"]
+    after = ["gpuadapt_append", "gpuadapt_count", "gpuadapt_rows_due", "gpuadapt_adam_rows"]
     assert launches == ["gpuadapt_keys", "gpuadapt_begin", "gpuadapt_adam_rows", *after]

@@ -1,4 +1,4 @@
-"""Exact rows on a GPU: a row is brought up to date when it is updated or read."""
+"""Exact rows on a GPU: a row catches up with its table's history when it is updated or read."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from ..array_types import DeviceArray
 from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.scalar_layout import FIRST
-from . import compile, rows
+from . import compile
+from . import rows as by_row
 from .rows import LaunchConfig, RowPlan, Rows
 from .step_history import StepHistory
 
 UPDATE, READ, REFRESH = 0, 1, 2
-"""What rows are brought up to date for: a gradient, a copy, nothing else."""
+"""What rows catch up for, as in ``exact_rows.cuh``: a gradient, a copy of them, nothing else."""
 
 CHUNK = 2**20
-"""Rows that are brought up to date in one launch."""
+"""Rows of one launch of `ExactRows.refresh`."""
 
 
 def source(rule: Rule, formats: Formats) -> str:
-    """Return the text of the update of rows that catch up with their table's history."""
-    return rows.source(rule, formats, exact=True, catch_up=plan_for(rule, formats))
+    """Write the kernel: skipped steps are interpolated, or replayed if they cannot be."""
+    return by_row.source(rule, formats, exact=True, catch_up=plan_for(rule, formats))
 
 
 @cached_with_rule
@@ -34,9 +36,8 @@ def kernel(
     rule: Rule, formats: Formats, config: LaunchConfig, catch_up: CatchUpPlan | None
 ) -> Callable[..., None]:
     """Compile the kernel of `rows.source`."""
-    return compile.built(
-        rows.source(rule, formats, config, True, catch_up), f"gpuadapt_{rule.name}_rows"
-    )
+    text = by_row.source(rule, formats, config, True, catch_up)
+    return compile.built(text, f"gpuadapt_{rule.name}_rows")
 
 
 class ExactRows(Rows):
@@ -50,33 +51,43 @@ class ExactRows(Rows):
         super().__init__(rule, formats, operand)
         self._history = history
         gradient = formats.gradient.parts[0][1]
-        self._no_values = cupy.zeros((0, self._width), gradient)
-        self._no_numbers = cupy.zeros(FIRST + len(rule.coefficients) + 1, np.float64)
-        self._nowhere = cupy.zeros(1, self._arrays[0].dtype)
+        self._no_values: DeviceArray = cupy.zeros((0, self._width), gradient)
+        self._no_numbers: DeviceArray = cupy.zeros(FIRST + len(rule.coefficients) + 1, np.float64)
+        self._no_copy: DeviceArray = cupy.zeros(1, self._arrays[0].dtype)
 
     def _compiled(self, config: LaunchConfig) -> Callable[..., None]:
         return kernel(self._rule, self._formats, config, self._history.plan)
 
-    def _more(self, reading: int, out: Any) -> tuple[Any, ...]:
+    def _catch_up_arguments(self, mode: int, out: DeviceArray) -> tuple[Any, ...]:
         history = self._history
         return (
             history.last, history.history, history.products, history.ends,
-            np.int64(history.size - 1), history.now, np.int32(reading), out,
+            np.int64(history.length - 1), history.now, np.int32(mode), out,
         )  # fmt: skip
 
-    def __call__(self, plan: RowPlan, first: int, numbers: Any) -> None:
-        """Update; ``numbers[first]`` is the first coefficient."""
-        self._launch(plan, first, numbers, *self._more(UPDATE, self._nowhere))
-        self._history.append(numbers, first)
-        self._catch_up(self._history.rows_due(), 0, REFRESH, self._nowhere)
+    def __call__(self, plan: RowPlan, offset: int, numbers: DeviceArray) -> None:
+        """Update; ``numbers[offset]`` is the first coefficient."""
+        self._launch(plan, offset, numbers, *self._catch_up_arguments(UPDATE, self._no_copy))
+        self._history.append(numbers, offset)
+        self._catch_up(self._history.rows_due(), 0, REFRESH, self._no_copy)
 
-    def read(self, rows: Any, skip: bool) -> Any:
-        """Rows as they are after the last step, in a new array; zeros for those out of range.
+    def read(self, rows: DeviceArray, skip: bool) -> DeviceArray:
+        """Copy rows as they are after the last step.
+
+        Parameters
+        ----------
+        rows : CuPy array of int32 or int64, shape (n,)
+        skip : bool
+            Return zeros for rows that are out of range.
+
+        Returns
+        -------
+        CuPy array of the parameter's type, shape (n, width)
 
         Raises
         ------
         RowIndexError
-            A row is out of range, and they are not to be skipped.
+            A row is out of range, and ``skip`` is False.
         """
         import cupy
 
@@ -85,17 +96,16 @@ class ExactRows(Rows):
         return out
 
     def refresh(self, start: int, stop: int) -> None:
-        """Bring rows from ``start`` to ``stop`` up to date."""
+        """Let rows from ``start`` to ``stop`` - 1 catch up."""
         import cupy
 
         for begin in range(start, stop, CHUNK):
             keys = cupy.arange(begin, min(begin + CHUNK, stop), 1, np.uint64)
-            self._catch_up(keys, 0, REFRESH, self._nowhere)
+            self._catch_up(keys, 0, REFRESH, self._no_copy)
 
-    def _catch_up(self, keys: Any, shift: int, reading: int, out: Any) -> None:
-        config = self._config(self._no_values)
-        run = self._compiled(config) if keys.size and self._width else None
-        plan = RowPlan(
-            keys, shift, self._hot_sums[:0], self._no_values, False, math.inf, config, run
-        )
-        self._launch(plan, FIRST, self._no_numbers, *self._more(reading, out))
+    def _catch_up(self, keys: DeviceArray, shift: int, mode: int, out: DeviceArray) -> None:
+        config, sums = self._config(self._no_values), self._hot_sums[:0]
+        compiled = self._compiled(config) if keys.size and self._width else None
+        plan = RowPlan(keys, shift, sums, self._no_values, False, math.inf, config, compiled)
+        arguments = self._catch_up_arguments(mode, out)
+        self._launch(plan, FIRST, self._no_numbers, *arguments)

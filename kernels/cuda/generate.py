@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..catchup.plan import (
-    LINEAR,
-    MAX_GROWTH,
-    MAX_INTERVAL,
-    MAX_REMAINING,
-    MAX_REPLAY,
-    MIN_PRODUCT,
-    NEGLIGIBLE,
-    SMALLEST_NORMAL,
-    STOP,
-    CatchUpPlan,
-    history_layout,
-)
+from ..catchup import plan as catchup
+from ..catchup.plan import CatchUpPlan, history_layout
 from ..formats import BLOCK, Conversion, Format, Formats, Named, load, named, needed, scaling
 from ..language.emit import indented
 from ..language.rule import Rule
@@ -563,9 +552,9 @@ def _method(head: str, lines: Sequence[str]) -> str:
 class Interpolation:
     """Writes what ``interpolate.cuh`` needs of a rule, for float32 and rows without gaps."""
 
-    def __init__(self, run: Run, plan: CatchUpPlan) -> None:
-        self.run, self.rule, self.plan = run, run.rule, plan
-        self.layout = history_layout(self.rule, plan)
+    def __init__(self, run: Run, catch_up: CatchUpPlan) -> None:
+        self.run, self.rule, self.catch_up = run, run.rule, catch_up
+        self.layout = history_layout(self.rule, catch_up)
         names = (self.rule.parameter, *self.rule.states)
         self.packs = {
             name: f"*reinterpret_cast<pack<T, N> *>(&update.{name}_[row * width + j])"
@@ -575,28 +564,27 @@ class Interpolation:
 
     def macros(self) -> dict[str, object]:
         """Return the macros of the file."""
-        thresholds = {
-            "few": MAX_REPLAY, "span": MAX_INTERVAL, "tiny": SMALLEST_NORMAL, "least": STOP,
-            "long": MAX_REMAINING, "faint": MIN_PRODUCT, "vast": MAX_GROWTH, "flat": NEGLIGIBLE,
-            "straight": LINEAR,
-        }  # fmt: skip
-        return {name: repr(value) for name, value in thresholds.items()} | {
+        names = (
+            "MAX_INTERVAL", "MAX_REPLAY", "LINEAR", "NEGLIGIBLE", "STOP", "MAX_REMAINING",
+            "SMALLEST_NORMAL", "MIN_PRODUCT", "MAX_GROWTH",
+        )  # fmt: skip
+        return {name: repr(getattr(catchup, name)) for name in names} | {
             "states": len(self.rule.states),
-            "displaced": int(self.plan.displacement is not None),
-            "rests": int(self.plan.decay_only is not None),
-            "decays": self.layout.decay,
+            "displaced": int(self.catch_up.displacement is not None),
+            "decay_only": int(self.catch_up.decay_only is not None),
+            "decay": self.layout.decay,
             "ratio": self.layout.width,
-            "bend": self.layout.width + 1,
+            "correction": self.layout.width + 1,
         }
 
     def text(self) -> str:
         """Write the functions and the rules."""
-        rule, plan, layout = self.rule, self.plan, self.layout
+        rule, catch_up, layout = self.rule, self.catch_up, self.layout
         states = list(enumerate(rule.states))
-        parts = [function(part) for part in plan.rules]
+        parts = [function(part) for part in catch_up.rules]
         parts.append("constexpr int STATES = GA_STATES > 0 ? GA_STATES : 1;")
         parts.append("template <int N> struct Values { pack<T, N> parameter, states[STATES]; };")
-        parts.append(_test("decays", [k for k, _ in states if plan.decays(k)]))
+        parts.append(_test("decays", [k for k, _ in states if catch_up.decays(k)]))
         parts.append(_test("by_row", [k for k, name in states if name in rule.row_states]))
         parts += self._memory()
         elements = [f"states[{k}]" for k, _ in states]
@@ -604,25 +592,16 @@ class Interpolation:
         numbers += ["T(0)"] * (rule.squared is not None)
         lines = [_call(rule, numbers)]
         parts.append(_step("ZeroGradientStep", rule, 0, "void", "T &p, T *states", lines, self.run))
-        if plan.displacement and plan.apply:
-            lines = ["T x = T(0);", _call(plan.displacement, ["x", *elements]), "return x;"]
-            parts.append(
-                _step(
-                    "Displacement",
-                    plan.displacement,
-                    layout.displacement,
-                    "T",
-                    "const T *states",
-                    lines,
-                )
-            )
-            lines = [_call(plan.apply, ["p", "displacement"])]
-            parts.append(
-                _step("Move", plan.apply, layout.apply, "void", "T &p, T displacement", lines)
-            )
-        if plan.decay_only:
-            lines = [_call(plan.decay_only, ["p", "T(0)"])]
-            parts.append(_step("Rest", plan.decay_only, layout.decay_only, "void", "T &p", lines))
+        displacement, apply, only = catch_up.displacement, catch_up.apply, catch_up.decay_only
+        if displacement and apply:
+            lines = ["T x = T(0);", _call(displacement, ["x", *elements]), "return x;"]
+            head = "T", "const T *states"
+            parts.append(_step("Displacement", displacement, layout.displacement, *head, lines))
+            lines, head = [_call(apply, ["p", "displacement"])], ("void", "T &p, T displacement")
+            parts.append(_step("Apply", apply, layout.apply, *head, lines))
+        if only:
+            lines = [_call(only, ["p", "T(0)"])]
+            parts.append(_step("DecayOnly", only, layout.decay_only, "void", "T &p", lines))
         return namespace("\n".join(parts))
 
     def _memory(self) -> list[str]:

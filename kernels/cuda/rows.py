@@ -1,8 +1,13 @@
-"""The rows traversal on the GPU: the rows of a table that occur in a batch, each once.
+"""The update of rows of a table on the GPU; each row that occurs in a batch is updated once.
 
-Row numbers are checked and made into keys by one kernel, sorted by CuPy (with CUB's radix
-sort), and updated by another: a few lanes, up to a warp, for each occurrence, of which those
-of a row's first one work. How many rows there are the host does not know and does not ask.
+Launches of a step, with n keys of a batch (a key is row << shift | position):
+
+1. ``row_keys.cuh``: check row numbers and make keys, a thread for each.
+2. CuPy sorts the keys (CUB's radix sort).
+3. ``hot_rows.cuh``, if n > HOT: sum gradients of hot rows, a thread for each element.
+4. ``row_squares.cuh``, if gradients are measured: `lanes` threads for each key.
+5. ``rows.cuh``: update, `lanes` threads for each key. Those of a row's first key work, so the host
+   need not know how many rows there are.
 """
 
 from __future__ import annotations
@@ -206,7 +211,7 @@ class RowPlan(NamedTuple):
 
 
 class Rows:
-    """Updates rows of one table, in place; keeps between steps what it needs for one."""
+    """Updates rows of one table, in place; buffers are kept between steps."""
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         import cupy
@@ -214,7 +219,9 @@ class Rows:
         self._rule, self._formats = rule, formats
         self.kind = kind(rule, formats)
         self._key = [np.int64(operand.key)] * formats.random
-        arrays = [array if array.ndim else array.reshape(1) for array in operand.arrays]
+        arrays: list[DeviceArray] = [
+            array if array.ndim else array.reshape(1) for array in operand.arrays
+        ]
         self._arrays = arrays
         self._count, self._width = len(arrays[0]), math.prod(arrays[0].shape[1:])
         self._strided = not all(array.flags.c_contiguous for array in arrays)
@@ -231,45 +238,62 @@ class Rows:
 
     @property
     def skipped(self) -> int:
-        """Rows that were out of range and left out, so far; waits for the GPU."""
+        """Number of keys so far that were out of range; waits for the GPU."""
         return int(self._skipped.get()[0])
 
     def prepare(
-        self, rows: Any, values: Any, duplicates: str, count: Any, skip: bool, most: float
+        self,
+        rows: DeviceArray,
+        values: DeviceArray,
+        duplicates: str,
+        count: DeviceArray | None,
+        skip: bool,
+        max_norm: float,
     ) -> RowPlan:
-        """Check and sort the row numbers of a step; nothing of the table is written yet.
+        """Check and sort the row numbers of a step; write nothing of the table yet.
 
-        Parameters are those of the CPU's, ``count`` an int64 on the device. It waits for the GPU
-        only if wrong rows are not to be skipped.
+        Parameters
+        ----------
+        rows : CuPy array of int32 or int64, shape (n,)
+        values : CuPy array of the gradient's format, shape (n, *row shape)
+        duplicates : {"sum", "mean"}
+        count : CuPy array of int64, shape (1,), optional
+            Number of row numbers that are in use, from the first on; all by default.
+        skip : bool
+            Leave out rows that are out of range; otherwise this waits for the GPU.
+        max_norm : float
+            Largest norm of a row's gradient, or infinity.
 
         Raises
         ------
         RowIndexError
-            A row is out of range, and they are not to be skipped.
+            A row is out of range, and ``skip`` is False.
         """
         import cupy
 
         n = rows.size
         keys, shift = self._sorted(rows, count, skip)
         values = cupy.ascontiguousarray(values).reshape(n, self._width)
-        kind = self._formats.wide, self._formats.gradient
         sums = n // HOT * self._width
         if sums > self._hot_sums.size:
             self._hot_sums = cupy.empty(sums + sums // 4, np.dtype(self._formats.wide))
         hot_sums = self._hot_sums[:sums]
         if sums:
-            hot_rows_kernel(*kind)(
+            hot_rows_kernel(self._formats.wide, self._formats.gradient)(
                 (-(-sums // THREADS),),
                 (THREADS,),
                 (keys, np.int64(n), np.int32(shift), np.int64(self._count),
                  np.int64(self._width), values, hot_sums),
             )  # fmt: skip
         config = self._config(values)
-        run = self._compiled(config) if n and self._width else None
-        return RowPlan(keys, shift, hot_sums, values, duplicates == "mean", most, config, run)
+        compiled = self._compiled(config) if n and self._width else None
+        mean = duplicates == "mean"
+        return RowPlan(keys, shift, hot_sums, values, mean, max_norm, config, compiled)
 
-    def _sorted(self, rows: Any, count: Any, skip: bool) -> tuple[Any, int]:
-        """Keys of rows, those out of range last, and the bits of a position."""
+    def _sorted(
+        self, rows: DeviceArray, count: DeviceArray | None, skip: bool
+    ) -> tuple[DeviceArray, int]:
+        """Return sorted keys, rows out of range last, and the number of bits of a position."""
         import cupy
 
         n = rows.size
@@ -290,13 +314,13 @@ class Rows:
             )  # fmt: skip
             if not skip:
                 self._check(rows)
-            # What sorting needs for itself comes from a pool that nobody else uses: a captured
-            # step goes on using that memory.
+            # The sort's own memory comes from a pool of this object, since a captured step keeps
+            # using it.
             with cupy.cuda.using_allocator(self._pool.malloc):
                 keys.sort()
         return keys, shift
 
-    def _config(self, values: Any) -> LaunchConfig:
+    def _config(self, values: DeviceArray) -> LaunchConfig:
         config = launch_config(self._width, self._elements(values), self._strided)
         return config._replace(lanes=WARP) if self._formats.block else config
 
@@ -310,13 +334,21 @@ class Rows:
             raise RowIndexError.of(int(rows[at]), at, self._count)
 
     def partials(self, plan: RowPlan) -> int:
-        """How many numbers `squares` writes."""
+        """Return the length of each output of `squares`."""
         return -(-len(plan.values) // SPAN)
 
-    def squares(self, plan: RowPlan, numbers: Any, partial: Any, peaks: Any) -> None:
-        """Write sums of squares of the gradient, duplicates merged, divided by the scale.
+    def squares(
+        self, plan: RowPlan, numbers: DeviceArray, partial: DeviceArray, peaks: DeviceArray
+    ) -> None:
+        """Measure the gradient: duplicates merged, divided by the scale.
 
-        And largest magnitudes, of what a limit on rows' norms leaves, to ``peaks``.
+        Parameters
+        ----------
+        plan : RowPlan
+        numbers : CuPy array of float64
+            See `gpuadapt.kernels.numerics.scalar_layout`.
+        partial, peaks : CuPy array of float64, shape (partials(plan),)
+            Outputs: partial sums of squares; largest magnitudes after clipping to ``max_norm``.
         """
         import cupy
 
@@ -326,8 +358,8 @@ class Rows:
         if self._squared.size != 2 * n:
             self._squared = cupy.zeros(2 * n, np.float64)
             start = self._squared.data.ptr
-            at = np.array([start, start + n * self._squared.itemsize], np.uint64)
-            self._squared_at = cupy.asarray(at)
+            addresses = np.array([start, start + n * self._squared.itemsize], np.uint64)
+            self._squared_addresses = cupy.asarray(addresses)
             self._sums = Squares("float64", FLOAT64, [n], squared=False)
         if width:
             config = plan.config._replace(strided=False)
@@ -339,13 +371,14 @@ class Rows:
                  np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), numbers,
                  plan.values, self._squared),
             )  # fmt: skip
-        self._sums(self._squared_at, self._ones, partial, peaks)
+        self._sums(self._squared_addresses, self._ones, partial, peaks)
 
-    def __call__(self, plan: RowPlan, first: int, numbers: Any) -> None:
-        """Update; ``numbers[first]`` is the first coefficient."""
-        self._launch(plan, first, numbers)
+    def __call__(self, plan: RowPlan, offset: int, numbers: DeviceArray) -> None:
+        """Update; ``numbers[offset]`` is the first coefficient."""
+        self._launch(plan, offset, numbers)
 
-    def _launch(self, plan: RowPlan, first: int, numbers: Any, *more: Any) -> None:
+    def _launch(self, plan: RowPlan, offset: int, numbers: DeviceArray, *catch_up: Any) -> None:
+        """Launch the update; ``catch_up`` are the arguments of exact rows."""
         if plan.kernel is None:
             return
         n, width = plan.keys.size, self._width
@@ -355,16 +388,15 @@ class Rows:
             (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
              np.int64(width), plan.hot_sums, np.int32(plan.mean),
              np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), self._skipped,
-             np.int64(first), numbers, plan.values,
-             *self._layout, *self._arrays, *self._key, *more),
+             np.int64(offset), numbers, plan.values,
+             *self._layout, *self._arrays, *self._key, *catch_up),
         )  # fmt: skip
 
-    def _elements(self, values: Any) -> int:
-        """Of one access: 16 bytes where that is legal for every row of every array."""
+    def _elements(self, values: DeviceArray) -> int:
+        """Return the elements of one access: 16 bytes if every row of every array allows it."""
         if self._formats.block or self._strided:
             return 1
         elements = ACCESS // self._formats.itemsize
-        wide = [array for array in self._arrays if array.shape == self._arrays[0].shape]
-        whole = self._width % elements == 0
-        legal = whole and all(array.data.ptr % ACCESS == 0 for array in (values, *wide))
-        return elements if legal else 1
+        by_element = [array for array in self._arrays if array.shape == self._arrays[0].shape]
+        aligned = all(array.data.ptr % ACCESS == 0 for array in (values, *by_element))
+        return elements if aligned and self._width % elements == 0 else 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 
+from ..array_types import DeviceArray
 from ..catchup.plan import (
     MIN_PRODUCT,
     NO_END,
@@ -21,12 +21,13 @@ from ..language.rule import Rule
 from ..numerics.scalar_layout import SKIP
 from . import compile
 
-BLOCK = 256
+THREADS = 256
+"""Threads of a block."""
 
 
 def source() -> str:
     """Write the kernels of ``step_history.cuh``."""
-    macros = {"skip": SKIP, "open": f"{NO_END}LL", "faint": repr(MIN_PRODUCT)}
+    macros = {"skip": SKIP, "no_end": f"{NO_END}LL", "min_product": repr(MIN_PRODUCT)}
     return compile.link(macros, "", "step_history.cuh")
 
 
@@ -37,7 +38,33 @@ def kernel(name: str) -> Callable[..., None]:
 
 
 class StepHistory:
-    """A ring buffer of the steps of a table; see the CPU's."""
+    """A ring buffer of the steps of a table; step t is at t modulo its length.
+
+    Parameters
+    ----------
+    rule : Rule
+    formats : Formats
+    plan : CatchUpPlan or None
+        How skipped steps are interpolated; None for replay.
+    rows : int
+        Number of rows of the table.
+    updates : int
+        Number of steps that the table has had.
+
+    Attributes
+    ----------
+    now : CuPy array of int64, shape (1,)
+        Number of steps so far.
+    last : CuPy array of int32, shape (rows,)
+        The last step that each row has taken.
+    history : CuPy array of float64, shape (width + 2, length)
+        The columns of `HistoryLayout`, then the ratio of each displacement to that of the step
+        before, for the product of powers and for the correction.
+    products : CuPy array of float64, shape (states + 2, length)
+        As the CPU's.
+    ends : CuPy array of int64, shape (length,)
+        The last step of each step's segment.
+    """
 
     def __init__(
         self, rule: Rule, formats: Formats, plan: CatchUpPlan | None, rows: int, updates: int
@@ -46,38 +73,37 @@ class StepHistory:
 
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
-        self.size, states = history_length(rows), len(rule.states)
-        self.last = cupy.full(rows, updates, np.int32)
-        # Each step's scalars, then two ratios of displacements; see the CPU's `factors`.
-        self.history = cupy.zeros((self._layout.width + 2, self.size), np.float64)
-        self.products = cupy.full((states + 2 if plan else 1, self.size), 1.0, np.float64)
-        self.ends = cupy.full(self.size, NO_END, np.int64)
+        self.length, states = history_length(rows), len(rule.states)
+        self.last: DeviceArray = cupy.full(rows, updates, np.int32)
+        self.history: DeviceArray = cupy.zeros((self._layout.width + 2, self.length), np.float64)
+        self.products: DeviceArray = cupy.full(
+            (states + 2 if plan else 1, self.length), 1.0, np.float64
+        )
+        self.ends: DeviceArray = cupy.full(self.length, NO_END, np.int64)
+        self.now: DeviceArray = cupy.full(1, updates, np.int64)
         self._start = updates
-        self.now = cupy.full(1, updates, np.int64)
-        self._period, self._count = refresh_period(rows, self.size)
-        self._due = cupy.zeros(self._count, np.uint64)
-        self._kernels = [kernel(f"gpuadapt_{name}") for name in ("advance", "count", "due")]
+        self._period, self._due_count = refresh_period(rows, self.length)
+        self._due: DeviceArray = cupy.zeros(self._due_count, np.uint64)
+        names = ("append", "count", "rows_due")
+        self._append, self._count, self._rows_due = (kernel(f"gpuadapt_{n}") for n in names)
 
-    def append(self, numbers: Any, first: int) -> None:
-        """Append a step, if it was taken; ``numbers[first]`` is its first coefficient."""
+    def append(self, numbers: DeviceArray, offset: int) -> None:
+        """Append a step, unless it was skipped; ``numbers[offset]`` is its first coefficient."""
         layout = self._layout
-        advance, count, _ = self._kernels
-        advance(
-            (-(-self.size // BLOCK),),
-            (BLOCK,),
-            (numbers,
-             *map(np.int64, (first, layout.displacement, layout.decay, layout.scale, layout.width)),
-             np.int64(self.size - 1), np.int64(self._start), self.now, self.history, self.products,
-             self.ends),
+        columns = (layout.displacement, layout.decay, layout.scale, layout.width)
+        self._append(
+            (-(-self.length // THREADS),),
+            (THREADS,),
+            (numbers, *map(np.int64, (offset, *columns, self.length - 1, self._start)), self.now,
+             self.history, self.products, self.ends),
         )  # fmt: skip
-        count((1,), (1,), (numbers, self.now))
+        self._count((1,), (1,), (numbers, self.now))
 
-    def rows_due(self) -> Any:
-        """Return keys, without positions, of the rows that this step refreshes."""
-        *_, due = self._kernels
-        due(
-            (-(-self._count // BLOCK),),
-            (BLOCK,),
-            (self.now, np.int64(self._period), np.int64(self._count), self._due),
+    def rows_due(self) -> DeviceArray:
+        """Return the keys of the rows that this step refreshes, without positions: uint64, (k,)."""
+        self._rows_due(
+            (-(-self._due_count // THREADS),),
+            (THREADS,),
+            (self.now, np.int64(self._period), np.int64(self._due_count), self._due),
         )
         return self._due

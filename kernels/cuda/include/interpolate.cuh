@@ -1,5 +1,5 @@
 // Takes skipped steps along a segment of the history by displacements of the parameter, of which
-// one in GA_SPAN is evaluated and the others are interpolated. States are multiplied by products
+// one in GA_MAX_INTERVAL is evaluated and the others are interpolated. States are multiplied by products
 // of decay factors. The arithmetic along the steps is float64. See catchup/plan.py.
 //
 // Generated before this file, for arrays of float32 and rows without gaps:
@@ -7,22 +7,22 @@
 //   bool decays(k), by_row(k)      a state's decay factors are not all 1; it has a number for a row
 //   Values<N> load<N>(update, row, width, j), store(update, row, width, j, values)
 //   store_row_state(update, row, k, T)
-//   ZeroGradientStep, Displacement, Move, Rest (history, mask, step)    rules in a step:
-//       step(p, states); displacement(states); move(p, displacement); rest(p)
+//   ZeroGradientStep, Displacement, Apply, DecayOnly (history, mask, step)    rules in a step:
+//       step(p, states); displacement(states); apply(p, displacement); decay_only(p)
 //
-// GA_STATES: states of the rule. GA_DISPLACED, GA_RESTS: there is a Displacement and a Move; a
-// Rest. GA_DECAYS, GA_RATIO, GA_BEND: columns of the history.
+// GA_STATES: states of the rule. GA_DISPLACED, GA_DECAY_ONLY: there is a Displacement and a Apply; a
+// DecayOnly. GA_DECAY, GA_RATIO, GA_CORRECTION: columns of the history.
 
 namespace gpuadapt {
 
 // What a row does next: it replays `replayed` steps, or goes through `interpolated` steps by
 // displacements, and one more if they are the last ones (`ends`); if there are none of both, the
-// rest of the segment does not change the parameter.
+// decay_only of the segment does not change the parameter.
 struct Progress {
     double relative;               // the largest displacement, relative to its parameter
     double covered = 1, nth = 1;   // ratio of displacements so far; number of this interval
     double decay[STATES], decay_after[STATES];  // before and after this interval
-    double ratio, bend, sum;       // of displacements at its end; sum of ratios
+    double ratio, correction, sum;       // of displacements at its end; sum of ratios
     long long replayed, interpolated;
     bool ends;
 
@@ -42,43 +42,43 @@ struct Progress {
         replayed = target - step > 1 ? target - step : 1;
         interpolated = 0;
         ends = false;
-        if (step == since && target - step <= GA_FEW) {
+        if (step == since && target - step <= GA_MAX_REPLAY) {
             return;
         }
 #if GA_DISPLACED
         const double to_come = at_step(products, mask, GA_STATES + 1, step + 1);
-        if (relative * covered * to_come < GA_LEAST) {
+        if (relative * covered * to_come < GA_STOP) {
             replayed = 0;
             return;
         }
         const long long remaining = target - step;
-        replayed = remaining < GA_SPAN ? remaining : GA_SPAN;
+        replayed = remaining < GA_MAX_INTERVAL ? remaining : GA_MAX_INTERVAL;
         double smallest = 1;
         for (int k = 0; k < STATES; ++k) {
             smallest = decay[k] < smallest ? decay[k] : smallest;
             decay_after[k] = decay[k];
         }
-        if (to_come > GA_LONG || smallest < GA_FAINT) {
+        if (to_come > GA_MAX_REMAINING || smallest < GA_MIN_PRODUCT) {
             return;
         }
         // All remaining steps, or as many as leave more than a few.
-        ends = remaining <= GA_SPAN;
-        interpolated = remaining - GA_FEW - 1 < GA_SPAN ? remaining - GA_FEW - 1 : GA_SPAN;
+        ends = remaining <= GA_MAX_INTERVAL;
+        interpolated = remaining - GA_MAX_REPLAY - 1 < GA_MAX_INTERVAL ? remaining - GA_MAX_REPLAY - 1 : GA_MAX_INTERVAL;
         interpolated = ends ? remaining - 1 : interpolated;
-        ratio = bend = 1;
+        ratio = correction = 1;
         sum = 0;
         for (long long j = 0; j < interpolated; ++j) {
             sum += ratio;
 #pragma unroll
             for (int k = 0; k < STATES; ++k) {
                 if (decays(k)) {
-                    decay_after[k] *= at_step(history, mask, GA_DECAYS + k, step + j + 1);
+                    decay_after[k] *= at_step(history, mask, GA_DECAY + k, step + j + 1);
                 }
             }
             ratio *= at_step(history, mask, GA_RATIO, step + j + 2);
-            bend *= at_step(history, mask, GA_BEND, step + j + 2);
+            correction *= at_step(history, mask, GA_CORRECTION, step + j + 2);
         }
-        if (sum < GA_VAST && ratio < GA_VAST && bend < GA_VAST) {
+        if (sum < GA_MAX_GROWTH && ratio < GA_MAX_GROWTH && correction < GA_MAX_GROWTH) {
             replayed = 0;
         } else {
             replay();
@@ -114,7 +114,7 @@ struct Progress {
 
 // A decayed state; a product that float32 does not hold is not rounded.
 __device__ inline T decayed(T x, double product) {
-    if (product >= GA_TINY) {
+    if (product >= GA_SMALLEST_NORMAL) {
         return _normal(x * narrowed(product));
     }
     const number<double> wide = ieee::widen(x.value);
@@ -158,17 +158,17 @@ __device__ inline pack<T, N> differences(
 #pragma unroll
     for (int k = 0; k < N; ++k) {
         const T difference = end.at[k] * inverse - d.at[k], size = abs(difference);
-        const T least = T(F(GA_FLAT)) * abs(x.parameter.at[k]);
-        const bool flat = size * weight <= least;
-        const bool straight = size <= T(F(GA_STRAIGHT)) * abs(d.at[k]);
-        result.at[k] = flat ? T(0) : difference;
-        lost |= end.at[k] != T(0) && abs(end.at[k]) < T(F(GA_FAINT))
+        const T least = T(F(GA_NEGLIGIBLE)) * abs(x.parameter.at[k]);
+        const bool negligible = size * weight <= least;
+        const bool linear = size <= T(F(GA_LINEAR)) * abs(d.at[k]);
+        result.at[k] = negligible ? T(0) : difference;
+        lost |= end.at[k] != T(0) && abs(end.at[k]) < T(F(GA_MIN_PRODUCT))
             && abs(d.at[k]) * weight > least;
-        lost |= !(flat || straight);
+        lost |= !(negligible || linear);
 #pragma unroll
         for (int q = 0; q < GA_STATES; ++q) {
             const T state = abs(narrowed(go.decay_after[q]) * x.states[q].at[k]);
-            lost |= state < T(F(GA_TINY)) && state != T(0);
+            lost |= state < T(F(GA_SMALLEST_NORMAL)) && state != T(0);
         }
     }
     return result;
@@ -182,17 +182,17 @@ __device__ inline void interpolate(
     pack<T, N> d;
     bool lost = false;
     const pack<T, N> difference = differences<N>(x, go, step, lost, history, mask, d);
-    const double scale = go.bend > 1 ? 1 / (go.bend - 1) : 0;
-    double ratio = 1, bend = 1;
+    const double scale = go.correction > 1 ? 1 / (go.correction - 1) : 0;
+    double ratio = 1, correction = 1;
     for (long long s = step + 1; s <= step + go.interpolated + go.ends; ++s) {
-        const T fraction = narrowed((bend - 1) * scale), factor = narrowed(ratio);
-        const Move move(history, mask, s);
+        const T fraction = narrowed((correction - 1) * scale), factor = narrowed(ratio);
+        const Apply apply(history, mask, s);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            move(x.parameter.at[k], (d.at[k] + fraction * difference.at[k]) * factor);
+            apply(x.parameter.at[k], (d.at[k] + fraction * difference.at[k]) * factor);
         }
         ratio *= at_step(history, mask, GA_RATIO, s + 1);
-        bend *= at_step(history, mask, GA_BEND, s + 1);
+        correction *= at_step(history, mask, GA_CORRECTION, s + 1);
     }
 }
 #endif
@@ -212,11 +212,11 @@ __device__ inline void take(
     }
 #endif
     const bool whole = go.replayed == 0;
-#if GA_RESTS
+#if GA_DECAY_ONLY
     for (long long s = step + 1; whole && go.interpolated == 0 && s <= target; ++s) {
-        const Rest rest(history, mask, s);
+        const DecayOnly decay_only(history, mask, s);
         for (int k = 0; k < N; ++k) {
-            rest(x.parameter.at[k]);
+            decay_only(x.parameter.at[k]);
         }
     }
 #endif
@@ -261,7 +261,7 @@ __device__ inline void take_row_state(
         state = decayed(state, whole ? at_step(products, mask, q, since) : go.decay[q]);
     }
     for (long long s = step + 1; s <= step + go.replayed; ++s) {
-        state = _normal(state * narrowed(at_step(history, mask, GA_DECAYS + q, s)));
+        state = _normal(state * narrowed(at_step(history, mask, GA_DECAY + q, s)));
     }
     store_row_state(update, row, q, state);
 }
@@ -294,7 +294,7 @@ __device__ inline void catch_up(
         const long long end = segment_ends[since & mask], target = end < now ? end : now;
 #if GA_DISPLACED
         // The largest displacement relative to its parameter, at most 1.
-        const bool measured = behind && step == since && target - step > GA_SPAN;
+        const bool measured = behind && step == since && target - step > GA_MAX_INTERVAL;
         double relative = 0;
         for (long long j = lane * N; measured && j < width; j += LANES * N) {
             const Values<N> x = load<N>(update, row, width, j);

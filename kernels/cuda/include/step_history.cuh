@@ -1,14 +1,14 @@
-// The history of a table's steps: a ring of `mask + 1` steps (a power of two), by columns.
+// The history of a table's steps: a ring buffer of `mask + 1` steps (a power of two), by columns.
 //
 //   numbers     the scalars of the step at hand; `offset` is the place of its first coefficient.
 //               GA_SKIP is the place of the flag that says that the step is not taken.
 //   step_count  (1,) steps taken so far
-//   history     (width + 2, mask + 1) out: the numbers of each step, see `catchup.plan.HistoryLayout`;
+//   history     (width + 2, mask + 1) out: the numbers of each step, see catchup.plan.HistoryLayout;
 //               then the two ratios of a step's displacement to that of the step before
 //   products    (states + 2, mask + 1) out: for each step the product of the decay factors of all
 //               later steps of its segment, for each state and for the displacement; then the sum
 //               of the latter, which is all displacements to come as a multiple of its own
-//   ends        (mask + 1,) out: the last step of the segment of each step, GA_OPEN if it goes on
+//   ends        (mask + 1,) out: the last step of the segment of each step, GA_NO_END if it goes on
 #include "ieee.cuh"
 
 namespace gpuadapt {
@@ -21,32 +21,32 @@ struct Step {
     __device__ double now(long long c) const { return numbers[c]; }
     __device__ double before(long long c) const { return history[c * size + previous]; }
 
-    // d[t] / d[t-1] of a displacement d, where the constant added to the states is negligible.
+    // d[t] / d[t-1] of the product of powers in a displacement d.
     __device__ double ratio() const {
         return now(scale) / before(scale) * before(scale - 2);
     }
-    // That ratio where the constant is dominant, as a multiple of it.
-    __device__ double bend() const {
+    // The same of its correction.
+    __device__ double correction() const {
         const bool none = now(scale + 1) == 0 && before(scale + 1) == 0;
         return none ? 1 : now(scale + 1) / before(scale + 1) * before(scale - 1);
     }
     // Whether its displacement is a multiple of the one before, or can be the first.
     __device__ bool continues(bool first) const {
-        const double kind = now(scale + 2), size = now(scale) < 0 ? -now(scale) : now(scale);
+        const double form = now(scale + 2), size = now(scale) < 0 ? -now(scale) : now(scale);
         const double largest = 1.7976931348623157e308;
-        if (!(size >= GA_FAINT) || kind != (first ? kind : before(scale + 2))) {
+        if (!(size >= GA_MIN_PRODUCT) || form != (first ? form : before(scale + 2))) {
             return false;
         }
-        return first || (ratio() >= 0 && ratio() <= largest && bend() >= 1 && bend() <= largest);
+        return first || (ratio() >= 0 && ratio() <= largest && correction() >= 1 && correction() <= largest);
     }
 };
 
 }  // namespace gpuadapt
 
-// Writes the step at hand into the history. A thread for each step of the ring: that of the step
+// Appends the step at hand to the history. A thread for each step of the ring: that of the step
 // at hand writes its numbers, the others update products and ends.
-extern "C" __global__ void gpuadapt_advance(
-    const double *__restrict__ numbers, long long offset, long long coefficients, long long decays,
+extern "C" __global__ void gpuadapt_append(
+    const double *__restrict__ numbers, long long offset, long long coefficients, long long decay,
     long long scale, long long width, long long mask, long long start,
     const long long *__restrict__ step_count, double *history, double *products, long long *ends
 ) {
@@ -68,23 +68,23 @@ extern "C" __global__ void gpuadapt_advance(
         return;
     }
     const bool first = *step_count == start, continues = step.continues(first);
-    const double ratio = first ? 1 : step.ratio(), bend = first ? 1 : step.bend();
-    const long long states = scale - 2 - decays;
+    const double ratio = first ? 1 : step.ratio(), correction = first ? 1 : step.correction();
+    const long long states = scale - 2 - decay;
     if (k == here) {
         for (long long c = coefficients; c < width; ++c) {
             history[c * size + here] = step.now(c);
         }
         history[width * size + here] = ratio;
-        history[(width + 1) * size + here] = bend;
+        history[(width + 1) * size + here] = correction;
         for (long long c = 0; c < states + 2; ++c) {
             products[c * size + k] = 1;
         }
-        ends[k] = GA_OPEN;
-    } else if (!continues && ends[k] == GA_OPEN) {
+        ends[k] = GA_NO_END;
+    } else if (!continues && ends[k] == GA_NO_END) {
         ends[k] = *step_count;
-    } else if (continues && ends[k] == GA_OPEN) {
+    } else if (continues && ends[k] == GA_NO_END) {
         for (long long c = 0; c < states; ++c) {
-            products[c * size + k] *= step.now(decays + c);
+            products[c * size + k] *= step.now(decay + c);
         }
         products[states * size + k] *= ratio;
         products[(states + 1) * size + k] += products[states * size + k];
@@ -98,8 +98,8 @@ extern "C" __global__ void gpuadapt_count(
     *step_count += numbers[GA_SKIP] == 0;
 }
 
-// Lists the rows that are due with the step at hand, a thread for each: in `period` steps, all.
-extern "C" __global__ void gpuadapt_due(
+// Lists the `rows` rows that the step at hand refreshes, a thread for each.
+extern "C" __global__ void gpuadapt_rows_due(
     const long long *__restrict__ step_count, long long period, long long rows,
     unsigned long long *keys
 ) {
