@@ -22,69 +22,13 @@ HEAD = object.__basicsize__
 
 DATA, DIMENSIONS, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
 
+TYPE = HEAD - 8
+
 ITEMS = HEAD + 8
 """Where a list (``PyListObject``) has the address of its items."""
 
 ALIGNED, WRITEABLE = 0x100, 0x400
 ORDERS = {"C": 0x1, "F": 0x2}
-
-_TEXT = """
-
-@njit(**OPTIONS)
-def read(address):
-    return memory(np.int64, address, 1)[0]
-
-
-@njit(**OPTIONS)
-def read_short(address):
-    return np.int64(memory(np.int32, address, 1)[0])
-
-
-@njit(**OPTIONS)
-def alike(given, wanted):
-    if read(given + {kind}) != read(wanted + {kind}):
-        return False
-    if read(given + {dtype}) != read(wanted + {dtype}):
-        return False
-    dimensions = read_short(wanted + {dimensions})
-    if read_short(given + {dimensions}) != dimensions:
-        return False
-    for d in range(dimensions):
-        if read(read(given + {shape}) + 8 * d) != read(read(wanted + {shape}) + 8 * d):
-            return False
-    return True
-
-
-LIST = types.Array(types.int64, 1, "C")
-
-
-@njit([types.intp(types.intp, *[LIST] * 7)], cache=True, **OPTIONS)
-def addresses(given, updated, wanted, flags, nbytes, begins, ends, found):
-    missing = 0
-    items = read(given + {items})
-    for k in range(found.size):
-        missing += 1
-        found[k] = 0
-        one = read(items + 8 * k)
-        if wanted[k] == 0 or not alike(one, wanted[k]):
-            continue
-        if read_short(one + {flags}) & flags[k] != flags[k]:
-            continue
-        if not read_short(updated[k] + {flags}) & {writeable}:
-            continue
-        low = read(one + {data})
-        first, last = np.intp(0), begins.size
-        while first < last:  # how many of the places begin before this one ends
-            middle = (first + last) // 2
-            if begins[middle] < low + nbytes[k]:
-                first = middle + 1
-            else:
-                last = middle
-        if first == 0 or ends[first - 1] <= low:
-            found[k] = low
-            missing -= 1
-    return missing
-"""
 
 
 def address(array: np.ndarray) -> int:
@@ -94,11 +38,10 @@ def address(array: np.ndarray) -> int:
 
 @cache
 def _kernel() -> Callable[..., int]:
-    fields = {"data": DATA, "dimensions": DIMENSIONS, "shape": SHAPE, "dtype": DTYPE}
-    text = _TEXT.format(kind=HEAD - 8, flags=FLAGS, items=ITEMS, writeable=WRITEABLE, **fields)
-    compiled: Callable[..., int] = compile.load(
-        "headers", compile.imports("headers") + text
-    ).addresses
+    names = ("DATA", "DIMENSIONS", "SHAPE", "DTYPE", "FLAGS", "ITEMS", "WRITEABLE")
+    fields = [f"{name} = {globals()[name]}" for name in (*names, "TYPE")]
+    text = compile.link("array headers", "\n".join(fields), "array_headers")
+    compiled: Callable[..., int] = compile.load("array_headers", text).addresses
     return compiled
 
 

@@ -18,7 +18,7 @@ from ..catchup.plan import (
 from ..formats import Formats
 from ..language.emit import indented
 from ..language.rule import Rule
-from . import compile, row_source
+from . import generate, row_source
 from .missed_text import (
     AROUND,
     FADE,
@@ -112,7 +112,7 @@ def _following(rule: Rule, formats: Formats, catch_up: CatchUpPlan) -> tuple[str
     row |= {name: f"{name}_[row]" for name in rule.row_states}
     text, rest = FADE.format(tiny=repr(SMALLEST_NORMAL)) if rule.states else "", ""
     if catch_up.decay_only is not None:
-        text += compile.function(catch_up.decay_only)
+        text += generate.rule_function(catch_up.decay_only)
         text += _steps("rest", "", catch_up.decay_only, "T(0)", 0)
         rest = REST.format(
             p=row[rule.parameter],
@@ -205,7 +205,7 @@ def _functions(rule: Rule, catch_up: CatchUpPlan) -> str:
     )
     for shape, x in SHAPES.items():
         text += _steps(f"follow_{shape}", "x, d, ", move, x, 2)
-    return f"{compile.function(motion)}\n{compile.function(move)}\n{text}"
+    return f"{generate.rule_function(motion)}\n{generate.rule_function(move)}\n{text}"
 
 
 def _motion(rule: Rule, catch_up: CatchUpPlan, row: dict[str, str], settle: str) -> str:

@@ -21,18 +21,6 @@ LITTLE = 2.0**-60
 SMALLEST = 2.0**-1022
 """The smallest normal number: a half of it is zero if subnormal numbers are not kept."""
 
-_TEXT = """
-
-@njit([types.uint64()], cache=True, **OPTIONS)
-def enter():
-    return default_modes()
-
-
-@njit([types.void(types.uint64)], cache=True, **OPTIONS)
-def leave(modes):
-    restore_modes(modes)
-"""
-
 
 def in_default_modes(function: Callable[[*Given], Result]) -> Callable[[*Given], Result]:
     """The function, in the default modes (round to nearest, subnormal numbers kept).
@@ -60,4 +48,4 @@ def switches() -> ModuleType:
     """Compiled: ``enter()`` sets the default modes, ``leave(modes)`` what it returned."""
     from . import compile  # and Numba, which `import gpuadapt` does without
 
-    return compile.load("modes", compile.imports("modes") + _TEXT)
+    return compile.load("modes", compile.link("modes", "", "modes"))

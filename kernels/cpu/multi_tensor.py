@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
-from ..formats import BLOCK, Formats, Operand, tables
+from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
-from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.chunks import Spans
 from ..numerics.overflow import kind
 from ..numerics.scalar_layout import SCALE
-from . import compile, squares, threads
+from . import compile, generate, squares, threads
 from .array_headers import address
-from .run_source import Run
-from .scheduler import SHARED, Shared
+from .scheduler import Shared
 
 SPAN = 16384
 """Elements in a span: small enough to share evenly, large enough to cost nothing to list."""
@@ -44,114 +42,19 @@ CACHED = 2**24
 On that Xeon 1.0x at 1M elements, 0.7x at 65,536.
 """
 
-ROUND = 64
-"""Elements between two rounds of prefetching."""
-
 AHEAD = 4096
 """Bytes from what is worked on to what is prefetched; 2 kB to 8 kB are much the same."""
 
-_STREAMED = """
-
-@njit(**OPTIONS)
-def streamed({given}):
-    for start in range(0, {first}.size, {round}):
-        for ahead in range(start + {ahead}, start + {ahead} + {round}, {line}):
-{prefetched}
-        stop = min(start + {round}, {first}.size)
-        span({sliced})
-"""
-
-_WORK = """
-
-@njit(**OPTIONS)
-def work(first, last, spans, {arguments}):
-{memory}
-    for s in range(first, last):
-        a, start, size = spans[s, 0], spans[s, 1], spans[s, 2]
-        if gradients[a] == 0:
-            continue
-        at = firsts[a]
-{coefficients}
-{runs}
-
-"""
-
-_BEYOND_CACHE = """if long:
-    streamed({given})
-else:
-    span({given})"""
-
-_RUNS = """width = widths[a]
-done = size - size
-while done < size:
-    begin = start + done
-    row = begin // width
-    column = begin - row * width
-    n = min(size - done, width - column)
-    block = row * ((width + {block} - 1) // {block}) + column // {block}
-{run}
-    done += n"""
-"""A span of many rows, or of a part of one."""
-
 
 def source(rule: Rule, formats: Formats) -> str:
-    """The generated Python module, as Numba compiles it."""
-    run = Run(rule, formats)
-    streamed = PREFETCHED and formats.uniform
-    begin, n = ("begin", "n") if formats.block else ("start", "size")
-    parameter, gradient, *states = run.arguments
-    updated = [name for one in (parameter, *states) for name in one.arrays]
-    places = {name: f"addresses[a, {k}]" for k, name in enumerate(updated)}
-    places[gradient.arrays[0]] = "gradients[a]"
-    lines = []
-    for one in run.arguments:
-        for name, (part, dtype) in zip(one.arrays, one.format.parts, strict=True):
-            of_block = part == "scale"
-            offset = f"{'block' if of_block else begin} * {np.dtype(dtype).itemsize}"
-            count = f"({n} + {BLOCK} - 1) // {BLOCK}" if of_block else n
-            lines.append(f"{name} = memory(np.{dtype}, {places[name]} + {offset}, {count})")
-    before = []
-    if formats.random:
-        step = f"U(numbers[at + {len(rule.coefficients)}])"
-        before.append(f"first_key, second_key = keys_of(keys[a], {step})")
-        lines += ["begin = start"] * (not formats.block)
-    given = ", ".join([*run.arrays, *run.scalars, *run.after])
-    inner = _BEYOND_CACHE if streamed else "span({given})"
-    lines += inner.format(given=given).split("\n")
-    if formats.block:
-        lines = _RUNS.format(run=indented(lines, 4), block=BLOCK).split("\n")
-    numbers = [f"{name} = T(numbers[at + {k}])" for k, name in enumerate(rule.coefficients)]
-    numbers += [f"{name} = numbers[at + {k}]" for name, k in run.wide.items()]
-    text = run.text
-    if streamed:
-        text += _STREAMED.format(
-            given=given,
-            first=run.arrays[0],
-            sliced=", ".join([*(f"{name}[start:stop]" for name in run.arrays), *run.scalars]),
-            round=ROUND,
-            ahead=AHEAD // formats.itemsize,
-            line=compile.LINE // formats.itemsize,
-            prefetched=indented([f"prefetch({name}, ahead)" for name in run.arrays], 12),
-        )
-    more = [f"{name}s" for name in formats.tables]
-    arguments = ["addresses", "gradients", "firsts", "numbers", *more, "long"]
-    text += _WORK.format(
-        arguments=", ".join(arguments),
-        memory=indented([f"{name} = np.empty({BLOCK}, T)" for name in run.held], 4),
-        coefficients=indented([*numbers, *before], 8),
-        runs=indented(lines, 8),
-    )
-    return compile.header(rule, formats, "many") + text + SHARED.format(
-        name="many",
-        types=", ".join(["TABLE, LIST, LIST, NUMBERS", *["LIST"] * len(more), "types.boolean"]),
-        arguments=", ".join(arguments),
-    )  # fmt: skip
+    """Return the generated module: a head, then `loops/multi_tensor.py`."""
+    return generate.multi_tensor(rule, formats, PREFETCHED, AHEAD)
 
 
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).many
+    compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).launch
     return compiled
 
 
@@ -238,6 +141,6 @@ class Part:
         parameter, gradient, *states = map(address, operands)
         threads.call(
             self._kernel,
-            self._counters, 1, self._span, self._unused, np.array([[parameter, *states]]),
-            np.array([gradient]), firsts, numbers, False,
+            self._counters, 1, self._span, self._unused,
+            (np.array([[parameter, *states]]), np.array([gradient]), firsts, numbers, False),
         )  # fmt: skip

@@ -11,11 +11,11 @@ from ..formats import BLOCK, PLAIN, Format, Formats, load, needed
 from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.summation import SUMS
-from . import compile
+from . import compile, generate
 from .row_text import ADDITIONS, FREQUENT, MAGNITUDES, MERGED, ROWS, SQUARES, TYPES
 from .run_source import Run
-from .scheduler import FOLD
-from .squares import TOP
+
+_SUMMATION = "\n\n" + compile._loop("summation")[0]
 
 AHEAD = 4
 """Occurrences between what is asked for and what is worked on.
@@ -65,9 +65,11 @@ def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> st
         before += missed.before
         asked.append(("last", 0))
     return (
-        compile.header(rule, formats, "rows")
+        compile.imports(generate.title(rule, formats, "rows"))
+        + "\n"
+        + generate.rule_preamble(rule, formats)
         + _additions(formats.wide, formats.gradient)
-        + FOLD
+        + _SUMMATION
         + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
         + _row_squares(rule, formats)
         + run.text
@@ -98,8 +100,8 @@ def squares_source(compute: str, form: Format) -> str:
     of the gradient.
     """
     title = f"squares of rows, {compute}" + f" of {form.name}" * (form.name != compute)
-    text = compile.imports(title) + "\n" + compile.compute(compute, needed(form.conversions))
-    text += _additions(compute, form) + FOLD + TOP
+    text = compile.imports(title) + "\n" + generate.preamble(compute, needed(form.conversions))
+    text += _additions(compute, form) + _SUMMATION
     text += SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
     text += MAGNITUDES.format(sums=SUMS)
     sums, tops = f"part(partial, k, 0, {SUMS})", f"part(partial, k, {SUMS}, {2 * SUMS})"
@@ -118,7 +120,7 @@ def squares_source(compute: str, form: Format) -> str:
             "if longest < np.inf:",
             f"    tops[i] = clipped_top(total, scale, longest, {sums}, {tops})",
             "else:",
-            f"    tops[i] = top({tops})",
+            f"    tops[i] = fold_largest({tops})",
         ],
         ["scale"],
         [],
@@ -133,7 +135,7 @@ def frequent_source(compute: str, form: Format) -> str:
     return (
         compile.imports(title)
         + "\n"
-        + compile.compute(compute, needed(form.conversions))
+        + generate.preamble(compute, needed(form.conversions))
         + _additions(compute, form)
         + FREQUENT.format(kept=dtype, dtype=compute)
     )
@@ -241,7 +243,7 @@ def _row_squares(rule: Rule, formats: Formats) -> str:
     gradient, used = f"{rule.gradient}_", rule.squared_coefficients
     number = given.load(formats.compute, [f"{gradient}[i]"])
     old = parameter.load(formats.compute, [f"{name}[i]" for name in parameter.arrays])
-    return f"{compile.function(rule.squared, run.formats)}\n" + SQUARES.format(
+    return f"{generate.rule_function(rule.squared, run.formats)}\n" + SQUARES.format(
         name="row_squares",
         arguments=", ".join([*parameter.arrays, gradient, *used, *run.wide]),
         first=gradient,

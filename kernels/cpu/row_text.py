@@ -83,7 +83,7 @@ def clipped_top(x, scale, most, partial, tops):
             for k in range(min({sums}, x.size - start)):
                 size = np.abs(np.float64(x[start + k] * factor / scale))
                 tops[k] = size if size > tops[k] else tops[k]
-    return top(tops)
+    return fold_largest(tops)
 """
 """The sum of squares of a row's numbers, and the largest of them."""
 

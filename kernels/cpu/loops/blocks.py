@@ -1,0 +1,94 @@
+"""The loops over blocks of elements that share scales: update, find the scale, encode."""
+
+from numba import njit
+
+from .interface import (
+    BLOCK,
+    OPTIONS,
+    S,
+    T,
+    U,
+    all_held,
+    bases_of,
+    encode,
+    encode_quickly,
+    held,
+    held_at_most,
+    is_quick,
+    key_on,
+    larger,
+    larger_held,
+    random_bits,
+    row_states,
+    size_of,
+    slice_of,
+    store_scales,
+    update_buffered,
+)
+
+
+@njit(**OPTIONS)
+def replace_by_held(numbers, size):
+    """Replace elements that 8 bits do not hold; returns the bits of the largest magnitude."""
+    largest = U(0)
+    for i in range(size):
+        largest = larger_held(largest, S(numbers[i]))
+    largest = held_at_most(largest)
+    for i in range(size):
+        numbers[i] = T(held(S(numbers[i]), largest))
+    return largest
+
+
+@njit(**OPTIONS)
+def largest_of(numbers, size):
+    """The bits of the largest magnitude, after elements that 8 bits do not hold are replaced."""
+    largest = U(0)
+    for i in range(size):
+        largest = larger(largest, S(numbers[i]))
+    if all_held(largest) == U(0):
+        largest = replace_by_held(numbers, size)
+    return largest
+
+
+@njit(**OPTIONS)
+def update_block(arrays, bases, buffers, scalars, element, first_key, second_key):
+    states = row_states(arrays)
+    for i in range(size_of(arrays)):
+        random = random_bits(element, first_key, second_key)
+        states = update_buffered(i, arrays, bases, buffers, scalars, random)
+        element = U(element + U(1))
+    return states
+
+
+@njit(**OPTIONS)
+def encode_block(arrays, bases, buffers, element, first_key, second_key):
+    for i in range(size_of(arrays)):
+        encode(i, arrays, bases, buffers, random_bits(element, first_key, second_key))
+        element = U(element + U(1))
+
+
+@njit(**OPTIONS)
+def encode_block_quickly(arrays, bases, buffers, element, first_key, second_key):
+    for i in range(size_of(arrays)):
+        encode_quickly(i, arrays, bases, buffers, random_bits(element, first_key, second_key))
+        element = U(element + U(1))
+
+
+@njit(**OPTIONS)
+def update_span(arrays, scalars, begin, keys, buffers):
+    """Begin with a whole block; the arrays of scales begin with that block's."""
+    states = row_states(arrays)
+    for block in range((size_of(arrays) + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        stop = min(start + BLOCK, size_of(arrays))
+        low, high = U(begin + start), U((begin + start) >> 32)
+        first, second = key_on(keys[0], high), key_on(keys[1], high)
+        inside = slice_of(arrays, start, stop)
+        states = update_block(inside, bases_of(arrays, block), buffers, scalars, low, first, second)
+        store_scales(arrays, block, buffers, stop - start)
+        bases = bases_of(arrays, block)
+        if is_quick(buffers, bases, stop - start):
+            encode_block_quickly(inside, bases, buffers, low, first, second)
+        else:
+            encode_block(inside, bases, buffers, low, first, second)
+    return states

@@ -1,0 +1,167 @@
+"""What the head of a module offers to the loops: written by `gpuadapt.kernels.cpu.generate`.
+
+The declarations below are for readers and linters. A head defines those that its loops import. In
+it, ``arrays`` is the tuple of the contiguous arrays of one update: the parts of the parameter, the
+gradient, the parts of each state. A state with one number for a table's row is that number.
+"""
+
+import numpy as np
+from numba import types
+
+OPTIONS = {"error_model": "numpy", "nogil": True}
+"""Options of every function: IEEE division, no lock."""
+
+U, S, D = np.uint32, np.float32, np.float64
+
+T = np.float32
+"""The compute type."""
+
+BLOCK = 256
+"""Elements that share a scale."""
+
+LANES = 256
+"""Partial sums of a chunk."""
+
+AHEAD, LINE = 1024, 16
+"""Elements between what is updated and what is asked for, and elements of a cache line."""
+
+DATA = DIMENSIONS = SHAPE = DTYPE = FLAGS = ITEMS = TYPE = WRITEABLE = 0
+"""Offsets of fields of NumPy's arrays, in bytes, and a flag; see `loops.array_headers`."""
+
+ARGUMENTS = types.Tuple([])
+"""The type of a kernel's own arguments, which `run_chunks` gets."""
+
+TABLES = 0
+"""The number of tables that `keys_at` and `width_of` read."""
+
+
+def run_chunks(first, last, chunks, arguments):
+    """Do the work of the chunks from ``first`` on, before ``last``."""
+
+
+def update_chunk(array, start, size, addresses, gradients, scalars, keys, tables, buffers, long):
+    """Update ``size`` elements of an array from its element ``start`` on."""
+
+
+def update_span(arrays, scalars, begin, keys, buffers):
+    """Update contiguous arrays of one size; returns the new states of their row.
+
+    ``begin`` is the number of the first element and ``keys`` are two words, for random bits;
+    ``buffers`` are arrays for a block's new elements, one for each state in 8 bits.
+    """
+
+
+def update(i, arrays, scalars, random):
+    """Update element ``i``: load it, apply the rule, store it; returns the row's new states."""
+
+
+def update_pair(i, arrays, scalars, random):
+    """Update elements ``2 i`` and ``2 i + 1``; types of 16 bits are arrays of words of 32."""
+
+
+def update_buffered(i, arrays, bases, buffers, scalars, random):
+    """As `update`, but states in 8 bits are written to ``buffers``, not yet encoded."""
+
+
+def encode(i, arrays, bases, buffers, random):
+    """Store element ``i`` of the states in 8 bits."""
+
+
+def encode_quickly(i, arrays, bases, buffers, random):
+    """As `encode`, for blocks for which `is_quick` holds."""
+
+
+def is_quick(buffers, bases, size):
+    """Whether no element of a block lies between zero and the smallest code's number."""
+
+
+def bases_of(arrays, block):
+    """The bases of a block, one for each state in 8 bits."""
+
+
+def store_scales(arrays, block, buffers, size):
+    """Write the scales of a block, from the largest magnitudes among its new elements."""
+
+
+def block_buffers():
+    """New buffers for the elements of a block."""
+
+
+def size_of(arrays):
+    """The number of elements."""
+
+
+def slice_of(arrays, start, stop):
+    """The arrays without the elements before ``start`` and from ``stop`` on, but all scales."""
+
+
+def pairs_of(arrays):
+    """The arrays with those of 16 bits as words of 32."""
+
+
+def pair_count(arrays):
+    """The number of whole pairs."""
+
+
+def row_states(arrays):
+    """The states with one number for the row, as they are; an empty tuple if there are none."""
+
+
+def prefetch_ahead(arrays, index):
+    """Ask for the cache lines that hold element ``index``."""
+
+
+def arrays_at(array, start, size, block, addresses, gradients):
+    """The arrays of an update at these addresses, from element ``start`` and ``block`` on."""
+
+
+def coefficients_at(numbers, offset):
+    """The rule's coefficients as numbers of the compute type."""
+
+
+def keys_at(tables, array, numbers, offset):
+    """The keys of an array's random bits; an empty tuple if there are none."""
+
+
+def width_of(tables, array):
+    """The number of elements of a row whose blocks are its own."""
+
+
+def elements_at(address, start, size):
+    """A gradient's elements in memory."""
+
+
+def value_of(x, k):
+    """Element ``k`` of a gradient as a number of the compute type."""
+
+
+def random_bits(element, first_key, second_key):
+    """32 bits for an element's number; with what follows, `gpuadapt.kernels.formats` has it."""
+
+
+def key_on(key, high):
+    """A key for elements whose numbers have these upper bits."""
+
+
+def larger(largest, x):
+    """The bits of the larger magnitude; NaN is the largest."""
+
+
+def all_held(largest):
+    """Whether (1) 8 bits hold every element of a block with that largest magnitude."""
+
+
+def larger_held(largest, x):
+    """As `larger`, of the numbers that 8 bits hold."""
+
+
+def held_at_most(largest):
+    """The same, but not zero where a block has infinities beside zeros alone."""
+
+
+def held(x, largest):
+    """The number that 8 bits hold in the place of x."""
+
+
+def smaller(smallest, x):
+    """The bits of the smaller magnitude other than zero."""

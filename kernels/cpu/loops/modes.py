@@ -1,0 +1,18 @@
+"""The modes of floating-point arithmetic, set and restored for the host."""
+
+from numba import njit, types
+
+from ..intrinsics import default_modes, restore_modes
+from .interface import OPTIONS
+
+
+@njit([types.uint64()], cache=True, **OPTIONS)
+def enter():
+    """Set the default modes; returns those of before."""
+    return default_modes()
+
+
+@njit([types.void(types.uint64)], cache=True, **OPTIONS)
+def leave(modes):
+    """Set the modes that ``enter`` returned."""
+    restore_modes(modes)
