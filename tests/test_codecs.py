@@ -88,7 +88,7 @@ def test_a_split_float32_is_whole():
 @pytest.mark.parametrize("name", SHORT)
 def test_what_rounding_leaves_out_is_kept_beside(name):
     x = np.random.default_rng(2).normal(size=100_000).astype(np.float32)
-    high, rest = called(f"{name}_store", x), called(f"{name}_rest", x)
+    high, rest = called(f"{name}_store", x), called(f"{name}_residual", x)
     both = called(f"{name}_load", high) + called(f"{name}_load", rest)
     digits = {"bfloat16": 16, "float16": 22}[name]
     # A float16's rest may be below its smallest number.
@@ -154,19 +154,19 @@ def test_a_block_keeps_what_is_finite_beside_what_is_not(name):
         for sign in (1, -1)[: 1 + (name == "signed8")]:
             largest = np.uint32(0)
             for x in block:
-                largest = called("larger", largest, np.float32(x))
-            assert called("all_held", largest) == 0
+                largest = called("larger_magnitude", largest, np.float32(x))
+            assert called("all_representable", largest) == 0
             largest = np.uint32(0)
             for x in block:
-                largest = called("larger_held", largest, np.float32(x))
-            largest = called("held_at_most", largest)
-            kept = called("held", sign * block, largest)
+                largest = called("larger_representable", largest, np.float32(x))
+            largest = called("block_limit", largest)
+            kept = called("representable", sign * block, largest)
             base = called(f"{name}_base", called(f"{name}_scale", largest))
             for random in (0, 2**32 - 1):
                 code = called(f"{name}_random", kept, base, np.uint32(random))
                 assert np.array_equal(called(f"{name}_load", code, base), sign * np.float32(wanted))
     for x in (1.0, 1e-40, most):
-        assert called("all_held", bits(np.float32(x))) == 1
+        assert called("all_representable", bits(np.float32(x))) == 1
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -193,7 +193,7 @@ def test_what_is_kept_beside_a_parameter_counts_as_long_as_it_agrees(name):
     """Of every two parameters, what one had beside it is not the other's; its own always is."""
     x = some_numbers(np.random.default_rng(6), 50_000)
     code = called(f"{name}_store", x)
-    load, rest = called(f"{name}_load", code), called(f"{name}_rest", x)
+    load, rest = called(f"{name}_load", code), called(f"{name}_residual", x)
     other = np.random.default_rng(7).permutation(len(x))
     own = called(f"{name}_master", code, x)
     assert np.array_equal(bits(own)[~np.isnan(x)], bits(x)[~np.isnan(x)])

@@ -68,10 +68,10 @@ BLOCKS = """
 def all_made_held(numbers, size):
     largest = U(0)
     for i in range(size):
-        largest = larger_held(largest, S(numbers[i]))
-    largest = held_at_most(largest)
+        largest = larger_representable(largest, S(numbers[i]))
+    largest = block_limit(largest)
     for i in range(size):
-        numbers[i] = T(held(S(numbers[i]), largest))
+        numbers[i] = T(representable(S(numbers[i]), largest))
     return largest
 
 
@@ -79,8 +79,8 @@ def all_made_held(numbers, size):
 def largest_of(numbers, size):
     largest = U(0)
     for i in range(size):
-        largest = larger(largest, S(numbers[i]))
-    if all_held(largest) == U(0):
+        largest = larger_magnitude(largest, S(numbers[i]))
+    if all_representable(largest) == U(0):
         largest = all_made_held(numbers, size)
     return largest
 
@@ -117,7 +117,7 @@ QUICKLY = """
 def smallest_of(held, size):
     smallest = U(2**32 - 1)
     for i in range(size):
-        smallest = smaller(smallest, S(held[i]))
+        smallest = smaller_magnitude(smallest, S(held[i]))
     return smallest
 
 

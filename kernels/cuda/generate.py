@@ -187,14 +187,14 @@ template <typename T> __device__ inline U all_made_held(T *numbers, int lane, bo
 #pragma unroll
     for (int k = 0; k < %(each)d; ++k) {
         if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
-            largest = larger_held(largest, S(numbers[k]));
+            largest = larger_representable(largest, S(numbers[k]));
         }
     }
-    largest = held_at_most(largest_of(largest));
+    largest = block_limit(largest_of(largest));
 #pragma unroll
     for (int k = 0; k < %(each)d; ++k) {
         if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
-            numbers[k] = T(held(S(numbers[k]), largest));
+            numbers[k] = T(representable(S(numbers[k]), largest));
         }
     }
     return largest;
@@ -344,11 +344,11 @@ class Run:
             bases.append(f"U {name}_base = {prefix}_base({scale});")
             hold += [
                 f"{name}_held[k] = {name}_n;",
-                f"{name}_largest = larger({name}_largest, S({name}_n));",
+                f"{name}_largest = larger_magnitude({name}_largest, S({name}_n));",
             ]
             scales += [
                 f"{name}_largest = largest_of({name}_largest);",
-                f"if (all_held({name}_largest) == U(0)) {{",
+                f"if (all_representable({name}_largest) == U(0)) {{",
                 f"    {name}_largest = all_made_held({name}_held, lane, whole, n);",
                 "}",
                 f"const S {name}_scale = {prefix}_scale({name}_largest);",

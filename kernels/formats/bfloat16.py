@@ -6,13 +6,13 @@ from .format import short
 
 @conversion
 def bfloat16_load(code: U) -> S:
-    """The upper half of a float32."""
+    """Return the number whose upper 16 bits these are."""
     return real(code << 16)
 
 
 @conversion
 def bfloat16_store(x: S) -> U:
-    """To the nearest, ties to even."""
+    """Round to the nearest, ties to even."""
     code = bits(x)
     code = (code + 0x7FFF + ((code >> 16) & 1)) >> 16
     return where(x != x, 0x7FC0, code)
@@ -20,8 +20,10 @@ def bfloat16_store(x: S) -> U:
 
 @conversion
 def bfloat16_random(x: S, random: U) -> U:
-    """Stochastic, but a finite number never becomes infinite: what lies beyond the largest number
-    is cut off. Of a NaN the upper half, by which every NaN that arithmetic made is one."""
+    """Round stochastically; numbers beyond the largest finite one are cut off there.
+
+    The upper half of a NaN is a NaN, for every NaN that arithmetic makes.
+    """
     return (bits(x) + where((bits(x) & 0x7FFFFFFF) < 0x7F7F0000, random, 0)) >> 16
 
 

@@ -6,7 +6,7 @@ from .format import short
 
 @conversion
 def float16_load(code: U) -> S:
-    """Exponents from 5 bits to 8; subnormal ones are multiples of 2^-24."""
+    """Widen the exponent from 5 bits to 8; subnormal numbers are multiples of 2^-24."""
     code = code & 0xFFFF
     shifted = (code & 0x7FFF) << 13
     x = where(
@@ -18,7 +18,7 @@ def float16_load(code: U) -> S:
 
 @conversion
 def float16_store(x: S) -> U:
-    """To the nearest, ties to even; beside 0.5 a float32's last place is 2^-24."""
+    """Round to the nearest, ties to even; the last place of 0.5 as a float32 is 2^-24."""
     sign = (bits(x) >> 16) & 0x8000
     size = bits(x) & 0x7FFFFFFF
     code = where(
@@ -32,20 +32,20 @@ def float16_store(x: S) -> U:
 
 @conversion
 def float16_random(x: S, random: U) -> U:
-    """Stochastic."""
+    """Round stochastically."""
     sign = (bits(x) >> 16) & 0x8000
     size = bits(x) & 0x7FFFFFFF
     small = where(size < 0x38800000, real(size), 0.0) * 16777216.0
     whole = truncated(small)
-    more = where(S(random) * 1.52587890625e-05 < small - S(whole), 1, 0)
-    code = where(size < 0x38800000, whole + more, (size - 0x38000000 + (random >> 3)) >> 13)
+    up = where(S(random) * 1.52587890625e-05 < small - S(whole), 1, 0)
+    code = where(size < 0x38800000, whole + up, (size - 0x38000000 + (random >> 3)) >> 13)
     code = where(size < 0x47800000, code, 0x7C00)
     return where(x != x, 0x7E00, code) | sign
 
 
 @conversion
 def float16_saturated(x: S, random: U) -> U:
-    """Stochastic, of states: what is larger than 65504 is kept as 65504, infinities too."""
+    """Round stochastically; larger magnitudes than 65504, infinities too, become 65504."""
     code = float16_random(x, random)
     return where((code & 0x7FFF) == 0x7C00, (code & 0x8000) | 0x7BFF, code)
 
@@ -53,4 +53,4 @@ def float16_saturated(x: S, random: U) -> U:
 NEAREST = short("float16", float16_load, float16_store, narrow=True)
 STOCHASTIC = short("float16", float16_load, float16_random, "stochastic", True)
 SATURATED = short("float16", float16_load, float16_saturated, "saturated", True)
-"""Of states: they do not become infinite."""
+"""For states: they do not become infinite."""

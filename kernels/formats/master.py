@@ -8,13 +8,13 @@ from .format import Format
 
 @conversion
 def bfloat16_master(code: U, copy: S) -> S:
-    """The copy, or the parameter where its owner has written what the copy does not round to."""
+    """Return the copy, or the parameter where its owner has written another number."""
     return where(bfloat16_store(copy) == code, copy, bfloat16_load(code))
 
 
 @conversion
 def float16_master(code: U, copy: S) -> S:
-    """As `bfloat16_master`."""
+    """Return the copy, or the parameter where its owner has written another number."""
     return where(float16_store(copy) == code, copy, float16_load(code))
 
 

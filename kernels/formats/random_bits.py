@@ -15,7 +15,7 @@ DRAWN = 0x93D765DD
 
 @conversion
 def scrambled(x: U) -> U:
-    """A hash of 32 bits."""
+    """Return a hash of 32 bits."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
     return x ^ (x >> 16)
@@ -23,19 +23,22 @@ def scrambled(x: U) -> U:
 
 @conversion
 def key_of(seed: U, step: U) -> U:
-    """One of the two keys of a parameter in a step."""
+    """Return one of the two keys of a parameter in a step, from half of its seed."""
     return scrambled(scrambled(seed) + step)
 
 
 @conversion
 def key_on(key: U, page: U) -> U:
-    """A key, where the numbers of elements have more than 32 bits: the upper ones are the page."""
+    """Return the key for elements whose index has ``page`` as its upper 32 bits."""
     return where(page == 0, key, scrambled(key + page * 0x9E3779B9))
 
 
 @conversion
 def random_bits(element: U, first: U, second: U) -> U:
-    """The bits of an element, by its number's lower half and the keys; upper ones are best."""
+    """Return random bits from the lower half of an element's index and two keys.
+
+    The upper bits are the best ones.
+    """
     x = element + first
     x = (x ^ (x >> 16)) * 0x7FEB352D ^ second
     return (x ^ (x >> 15)) * 0x846CA68B

@@ -6,10 +6,10 @@ from .format import Format
 
 @conversion
 def split_load(high: U, low: U) -> S:
-    """A float32 from its nearest bfloat16 and its lower half.
+    """Return the float32 of a nearest bfloat16 and a lower half.
 
-    Where the owner has written a zero or an infinity over another number, the two may make a NaN
-    of which no part is one: then the lower half counts as 0.
+    The two may make a NaN where the owner has written a zero or an infinity over another number.
+    There the lower half is taken for 0.
     """
     x = real((high << 16) + low - ((low & 0x8000) << 1))
     return where(x != x, real(high << 16), x)
@@ -17,13 +17,13 @@ def split_load(high: U, low: U) -> S:
 
 @conversion
 def split_high(x: S) -> U:
-    """The nearest bfloat16, ties away from zero, so that the lower half says which way it went."""
+    """Round to the nearest, ties away from zero: the lower half then tells the direction."""
     return (bits(x) + where(x != x, 0, 0x8000)) >> 16
 
 
 @conversion
 def split_low(x: S) -> U:
-    """The lower half."""
+    """Return the lower half; 0 for a NaN."""
     return where(x != x, 0, bits(x) & 0xFFFF)
 
 
