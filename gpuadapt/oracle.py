@@ -1,4 +1,4 @@
-"""A rule run by NumPy: what kernels are held against."""
+"""Run a rule by NumPy: the oracle for the kernels."""
 
 from __future__ import annotations
 
@@ -26,15 +26,27 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "where": np.where,
     NORMAL: lambda x: np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.zeros_like(x), x),
 }
-"""What rules may call, and what is around new states, on whole NumPy arrays: written again, so
-that a slip shows."""
+"""The functions of rules on NumPy arrays, written a second time so that a slip shows."""
 
 
 def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float]) -> list[Any]:
-    """The rule's translated lines, run by NumPy on (parameter, gradient, *states).
+    """Run the translated lines of a rule.
 
-    Returns the new parameter and states, to the bits that every kernel must have. A gradient of a
-    wider type than the parameter's is scaled and clipped in that type, then rounded.
+    A gradient of a wider type than the parameter's is unscaled and clipped in that type, then
+    rounded.
+
+    Parameters
+    ----------
+    rule : Rule
+    arrays : sequence of array, all of one shape
+        The parameter, the gradient and the states.
+    numbers : sequence of float
+        The coefficients.
+
+    Returns
+    -------
+    list of array
+        The new parameter and states, with the bits that every kernel must have.
     """
     T, wide = arrays[0].dtype.type, np.result_type(*arrays[:2]).type
     names: dict[str, Any] = {**FUNCTIONS, "T": T}
@@ -119,7 +131,7 @@ def plausible(name: str, share: float) -> float:
 
 
 def any_bits(random: np.random.Generator, size: int, dtype: np.dtype) -> np.ndarray:
-    """Numbers with any bit pattern: all exponents, and many of the special ones."""
+    """Return numbers with any bit pattern: all exponents, many special values."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
     values = random.integers(0, np.iinfo(unsigned).max, size, unsigned, endpoint=True).view(dtype)
     tiny = np.finfo(dtype).smallest_subnormal
@@ -130,7 +142,7 @@ def any_bits(random: np.random.Generator, size: int, dtype: np.dtype) -> np.ndar
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where two arrays of one type have the same bits, or both are NaN."""
+    """Return a mask: the bits of two arrays of one type are equal, or both are NaN."""
     unsigned = f"u{a.dtype.itemsize}"
     x, y = (np.ascontiguousarray(array).view(unsigned) for array in (a, b))
     same: np.ndarray = (x == y) | (np.isnan(a) & np.isnan(b))
@@ -138,15 +150,15 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def author(rule: Rule) -> Callable[..., Any]:
-    """The author's function, as Python that runs on arrays: (parameter, gradient, *states, h)."""
+    """Return the author's function as Python on arrays: (parameter, gradient, *states, h)."""
     pieces = {name: _rebound(piece, {}) for name, piece in rule.pieces.items()}
     return _rebound(rule.function, {**rule.program.prepare, **pieces})
 
 
 def _rebound(function: Any, names: Mapping[str, Any]) -> Callable[..., Any]:
-    """A function that finds what rules may call, besides its own globals."""
+    """Return a function whose globals include the functions of rules."""
     known = {**FUNCTIONS, **names}
-    # A name of the function's own surroundings may be one of these: they come first.
+    # A closure may have the same name: the function of rules goes first.
     cells = tuple(
         types.CellType(known[name]) if name in known else cell
         for name, cell in zip(

@@ -1,6 +1,6 @@
-"""For authors of rules: whether a rule does what it says everywhere, and how fast.
+"""Check and time a rule, for its author.
 
-`check_rule` is what gpuadapt's own tests say of its own rules, in one call.
+`check_rule` does in one call what gpuadapt's tests do with its own rules.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .oracle import any_bits, author, check_nonnegative, evaluate, nonnegative_s
 from .rowgrad import RowGrad
 
 Values = dict[str, Any]
-"""Hyperparameters by name: floats."""
+"""Hyperparameters by name."""
 
 STEPS = 4
 SMALL = 1003
-"""Elements for one thread, with a remainder for every width of a vector."""
+"""Number of elements for one thread, with a remainder for every width of a vector."""
 LARGE = 70_001
-"""Elements for all threads."""
+"""Number of elements for all threads."""
 
 
 def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
@@ -140,15 +140,15 @@ def benchmark(
     xp = namespace(backend)
     values: Values = {name: _value(name) for name in rule.hyperparameters} | hyperparameters
     gradient, steps = xp.ones(size, dtype), []
-    for one, given in ((rule, values), (additions(len(rule.states)), Values())):
-        optimizer = Optimizer(one, xp.ones(size, dtype), **given)
+    for timed, settings in ((rule, values), (additions(len(rule.states)), Values())):
+        optimizer = Optimizer(timed, xp.ones(size, dtype), **settings)
         steps.append(lambda optimizer=optimizer: optimizer.step(gradient))
     times: list[list[float]] = [[], []]
-    for turn in range(13):
-        for step, kept in zip(steps, times, strict=True):
+    for k in range(13):
+        for step, measured in zip(steps, times, strict=True):
             seconds = _timed(step, backend)
-            if turn > 1:  # before that, kernels are compiled and memory is found
-                kept.append(seconds)
+            if k > 1:  # the first runs compile kernels and touch memory
+                measured.append(seconds)
     median, limit = map(statistics.median, times)
     moved = size * traffic(rule, np.dtype(dtype))
     return {
@@ -159,13 +159,13 @@ def benchmark(
 
 
 def traffic(rule: Rule, dtype: np.dtype) -> int:
-    """Bytes for one element: parameter and states read and written, gradient read."""
+    """Return bytes per element: parameter and states read and written, gradient read."""
     return int(formats.traffic(formats.uniform(rule, dtype)))
 
 
 @cache
 def additions(states: int) -> Rule:
-    """The rule that only adds the gradient to the parameter and to each of so many states."""
+    """Return the rule that adds the gradient to the parameter and to each state."""
     names = [f"s{k}" for k in range(states)]
     results = tuple(ast.BinOp(ast.Name(name), ast.Add(), ast.Name("g")) for name in ("p", *names))
     program = Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
@@ -198,7 +198,7 @@ def _timed(step: Callable[[], Any], backend: str) -> float:
 
 
 def _check_function(rule: Rule, values: Values) -> None:
-    """The author's function against the kernel, both in float64."""
+    """Compare the author's function with the kernel, both in float64."""
     function = author(rule)
     random = np.random.default_rng(0)
     start, *gradients = random.normal(size=(1 + STEPS, SMALL))
@@ -227,7 +227,7 @@ Spelling = tuple[str, Callable[[np.dtype], Callable[..., list[np.ndarray]]]]
 
 
 def _spelling(rule: Rule) -> Spelling | None:
-    """How the CUDA text can be run here, and what runs it."""
+    """Return how the CUDA text can be run here, and what runs it."""
     try:
         check_device()
     except BackendError:
@@ -272,7 +272,7 @@ def _update(
 
 
 def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling | None) -> None:
-    """Kernels against NumPy."""
+    """Compare kernels with NumPy."""
     import numba
 
     random = np.random.default_rng(1)
@@ -299,7 +299,7 @@ def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling |
 
 
 def _check_rows(rule: Rule, values: Values) -> None:
-    """Rows, each of them once or twice, against the dense step on their sums."""
+    """Compare rows, each once or twice, with the dense step on their sums."""
     random = np.random.default_rng(2)
     table = random.normal(size=(50, 6)).astype(np.float32)
     dense = table.copy()
@@ -336,6 +336,6 @@ def _nonnegative(rule: Rule) -> str:
 
 
 def _first(a: np.ndarray, b: np.ndarray, right: np.ndarray) -> str:
-    """The first place at which an array is not right."""
+    """Describe the first element that is not right."""
     index = int(np.argmin(right))
     return f" at element {index}: got {a.flat[index]!r}, expected {b.flat[index]!r}"

@@ -1,13 +1,12 @@
-"""`@rule`: one straight-line function becomes the text that every backend compiles.
+"""`@rule` makes of a straight-line function the text that every backend compiles.
 
 The text of an expression is the same, character for character, in Python and in CUDA C:
 fully parenthesised in Python's order, literals written ``T(0.5)`` with ``T`` the compute
-type. Two spellings cannot drift because there is one.
+type.
 
-Subexpressions that read hyperparameters alone (``1 - h.beta1``,
-``1 / (1 - h.beta1 ** h.t)``) become *coefficients*: the host computes them in float64 once
-per step and the kernel receives the rounded value. So a rule may be written as the paper
-has it, bias correction included, and costs no more for it.
+Subexpressions of hyperparameters alone (``1 - h.beta1``, ``1 / (1 - h.beta1 ** h.t)``) become
+*coefficients*: the host computes them in float64 once per step, and the kernel receives the
+rounded value.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ SOURCES: list[Callable[[Rule, str, str, Any], str]] = []
 """One function, which `gpuadapt.kernels.sources` puts here: rules do not know traversals."""
 
 STEP = "t"
-"""``h.t`` in a rule: the number of the step, from 1."""
+"""The name of ``h.t`` in a rule: the number of the step, from 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """What happens to one number, ready for any traversal, format and backend.
+    """The update of one number, for any traversal, format and backend.
 
-    Made by `rule`. Two rules are the same only if they are the same object.
+    Made by `rule`. Rules are compared by identity.
 
     Attributes
     ----------
@@ -48,18 +47,18 @@ class Rule:
     parameter, gradient : str
         Names of its first two arguments.
     states : tuple of str
-        Names of its states, in order: one array each, of the parameter's shape.
+        Names of the states, in order; each has an array of the parameter's shape.
     hyperparameters : tuple of str
-        The ``h.<name>`` it reads, without ``h.t``.
+        The hyperparameters that it reads, without ``t``.
     coefficients : dict of str to str
-        Name in the kernel of each number the host computes, and its formula.
+        Formula of each coefficient, by its name in the kernel.
     lines : tuple of (str, str)
-        Element-wise assignments: variable and expression.
+        Assignments to each element's variables: variable and expression.
     results : tuple of str
         Expressions of the new parameter and states; states below the smallest normal number
         become +0.
     functions : tuple of str
-        The functions it calls, each after those it is written in.
+        The functions that it calls; each follows the functions that it calls itself.
     """
 
     program: Program
@@ -69,13 +68,13 @@ class Rule:
     results: tuple[str, ...]
     functions: tuple[str, ...]
     function: Callable[..., object] | None = None
-    """What the author wrote; None with options around it, row-wise, or from a pickle."""
+    """The author's function; None for composed, row-wise and unpickled rules."""
     pieces: dict[str, Callable[..., object]] = field(default_factory=dict)
-    """Functions of its author's that it calls; see `variant`."""
+    """The functions of one line that it calls; see `variant`."""
     original: Rule | None = None
-    """Of a variant, the rule as its author made it."""
+    """The rule of which this is a variant."""
     cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
-    """Results made of this rule, by function; see `caching`."""
+    """Results by function; see `caching`."""
 
     @property
     def name(self) -> str:
@@ -83,7 +82,7 @@ class Rule:
 
     @property
     def symbol(self) -> str:
-        """The name of its function in generated code, unlike that of any variable there."""
+        """The name of its function in generated code, unlike any variable."""
         return f"rule__{self.name}"
 
     @property
@@ -104,17 +103,17 @@ class Rule:
 
     @property
     def row_states(self) -> tuple[str, ...]:
-        """Those of the states that have one number for each row; see `rowwise`."""
+        """The states with one number per row; see `rowwise`."""
         return self.program.row_states
 
     @property
     def nonnegative(self) -> frozenset[str]:
-        """The states of which its author says that they are never negative."""
+        """The states that its author declares never to be negative."""
         return frozenset(self.program.nonnegative)
 
     @cached_property
     def evaluate(self) -> Callable[..., tuple[float, ...]]:
-        """Coefficients from hyperparameters: ``evaluate(*hyperparameters, t)``, in float64."""
+        """The function ``evaluate(*hyperparameters, t)`` of the coefficients, in float64."""
         names = ", ".join((*self.hyperparameters, STEP))
         values = "".join(f"{formula}, " for formula in self.coefficients.values())
         host: dict[str, Any] = {name: getattr(functions, name) for name in functions.ARITY}
@@ -126,9 +125,9 @@ class Rule:
 
     @cached_property
     def digest(self) -> str:
-        """Of the formulas that its author wrote: what is the same for the same formulas.
+        """The digest of the author's formulas.
 
-        Saved with states, so it must not depend on how kernels are written.
+        It is saved with states, so it must not depend on how kernels are written.
         """
         writer, program = Writer(self.program.h), self.program
         lines = [(target, writer.text(node)) for target, node in program.lines]
@@ -138,9 +137,9 @@ class Rule:
 
     @cached_property
     def rate(self) -> Rule:
-        """A rule that writes the effective rate, from the states as they are, over the parameter.
+        """The rule that writes the effective rate, computed from the states, over the parameter.
 
-        The rate is the variable that the rule's author named ``rate``.
+        The rate is the variable named ``rate``.
 
         Raises
         ------
@@ -151,9 +150,9 @@ class Rule:
 
     @cached_property
     def rowwise(self) -> Rule:
-        """The rule with the row's mean of squares in place of ``sq(...)``.
+        """The rule with the row's mean of squares in place of ``sq(...)``, for "rows" and "exact".
 
-        For the traversal "rows"; its `row_states` have one number for each row.
+        Its `row_states` have one number per row.
 
         Raises
         ------
@@ -164,23 +163,23 @@ class Rule:
 
     @cached_property
     def squared(self) -> Rule | None:
-        """What the last argument is the mean square of, if this is a rule made by `rowwise`."""
+        """The rule that computes what is squared, for a rule made by `rowwise`."""
         return None if self.program.squared is None else from_program(self.program.squared)
 
     @property
     def squared_coefficients(self) -> list[str]:
-        """The coefficients of this rule that its `squared` reads, in that one's order."""
+        """The coefficients of this rule that `squared` reads, in the order of `squared`."""
         known = {formula: name for name, formula in self.coefficients.items()}
         return [known[f] for f in self.squared.coefficients.values()] if self.squared else []
 
     def __deepcopy__(self, memo: object) -> Rule:
-        """Itself: a rule does not change, and kernels are kept for the object."""
+        """Return the rule itself: it does not change, and kernels are cached by identity."""
         return self
 
     def variant(self, /, **pieces: Callable[..., object]) -> Rule:
-        """The rule with other functions in the place of those it was made with.
+        """Return the rule with some of its functions of one line exchanged.
 
-        Equal calls give the same rule, so they share kernels.
+        Equal calls return the same rule, so that they share kernels.
 
         Raises
         ------
@@ -200,22 +199,27 @@ class Rule:
         return _variant(self.original or self, tuple(sorted((self.pieces | pieces).items())))
 
     def __getstate__(self) -> dict[str, Any]:
-        # What has been computed on demand can be again, and `evaluate` cannot be pickled;
-        # nor can the author's function, whose name is now the rule's.
-        kept = {field.name: getattr(self, field.name) for field in fields(self)}
-        return kept | {"function": None, "pieces": {}, "original": None, "cache": {}}
+        # Cached properties are computed again; neither `evaluate` nor the author's function,
+        # whose name now belongs to the rule, can be pickled.
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        return state | {"function": None, "pieces": {}, "original": None, "cache": {}}
 
     def source(self, backend: str = "cpu", traversal: str = "many", dtype: Any = "float32") -> str:
-        """The assembled kernel text, exactly as it is compiled.
+        """Return the text of a kernel, exactly as it is compiled.
 
         Parameters
         ----------
         backend : {"cpu", "cuda"}
         traversal : {"many", "dense", "rows", "exact"}
-            Many arrays; one with any strides (on the CPU by the same kernel); rows of a table;
-            rows that take the steps that they have missed.
+            Many contiguous arrays; one array of any strides; rows of a table; rows that catch up
+            with skipped steps.
         dtype : {"float32", "float64"} or gpuadapt.kernels.formats.Formats
-            How numbers are kept: all in one type, or each in a format.
+            One type for all arguments, or the format of each.
+
+        Raises
+        ------
+        ValueError
+            There is no such traversal or backend, or the rule works on whole rows.
         """
         if self.row_states and traversal not in ("rows", "exact"):
             raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
@@ -228,7 +232,7 @@ class Rule:
 
 
 Author = Callable[..., object]
-"""A function in the language of rules."""
+"""The type of a function in the language of rules."""
 
 
 @overload
@@ -345,7 +349,7 @@ def from_program(program: Program, *, flush: bool = True) -> Rule:
     """
     writer = Writer(program.h)
     if program.squared is not None:
-        # Its text is a function of its own, but what it reads comes with this one's.
+        # It is a function of its own; its coefficients are computed with this rule's.
         for _, node in program.squared.lines:
             writer.text(node)
         for node in program.squared.results:
