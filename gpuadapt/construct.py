@@ -51,6 +51,7 @@ def build(
     arena = SmallArrayArena()
 
     def add(group: Group, name: str, array: Any) -> None:
+        """Add one parameter to a group."""
         if name in built.parameters:
             raise ParameterError(f"parameter {name!r}: two parameters have this name")
         if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
@@ -61,25 +62,23 @@ def build(
         built.parameters[name] = parameter
         group.add(parameter)
 
-    def add_group(given: Any, settings: Mapping[str, Any]) -> None:
+    def add_group(params: Any, settings: Mapping[str, Any]) -> None:
+        """Add a group with all its parameters."""
         schedules = built.groups[0].schedules if built.groups else None
         group = Group(rule, {"params": (), **settings}, initial, schedules)
         built.groups.append(group)
-        template, arrays = read(given, len(built.parameters))
+        template, arrays = read(params, len(built.parameters))
         for name, array in arrays:
             add(group, name, array)
         built.templates.append(template)
 
     if are_groups(params):
-        for given in params:
-            settings = {**common, **expand(given)}
+        for group in params:
+            settings = {**common, **expand(group)}
             add_group(settings.pop("params"), settings)
     else:
         add_group(params, common)
-    check_disjoint(
-        (parameter.name, parameter.backend, parameter.array)
-        for parameter in built.parameters.values()
-    )
+    check_disjoint((p.name, p.backend, p.array) for p in built.parameters.values())
     return built
 
 

@@ -118,9 +118,9 @@ class DeviceParameters:
             addresses, missing = self.plan.headers.addresses(grads)
         else:
             addresses, missing = np.zeros(len(grads), np.int64), len(grads)
-        others: dict[int, Any] = {}
+        others: dict[int, Array | RowGrad] = {}
         dtype_names = list(self.plan.dtype_names) if missing else []
-        sums: dict[int, Any] = {}
+        sums: dict[int, Array | RowGrad] = {}
         for k in np.flatnonzero(addresses == 0).tolist() if missing else ():
             parameter, grad = self.parameters[k], grads[k]
             if isinstance(grad, (list, tuple)):

@@ -168,7 +168,7 @@ class Parameter:
             )
 
     @property
-    def arrays(self) -> list[Any]:
+    def arrays(self) -> list[Array]:
         """The arrays that kernels update: the parameter, its companions and its states."""
         return state_formats.operand_arrays(self.array, self.companions, self.states)
 
@@ -183,7 +183,7 @@ class Parameter:
         return self.states | self.companions
 
     @property
-    def saved_arrays(self) -> dict[str, Any]:
+    def saved_arrays(self) -> dict[str, Array]:
         """`saved_states` as arrays: a quantized state ``m`` gives "m.codes" and "m.scales"."""
         return state_formats.arrays_of(self.saved_states)
 
@@ -313,6 +313,7 @@ class Parameter:
                 raise as_given(error, rows) from None
 
     def _state_memory(self) -> Iterable[Array]:
+        """The arrays whose page sizes `residence` chooses."""
         return self.saved_arrays.values()
 
     def touch(self, grad: Array | RowGrad) -> bool:

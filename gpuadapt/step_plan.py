@@ -79,7 +79,7 @@ class CoefficientLayout(NamedTuple):
 
 
 class StepPlan(NamedTuple):
-    """What the steps of one device have in common until gradients or rules change."""
+    """The plan of one device's steps, until the dtypes of gradients or the rules change."""
 
     layout: CoefficientLayout
     buckets: list[Bucket]
