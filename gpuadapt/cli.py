@@ -13,7 +13,7 @@ from .errors import BackendError, Error
 
 TASKS = ("digits", "words")
 OPTIONS = {"seeds": "digits", "epochs": "digits", "corpus": "words"}
-"""Options of one task."""
+"""From an option to the only task that has it."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 for arguments that cannot be followed."""
+    """Run a command and return the exit status: 0, or 2 for an error."""
     parser = _Parser(prog="gpuadapt", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     compare = commands.add_parser(
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    # Seeds are of both tasks where formats are compared.
+    # --formats uses seeds in both tasks.
     for option, task in OPTIONS.items():
         if given.formats and option == "seeds":
             continue

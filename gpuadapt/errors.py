@@ -1,4 +1,4 @@
-"""What the user surface raises; see `gpuadapt.kernels.errors` for the base."""
+"""The exceptions of gpuadapt; the base class is in `gpuadapt.kernels.errors`."""
 
 from gpuadapt.kernels.errors import BackendError, Error, RowIndexError, RuleError
 

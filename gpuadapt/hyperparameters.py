@@ -1,4 +1,4 @@
-"""Hyperparameters: what each name may be, and their values at a step."""
+"""Check hyperparameters and settings: ranges by name, defaults, values at a step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.array_types import HostArray
 from gpuadapt.kernels.formats import MASTERS, ROUNDINGS, STATES
 from gpuadapt.kernels.language.rule import Rule
 
@@ -25,7 +26,7 @@ Betas = tuple[Hyperparameter, Hyperparameter]
 
 
 class Default(tuple[float, float]):
-    """Betas that nobody has given: beta1 and beta2 beside them take effect."""
+    """Default betas: a ``beta1`` or ``beta2`` given beside them wins."""
 
     __slots__ = ()
 
@@ -33,10 +34,10 @@ class Default(tuple[float, float]):
 BETAS, LION_BETAS = Default((0.9, 0.999)), Default((0.9, 0.99))
 
 DECAYS = ("l2", "decoupled", "absolute", "after")
-"""How weight_decay enters; each is an option of `gpuadapt.kernels.options`."""
+"""Values of ``decay``; each is an option of `gpuadapt.kernels.options`."""
 
 CHECKS = ("raise", "skip")
-"""What is done about rows that are out of range."""
+"""Values of ``check``: what to do with rows that are out of range."""
 
 SETTINGS: dict[str, Any] = {
     "weight_decay": 0.0,
@@ -52,14 +53,14 @@ SETTINGS: dict[str, Any] = {
     "sparse": "lazy",
     "exactness": "close",
 }
-"""What every optimizer has besides its rule's hyperparameters, with defaults."""
+"""The settings of every group beside its rule's hyperparameters, with defaults."""
 
 
 OTHERS = ("params", "betas", "rule", "self", "initial", "schedules")
-"""Names that mean something else than a hyperparameter, here or in a snapshot."""
+"""Names of arguments or keys of a snapshot, which no hyperparameter may have."""
 
 STEP_VALUES = ("grad_scale", "clip_factor", "clip_value")
-"""What a step gives to its rules besides a group's settings."""
+"""Coefficients that come from the arguments of `step`, not from a group."""
 
 NOT_NEGATIVE = (
     "lr",
@@ -75,44 +76,56 @@ NOT_NEGATIVE = (
 )
 
 UNBOUNDED = ("max_row_norm", "max_norm", "momentum_decay")
-"""Those that may be infinite: their limit is a case of its own."""
+"""Names that may be infinite."""
 
 MEANS = ("beta1", "beta2", "momentum")
-"""The share of the past in a running mean."""
+"""Names of decay factors of running means."""
 
 POSITIVE = ("max_row_norm", "max_norm", "grad_scale", "clip_value")
 
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(POSITIVE, (lambda value: value > 0, "> 0")),
-    # 0 is for the rule to judge: see `Group`.
+    # Whether 0 is allowed depends on the rule: see `Group`.
     "eps": (lambda value: value >= 0, "> 0"),
-    # With rho = 1 a mean stays as it began.
+    # With rho = 1 a running mean keeps its initial value.
     "rho": (lambda value: 0 <= value <= 1, "in [0, 1]"),
     "fraction": (lambda value: 0 < value <= 1, "> 0 and <= 1"),
     **dict.fromkeys(MEANS, (lambda value: 0 <= value < 1, "in [0, 1)")),
     **dict.fromkeys(NOT_NEGATIVE, (lambda value: value >= 0, ">= 0")),
 }
-"""Ranges by name, for the user's own rules too; other names may be any finite number."""
+"""(test, text for errors) by name, for users' rules too; other names may be any finite number."""
 
 
 FLAGS = ("threshold_inclusive",)
-"""Those that may be True or False, which are no numbers elsewhere."""
+"""Names that may be True or False; other names may not."""
 
 INTERVALS = {
     **dict.fromkeys((*POSITIVE, "eps", *NOT_NEGATIVE), (0.0, math.inf)),
     **dict.fromkeys(("rho", *MEANS), (0.0, 1.0)),
 }
-"""Between what numbers with these names are."""
+"""The interval of each hyperparameter, by name."""
 
 
 SPARSE, EXACTNESS = ("lazy", "exact"), ("close", "bits")
 
 FIXED = ("rowwise", "state_dtype", "master", "rounding", "seed", "sparse", "exactness")
-"""Settings that cannot be changed: memory was laid out by them."""
+"""Settings that cannot be changed later, because states were allocated by them."""
 
 
 def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
-    """Raise `HyperparameterError` unless settings of `FIXED` are as they may be."""
+    """Check the settings of `FIXED`.
+
+    Parameters
+    ----------
+    settings : mapping
+        All settings of a group.
+    states : sequence of str
+        The states of its rule.
+
+    Raises
+    ------
+    HyperparameterError
+    """
     check_choice(settings, "rowwise", (False, True))
     check_choice(settings, "master", (None, *MASTERS))
     check_choice(settings, "rounding", tuple(ROUNDINGS))
@@ -120,8 +133,8 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
     check_choice(settings, "exactness", EXACTNESS)
     if settings["master"] is not None and settings["rounding"] != "nearest":
         raise HyperparameterError(
-            f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which "
-            "loses nothing that could be rounded"
+            f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which has "
+            "all bits already; leave one of the two out"
         )
     seed = whole(settings["seed"])
     if seed is None or seed < 0:
@@ -139,7 +152,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     HyperparameterError
-        They are not two, or are given both ways.
+        ``betas`` is not a pair, or ``beta1`` or ``beta2`` is given as well.
     """
     result = dict(given)
     if "betas" not in result:
@@ -161,7 +174,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_rule(rule: Rule) -> None:
-    """Raise `HyperparameterError` if a rule reads a name that means something else here."""
+    """Raise `HyperparameterError` if a rule reads a reserved name as a hyperparameter."""
     taken = {*SETTINGS, *STEP_VALUES, *OTHERS} & set(rule.hyperparameters)
     if taken:
         raise HyperparameterError(
@@ -172,14 +185,23 @@ def check_rule(rule: Rule) -> None:
 
 @dataclass(frozen=True)
 class Start:
-    """What a state is before the first step, where that depends on the parameter."""
+    """An initial state that is a function of the parameter."""
 
-    of: Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
-    """From the parameter's numbers, as float32 or float64, and the group's settings."""
+    of: Callable[[HostArray, Mapping[str, Any]], HostArray]
+    """(parameter as float32 or float64, settings of the group) -> state of the same shape."""
 
 
 def check_initial(rule: Rule, initial: Any) -> dict[str, Any]:
-    """Values of states before the first step.
+    """Check initial values of states.
+
+    Parameters
+    ----------
+    rule : Rule
+    initial : mapping of str to float or Start
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
@@ -200,7 +222,14 @@ def check_initial(rule: Rule, initial: Any) -> dict[str, Any]:
 
 
 def check_known(given: Iterable[str], known: Iterable[str], others: Iterable[str] = ()) -> None:
-    """Raise `KeywordError` for names that nothing reads; ``others`` may have been meant."""
+    """Raise `KeywordError` for an unknown name.
+
+    Parameters
+    ----------
+    given, known : iterable of str
+    others : iterable of str
+        Further names that the message may suggest.
+    """
     names = dict.fromkeys(known)
     for name in given:
         if name not in names:
@@ -208,21 +237,19 @@ def check_known(given: Iterable[str], known: Iterable[str], others: Iterable[str
 
 
 def check_present(given: Mapping[str, Any], required: Iterable[str]) -> None:
-    """Raise `HyperparameterError` for names that are missing."""
+    """Raise `HyperparameterError` if a required name is not in ``given``."""
     missing = [name for name in dict.fromkeys(required) if name not in given]
     if missing:
         raise HyperparameterError(f"missing hyperparameter {', '.join(map(repr, missing))}")
 
 
 def plain(name: str, value: Any) -> Any:
-    """NumPy's numbers and arrays without dimensions as Python's numbers; others as they are.
-
-    So what is written into such an array later changes nothing.
+    """Convert NumPy scalars and 0-d arrays to Python numbers; return other values as they are.
 
     Raises
     ------
     HyperparameterError
-        Only a GPU knows the number.
+        The number is on a GPU.
     """
     if type(value) in (float, int):  # nearly always
         return value
@@ -230,17 +257,14 @@ def plain(name: str, value: Any) -> Any:
         return value
     if backend_of(value) == "cuda":
         raise HyperparameterError(
-            f"{name}: got {describe(value)}, expected a number: to read it, the step would wait "
-            "for the GPU; give float(...) of it"
+            f"{name}: got {describe(value)}, expected a number on the host; give float(...) of it, "
+            "which waits for the GPU"
         )
     return value.item() if hasattr(value, "item") else value
 
 
 def whole(value: Any) -> int | None:
-    """A count of any integer type as an int; None for anything else.
-
-    Arrays without dimensions count; True, False and what is on a GPU do not.
-    """
+    """Convert an integer or 0-d integer array to int; None for others, bool and GPU arrays."""
     if isinstance(value, (bool, np.bool_)) or getattr(value, "ndim", 0) != 0:
         return None
     try:
@@ -250,10 +274,15 @@ def whole(value: Any) -> int | None:
 
 
 def number(name: str, value: Any) -> float:
-    """A value as a float, if it is a number in the range of its name."""
+    """Convert a value to float and check it against the range of its name.
+
+    Raises
+    ------
+    HyperparameterError
+    """
     given = plain(name, value)
     try:
-        # Not everything that float() takes: no text, and True is no number.
+        # float() would also take strings and bool.
         flag = isinstance(given, bool) and name not in FLAGS
         real = type(given) in (float, int) or (isinstance(given, Real) and not flag)
         result = float(given) if real else math.nan
@@ -267,7 +296,21 @@ def number(name: str, value: Any) -> float:
 
 
 def at_step(name: str, value: Hyperparameter, step: int, schedules: Schedules) -> float:
-    """The value of a number or a schedule at a step, counted from 0."""
+    """Evaluate a number or a schedule at a step.
+
+    Parameters
+    ----------
+    name : str
+    value : float or schedule
+    step : int, from 0
+    schedules : Schedules
+        Stores the value.
+
+    Raises
+    ------
+    HyperparameterError
+        The value is out of range.
+    """
     if not callable(value):
         return number(name, value)
     try:
@@ -278,7 +321,7 @@ def at_step(name: str, value: Hyperparameter, step: int, schedules: Schedules) -
 
 
 def check_fits(name: str, value: float, dtype: np.dtype) -> None:
-    """Raise `HyperparameterError` for a number that becomes another in an element type."""
+    """Raise `HyperparameterError` if a number overflows in a dtype, or a positive one becomes 0."""
     largest = float(np.finfo(dtype).max)
     vanishes = name in (*POSITIVE, "eps") and 0 < value < 1 and dtype.type(value) == 0
     if largest < abs(value) < math.inf or vanishes:
@@ -286,7 +329,7 @@ def check_fits(name: str, value: float, dtype: np.dtype) -> None:
 
 
 def check_choice(settings: Mapping[str, Any], name: str, known: tuple[Any, ...]) -> None:
-    """Raise `HyperparameterError` unless a setting is one of those that are known."""
+    """Raise `HyperparameterError` unless ``settings[name]`` is in ``known``."""
     value = settings[name]
     if not (value is None or isinstance(value, (str, bool, np.bool_))) or value not in known:
         names = ", ".join(map(repr, known))
@@ -294,9 +337,10 @@ def check_choice(settings: Mapping[str, Any], name: str, known: tuple[Any, ...])
 
 
 def options(settings: Mapping[str, Any]) -> frozenset[str]:
-    """The kernel options that a group's settings ask for."""
+    """Return the names in `gpuadapt.kernels.options` that a group's settings need."""
     check_choice(settings, "decay", DECAYS)
     check_choice(settings, "maximize", (False, True))
-    form, maximize, decay = settings["decay"], settings["maximize"], settings["weight_decay"]
-    chosen = {form} if callable(decay) or number("weight_decay", decay) != 0 else set()
-    return frozenset(chosen | {"maximize"} if maximize else chosen)
+    strength = settings["weight_decay"]
+    decays = callable(strength) or number("weight_decay", strength) != 0
+    chosen = {settings["decay"]} if decays else set()
+    return frozenset(chosen | {"maximize"} if settings["maximize"] else chosen)

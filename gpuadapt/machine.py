@@ -1,4 +1,4 @@
-"""Versions, backends, devices and threads of this machine, for `gpuadapt info` and results."""
+"""Describe this machine for `gpuadapt info` and benchmark results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import BackendError
 
 
 def describe_machine() -> dict[str, Any]:
-    """What results depend on; starts Numba's threads in order to name their layer."""
+    """Return versions, devices and threads by name; starts Numba's threads to name their layer."""
     import numba
     import numpy as np
 

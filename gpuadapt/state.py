@@ -1,4 +1,4 @@
-"""Snapshots of an optimizer: made, checked, restored."""
+"""Make, check and restore snapshots of an optimizer: `state_dict`, `load_state_dict`."""
 
 from __future__ import annotations
 
@@ -25,69 +25,82 @@ from .hyperparameters import FIXED, SETTINGS, check_known
 from .parameter import Parameter
 
 VERSION = 1
-"""Raised when the meaning of a snapshot changes."""
+"""Version of the snapshots; incremented when their meaning changes."""
 
-MOST = 2**53
-"""Counts are below it: kernels have them as float64."""
+MAX_COUNT = 2**53
+"""Exclusive limit of step and update counts, which kernels read as float64."""
 
-MOST_EXACT = 2**31 - 2**20
-"""The same of tables of exact rows, which keep 32 bits of it."""
+MAX_EXACT_COUNT = 2**31 - 2**20
+"""Exclusive limit of update counts of exact rows, which have them as int32."""
 
 Parameters = Mapping[str, Parameter]
 
 UNMARKED: tuple[str, ...] = ()
-"""In the place of the names of schedules, which snapshots of before do not have."""
+"""Names of schedules of a snapshot without that key (older versions)."""
 
 NEVER_SCHEDULES = {*SETTINGS} - {"weight_decay", "max_row_norm"}
 
 
 class Left(NamedTuple):
-    """What `load_state_dict` has left as it was; all empty if everything was taken over."""
+    """What `load_state_dict(strict=False)` did not restore; all empty if nothing is missing."""
 
     missing: list[str]
-    """Parameters of the optimizer that the snapshot does not have."""
+    """Names of parameters that the snapshot does not have."""
     unexpected: list[str]
-    """Parameters of the snapshot that the optimizer does not have, and "name: letter" of states."""
+    """Names of parameters that only the snapshot has, and "name: letter" of such states."""
     mismatched: list[str]
-    """Parameters of another shape or element type, or with states in other formats."""
+    """Names of parameters whose states have another shape, dtype or format."""
     longer: list[str]
-    """Tables with more rows than in the snapshot: the first rows were taken over."""
+    """Names of tables with more rows than in the snapshot; the first rows were restored."""
     settings: list[str]
-    """Settings of groups, as "param_groups[0]['lr']"."""
+    """Settings, for example "param_groups[0]['lr']"."""
     reasons: dict[str, str]
-    """Why, by the names in ``mismatched``."""
+    """From a name in ``mismatched`` to the reason."""
 
 
 class Snapshot(NamedTuple):
-    """What `state_dict` gave, looked at without regard to the optimizer."""
+    """A parsed snapshot, checked as far as possible without the optimizer's parameters."""
 
     step_count: int
     digest: str | None
-    """Of the rule; snapshots of before have none."""
+    """Digest of the rule; None in older snapshots."""
     names: list[list[str]]
-    """The parameters of each group."""
+    """Names of parameters, for each group."""
     settings: list[dict[str, Any]]
     updates: dict[str, int]
     arrays: dict[str, dict[str, Any]]
-    """By parameter and letter."""
+    """States by name of parameter, then letter."""
 
 
 class Plan(NamedTuple):
-    """What is to be written; nothing of it can fail any more."""
+    """What `restore` will write; all checks are done."""
 
     step_count: int
     updates: dict[str, int]
     arrays: dict[str, dict[str, Any]]
     rows: dict[str, int]
-    """How many rows these arrays have, of tables that have more."""
+    """Number of rows to write, for tables that have more rows."""
     settings: list[dict[str, Any]]
-    """Of each of the optimizer's groups."""
+    """Settings for each of the optimizer's groups."""
 
 
 def snapshot(
     rule: Rule, step_count: int, groups: Sequence[Group], parameters: Parameters
 ) -> dict[str, Any]:
-    """All that a resumed run needs, as copies; schedules are left out: they are code."""
+    """Copy all that a resumed run needs, except schedules, which are code.
+
+    Parameters
+    ----------
+    rule : Rule
+    step_count : int
+    groups : sequence of Group
+    parameters : mapping of str to Parameter
+
+    Returns
+    -------
+    dict
+        ``version``, ``rule``, ``digest``, ``step_count``, ``param_groups``, ``state``.
+    """
     members = _members(groups, parameters)
     return {
         "version": VERSION,
@@ -108,12 +121,12 @@ def snapshot(
 
 
 def _schedules(settings: Mapping[str, Any]) -> list[str]:
-    """The names of settings that are schedules, which are code and so not in a snapshot."""
+    """Return the names of settings that are schedules."""
     return [name for name, value in settings.items() if callable(value)]
 
 
 def _members(groups: Sequence[Group], parameters: Parameters) -> list[list[str]]:
-    """The names of each group's parameters."""
+    """Return the names of parameters, for each group."""
     members: list[list[str]] = [[] for _ in groups]
     for name, parameter in parameters.items():
         members[parameter.group].append(name)
@@ -121,14 +134,14 @@ def _members(groups: Sequence[Group], parameters: Parameters) -> list[list[str]]
 
 
 def count(name: str, value: Any) -> int:
-    """A whole number from 0, of any integer type.
+    """Check a count: an integer of any type from 0, below MAX_COUNT.
 
     Raises
     ------
     StateError
     """
     number = _whole(value)
-    if not 0 <= number < MOST:
+    if not 0 <= number < MAX_COUNT:
         raise StateError(
             f"{name}: got {value!r}; step_count and updates are whole numbers from 0, below 2^53"
         )
@@ -136,7 +149,7 @@ def count(name: str, value: Any) -> int:
 
 
 def _whole(value: Any) -> int:
-    """A number of any integer type; -1 for what is none."""
+    """Convert an integer of any type to int; -1 for other values."""
     try:
         return operator.index(value)
     except TypeError:
@@ -144,12 +157,12 @@ def _whole(value: Any) -> int:
 
 
 def examined(state: Any, rule: Rule) -> Snapshot:
-    """A snapshot of a rule, looked at.
+    """Parse a snapshot.
 
     Raises
     ------
     StateError
-        It is none, or of another rule.
+        Not a snapshot, or a snapshot of another rule.
     """
     try:
         version, name, digest = state["version"], state["rule"], state.get("digest")
@@ -184,20 +197,28 @@ def examined(state: Any, rule: Rule) -> Snapshot:
 def plan(
     found: Snapshot, groups: Sequence[Group], parameters: Parameters, strict: bool
 ) -> tuple[Plan, Left]:
-    """What is to be taken over of a snapshot, and what is left; nothing is changed.
+    """Plan what to restore and what to leave; changes nothing.
+
+    Parameters
+    ----------
+    found : Snapshot
+    groups : sequence of Group
+    parameters : mapping of str to Parameter
+    strict : bool
+        Raise if anything does not fit.
 
     Raises
     ------
     StateError, HyperparameterError
-        With ``strict``, if anything would be left. Otherwise if a parameter that is left has had
-        more updates than the snapshot has steps.
+        With ``strict``, if anything does not fit. Otherwise if a parameter that is not restored has
+        had more updates than the snapshot has steps.
     """
     left = Left([], [], [], [], [], {})
     taken = Plan(found.step_count, {}, {}, {}, [])
     if strict:
         _check_names(found, groups, parameters)
     for number, (group, names) in enumerate(zip(groups, _members(groups, parameters), strict=True)):
-        saved = _saved(names, found, number)
+        saved = _saved_settings(names, found, number)
         if strict:
             taken.settings.append(_settings(group, saved or {}))
         else:
@@ -218,7 +239,7 @@ def plan(
 
 
 def _check_names(found: Snapshot, groups: Sequence[Group], parameters: Parameters) -> None:
-    """Groups may come in another order, and names in a group."""
+    """Check that the groups have the same names, in any order."""
     expected = _members(groups, parameters)
     if sorted(map(sorted, found.names)) != sorted(map(sorted, expected)):
         raise StateError(
@@ -231,7 +252,7 @@ def _check_names(found: Snapshot, groups: Sequence[Group], parameters: Parameter
 def _plan_parameter(
     parameter: Parameter, found: Snapshot, taken: Plan, left: Left, strict: bool
 ) -> None:
-    """Take over the states of a parameter, or leave it."""
+    """Enter a parameter into the plan, or into ``left``."""
     name, kept = parameter.name, parameter.saved_arrays
     given: dict[str, Any] = {letter: found.arrays[name].get(letter) for letter in kept}
     unknown = [letter for letter in found.arrays[name] if letter not in kept]
@@ -256,7 +277,7 @@ def _plan_parameter(
                         "and `grow` gives a table more rows"
                     )
     updates = found.updates[name]
-    if reason is None and parameter.exact and updates >= MOST_EXACT:
+    if reason is None and parameter.exact and updates >= MAX_EXACT_COUNT:
         reason = f"parameter {name!r}: {updates} updates are more than exact rows can have"
     if reason is not None:
         if strict:
@@ -269,7 +290,9 @@ def _plan_parameter(
         left.longer.append(name)
         taken.rows[name] = rows
     taken.updates[name] = updates
-    taken.arrays[name] = {letter: _brought(one, parameter) for letter, one in given.items()}
+    taken.arrays[name] = {
+        letter: _on_parameters_device(one, parameter) for letter, one in given.items()
+    }
 
 
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:
@@ -279,8 +302,8 @@ def _reason(name: str, letter: str, given: Any, array: Any) -> str:
     )
 
 
-def _brought(array: Any, parameter: Parameter) -> Any:
-    """An array where the parameter is: what may fail does so before anything is written."""
+def _on_parameters_device(array: Any, parameter: Parameter) -> Any:
+    """Copy an array to the parameter's device now, so that `restore` cannot fail."""
     if backend_of(array) == parameter.backend:
         return array
     with on_device(parameter.array):
@@ -289,8 +312,8 @@ def _brought(array: Any, parameter: Parameter) -> Any:
         )
 
 
-def _saved(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | None:
-    """The settings of the group that parameters were in; None if they were in several."""
+def _saved_settings(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | None:
+    """Return the saved settings of the group of these names; None if they were in several groups."""
     places = {k for k, of in enumerate(found.names) if any(name in of for name in names)}
     if not names and number < len(found.names):
         places = {number}
@@ -298,8 +321,8 @@ def _saved(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | N
 
 
 def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
-    """All settings of a group from a snapshot, checked; schedules that it does not have stay."""
-    marked, saved = _parted(saved)
+    """Check the saved settings of a group and return them; the group keeps its own schedules."""
+    marked, saved = _split(saved)
     check_known(saved, group.settings)
     for name, value in group.settings.items():
         if callable(value) and name in saved:
@@ -322,17 +345,17 @@ def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
     return saved
 
 
-def _parted(saved: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, Any]]:
-    """The names of a saved group's schedules, and the values of its other settings."""
+def _split(saved: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, Any]]:
+    """Split the saved settings of a group into (names of schedules, other settings)."""
     values = {name: value for name, value in saved.items() if name != "schedules"}
     return list(saved["schedules"]) if "schedules" in saved else UNMARKED, values
 
 
 def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left) -> dict[str, Any]:
-    """Those settings of a group that it can take over."""
+    """Return the saved settings that fit a group; the names of others go into ``left``."""
     if saved is None:
         return {}
-    marked, saved = _parted(saved)
+    marked, saved = _split(saved)
     now = group.settings
     kept = {
         name: value
@@ -357,7 +380,7 @@ def _same(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> None:
-    """Write what is planned; as often as it takes, it comes to the same."""
+    """Write a plan; writing it twice, after an interruption, has the same result."""
     for group, settings in zip(groups, taken.settings, strict=True):
         group.settings.update(settings)
     for name, updates in taken.updates.items():
@@ -372,7 +395,7 @@ def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> Non
 
 
 def _same_dtype(given: Array, array: Array) -> bool:
-    """Whether two arrays have one dtype; CuPy and NumPy's files have the bits of `ml_dtypes`."""
+    """True if two arrays have one dtype; CuPy and NumPy's files have the bits of `ml_dtypes`."""
     extended = [one.dtype.isbuiltin == 2 for one in (given, array)]
     bits = [
         one.dtype == f"V{one.itemsize}" or (backend_of(one) == "cuda" and one.dtype.kind == "u")

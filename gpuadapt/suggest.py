@@ -1,4 +1,4 @@
-"""Names that somebody may have meant: by their spelling, and by what other libraries call them."""
+"""Suggest names in error messages: by spelling, and by the names of other libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HERE: dict[str, tuple[str, ...]] = {
     "use_nesterov": ("nesterov",),
     "ascend": ("maximize",),
 }
-"""What other libraries call a setting, and what it is here."""
+"""From the name of a setting in other libraries to its names here."""
 
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(
@@ -49,7 +49,7 @@ ELSEWHERE: dict[str, str] = {
     "schedule": "a function of the step as lr",
     "lr_scheduler": "a function of the step as lr",
 }
-"""What is somewhere else here."""
+"""From the name of a setting to where it is given instead."""
 
 METHODS: dict[str, str] = {
     "momentum": "SGD(params, momentum=0.9)",
@@ -62,11 +62,11 @@ METHODS: dict[str, str] = {
     "gradscaler": "LossScale",
     "gradientdescent": "SGD",
 }
-"""Methods that are an option of another here, by their names in small letters."""
+"""From a method's name in lower case to the constructor that has it here."""
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most like this one, if any is."""
+    """Return the known name with the most similar spelling, or None."""
     names = {"".join(filter(str.isalnum, each)).lower(): each for each in known}
     plain = "".join(filter(str.isalnum, name)).lower()
     found = difflib.get_close_matches(plain, names, 1, 0.7)
@@ -74,7 +74,7 @@ def near(name: str, known: Iterable[str]) -> str | None:
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
-    """What a setting's name may have meant, in one phrase."""
+    """Return the phrase that a message suggests for the name of a setting, or None."""
     names = list(known)
     found = [each for each in HERE.get(name, ()) if each in names]
     if found:
@@ -83,19 +83,19 @@ def meant(name: str, known: Iterable[str]) -> str | None:
 
 
 def asked(what: str | None) -> str:
-    """The question that a message begins with."""
+    """Return the question at the start of a message; "" for None."""
     return f"did you mean {what}? " if what else ""
 
 
 def unknown(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
-    """The message about a setting that there is not; ``others`` are known, but not listed."""
+    """Write the message about an unknown setting; suggests from ``others`` too, lists ``known``."""
     names = list(known)
     question = asked(meant(name, [*names, *others]))
     return f"{question}unknown hyperparameter {name!r}; this optimizer has {', '.join(names)}"
 
 
 def missing(module: str, known: Iterable[str]) -> Callable[[str], object]:
-    """A module's ``__getattr__``, which says what there is instead of a name."""
+    """Make the ``__getattr__`` of a module, which suggests a known name."""
     names = tuple(known)
 
     def __getattr__(name: str) -> object:
@@ -115,19 +115,22 @@ READ_ONLY: dict[str, str] = {
     "state": "optimizer.state[name][letter][...] = ..., or `load_state_dict`",
     "step_count": "`load_state_dict`",
 }
-"""What is read, and what to write instead."""
+"""From a read-only attribute to what to write instead."""
 
 
 def options(kind: type) -> list[str]:
-    """Keywords of a class's constructor, and of those that it extends."""
-    signatures = [inspect.signature(of.__init__) for of in kind.__mro__[:-1]]  # type: ignore[misc]
-    found = [name for of in signatures for name, one in of.parameters.items()
-             if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]  # fmt: skip
-    return [name for name in dict.fromkeys(found) if name not in ("self", "rule", "params")]
+    """List the keywords of the constructors of a class and its bases."""
+    names = [
+        name
+        for base in kind.__mro__[:-1]
+        for name, parameter in inspect.signature(base.__init__).parameters.items()  # type: ignore[misc]
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return [name for name in dict.fromkeys(names) if name not in ("self", "rule", "params")]
 
 
 def setting(name: str, settings: Iterable[str]) -> str | None:
-    """How to write what was meant by setting an attribute, if it was a setting of groups."""
+    """Return the statement that changes a setting of a group, or None for other names."""
     known = list(settings)
     if name == "betas" and "beta1" in known:
         return "optimizer.param_groups[0].update(beta1=..., beta2=...)"
@@ -136,12 +139,12 @@ def setting(name: str, settings: Iterable[str]) -> str | None:
 
 
 def attribute(kind: type, name: str, settings: Iterable[str]) -> str:
-    """The message about an attribute that cannot be set."""
+    """Write the message about an attribute that cannot be set."""
     known = [each for each in settings if each != "params"]
     there = [each for each in dir(kind) if not each.startswith("_")]
     instead = READ_ONLY.get(name) or setting(name, known) or ELSEWHERE.get(name)
     instead = instead or near(name, there) or setting(near(name, known) or "", known)
     return (
-        f"{asked(instead)}attribute {name!r} of {kind.__name__} cannot be set; settings are those "
-        "of groups, in optimizer.param_groups"
+        f"{asked(instead)}attribute {name!r} of {kind.__name__} cannot be set; settings are in "
+        "optimizer.param_groups"
     )

@@ -1,6 +1,6 @@
-"""Nested structures of arrays: dicts, lists, tuples and iterators; each array is named by its path.
+"""Flatten nested dicts, lists, tuples and iterators of arrays; an array is named by its path.
 
-Parameters are read once. Gradients come in the same structure, or in a dict by name.
+Parameters are read once. Gradients have the same structure, or are a dict by name.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ class Branch(NamedTuple):
     """A container in the structure of the parameters."""
 
     path: str
-    """Where it is; "" for the whole."""
+    """Path of the container; "" for the outermost."""
     keys: list[str] | None
-    """Of a dict, a named tuple or pairs of name and array; None for what goes by position."""
+    """Keys of a dict, named tuple or (name, array) pairs; None for a list or tuple."""
     parts: list[Place]
     ordered: bool
-    """Whether gradients may go by position."""
+    """True if gradients may be a list."""
     flat: bool
-    """Whether all parts are arrays."""
+    """True if all parts are arrays."""
     size: int
-    """How many arrays there are."""
+    """Number of arrays, nested ones included."""
 
 
 Place = Branch | str
-"""A container, or the name of an array."""
+"""A container, or the name of an array: a node of the structure."""
 
 
 def branch(path: str, keys: list[str] | None, parts: list[Place], ordered: bool = True) -> Branch:
-    """A container of these parts."""
+    """Make a `Branch`; flat and size follow from the parts."""
     flat = all(isinstance(part, str) for part in parts)
     size = sum(part.size if isinstance(part, Branch) else 1 for part in parts)
     return Branch(path, keys, parts, ordered, flat, size)
 
 
 def opened(given: Any) -> tuple[list[Any] | None, list[Any]] | None:
-    """The keys of a container (None where parts go by position) and its parts, read once.
+    """Return (keys, parts) of a container, read once; keys are None for a list or tuple.
 
-    None for what is no container. An iterable of (name, array) pairs, such as ``dict.items()`` or
+    Return None if ``given`` is no container. An iterable of (name, array) pairs, such as ``dict.items()`` or
     torch's ``named_parameters()``, has the names for keys.
     """
     if backend_of(given) is not None:
@@ -66,18 +66,18 @@ def _is_pair(given: Any) -> bool:
 
 
 def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
-    """The structure of parameters, and their names and arrays in order.
+    """Return the structure of parameters, and (name, array) pairs in order.
 
     Parameters
     ----------
     given : array, or container of arrays and containers
     first : int
-        The number of the first of them, if they go by position.
+        Index of the first parameter in a list; names of a list are indices.
 
     Raises
     ------
     ParameterError
-        A key is no string, or an iterator has nothing left.
+        A key is no string, a value no array, or an iterator is exhausted.
     """
     found: list[tuple[str, Any]] = []
 
@@ -110,12 +110,12 @@ def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
 
 
 def taken(params: Any) -> Any:
-    """What an iterator goes through, as a list; anything else as it is.
+    """Convert an iterator to a list; return anything else as it is.
 
     Raises
     ------
     ParameterError
-        Nothing is left of it.
+        The iterator is exhausted.
     """
     if not isinstance(params, Iterator):
         return params
@@ -137,22 +137,26 @@ def _below(path: str | None, key: Any) -> Any:
 
 
 def flatten(template: Place, names: Branch, grads: Any) -> list[Any]:
-    """Gradients in the order of the parameters.
+    """List gradients in the order of the parameters.
 
     Parameters
     ----------
     template : Branch or str
-        The structure of the parameters; with groups, a list of theirs.
+        The structure of the parameters; with groups, a branch with one part for each group.
     names : Branch
-        All names, as keys.
+        A flat branch whose keys are all names.
     grads
-        In that structure, or a dict by name. With groups that are dicts, one dict with the keys
-        of all.
+        In the structure of ``template``, or a dict by name. If all groups are dicts: one dict with
+        the keys of all groups.
+
+    Returns
+    -------
+    list of array, RowGrad, list or None
 
     Raises
     ------
     GradientError
-        They have another structure.
+        The structures differ.
     """
     if isinstance(template, str):
         return _by_name(names, grads) if isinstance(grads, Mapping) else [grads]
@@ -187,7 +191,7 @@ def _flatten(place: Place, grads: Any) -> list[Any]:
 
 
 def _in_order(place: Branch, grads: Any) -> list[Any] | None:
-    """The gradients of a container's parts if they come as usual: in a dict, in order."""
+    """Return the values of a dict whose keys are in order; None for other gradients (fast path)."""
     if type(grads) is dict and place.keys is not None and [*grads] == place.keys:
         return [*grads.values()]
     return None
@@ -228,7 +232,7 @@ def _by_name(place: Branch, grads: Any) -> list[Any]:
 
 
 def _of_rows(grads: Any) -> str:
-    """Advice about what seems to be one table's gradient, in the place of all gradients."""
+    """Return the end of a message if ``grads`` looks like one gradient of rows; "" otherwise."""
     pair = isinstance(grads, Mapping) and "values" in grads
     return advice(grads) if pair or opened(grads) is None else ""
 

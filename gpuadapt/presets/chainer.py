@@ -99,7 +99,7 @@ def Adam(
     amsgrad: bool = False,
     **more: Any,
 ) -> ga.Adam:
-    """`chainer.optimizers.Adam`: eta times all of it; weight decay is not times alpha."""
+    """`chainer.optimizers.Adam`: eta multiplies the whole step; weight decay is not times alpha."""
     return ga.Adam(
         params,
         scaled("alpha", alpha, not_negative("eta", eta)),

@@ -42,7 +42,7 @@ def Adagrad(
     weight_decay: Decay = None,
     **more: Any,
 ) -> ga.Adagrad:
-    """`keras.optimizers.Adagrad`: eps inside the root, which begins at 0.1."""
+    """`keras.optimizers.Adagrad`: eps inside the root; the accumulator starts at 0.1."""
     return ga.Adagrad(
         params,
         learning_rate,
@@ -104,7 +104,7 @@ def Adam(
     weight_decay: Decay = None,
     **more: Any,
 ) -> ga.Adam:
-    """`keras.optimizers.Adam`: eps outside the root of the moment before its correction."""
+    """`keras.optimizers.Adam`: eps is added to the root of v before its correction."""
     return ga.Adam(
         params,
         learning_rate,
@@ -128,7 +128,7 @@ def AdamW(
     amsgrad: bool = False,
     **more: Any,
 ) -> ga.Adam:
-    """`keras.optimizers.AdamW`: as Adam there, with weight decay."""
+    """`keras.optimizers.AdamW`: `Adam` of this module with weight decay."""
     return Adam(params, learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **more)
 
 
@@ -142,7 +142,7 @@ def Adamax(
     weight_decay: Decay = None,
     **more: Any,
 ) -> ga.Adamax:
-    """`keras.optimizers.Adamax`: eps beside the maximum."""
+    """`keras.optimizers.Adamax`: eps is added to the maximum."""
     return ga.Adamax(
         params,
         learning_rate,
@@ -188,7 +188,7 @@ def Ftrl(
 ) -> ga.FTRL:
     """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours.
 
-    A weight_decay is refused: FTRL makes the parameter anew of its states, without it.
+    A weight_decay is refused: FTRL computes the parameter from its states alone.
     """
     return ga.FTRL(
         params,

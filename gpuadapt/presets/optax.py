@@ -1,7 +1,7 @@
-"""optax's optimizers, with their schedules as they are.
+"""optax's optimizers; a schedule may be given as learning_rate.
 
-Where a name ends in w, weight decay is added to the step and so is times lr. Adam and its kin
-have eps outside the root of their second moment, and eps_root inside.
+If a name ends in w, weight decay is times lr and before the update. Adam and its relatives have
+eps outside the root of the second moment, and eps_root inside.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def adagrad(
     eps: Hyperparameter = 1e-7,
     **more: Any,
 ) -> ga.Adagrad:
-    """`optax.adagrad`: eps inside the root, which begins at 0.1."""
+    """`optax.adagrad`: eps inside the root; the accumulator starts at 0.1."""
     return ga.Adagrad(
         params, learning_rate, eps=eps, initial_accumulator=initial_accumulator_value, **more
     )
@@ -89,7 +89,7 @@ def adadelta(
     Raises
     ------
     HyperparameterError
-        Without a learning rate: what optax makes then does not turn the sign of its steps.
+        learning_rate is None: optax then steps uphill.
     """
     if learning_rate is None:
         raise HyperparameterError("learning_rate: None steps uphill in optax; pass 1.0")
@@ -225,7 +225,7 @@ def radam(
     threshold: Hyperparameter = 5.0,
     **more: Any,
 ) -> Optimizer:
-    """`optax.radam`: the threshold itself is enough."""
+    """`optax.radam`: tests rho_t >= threshold."""
     more |= {"threshold": threshold, "threshold_inclusive": True}
     return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **more)
 

@@ -35,7 +35,7 @@ def AdagradOptimizer(
     initial_accumulator_value: float = 0.1,
     **more: Any,
 ) -> ga.Adagrad:
-    """`tf.compat.v1.train.AdagradOptimizer`: no eps; the accumulator begins at 0.1."""
+    """`tf.compat.v1.train.AdagradOptimizer`: no eps; the accumulator starts at 0.1."""
     return ga.Adagrad(
         params,
         learning_rate,
@@ -55,7 +55,7 @@ def RMSPropOptimizer(
     centered: bool = False,
     **more: Any,
 ) -> ga.RMSprop:
-    """`tf.compat.v1.train.RMSPropOptimizer`: eps inside, lr inside; the mean begins at 1."""
+    """`tf.compat.v1.train.RMSPropOptimizer`: eps inside the root, lr inside the buffer; the mean starts at 1."""
     return ga.RMSprop(
         params,
         learning_rate,
@@ -90,7 +90,7 @@ def AdamOptimizer(
     epsilon: Hyperparameter = 1e-8,
     **more: Any,
 ) -> ga.Adam:
-    """`tf.compat.v1.train.AdamOptimizer`: eps outside the root before the correction."""
+    """`tf.compat.v1.train.AdamOptimizer`: eps is added to the root of v before its correction."""
     return ga.Adam(
         params,
         learning_rate,

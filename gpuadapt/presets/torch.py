@@ -22,9 +22,9 @@ def SGD(
     nesterov: bool = False,
     **more: Any,
 ) -> ga.SGD:
-    """`torch.optim.SGD`: lr outside the buffer, which takes the first gradient whole."""
+    """`torch.optim.SGD`: lr outside the buffer; no dampening at the first step."""
     if is_zero("momentum", momentum, params) and not callable(dampening):
-        dampening = 0 * number("dampening", dampening)  # of what is not there
+        dampening = 0 * number("dampening", dampening)  # checked; without momentum it has no effect
     return ga.SGD(
         params,
         lr,
@@ -144,7 +144,7 @@ def SparseAdam(
     eps: Hyperparameter = 1e-8,
     **more: Any,
 ) -> ga.Adam:
-    """`torch.optim.SparseAdam`: eps outside the root of the moment before its correction."""
+    """`torch.optim.SparseAdam`: eps is added to the root of v before its correction."""
     return ga.Adam(params, lr, betas=betas, eps=eps, eps_mode="uncorrected", **more)
 
 
@@ -197,7 +197,7 @@ def RAdam(
     decoupled_weight_decay: bool = False,
     **more: Any,
 ) -> ga.RAdam:
-    """`torch.optim.RAdam`: above 5, eps outside the root of the moment before its correction."""
+    """`torch.optim.RAdam`: threshold 5, eps added to the root of the second moment before its correction."""
     return ga.RAdam(
         params,
         lr,

@@ -1,4 +1,4 @@
-"""What several presets need to say in our words, and how they answer in theirs."""
+"""Translate between the names of other frameworks and ours, in arguments and error messages."""
 
 from __future__ import annotations
 
@@ -32,27 +32,22 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "weight_decay": ("weight_decay", "weight_decay_rate"),
     "nesterov": ("nesterov", "use_nesterov"),
 }
-"""What frameworks call our hyperparameters, those of one constructor first in each."""
+"""From our name of a hyperparameter to its names in other frameworks."""
 
 
 def preset(make: Make) -> Make:
-    """A framework's constructor, which answers in that framework's names.
+    """Decorate a framework's constructor: its errors have that framework's names.
 
-    A keyword that it does not have is a TypeError, `KeywordError`; settings of `Optimizer` may
-    follow its own.
+    An unknown keyword raises `KeywordError`, a TypeError. The settings of `Optimizer` are known.
     """
     framework = make.__module__.rpartition(".")[2]
     title = f"{framework}.{make.__name__}"
-    parameters = [
-        one
-        for one in inspect.signature(make).parameters.values()
-        if one.kind is not one.VAR_KEYWORD and one.name != "params"
-    ]
-    own = [one.name for one in parameters]
-    flags = [one.name for one in parameters if isinstance(one.default, bool)]
+    parameters = inspect.signature(make).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "params"]
+    flags = [p.name for p in parameters if isinstance(p.default, bool)]
 
     @functools.wraps(make)
-    def made(*given: Any, **named: Any) -> Any:
+    def construct(*given: Any, **named: Any) -> Any:
         for name in named:
             if name not in (*own, *SETTINGS, "initial", "params"):
                 raise KeywordError(_unknown(title, name, own))
@@ -72,11 +67,11 @@ def preset(make: Make) -> Make:
                 ) from None
             raise
 
-    return made  # type: ignore[return-value]
+    return construct  # type: ignore[return-value]
 
 
 def _unknown(title: str, name: str, own: list[str]) -> str:
-    """The message about a keyword that a constructor does not have."""
+    """Write the message about an unknown keyword."""
     ours = (name, *HERE.get(name, ()), *(here for here, of in THEIRS.items() if name in of))
     theirs = [each for here in ours for each in THEIRS.get(here, (here,)) if each in own]
     instead = theirs[0] if theirs else near(name, own) or meant(name, SETTINGS)
@@ -84,7 +79,7 @@ def _unknown(title: str, name: str, own: list[str]) -> str:
 
 
 def _translated(message: str, own: list[str], params: Any) -> str:
-    """A message that begins with a hyperparameter's name, with what the framework calls it."""
+    """Replace our name of a hyperparameter at the start of a message by the framework's."""
     ours, colon, rest = message.partition(": ")
     theirs = [name for name in THEIRS.get(ours, ()) if name in own]
     groups = params if are_groups(params) else ()
@@ -99,22 +94,22 @@ Decay = Hyperparameter | None
 
 
 def decoupled(weight_decay: Decay) -> dict[str, Any]:
-    """Weight decay times lr, before the update."""
+    """Return the options for weight decay times lr before the update."""
     return {"weight_decay": 0.0 if weight_decay is None else weight_decay, "decay": "decoupled"}
 
 
 def looking_ahead(nesterov: bool, momentum: Hyperparameter, params: Any) -> bool:
-    """Whether Nesterov's form is meant: frameworks ignore it where there is no momentum."""
+    """Return ``nesterov``, but False without momentum, where frameworks ignore it."""
     return nesterov and not is_zero("momentum", momentum, params)
 
 
 def scaled(name: str, value: Hyperparameter, factor: float) -> Hyperparameter:
-    """A multiple of a number from 0, or of a schedule."""
+    """Multiply a number >= 0 or a schedule by a factor."""
     return Scaled(value, factor) if callable(value) else factor * not_negative(name, value)
 
 
 def not_negative(name: str, value: Any) -> float:
-    """A number from 0, named as the framework does."""
+    """Check a number >= 0 under the framework's name."""
     found = number(name, value)
     if found < 0:
         raise HyperparameterError(f"{name}: got {value!r}, expected a number >= 0")
@@ -122,5 +117,5 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def doubled(l2: Hyperparameter) -> Hyperparameter:
-    """The strength of a penalty l2 w^2 as that of l2 w^2 / 2."""
+    """Convert the strength of a penalty l2 w^2 to that of l2 w^2 / 2."""
     return scaled("l2_regularization_strength", l2, 2)
