@@ -290,9 +290,7 @@ def _plan_parameter(
         left.longer.append(name)
         taken.rows[name] = rows
     taken.updates[name] = updates
-    taken.arrays[name] = {
-        letter: _on_parameters_device(one, parameter) for letter, one in given.items()
-    }
+    taken.arrays[name] = {letter: _to_device_of(one, parameter) for letter, one in given.items()}
 
 
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:
@@ -302,7 +300,7 @@ def _reason(name: str, letter: str, given: Any, array: Any) -> str:
     )
 
 
-def _on_parameters_device(array: Any, parameter: Parameter) -> Any:
+def _to_device_of(array: Any, parameter: Parameter) -> Any:
     """Copy an array to the parameter's device now, so that `restore` cannot fail."""
     if backend_of(array) == parameter.backend:
         return array
@@ -313,7 +311,7 @@ def _on_parameters_device(array: Any, parameter: Parameter) -> Any:
 
 
 def _saved_settings(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | None:
-    """Return the saved settings of the group of these names; None if they were in several groups."""
+    """Return the saved settings of these names' group; None if they were in several groups."""
     places = {k for k, of in enumerate(found.names) if any(name in of for name in names)}
     if not names and number < len(found.names):
         places = {number}

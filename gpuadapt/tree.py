@@ -43,8 +43,8 @@ def branch(path: str, keys: list[str] | None, parts: list[Place], ordered: bool 
 def opened(given: Any) -> tuple[list[Any] | None, list[Any]] | None:
     """Return (keys, parts) of a container, read once; keys are None for a list or tuple.
 
-    Return None if ``given`` is no container. An iterable of (name, array) pairs, such as ``dict.items()`` or
-    torch's ``named_parameters()``, has the names for keys.
+    Return None if ``given`` is no container. The names of (name, array) pairs are keys, as in
+    ``dict.items()`` or torch's ``named_parameters()``.
     """
     if backend_of(given) is not None:
         return None

@@ -55,7 +55,7 @@ def RMSPropOptimizer(
     centered: bool = False,
     **more: Any,
 ) -> ga.RMSprop:
-    """`tf.compat.v1.train.RMSPropOptimizer`: eps inside the root, lr inside the buffer; the mean starts at 1."""
+    """`tf.compat.v1.train.RMSPropOptimizer`: eps inside, lr inside; the mean starts at 1."""
     return ga.RMSprop(
         params,
         learning_rate,

@@ -197,7 +197,7 @@ def RAdam(
     decoupled_weight_decay: bool = False,
     **more: Any,
 ) -> ga.RAdam:
-    """`torch.optim.RAdam`: threshold 5, eps added to the root of the second moment before its correction."""
+    """`torch.optim.RAdam`: threshold 5; eps is added to the root of v before its correction."""
     return ga.RAdam(
         params,
         lr,
