@@ -10,9 +10,7 @@ namespace gpuadapt {
 constexpr int UPDATE = 0, READ = 1, REFRESH = 2;
 
 // Column c of a step in the history.
-__device__ inline double at_step(
-    const double *history, long long mask, int c, long long step
-) {
+__device__ inline double at_step(const double *history, long long mask, int c, long long step) {
     return history[c * (mask + 1) + (step & mask)];
 }
 

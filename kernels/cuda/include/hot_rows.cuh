@@ -17,8 +17,7 @@ extern "C" __global__ void gpuadapt_hot_rows(
         return;
     }
     const long long row = keys[i] >> shift;
-    if (row >= count || keys[i + HOT] >> shift != row
-        || (k > 0 && keys[i - HOT] >> shift == row)) {
+    if (row >= count || keys[i + HOT] >> shift != row || (k > 0 && keys[i - HOT] >> shift == row)) {
         return;
     }
     long long first = i;

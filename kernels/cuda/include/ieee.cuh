@@ -7,6 +7,7 @@
 
 namespace gpuadapt {
 
+// clang-format off
 #ifdef __CUDACC_RTC__
 #define GPUADAPT_UNARY(name, expression, instruction)                                     \
     __device__ inline float name(float a) {                                               \
@@ -129,6 +130,7 @@ inline S real(U x) { word w; w.bits = x; return w.number; }
 inline U truncated(S x) { return U(x.value); }
 #endif
 
+// clang-format on
 template <typename T> __device__ inline T sqrt(T x) { return ieee::root(x.value); }
 template <typename T> __device__ inline T abs(T x) { return ieee::magnitude(x.value); }
 template <typename T> __device__ inline T sq(T x) { return x * x; }

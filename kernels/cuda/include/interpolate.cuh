@@ -1,6 +1,6 @@
 // Takes skipped steps along a segment of the history by displacements of the parameter, of which
-// one in GA_MAX_INTERVAL is evaluated and the others are interpolated. States are multiplied by products
-// of decay factors. The arithmetic along the steps is float64. See catchup/plan.py.
+// one in GA_MAX_INTERVAL is evaluated and the others are interpolated. States are multiplied by
+// products of decay factors. The arithmetic along the steps is float64. See catchup/plan.py.
 //
 // Generated before this file, for arrays of float32 and rows without gaps:
 //
@@ -10,8 +10,8 @@
 //   ZeroGradientStep, Displacement, Apply, DecayOnly (history, mask, step)    rules in a step:
 //       step(p, states); displacement(states); apply(p, displacement); decay_only(p)
 //
-// GA_STATES: states of the rule. GA_DISPLACED, GA_DECAY_ONLY: there is a Displacement and a Apply; a
-// DecayOnly. GA_DECAY, GA_RATIO, GA_CORRECTION: columns of the history.
+// GA_STATES: states of the rule. GA_DISPLACED, GA_DECAY_ONLY: there is a Displacement and an
+// Apply; a DecayOnly. GA_DECAY, GA_RATIO, GA_CORRECTION: columns of the history.
 
 namespace gpuadapt {
 
@@ -19,10 +19,10 @@ namespace gpuadapt {
 // displacements, and one more if they are the last ones (`ends`); if there are none of both, the
 // decay_only of the segment does not change the parameter.
 struct Progress {
-    double relative;               // the largest displacement, relative to its parameter
-    double covered = 1, nth = 1;   // ratio of displacements so far; number of this interval
+    double relative;              // the largest displacement, relative to its parameter
+    double covered = 1, nth = 1;  // ratio of displacements so far; number of this interval
     double decay[STATES], decay_after[STATES];  // before and after this interval
-    double ratio, correction, sum;       // of displacements at its end; sum of ratios
+    double ratio, correction, sum;              // of displacements at its end; sum of ratios
     long long replayed, interpolated;
     bool ends;
 
@@ -63,7 +63,9 @@ struct Progress {
         }
         // All remaining steps, or as many as leave more than a few.
         ends = remaining <= GA_MAX_INTERVAL;
-        interpolated = remaining - GA_MAX_REPLAY - 1 < GA_MAX_INTERVAL ? remaining - GA_MAX_REPLAY - 1 : GA_MAX_INTERVAL;
+        interpolated = remaining - GA_MAX_REPLAY - 1 < GA_MAX_INTERVAL
+            ? remaining - GA_MAX_REPLAY - 1
+            : GA_MAX_INTERVAL;
         interpolated = ends ? remaining - 1 : interpolated;
         ratio = correction = 1;
         sum = 0;
@@ -341,9 +343,7 @@ __device__ inline void catch_up(
             for (int q = 0; q < GA_STATES; ++q) {
                 if (by_row(q) && decays(q)) {
                     const Values<1> x = load<1>(update, row, width, 0);
-                    take_row_state<1>(
-                        update, x, go, q, row, step, since, history, products, mask
-                    );
+                    take_row_state<1>(update, x, go, q, row, step, since, history, products, mask);
                 }
             }
         }

@@ -32,9 +32,9 @@ __device__ inline double reduce(double *lanes, double own, F combine) {
 extern "C" __global__ void gpuadapt_judge(
     const double *__restrict__ partial, long long count, double norm, int large, double most,
     double limit, long long same, long long squared, long long others, int skips,
-    const long long *__restrict__ factors, long long clipped,
-    float *loss_scale, int adapts, float growth, float backoff, float interval,
-    float least, long long *steps, double *numbers, double *report
+    const long long *__restrict__ factors, long long clipped, float *loss_scale, int adapts,
+    float growth, float backoff, float interval, float least, long long *steps, double *numbers,
+    double *report
 ) {
     using namespace gpuadapt;
     typedef number<double> D;
@@ -45,7 +45,10 @@ extern "C" __global__ void gpuadapt_judge(
             own = maximum(own, D(partial[k]));
         }
         D top = reduce(lanes, own.value, [](D a, D b) { return maximum(a, b); });
-        union { double number; long long bits; } power;
+        union {
+            double number;
+            long long bits;
+        } power;
         power.number = top.value;
         power.bits &= GA_EXPONENT;
         const D coarse = D(3 * GA_MAX_TERMS) * maximum(D(power.number), D(GA_NORMAL));

@@ -7,9 +7,8 @@
 //                 out of range, `count + 1` for one that is not in use, so that both sort last.
 //   out_of_range  (2,) added to: how many are out of range; and the largest n - position of them
 extern "C" __global__ void gpuadapt_keys(
-    const GA_INDEX *row_numbers, long long stride, long long n, const long long *used,
-    int limited, long long count, int shift, unsigned long long *keys,
-    unsigned long long *out_of_range
+    const GA_INDEX *row_numbers, long long stride, long long n, const long long *used, int limited,
+    long long count, int shift, unsigned long long *keys, unsigned long long *out_of_range
 ) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) {

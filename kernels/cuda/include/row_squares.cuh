@@ -12,9 +12,8 @@
 
 extern "C" __global__ void gpuadapt_row_squares(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped,
-    double max_norm, const double *__restrict__ numbers,
-    const GA_GRADIENT *__restrict__ values, double *squared
+    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped, double max_norm,
+    const double *__restrict__ numbers, const GA_GRADIENT *__restrict__ values, double *squared
 ) {
     using namespace gpuadapt;
     constexpr int N = GA_ELEMENTS, LANES = GA_LANES;
@@ -22,9 +21,10 @@ extern "C" __global__ void gpuadapt_row_squares(
     const long long row = i < n ? keys[i] >> shift : count;
     const bool active = row < count && (i == 0 || keys[i - 1] >> shift != row);
     const RowGradient gradient = {
-        {values, width, keys, (1ULL << shift) - 1, i,
-         active ? end_of_row(keys, i, n, shift) : i},
-        hot_sums, mean != 0, F(1)
+        {values, width, keys, (1ULL << shift) - 1, i, active ? end_of_row(keys, i, n, shift) : i},
+        hot_sums,
+        mean != 0,
+        F(1)
     };
     T scale;
     ieee::narrow(numbers[GA_SCALE], scale.value);

@@ -15,9 +15,8 @@
 
 extern "C" __global__ void GA_NAME(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped,
-    double max_norm, unsigned long long *skipped, long long offset,
-    const double *__restrict__ numbers, GA_ARGUMENTS
+    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped, double max_norm,
+    unsigned long long *skipped, long long offset, const double *__restrict__ numbers, GA_ARGUMENTS
 ) {
     using namespace gpuadapt;
     constexpr int N = GA_ELEMENTS, LANES = GA_LANES;
@@ -53,9 +52,10 @@ extern "C" __global__ void GA_NAME(
         atomicAdd(skipped, 1ULL);
     }
     RowGradient gradient = {
-        {values, width, keys, (1ULL << shift) - 1, i,
-         active ? end_of_row(keys, i, n, shift) : i},
-        hot_sums, mean != 0, GA_MERGED(1)
+        {values, width, keys, (1ULL << shift) - 1, i, active ? end_of_row(keys, i, n, shift) : i},
+        hot_sums,
+        mean != 0,
+        GA_MERGED(1)
     };
     if (clipped) {
         const auto value = [&](long long j) { return gradient.at<1>(j).at[0]; };

@@ -1,6 +1,6 @@
-// Sums the squares of arrays and finds their largest magnitudes; a block for each chunk. Each thread
-// sums every GA_LANES-th element, then the upper half of the sums is added to the lower half until
-// one is left.
+// Sums the squares of arrays and finds their largest magnitudes; a block for each chunk. Each
+// thread sums every GA_LANES-th element, then the upper half of the sums is added to the lower half
+// until one is left.
 //
 //   spans      (chunks, 3) array, first element, number of elements
 //   addresses  (arrays,) of elements of type G; 0 for an array of zeros

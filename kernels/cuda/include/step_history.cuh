@@ -3,7 +3,8 @@
 //   numbers     the scalars of the step at hand; `offset` is the place of its first coefficient.
 //               GA_SKIP is the place of the flag that says that the step is not taken.
 //   step_count  (1,) steps taken so far
-//   history     (width + 2, mask + 1) out: the numbers of each step, see catchup.plan.HistoryLayout;
+//   history     (width + 2, mask + 1) out: the numbers of each step, see
+//   catchup.plan.HistoryLayout;
 //               then the two ratios of a step's displacement to that of the step before
 //   products    (states + 2, mask + 1) out: for each step the product of the decay factors of all
 //               later steps of its segment, for each state and for the displacement; then the sum
@@ -22,9 +23,7 @@ struct Step {
     __device__ double before(long long c) const { return history[c * size + previous]; }
 
     // d[t] / d[t-1] of the product of powers in a displacement d.
-    __device__ double ratio() const {
-        return now(scale) / before(scale) * before(scale - 2);
-    }
+    __device__ double ratio() const { return now(scale) / before(scale) * before(scale - 2); }
     // The same of its correction.
     __device__ double correction() const {
         const bool none = now(scale + 1) == 0 && before(scale + 1) == 0;
@@ -37,7 +36,8 @@ struct Step {
         if (!(size >= GA_MIN_PRODUCT) || form != (first ? form : before(scale + 2))) {
             return false;
         }
-        return first || (ratio() >= 0 && ratio() <= largest && correction() >= 1 && correction() <= largest);
+        return first
+            || (ratio() >= 0 && ratio() <= largest && correction() >= 1 && correction() <= largest);
     }
 };
 
@@ -56,9 +56,8 @@ extern "C" __global__ void gpuadapt_append(
     }
     const long long here = (*step_count + 1) & mask;
     // The number of the step is between the coefficients and the other columns.
-    const gpuadapt::Step step = {
-        numbers + offset + 1, history, size, *step_count & mask, scale, width
-    };
+    const gpuadapt::Step step = {numbers + offset + 1, history, size,
+                                 *step_count & mask,   scale,   width};
     if (k == here) {
         for (long long c = 0; c < coefficients; ++c) {
             history[c * size + here] = numbers[offset + c];
