@@ -1,4 +1,4 @@
-"""What is this array? NumPy or CuPy; the only place that asks."""
+"""NumPy and CuPy arrays: the only module that tells them apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.array_types import Array
+from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
@@ -23,10 +23,10 @@ DTYPES = tuple(PLAIN)
 """The element types of parameters and gradients."""
 
 STAGGER = 1088
-"""Bytes, modulo a page, from where a parameter begins to where its states do, times their number.
+"""State n begins n * STAGGER bytes after its parameter, modulo a page.
 
-Arrays that begin at the same place in their pages, as large ones of NumPy do, compete for the same
-sets of the caches: float32 Adam at 50M elements takes 1.5 times as long on an EPYC (Zen 4).
+Arrays with equal offsets in their pages, such as NumPy's large ones, compete for the same sets of
+the caches: float32 Adam at 50M elements then takes 1.5 times as long on an EPYC (Zen 4).
 """
 
 LINE, PAGE = 64, 4096
@@ -34,7 +34,7 @@ LINE, PAGE = 64, 4096
 
 
 def backend_of(array: object) -> str | None:
-    """ "cpu" for a NumPy array, "cuda" for a CuPy array, None for anything else."""
+    """Return "cpu" for a NumPy array, "cuda" for a CuPy array, None for anything else."""
     if isinstance(array, np.ndarray):
         return "cpu"
     # Whoever holds a CuPy array has imported CuPy.
@@ -44,10 +44,10 @@ def backend_of(array: object) -> str | None:
     return None
 
 
-def dtype_name(array: Any) -> str | None:
-    """The element type of an array, one of `DTYPES`; None for others.
+def dtype_name(array: Array) -> str | None:
+    """Return the element type of an array, one of `DTYPES`, or None.
 
-    CuPy's uint16 are the bits of bfloat16, for which it has no type of its own everywhere.
+    CuPy's uint16 is taken for the bits of bfloat16: some versions have no dtype for it.
     """
     dtype = array.dtype
     if dtype == np.uint16 and backend_of(array) == "cuda":
@@ -61,20 +61,20 @@ def numpy_dtype(name: str, backend: str) -> np.dtype:
     return PLAIN[name].array_dtype(backend)
 
 
-def bits_of(array: Any) -> Any:
+def bits_of(array: Array) -> Array:
     """Return an array as kernels see it: a view of the bits of elements of 1 or 2 bytes."""
     bits = BITS.get(array.dtype.itemsize)
     return array if bits is None else array.view(bits)
 
 
-def to_host(array: Any) -> np.ndarray:
-    """A NumPy array with the same elements; waits for a GPU."""
-    host: np.ndarray = array.get() if backend_of(array) == "cuda" else np.asarray(array)
+def to_host(array: Array) -> HostArray:
+    """Return a NumPy array with the same elements; waits for a GPU."""
+    host: HostArray = array.get() if backend_of(array) == "cuda" else np.asarray(array)
     return host
 
 
 def describe(array: object) -> str:
-    """An array, or what was given instead, in a few words."""
+    """Describe an array, or another object, in a few words."""
     backend = backend_of(array)
     if backend is None or isinstance(array, np.ma.MaskedArray):
         kind = type(array)
@@ -83,17 +83,16 @@ def describe(array: object) -> str:
     return f"{where} {array.dtype} array of shape {array.shape}"  # type: ignore[attr-defined]
 
 
-def plain(array: Any) -> Any:
-    """NumPy's subclasses (a memory map, a matrix) and numbers as arrays; others as they are."""
+def plain(array: Array) -> Array:
+    """Return NumPy's subclasses (memory maps, matrices) and numbers as plain arrays."""
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else array
 
 
-def owner(array: Any) -> int | None:
-    """The identity of the memory that an array is a view of; None if it is not NumPy's or CuPy's.
+def owner(array: Array) -> int | None:
+    """Return the id of the memory that an array is a view of; None if another library has it.
 
-    It is not where another library allocated it: CuPy makes an owner for each import of it.
-
-    Arrays with different owners share no memory, unless one of them has none.
+    Arrays with different owners share no memory, unless one owner is None. CuPy makes a new owner
+    whenever it imports another library's memory.
     """
     own = pages.pages_of(array)
     if own is not None:
@@ -108,20 +107,20 @@ def owner(array: Any) -> int | None:
     return id(array) if base is None else None
 
 
-def contiguous(array: Any, order: str) -> bool:
-    """Whether an array lies in memory without gaps, in C or in Fortran ("F") order."""
+def contiguous(array: Array, order: str) -> bool:
+    """Return whether an array is contiguous in C or in Fortran ("F") order, and aligned."""
     flags = array.flags
     whole = flags.c_contiguous if order == "C" else flags.f_contiguous
     return bool(whole and (not isinstance(array, np.ndarray) or flags.aligned))
 
 
-def address(array: Any) -> int:
-    """Where the first element of an array is."""
+def address(array: Array) -> int:
+    """Return the address of the first element."""
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
-def check_parameter(name: str, array: Any) -> str:
-    """The backend of an array that can be updated in place.
+def check_parameter(name: str, array: Array) -> str:
+    """Return the backend of an array that can be updated in place.
 
     Raises
     ------
@@ -149,8 +148,8 @@ def check_parameter(name: str, array: Any) -> str:
     return backend
 
 
-def _overlaps_itself(array: Any) -> bool:
-    """Whether some element may share memory with another (broadcast and sliding views do)."""
+def _overlaps_itself(array: Array) -> bool:
+    """Return whether two elements may share memory, as in broadcast and sliding views."""
     if not array.size:
         return False
     extent = array.itemsize
@@ -176,7 +175,7 @@ def check_device() -> None:
 
 
 def namespace(backend: str) -> ModuleType:
-    """The array library of a backend."""
+    """Return NumPy or CuPy."""
     if backend == "cpu":
         return np
     import cupy
@@ -185,8 +184,8 @@ def namespace(backend: str) -> ModuleType:
     return module
 
 
-def on_device(array: Any) -> AbstractContextManager[Any]:
-    """A context in which new arrays lie where this one does."""
+def on_device(array: Array) -> AbstractContextManager[Any]:
+    """Return a context in which new arrays lie on the device of this one."""
     device: AbstractContextManager[Any] = (
         array.device if backend_of(array) == "cuda" else nullcontext()
     )
@@ -194,16 +193,16 @@ def on_device(array: Any) -> AbstractContextManager[Any]:
 
 
 class SmallArrayArena:
-    """Zeros for many small arrays, one behind the other: a step over all of them is faster."""
+    """Allocates zeros of many small arrays side by side: a step over all of them is faster."""
 
     SMALL, CHUNK = 2**16, 2**20
-    """Bytes: of the largest array that is small, and of what is allocated for small ones."""
+    """Bytes of the largest small array, and of an allocation for several of them."""
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.uint8)
 
     def take(self, count: int) -> np.ndarray:
-        """So many bytes."""
+        """Return ``count`` zero bytes."""
         if count > self.SMALL:
             return pages.zeros(count)
         if count > self._rest.size:
@@ -213,17 +212,28 @@ class SmallArrayArena:
 
 
 def zeros_like(
-    array: Any,
+    array: Array,
     backend: str,
     dtype: np.dtype,
     order: str = "K",
     memory: SmallArrayArena | None = None,
     number: int = 0,
-) -> Any:
-    """Zeros of the array's shape, on its device, in its order of memory ("K") or in C's.
+) -> Array:
+    """Return zeros of an array's shape, on its device.
 
-    On the CPU they begin as far from the beginning of a cache line: where a row of the array is
-    one line, so is that of its states. ``number`` is that of the state, from 1.
+    On the CPU their offset in a cache line is that of the array, so that a row of one line has
+    states of one line.
+
+    Parameters
+    ----------
+    array : array
+    backend : {"cpu", "cuda"}
+    dtype : dtype
+    order : {"K", "C"}
+        The memory order: the array's or C's.
+    memory : SmallArrayArena, optional
+    number : int
+        The number of the state, from 1; see `STAGGER`.
     """
     if backend == "cpu" and array.flags.c_contiguous and array.flags.aligned:
         nbytes = array.size * dtype.itemsize
@@ -242,8 +252,8 @@ def zeros_like(
         return namespace(backend).zeros_like(array, dtype=dtype)
 
 
-def new_zeros(shape: Any, dtype: np.dtype, array: Any) -> Any:
-    """Zeros of a shape, on the device of an array."""
+def new_zeros(shape: Any, dtype: np.dtype, array: Array) -> Array:
+    """Return zeros of a shape, on the device of an array."""
     if backend_of(array) == "cpu":
         count = math.prod(shape) * dtype.itemsize
         return pages.zeros(count).view(dtype).reshape(shape)
@@ -251,14 +261,14 @@ def new_zeros(shape: Any, dtype: np.dtype, array: Any) -> Any:
         return namespace(backend_of(array) or "cpu").zeros(shape, dtype)
 
 
-def copied(array: Any) -> Any:
-    """A copy, on the device where the array is."""
+def copied(array: Array) -> Array:
+    """Return a copy on the device of the array."""
     with on_device(array):
         return array.copy()
 
 
-def copy_into(destination: Any, source: Any) -> None:
-    """Overwrite an array with the elements of another of its shape, from either backend."""
+def copy_into(destination: Array, source: Array) -> None:
+    """Copy the bits of an array into another of its shape, from either backend."""
     destination, source = bits_of(destination), bits_of(source)
     if backend_of(destination) == "cuda":
         with destination.device:
@@ -294,13 +304,13 @@ def take_rows(table: Array, rows: Array, skip: bool) -> Array:
     return result
 
 
-def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:
+def check_disjoint(arrays: Iterable[tuple[str, str, Array]]) -> None:
     """Raise `ParameterError` if two of (name, backend, array) share memory."""
-    placed = sorted(((*bounds(array), name, backend, array)
+    intervals = sorted(((*bounds(array), name, backend, array)
                      for name, backend, array in arrays if array.size),
                     key=lambda entry: entry[:3])  # fmt: skip
     active: list[tuple[Any, ...]] = []
-    for entry in placed:
+    for entry in intervals:
         device, low, _, name, backend, array = entry
         active = [other for other in active if other[0] == device and other[2] > low]
         for other in active:
@@ -309,8 +319,8 @@ def check_disjoint(arrays: Iterable[tuple[str, str, Any]]) -> None:
         active.append(entry)
 
 
-def bounds(array: Any) -> tuple[int, int, int]:
-    """Device (-1 for the CPU), first byte and the byte after the last."""
+def bounds(array: Array) -> tuple[int, int, int]:
+    """Return the device (-1 for the CPU), the first address and the one after the last."""
     if isinstance(array, np.ndarray):
         device, start = -1, array.ctypes.data
     else:
@@ -321,8 +331,8 @@ def bounds(array: Any) -> tuple[int, int, int]:
     return device, low, high
 
 
-def merged_bounds(arrays: Iterable[Any]) -> list[tuple[int, int, int]]:
-    """The bounds of arrays in order, those that overlap made one."""
+def merged_bounds(arrays: Iterable[Array]) -> list[tuple[int, int, int]]:
+    """Return the sorted bounds of arrays; overlapping ones are joined."""
     result: list[tuple[int, int, int]] = []
     for device, low, high in sorted(bounds(array) for array in arrays if array.size):
         if result and result[-1][0] == device and low < result[-1][2]:
@@ -332,10 +342,10 @@ def merged_bounds(arrays: Iterable[Any]) -> list[tuple[int, int, int]]:
     return result
 
 
-def overlaps_any(array: Any, places: list[tuple[int, int, int]]) -> bool:
-    """Whether an array lies across any of the places that `merged_bounds` gave."""
+def overlaps_any(array: Array, intervals: list[tuple[int, int, int]]) -> bool:
+    """Return whether an array overlaps one of the intervals of `merged_bounds`."""
     if not array.size:
         return False
     device, low, high = bounds(array)
-    index = bisect.bisect_left(places, (device, high, high))
-    return index > 0 and places[index - 1][0] == device and places[index - 1][2] > low
+    index = bisect.bisect_left(intervals, (device, high, high))
+    return index > 0 and intervals[index - 1][0] == device and intervals[index - 1][2] > low

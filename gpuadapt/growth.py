@@ -1,4 +1,4 @@
-"""What is kept of a table's first rows, brought into a table that has more."""
+"""Tables that grow: states of the first rows go into the states of a larger table."""
 
 from __future__ import annotations
 
@@ -23,12 +23,23 @@ def grown(
     settings: Mapping[str, Any],
     initial: Mapping[str, Any],
 ) -> Parameter:
-    """A parameter of a larger table, whose first rows have what is kept of a parameter's table.
+    """Return a parameter of a larger table; its first rows have the states of ``parameter``.
+
+    Parameters
+    ----------
+    parameter : Parameter
+    array : array, shape (rows or more, ...)
+        The larger table, on the same device.
+    rule : Rule
+    settings : mapping
+        The settings of the group.
+    initial : mapping of str to float or Start
+        Values of states of new rows.
 
     Raises
     ------
     ParameterError, BackendError
-        The array cannot be that table.
+        The array is no such table, or rows have skipped steps.
     """
     name, old = parameter.name, parameter.array
     if parameter.shape == ():
@@ -55,7 +66,7 @@ def grown(
 
 
 def kept_shapes(parameter: Parameter, rows: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of what would be kept of the parameter's table if it had so many rows."""
+    """Return the shapes of a table's saved arrays by name, if it had so many rows."""
     shape = (rows, *parameter.shape[1:])
     shapes: dict[str, tuple[int, ...]] = {}
     for name, one in parameter.saved_states.items():
@@ -67,7 +78,10 @@ def kept_shapes(parameter: Parameter, rows: int) -> dict[str, tuple[int, ...]]:
 
 
 def rows_of(parameter: Parameter, arrays: Mapping[str, Any]) -> int | None:
-    """How many rows the table had of which these arrays were kept; None if it was another one."""
+    """Return the number of rows of the table that these arrays were saved of.
+
+    None if the table has other columns or formats than the parameter.
+    """
     if not parameter.shape or arrays.keys() != parameter.saved_arrays.keys():
         return None
     lengths = {len(a) for name, a in arrays.items() if a.shape and not name.endswith(".scales")}
@@ -79,7 +93,7 @@ def rows_of(parameter: Parameter, arrays: Mapping[str, Any]) -> int | None:
 
 
 def put_first(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> None:
-    """Write what was kept of a table of so many rows over that of a parameter's first rows."""
+    """Write saved arrays of a table of so many rows into those of a parameter's first rows."""
     for name, one in parameter.saved_states.items():
         if not isinstance(one, Quantized):
             copy_into(one[:rows], arrays[name])
@@ -93,7 +107,7 @@ def put_first(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> Non
 
 
 def _put_run(one: Quantized, codes: Any, scales: Any) -> None:
-    """As `put_first`, of blocks that cross rows: the last one has old and new rows."""
+    """Write codes and scales of blocks that cross rows: the last block has old and new rows."""
     count, blocks = codes.size, scales.shape[1]
     last = (blocks - 1) * BLOCK
     flat = one.codes.reshape(-1)

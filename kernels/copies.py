@@ -1,46 +1,43 @@
-"""Arrays with gaps, for updates that go by C's order: copied before, and written back after."""
+"""Contiguous copies of arrays with gaps, for kernels that number elements in C order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from .array_types import Array
 
 
-class Copies:
-    """Arrays without gaps in the place of some.
+class ContiguousCopies:
+    """Arrays, with contiguous copies in the place of others.
 
     Parameters
     ----------
     arrays : sequence of arrays
-    whole : function of an array
-        Whether it has no gaps.
+    is_contiguous : function of an array
     empty : function of (shape, dtype)
-        Makes an array.
 
     Attributes
     ----------
     arrays : list of arrays
-        Those that are whole, and copies of the others.
+        Contiguous arrays themselves, and copies of the others.
     """
 
     def __init__(
-        self, arrays: Sequence[Any], whole: Callable[[Any], bool], empty: Callable[..., Any]
+        self,
+        arrays: Sequence[Array],
+        is_contiguous: Callable[[Array], bool],
+        empty: Callable[..., Array],
     ) -> None:
-        self.arrays = [
-            array if whole(array) else empty(array.shape, array.dtype) for array in arrays
-        ]
-        self._pairs = [
-            (array, copy)
-            for array, copy in zip(arrays, self.arrays, strict=True)
-            if array is not copy
-        ]
+        self.arrays = [a if is_contiguous(a) else empty(a.shape, a.dtype) for a in arrays]
+        pairs = zip(arrays, self.arrays, strict=True)
+        self._pairs = [(array, copy) for array, copy in pairs if array is not copy]
 
     def read(self) -> None:
-        """Fill the copies."""
+        """Fill the copies from the arrays."""
         for array, copy in self._pairs:
             copy[...] = array
 
     def write(self) -> None:
-        """Write the copies back."""
+        """Write the copies back to the arrays."""
         for array, copy in self._pairs:
             array[...] = copy

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..copies import Copies
+from ..copies import ContiguousCopies
 from ..formats import Formats, Operand
 from ..language.rule import Rule
 from ..numerics.overflow import kind
@@ -25,7 +25,7 @@ class Strided:
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
         self.kind = kind(rule, formats)
-        self._copies = Copies(() if formats.uniform else self._arrays, _whole, np.empty)
+        self._copies = ContiguousCopies(() if formats.uniform else self._arrays, _whole, np.empty)
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
         if all(map(_whole, arrays)) and arrays[0].size:

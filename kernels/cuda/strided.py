@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..copies import Copies
+from ..copies import ContiguousCopies
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -90,7 +90,7 @@ class Strided:
 
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
         self.kind = kind(rule, formats)
-        self._copies = Copies(() if formats.uniform else self._arrays, _whole, cupy.empty)
+        self._copies = ContiguousCopies(() if formats.uniform else self._arrays, _whole, cupy.empty)
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
         if all(map(_whole, arrays)) and arrays[0].size:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ..array_types import Array
 from ..language import scaling as language
 from ..language.rule import Rule
 from ..language.scaling import Scaling
@@ -28,41 +29,41 @@ class Formats(NamedTuple):
 
     @property
     def updated(self) -> tuple[Format, ...]:
-        """Of the parameter and the states."""
+        """The formats of the parameter and the states."""
         return (self.parameter, *self.states)
 
     @property
     def every(self) -> tuple[Format, ...]:
-        """In the order of a rule's arguments."""
+        """All formats, in the order of a rule's arguments."""
         return (self.parameter, self.gradient, *self.states)
 
     @property
     def uniform(self) -> bool:
-        """Whether there is one element type, that of the arithmetic."""
+        """Whether all element types are that of the arithmetic."""
         return all(one == PLAIN[self.compute] for one in self.every)
 
     @property
     def wide(self) -> str:
         """The type in which gradients are unscaled, measured, merged and clipped.
 
-        That of the arithmetic, or their own if it is wider: they are rounded after that.
+        It is the wider one of the compute type and the gradient's. Rounding comes after that.
         """
         return "float64" if self.gradient == FLOAT64 else self.compute
 
     @property
     def random(self) -> bool:
-        """Whether random bits are needed."""
+        """Whether a store takes random bits."""
         return any(one.random for one in self.updated)
 
     @property
     def paired(self) -> bool:
-        """Whether two neighbours share a hash, half of it each, as they share a word of memory.
+        """Whether all states have 16 bits: two neighbours then share one 32-bit hash.
 
-        So where all states have 16 bits: the CPU then works on two elements at a time. The
-        parameter has no part in it, so that one that is split has the bits of one that is not.
+        The CPU then works on two elements at a time. The parameter's format is ignored, so that
+        master="split" and float32 parameters get the same random bits.
         """
-        kept = (dtype for one in self.states for _, dtype in one.parts)
-        return self.random and self.compute == "float32" and all(k == "uint16" for k in kept)
+        dtypes = [dtype for state in self.states for _, dtype in state.parts]
+        return self.random and self.compute == "float32" and set(dtypes) <= {"uint16"}
 
     @property
     def block(self) -> bool:
@@ -71,16 +72,14 @@ class Formats(NamedTuple):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """What `many` reads of each operand besides addresses: fields of `Operand`."""
+        """The fields of `Operand` that kernels of many arrays read besides addresses."""
         return (*["key"] * self.random, *["width"] * self.block)
 
     @property
     def conversions(self) -> tuple[Conversion, ...]:
-        """All that the text of loads and stores calls, each after what it calls."""
-        given = [found for one in self.every for found in one.conversions]
-        if self.random:
-            given += [key_of, key_on, random_bits]
-        return needed(tuple(given))
+        """All conversions of loads and stores, each after those that it calls."""
+        called = [conversion for form in self.every for conversion in form.conversions]
+        return needed((*called, *(key_of, key_on, random_bits) * self.random))
 
     @property
     def itemsize(self) -> int:
@@ -89,7 +88,7 @@ class Formats(NamedTuple):
 
 
 def traffic(formats: Formats) -> float:
-    """Bytes that an update of one element must move: what it reads, and what it writes."""
+    """Return the bytes that the update of one element reads and writes."""
     moved = float(np.dtype(formats.gradient.parts[0][1]).itemsize)
     for form in formats.updated:
         for k, (part, dtype) in enumerate(form.parts):
@@ -99,7 +98,7 @@ def traffic(formats: Formats) -> float:
 
 
 def uniform(rule: Rule, dtype: np.dtype) -> Formats:
-    """One element type for everything."""
+    """Return formats of one element type, "float32" or "float64"."""
     plain = PLAIN[str(dtype)]
     return Formats(str(dtype), plain, plain, (plain,) * len(rule.states))
 
@@ -110,40 +109,52 @@ def scaling(rule: Rule, formats: Formats) -> Scaling | None:
 
 
 class Operand(NamedTuple):
-    """What is updated by one gradient: the arrays of a parameter and its states."""
+    """The arrays of a parameter and its states, which one gradient updates."""
 
-    arrays: Sequence[Any]
-    """The parts of the parameter, then those of each state; one element type each."""
+    arrays: Sequence[Array]
+    """The parts of the parameter, then the parts of each state."""
     key: int = 0
-    """64 bits that nobody else's random bits depend on."""
+    """64 bits, the seed of this parameter's random bits."""
     width: int = 0
-    """Elements of a row, if blocks do not cross rows; otherwise of the whole array."""
+    """Elements of a row if blocks do not cross rows, otherwise of the array."""
 
 
 def load(form: Format, compute: str, at: Sequence[str]) -> str:
-    """The number, from the elements (of the 8-bit formats: the code and the base)."""
+    """Return the expression of a number.
+
+    Parameters
+    ----------
+    form : Format
+    compute : str
+        The compute type.
+    at : sequence of str
+        The elements of the parts; of formats with blocks, the code and the base.
+    """
     return at[0] if form == PLAIN[compute] else f"T({form.load.format(*at)})"
 
 
 def tables(formats: Formats, operands: Sequence[Operand]) -> list[np.ndarray]:
-    """The tables of `Formats.tables`, a number for each operand."""
-    return [np.array([getattr(of, name) for of in operands], np.int64) for name in formats.tables]
+    """Return an array of int64, shape (operands,), for each field of `Formats.tables`."""
+    return [
+        np.array([getattr(operand, name) for operand in operands], np.int64)
+        for name in formats.tables
+    ]
 
 
 class Named(NamedTuple):
-    """An argument of a rule as a kernel has it."""
+    """An argument of a rule, with its format and the names of its arrays in kernels."""
 
     name: str
     format: Format
     arrays: tuple[str, ...]
-    """The names of its arrays."""
+    """The names of the parts' arrays."""
     draw: int
-    """Which of the draws of an element are its own."""
+    """n: its random bits are those of the n-th random argument, hash * DRAWN**n."""
     scaling: Scaling | None = None
-    """Of a wide gradient, what is done to it before it is rounded."""
+    """The function that a wide gradient goes through before it is rounded."""
 
     def load(self, compute: str, at: Sequence[str]) -> str:
-        """As `load`."""
+        """Return the expression of its number; see `load`."""
         if self.scaling:
             return f"T({self.scaling.call(self.format.load.format(*at))})"
         return load(self.format, compute, at)
@@ -171,17 +182,17 @@ class Named(NamedTuple):
             return (value,)
         texts = (self.format.quick,) if quick and self.format.quick else self.format.store
         random = f"U(random * U({pow(DRAWN, self.draw, 2**32)}))" if self.draw else "random"
-        few = f"U({random} >> U(16))" if half == 0 else f"U({random} & U(65535))"
-        return tuple(text.format(*at, x=value, r=random, r16=few) for text in texts)
+        r16 = f"U({random} >> U(16))" if half == 0 else f"U({random} & U(65535))"
+        return tuple(text.format(*at, x=value, r=random, r16=r16) for text in texts)
 
 
 def named(rule: Rule, formats: Formats) -> tuple[Named, ...]:
-    """The arguments of a rule in their order, with names that no rule's own can be."""
-    found, draws = [], 0
+    """Return the arguments of a rule in order; their arrays' names cannot occur in a rule."""
+    arguments, draws = [], 0
     names = rule.program.arguments[: len(formats.every)]
     for name, form in zip(names, formats.every, strict=True):
         arrays = tuple(f"{name}_{part}__" if part else f"{name}_" for part, _ in form.parts)
         scale = scaling(rule, formats) if name == rule.gradient else None
-        found.append(Named(name, form, arrays, draws, scale))
+        arguments.append(Named(name, form, arrays, draws, scale))
         draws += form.random
-    return tuple(found)
+    return tuple(arguments)

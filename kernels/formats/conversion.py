@@ -127,8 +127,8 @@ def conversion(function: Callable[..., object]) -> Conversion:
 def needed(conversions: tuple[Conversion, ...]) -> tuple[Conversion, ...]:
     """Return conversions and all that they call, each after those that it calls."""
     found: dict[Conversion, None] = {}
-    for one in conversions:
-        found |= dict.fromkeys(needed(one.calls)) | {one: None}
+    for each in conversions:
+        found |= dict.fromkeys(needed(each.calls)) | {each: None}
     return tuple(found)
 
 
