@@ -262,7 +262,7 @@ def test_the_dict_that_was_passed_gets_the_larger_table(when):
     if when == "never":  # the dict has an array that is not the parameter: it is let go
         optimizer.step(grads)
     else:
-        with pytest.raises(ga.ParameterError, match="'w': what was passed"):
+        with pytest.raises(ga.ParameterError, match="'w': the params that were passed"):
             optimizer.step(grads)
     assert (larger == 1 - optimizer.step_count).all()
 
