@@ -10,7 +10,7 @@ import numpy as np
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import Formats
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.overflow import KINDS, Measured
+from gpuadapt.kernels.numerics.overflow import CHECKS, Measured
 from gpuadapt.kernels.numerics.scalar_layout import FIRST, SCALE
 
 from . import launch
@@ -372,17 +372,17 @@ class DeviceParameters:
     def measure(self, launches: Sequence[Launch]) -> Measured:
         """Compute partial sums of squares and largest magnitudes of the unscaled gradients."""
         # The sums have the same total in any order.
-        launches = sorted(launches, key=lambda one: one.update.kind)
+        launches = sorted(launches, key=lambda one: one.update.overflow_check)
         counts = [one.update.partials(one.gradient) for one in launches]
         total, start = sum(counts), 0
-        ends = [0] * KINDS
+        ends = [0] * CHECKS
         with self.device:
             partial = self.scalars.partial_sums(2 * total)
             for one, count in zip(launches, counts, strict=True):
                 stop = start + count
                 sums, peaks = partial[start:stop], partial[total + start : total + stop]
                 one.update.squares(one.gradient, self.scalars.numbers, sums, peaks)
-                ends[one.update.kind :] = [stop] * (KINDS - one.update.kind)
+                ends[one.update.overflow_check :] = [stop] * (CHECKS - one.update.overflow_check)
                 start = stop
         return Measured(partial, tuple(ends))
 

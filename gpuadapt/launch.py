@@ -22,7 +22,7 @@ from .errors import CaptureError
 class Update(Protocol):
     """An update bound to its arrays, which it writes in place."""
 
-    kind: int
+    overflow_check: int
     """The overflow check of its gradients; see `kernels.numerics.overflow`."""
 
     def __call__(self, gradient: Any, first: Any, numbers: Array) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuadapt.kernels.array_types import DeviceArray, HostArray
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.overflow import judged
+from gpuadapt.kernels.numerics.overflow import decide
 
 from . import launch
 from .arrays import to_host
@@ -411,7 +411,7 @@ class Steps:
                 own._replace(numbers=device.scalars.to_host(own.numbers))
                 for device, own in zip(self._devices, measured, strict=True)
             ]
-            verdict = judged(on_host, *limits)
+            verdict = decide(on_host, *limits)
         loss_scale = None
         if isinstance(options.scale, LossScale) and scale is not None:
             loss_scale = options.scale.on_gpu(scale.device), *options.scale.rates

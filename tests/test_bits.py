@@ -16,7 +16,7 @@ import gpuadapt as ga
 from gpuadapt.kernels.cpu import compile, multi_tensor, threads
 from gpuadapt.oracle import any_bits, evaluate, same_bits
 
-LARGE = threads.ALONE + multi_tensor.SPAN + 37
+LARGE = threads.ALONE + multi_tensor.CHUNK + 37
 """Elements enough for several threads, and a remainder."""
 
 
@@ -131,7 +131,7 @@ def test_cuts_do_not_matter(case, backend, dtype):
     start = random.normal(size=LARGE).astype(dtype)
     gradients = random.normal(size=(2, LARGE)).astype(dtype)
     whole = train(case, backend, [start], [gradients], steps=2)
-    cuts = [0, 1, 6, 1000, multi_tensor.SPAN + 3, LARGE]
+    cuts = [0, 1, 6, 1000, multi_tensor.CHUNK + 3, LARGE]
     parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
     cut = train(case, backend, [start[s] for s in parts], [gradients[:, s] for s in parts], steps=2)
     count = len(parts)
@@ -178,7 +178,7 @@ def test_prefetching_does_not_matter(dtype, prefetched, monkeypatch):
     monkeypatch.setattr(multi_tensor, "PREFETCHED", prefetched)
     monkeypatch.setattr(multi_tensor, "kernel", multi_tensor.kernel.__wrapped__)
     assert ("streamed" in ga.Adam(np.ones(1)).rule.source("cpu", "dense", dtype)) == prefetched
-    size = multi_tensor.CACHED // dtype.itemsize + multi_tensor.SPAN + 37
+    size = multi_tensor.CACHED // dtype.itemsize + multi_tensor.CHUNK + 37
     random = np.random.default_rng(6)
     start, gradient = random.normal(size=(2, size)).astype(dtype)
     whole, pieces = start.copy(), start.copy()
@@ -195,7 +195,7 @@ def test_where_a_cache_line_begins_does_not_matter(dtype):
     expected = start.copy()
     ga.Adam(expected, lr=0.1).step(gradient)
     for offset in range(compile.LINE // dtype.itemsize + 1):
-        for size in (LARGE, threads.ALONE + 1, threads.ALONE + multi_tensor.SPAN - offset):
+        for size in (LARGE, threads.ALONE + 1, threads.ALONE + multi_tensor.CHUNK - offset):
             w = np.empty(offset + size, dtype)[offset:]
             w[:] = start[:size]
             ga.Adam(w, lr=0.1).step(gradient[:size])

@@ -13,8 +13,8 @@ import gpuadapt as ga
 from gpuadapt.kernels.cpu import multi_tensor, threads
 from gpuadapt.optimizer import internals
 
-SIZES = (1, 7, 1000, 0, multi_tensor.SPAN + 3, 33)
-LARGE = threads.ALONE + multi_tensor.SPAN + 37
+SIZES = (1, 7, 1000, 0, multi_tensor.CHUNK + 3, 33)
+LARGE = threads.ALONE + multi_tensor.CHUNK + 37
 
 
 def states(backend, optimizer):

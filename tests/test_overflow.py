@@ -11,8 +11,8 @@ from gpuadapt import launch
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.language.powers import squares
 from gpuadapt.kernels.language.rule import rule
-from gpuadapt.kernels.numerics.overflow import KINDS, SQUARED, Measured, Verdict, judged, kind
-from gpuadapt.kernels.numerics.summation import SPAN
+from gpuadapt.kernels.numerics.overflow import CHECKS, SQUARED, Measured, Verdict, check_of, decide
+from gpuadapt.kernels.numerics.summation import CHUNK
 from gpuadapt.kernels.options import compose
 from gpuadapt.oracle import evaluate
 
@@ -125,10 +125,10 @@ def test_a_step_that_cannot_square_its_gradient_is_skipped(by_rows, sign, backen
 def test_where_the_gradient_is_large_does_not_matter(backend):
     """Any lane of any span, with gaps or not; float64 squares what float32 cannot."""
     random = np.random.default_rng(0)
-    w, wide = (backend.array(np.zeros(2 * SPAN + 3, dtype)) for dtype in (np.float32, np.float64))
+    w, wide = (backend.array(np.zeros(2 * CHUNK + 3, dtype)) for dtype in (np.float32, np.float64))
     ours, twin = ga.Adam(w, lr=0.0), ga.Adam(wide, lr=0.0)
-    for at in (0, 1, SPAN - 1, SPAN, *random.integers(0, 2 * SPAN, 4), 2 * SPAN + 2):
-        grad = np.zeros((2 * SPAN + 3, 2), np.float32)
+    for at in (0, 1, CHUNK - 1, CHUNK, *random.integers(0, 2 * CHUNK, 4), 2 * CHUNK + 2):
+        grad = np.zeros((2 * CHUNK + 3, 2), np.float32)
         grad[at, 0] = -FIRST
         for given in (grad[:, 0].copy(), grad[:, 0]):
             ours.step(backend.array(given), skip_nonfinite=True)
@@ -214,7 +214,7 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
         scalars.finish_norm(measured, None, most, limit, True, [], None)
         found, by, skipped = scalars.result()
         verdict = Verdict(found, by, not skipped)
-        assert judged([Measured(given, (3, 3, 4))], most, limit) == verdict
+        assert decide([Measured(given, (3, 3, 4))], most, limit) == verdict
         if by == factor:
             assert skipped == np.isinf(v[0]), (peak, factor, limit)
             seen.append(skipped)
@@ -227,14 +227,14 @@ def test_kinds_of_launches():
     for of, compute, gradient, expected in (
         (adam, "float32", "float32", 0),
         (adam, "float32", "bfloat16", 0),
-        (sgd, "float32", "float32", KINDS),
+        (sgd, "float32", "float32", CHECKS),
         (adam, "float32", "float64", 1),
         (sgd, "float32", "float64", 2),
-        (adam, "float64", "float32", KINDS),
-        (adam, "float64", "float64", KINDS),
+        (adam, "float64", "float32", CHECKS),
+        (adam, "float64", "float64", CHECKS),
     ):
         kept = formats.uniform(of, np.dtype(compute))._replace(gradient=formats.PLAIN[gradient])
-        assert kind(of, kept) == expected
+        assert check_of(of, kept) == expected
 
 
 def test_a_loss_scale_that_is_too_large(backend):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import gpuadapt as ga
 from gpuadapt.kernels.cpu import threads
-from gpuadapt.kernels.numerics.summation import LANES, SPAN, total
+from gpuadapt.kernels.numerics.summation import CHUNK, LANES, total
 
-SIZES = (1, 5, LANES - 1, LANES + 1, SPAN, 2 * SPAN + 3, threads.ALONE)
+SIZES = (1, 5, LANES - 1, LANES + 1, CHUNK, 2 * CHUNK + 3, threads.ALONE)
 
 
 def gradients(dtype, sizes=SIZES, seed=0):
@@ -50,7 +50,7 @@ def test_the_norm_is_exact_and_the_same_everywhere(backend, dtype):
 
 
 def test_the_norm_does_not_depend_on_strides(backend, dtype):
-    grad = gradients(dtype, (3 * SPAN,))[0].reshape(-1, 96)
+    grad = gradients(dtype, (3 * CHUNK,))[0].reshape(-1, 96)
     wide = np.zeros((grad.shape[0], 2 * grad.shape[1]), dtype)
     wide[:, ::2] = grad
     assert norm(backend, [wide[:, ::2]]) == norm(backend, [grad])
@@ -158,7 +158,7 @@ def test_rows_are_measured_alike_everywhere(backend):
     random = np.random.default_rng(6)
     from conftest import installed
 
-    for shape, n in (((50, 3), 2000), ((40_000, 2), SPAN + 500), ((6, 300), 30)):
+    for shape, n in (((50, 3), 2000), ((40_000, 2), CHUNK + 500), ((6, 300), 30)):
         rows = random.integers(0, shape[0], n)
         rows[: n // 3] = 4
         values = random.normal(size=(n, *shape[1:])).astype(np.float32)

@@ -1,7 +1,7 @@
-"""The traversal of many arrays on the CPU: one launch, cut into spans that threads share.
+"""The update of many contiguous arrays in one launch: chunks of them, shared by threads.
 
-What a kernel works on is a table of addresses: of parameters and states, written once, and of
-gradients, new in every step. One array is a table of one.
+The kernel is `loops/multi_tensor.py` behind the head that `generate.multi_tensor` writes. One array
+is a table of one.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
+from ..array_types import HostArray
 from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from ..numerics.chunks import Spans
-from ..numerics.overflow import kind
+from ..numerics.chunks import Chunks
+from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from . import compile, generate, squares, threads
 from .array_headers import address
-from .scheduler import Shared
+from .scheduler import Scheduler
 
-SPAN = 16384
-"""Elements in a span: small enough to share evenly, large enough to cost nothing to list."""
+CHUNK = 16384
+"""Elements of a chunk: few enough to share evenly, so many that a list of chunks costs nothing."""
 
 PREFETCHED = platform.machine() in ("x86_64", "AMD64") and not get_host_cpu_name().startswith(
     "znver"
 )
-"""Whether to ask for memory ahead of its use.
+"""bool : Prefetch memory ahead of its use.
 
 Hardware follows each array by itself, but stops at the end of a page. Measured, float32 Adam
 on two cores, speed with prefetching over without: on a Xeon 1.08x to 1.12x at 30M to 50M
@@ -37,13 +38,13 @@ to be like it.
 """
 
 CACHED = 2**24
-"""Bytes of a parameter up to which nothing is prefetched: it costs more than it brings.
+"""Bytes of a parameter up to which prefetching costs more than it saves.
 
 On that Xeon 1.0x at 1M elements, 0.7x at 65,536.
 """
 
 AHEAD = 4096
-"""Bytes from what is worked on to what is prefetched; 2 kB to 8 kB are much the same."""
+"""Bytes between the element that is updated and the one prefetched; 2 kB to 8 kB are as fast."""
 
 
 def source(rule: Rule, formats: Formats) -> str:
@@ -53,13 +54,13 @@ def source(rule: Rule, formats: Formats) -> str:
 
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
-    """The compiled kernel; see the text for its arguments."""
+    """Return the compiled ``launch`` of `loops/scheduling.py`."""
     compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).launch
     return compiled
 
 
 class MultiTensor:
-    """Updates arrays of the same formats in place, all in one launch.
+    """Updates arrays of the same formats in place, in one launch.
 
     Parameters
     ----------
@@ -71,76 +72,71 @@ class MultiTensor:
 
     def __init__(self, rule: Rule, formats: Formats, operands: Sequence[Operand]) -> None:
         self._kernel = kernel(rule, formats)
-        self.kind = kind(rule, formats)
-        self._operands = operands  # whose arrays' addresses these are
+        self.overflow_check = check_of(rule, formats)
+        self._operands = operands  # keeps the arrays at these addresses alive
         self._addresses = np.array([list(map(address, of.arrays)) for of in operands], np.int64)
         sizes = [of.arrays[0].size for of in operands]
-        self._run = Shared(Spans(sizes, SPAN, **_cut(formats, operands, self._addresses[:, 0])))
+        starts = _chunk_starts(formats, operands, self._addresses[:, 0])
+        self._launch = Scheduler(Chunks(sizes, CHUNK, **starts))
         self._tables = tables(formats, operands)
         self._long = sum(sizes) * np.dtype(formats.compute).itemsize > CACHED
         self._squares = squares.Squares(formats.wide, formats.gradient, sizes)
 
-    def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: np.ndarray) -> None:
-        """Update.
+    def __call__(self, gradients: HostArray, offsets: HostArray, numbers: HostArray) -> None:
+        """Update the arrays.
 
         Parameters
         ----------
         gradients : ndarray of int64, shape (arrays,)
             Addresses of contiguous gradients; 0 where there is none.
-        firsts : ndarray of int64, shape (arrays,)
-            Where in ``numbers`` the coefficients of each array begin.
+        offsets : ndarray of int64, shape (arrays,)
+            Index in ``numbers`` of the first coefficient of each array.
         numbers : ndarray of float64
             See `gpuadapt.kernels.numerics.scalar_layout`.
         """
-        self._run(
-            self._kernel, self._addresses, gradients, firsts, numbers, *self._tables, self._long
+        self._launch(
+            self._kernel, self._addresses, gradients, offsets, numbers, *self._tables, self._long
         )
 
-    def partials(self, gradients: np.ndarray) -> int:
-        """How many numbers `squares` writes."""
+    def partials(self, gradients: HostArray) -> int:
+        """Return the length of each result of `squares`."""
         return self._squares.partials
 
     def squares(
-        self, gradients: np.ndarray, numbers: np.ndarray, partial: np.ndarray, peaks: np.ndarray
+        self, gradients: HostArray, numbers: HostArray, partial: HostArray, peaks: HostArray
     ) -> None:
-        """Write sums of squares and largest magnitudes of the gradients, divided by the scale.
-
-        See `squares.Squares`.
-        """
+        """Write sums of squares and largest magnitudes of the unscaled gradients; see `Squares`."""
         self._squares(gradients, numbers[SCALE], partial, peaks)
 
 
-def _cut(
-    formats: Formats, operands: Sequence[Operand], places: np.ndarray
+def _chunk_starts(
+    formats: Formats, operands: Sequence[Operand], addresses: HostArray
 ) -> dict[str, Sequence[int]]:
-    """Where spans may begin."""
+    """The arguments of `Chunks` that say where chunks may begin."""
     if formats.block:
         return {"widths": [of.width for of in operands]}
-    # Those of the first array begin on cache lines, and of others that lie as it does: a vector
-    # that crosses lines costs two accesses.
-    # Pairs are not cut in two.
-    itemsize, whole = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
-    return {
-        "before": [place % compile.LINE // itemsize // whole * whole for place in places.tolist()]
-    }
+    # On a cache line of the parameter: a vector that crosses lines costs two accesses. Pairs are
+    # not split.
+    itemsize, pair = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
+    offsets = [address % compile.LINE for address in addresses.tolist()]
+    return {"shorter": [offset // itemsize // pair * pair for offset in offsets]}
 
 
 class Part:
-    """Updates one part of an array after another, in one thread."""
+    """Updates contiguous parts of one array, in one thread."""
 
     def __init__(self, rule: Rule, formats: Formats) -> None:
         self._kernel = kernel(rule, formats)
-        self._span = np.zeros((1, 3), np.int64)
+        self._chunk = np.zeros((1, 3), np.int64)
         self._unused, self._counters = np.zeros(1, np.int64), np.zeros((1, 8), np.int64)
 
     def __call__(
-        self, operands: Sequence[np.ndarray], firsts: np.ndarray, numbers: np.ndarray
+        self, operands: Sequence[HostArray], offsets: HostArray, numbers: HostArray
     ) -> None:
-        """Update (parameter, gradient, *states), contiguous and of one size."""
-        self._span[0, 2] = operands[0].size
+        """Update (parameter, gradient, *states), contiguous arrays of one size."""
+        self._chunk[0, 2] = operands[0].size
         parameter, gradient, *states = map(address, operands)
-        threads.call(
-            self._kernel,
-            self._counters, 1, self._span, self._unused,
-            (np.array([[parameter, *states]]), np.array([gradient]), firsts, numbers, False),
+        arguments = (
+            np.array([[parameter, *states]]), np.array([gradient]), offsets, numbers, False,
         )  # fmt: skip
+        threads.call(self._kernel, self._counters, 1, self._chunk, self._unused, arguments)

@@ -17,10 +17,9 @@ import numpy as np
 from ..formats import FLOAT64, Format, Formats, Operand, blocks, scaling
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from ..numerics.overflow import kind
+from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
-from ..numerics.summation import SPAN as SUMMED
-from ..numerics.summation import SUMS
+from ..numerics.summation import CHUNK, SUMS
 from . import compile, threads
 from .array_headers import address
 from .row_keys import Batch
@@ -86,7 +85,7 @@ class Rows:
                 self._shapes.append(() if name in rule.row_states else (width,))
         self._whole = all(array.flags.carray for array in arrays)
         self._kernel = kernel(rule, formats)
-        self.kind = kind(rule, formats)
+        self.overflow_check = check_of(rule, formats)
         self._kind = formats.wide, formats.gradient
         self._coefficients = len(rule.coefficients)
         scale = scaling(rule, formats)
@@ -163,7 +162,7 @@ class Rows:
 
     def partials(self, plan: Plan) -> int:
         """How many numbers `squares` writes."""
-        return -(-len(plan.values) // SUMMED)
+        return -(-len(plan.values) // CHUNK)
 
     def squares(
         self, plan: Plan, numbers: np.ndarray, partial: np.ndarray, peaks: np.ndarray
@@ -181,7 +180,7 @@ class Rows:
         if n:
             sums = Squares("float64", FLOAT64, [n], squared=False)
             sums(np.array([address(squared)]), 1.0, partial)
-            peaks[:] = np.maximum.reduceat(tops, np.arange(0, n, SUMMED))
+            peaks[:] = np.maximum.reduceat(tops, np.arange(0, n, CHUNK))
 
     def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..numerics.overflow import Measured, Verdict, judged
+from ..numerics.overflow import Measured, Verdict, decide
 from ..numerics.scalar_layout import FIRST
 
 
@@ -56,11 +56,11 @@ class StepScalars:
         loss_scale: Any,
     ) -> bool:
         """Compute norm and clip factor; returns whether to skip the step."""
-        verdict = known or judged([measured], max_norm, max_value)
-        skipped = skip and not verdict.finite
-        self._report = (verdict.norm, verdict.factor, skipped)
+        decided = known or decide([measured], max_norm, max_value)
+        skipped = skip and not decided.finite
+        self._report = (decided.norm, decided.clip_factor, skipped)
         for index in indices:
-            self.numbers[index] = verdict.factor
+            self.numbers[index] = decided.clip_factor
         return skipped
 
     def result(self) -> tuple[float, float, bool]:

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from ..numerics.chunks import Spans
+from ..numerics.chunks import Chunks
 from . import threads
 
 
-class Shared:
-    """Calls such kernels for the same spans."""
+class Scheduler:
+    """Launches kernels over the same chunks."""
 
-    def __init__(self, spans: Spans) -> None:
-        self._spans = spans
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
         self._counters = np.zeros((1, 8), np.int64)
 
     def __call__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Run a kernel in as many threads as there is work for."""
-        spans = self._spans
-        parts = threads.share(spans.total)
-        if parts > len(self._counters):
-            self._counters = np.zeros((parts, 8), np.int64)  # a cache line for each
-        threads.call(kernel, self._counters, parts, spans.table, spans.pieces, arguments)
+        """Launch a kernel with its own arguments, in as many threads as its elements occupy."""
+        chunks = self._chunks
+        count = threads.share(chunks.total)
+        if count > len(self._counters):
+            self._counters = np.zeros((count, 8), np.int64)  # a cache line for each thread
+        threads.call(kernel, self._counters, count, chunks.table, chunks.tasks, arguments)

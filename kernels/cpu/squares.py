@@ -1,6 +1,6 @@
-"""Sums of squares of many arrays on the CPU, and their largest magnitudes: two for each span.
+"""Sums of squares of many arrays and their largest magnitudes, for each chunk.
 
-The order of a sum is that of `gpuadapt.kernels.numerics.summation`; nothing here knows a rule.
+The kernels are `loops/squares.py` and `loops/sums.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from functools import cache
 
 from ..array_types import HostArray
 from ..formats import Format
-from ..numerics.chunks import Spans
-from ..numerics.summation import SPAN
+from ..numerics.chunks import Chunks
+from ..numerics.summation import CHUNK
 from . import compile, generate
-from .scheduler import Shared
+from .scheduler import Scheduler
 
 
 @cache
@@ -34,10 +34,10 @@ class Squares:
         self, compute: str, form: Format, sizes: Sequence[int], squared: bool = True
     ) -> None:
         self._kind = compute, form, squared
-        spans = Spans(sizes, SPAN)
-        self._run, self._squared = Shared(spans), squared
-        self.partials = len(spans.table)
-        """How many sums there are."""
+        chunks = Chunks(sizes, CHUNK)
+        self._launch, self._squared = Scheduler(chunks), squared
+        self.partials = len(chunks.table)
+        """int : The number of chunks."""
 
     def __call__(
         self,
@@ -58,4 +58,4 @@ class Squares:
             For the sums, and for the largest magnitudes.
         """
         given = (addresses, scale, partial, peaks) if self._squared else (addresses, partial)
-        self._run(kernel(*self._kind), *given)
+        self._launch(kernel(*self._kind), *given)

@@ -17,8 +17,8 @@ from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
 from ..language.emit import indented
 from ..language.rule import Rule
-from ..numerics.chunks import Spans
-from ..numerics.overflow import kind
+from ..numerics.chunks import Chunks
+from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SKIP
 from . import compile, generate
 from .generate import TYPES, Run
@@ -31,7 +31,7 @@ ACCESS = 16
 BLOCK = 256
 """Threads of a block."""
 
-SPAN = 4096
+CHUNK = 4096
 """Elements of a block: few enough for a thousand small arrays, enough to share its first loads."""
 
 _MANY = r"""
@@ -179,10 +179,10 @@ class MultiTensor:
         import cupy
 
         self._kernel = kernel(rule, formats)
-        self.kind = kind(rule, formats)
+        self.overflow_check = check_of(rule, formats)
         self._operands = operands  # whose arrays' addresses these are
         sizes, widths = [of.arrays[0].size for of in operands], [of.width for of in operands]
-        table = Spans(sizes, SPAN, widths=widths if formats.block else ()).table
+        table = Chunks(sizes, CHUNK, widths=widths if formats.block else ()).table
         self._blocks = len(table)
         self._spans = cupy.asarray(table)
         self._addresses = cupy.asarray(

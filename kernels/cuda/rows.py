@@ -26,9 +26,9 @@ from ..errors import RowIndexError, check_key
 from ..formats import BLOCK, FLOAT64, Format, Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from ..numerics.overflow import kind
+from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE, SKIP
-from ..numerics.summation import SPAN, SUMS
+from ..numerics.summation import CHUNK, SUMS
 from . import compile, generate
 from .generate import TYPES, RowUpdate, Run
 from .memory import layouts
@@ -217,7 +217,7 @@ class Rows:
         import cupy
 
         self._rule, self._formats = rule, formats
-        self.kind = kind(rule, formats)
+        self.overflow_check = check_of(rule, formats)
         self._key = [np.int64(operand.key)] * formats.random
         arrays: list[DeviceArray] = [
             array if array.ndim else array.reshape(1) for array in operand.arrays
@@ -335,7 +335,7 @@ class Rows:
 
     def partials(self, plan: RowPlan) -> int:
         """Return the length of each output of `squares`."""
-        return -(-len(plan.values) // SPAN)
+        return -(-len(plan.values) // CHUNK)
 
     def squares(
         self, plan: RowPlan, numbers: DeviceArray, partial: DeviceArray, peaks: DeviceArray

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..numerics.overflow import SQUARED, Measured, Verdict
 from ..numerics.scalar_layout import FIRST, LARGEST_SCALE, SKIP
-from ..numerics.summation import EXPONENT, LARGEST, MOST, NORMAL
+from ..numerics.summation import EXPONENT, LARGEST, MAX_CHUNKS, NORMAL
 from . import compile
 from .memory import Mirror, upload
 
@@ -37,7 +37,7 @@ def judge_source() -> str:
         "block": BLOCK,
         "skip": SKIP,
         "exponent": f"{EXPONENT}LL",
-        "max_terms": float(MOST),
+        "max_terms": float(MAX_CHUNKS),
         "shrink": repr(2.0**-53),
         "largest": repr(LARGEST),
         "normal": repr(NORMAL),

@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 from ..formats import Format
-from ..numerics.chunks import Spans
+from ..numerics.chunks import Chunks
 from ..numerics.scalar_layout import SCALE
-from ..numerics.summation import LANES, SPAN
+from ..numerics.summation import CHUNK, LANES
 from . import compile, generate
 
 
@@ -72,7 +72,7 @@ class Squares:
         import cupy
 
         self._kernel = kernel(compute, format, layout is not None, squared)
-        table = Spans(sizes, SPAN).table
+        table = Chunks(sizes, CHUNK).table
         self._spans = cupy.asarray(table)
         self._layout = self._spans if layout is None else layout
         self.partials = len(table)

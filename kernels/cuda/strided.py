@@ -11,9 +11,9 @@ from ..copies import ContiguousCopies
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from ..numerics.overflow import kind
+from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SKIP
-from ..numerics.summation import SPAN
+from ..numerics.summation import CHUNK
 from . import compile, generate, multi_tensor
 from .memory import layouts
 from .squares import Squares
@@ -89,7 +89,7 @@ class Strided:
         import cupy
 
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
-        self.kind = kind(rule, formats)
+        self.overflow_check = check_of(rule, formats)
         self._copies = ContiguousCopies(() if formats.uniform else self._arrays, _whole, cupy.empty)
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._many = None
@@ -120,7 +120,7 @@ class Strided:
 
     def partials(self, gradient: Any) -> int:
         """How many numbers `squares` writes."""
-        return -(-int(gradient.size) // SPAN)
+        return -(-int(gradient.size) // CHUNK)
 
     def squares(self, gradient: Any, numbers: Any, partial: Any, peaks: Any) -> None:
         """Write sums of squares of the gradient, divided by the scale, in C order.

@@ -1,4 +1,4 @@
-"""Lists of spans: runs of elements of many arrays, and pieces of that list for threads."""
+"""The chunks of many arrays, and tasks: chunks that one thread works on."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 
-class Spans:
-    """The spans of arrays with these sizes.
+class Chunks:
+    """The chunks of arrays with these sizes.
 
     Parameters
     ----------
     sizes : sequence of int
         Elements of each array.
-    span : int
-        Elements of a span.
-    before : sequence of int, optional
-        By how many elements the first span of each array is shorter.
+    size : int
+        Elements of a chunk.
+    shorter : sequence of int, optional
+        By how many elements the first chunk of each array is shorter.
     widths : sequence of int, optional
-        Elements of a row of each array: a span is then of whole rows, or within one.
+        Elements of a row of each array: a chunk is then whole rows, or a part of one.
 
     Attributes
     ----------
-    table : ndarray of int64, shape (spans, 3)
-        Each span's array, first element and number of elements.
-    pieces : ndarray of int64
-        Where pieces begin in the table, and its length: a piece is as many spans of
-        neighbouring arrays as are needed for the elements of one whole span.
+    table : ndarray of int64, shape (chunks, 3)
+        Each chunk's array, first element and number of elements.
+    tasks : ndarray of int64, shape (tasks + 1,)
+        Task k is the chunks from tasks[k] on, before tasks[k + 1]: as many as have the elements
+        of one whole chunk.
     total : int
         Elements of all arrays.
     """
@@ -35,37 +35,37 @@ class Spans:
     def __init__(
         self,
         sizes: Sequence[int],
-        span: int,
-        before: Sequence[int] = (),
+        size: int,
+        shorter: Sequence[int] = (),
         widths: Sequence[int] = (),
     ) -> None:
         rows = []
-        for array, size in enumerate(sizes):
-            parts = (
-                _by_rows(size, span, widths[array])
+        for array, elements in enumerate(sizes):
+            chunks = (
+                _cut_by_rows(elements, size, widths[array])
                 if widths
-                else _cut(0, size, span, before[array] if before else 0)
+                else _cut(0, elements, size, shorter[array] if shorter else 0)
             )
-            rows += [(array, start, count) for start, count in parts]
+            rows += [(array, start, count) for start, count in chunks]
         self.table = np.array(rows, np.int64).reshape(-1, 3)
         self.total = sum(sizes)
-        # A piece ends with the span that fills it.
-        filled = np.cumsum(self.table[:, 2]) // span
+        # A task ends with the chunk that fills it.
+        filled = np.cumsum(self.table[:, 2]) // size
         ends = np.flatnonzero(np.diff(filled, prepend=0)) + 1
-        self.pieces = np.unique(np.concatenate([[0], ends, [len(rows)]])).astype(np.int64)
+        self.tasks = np.unique(np.concatenate([[0], ends, [len(rows)]])).astype(np.int64)
 
 
-def _cut(start: int, end: int, span: int, before: int = 0) -> Iterator[tuple[int, int]]:
-    """First elements and numbers of elements."""
-    stop = min(start + span - before, end)
+def _cut(start: int, end: int, size: int, shorter: int = 0) -> Iterator[tuple[int, int]]:
+    """The first element and the number of elements of each chunk."""
+    stop = min(start + size - shorter, end)
     while start < end:
         yield start, stop - start
-        start, stop = stop, min(stop + span, end)
+        start, stop = stop, min(stop + size, end)
 
 
-def _by_rows(size: int, span: int, width: int) -> Iterator[tuple[int, int]]:
-    if width <= span:
-        yield from _cut(0, size, span // width * width)
+def _cut_by_rows(elements: int, size: int, width: int) -> Iterator[tuple[int, int]]:
+    if width <= size:
+        yield from _cut(0, elements, size // width * width)
     else:
-        for row in range(0, size, width):
-            yield from _cut(row, row + width, span)
+        for start in range(0, elements, width):
+            yield from _cut(start, start + width, size)

@@ -1,21 +1,22 @@
-"""Gradients that are finite and yet too large: what the arithmetic of a rule cannot square.
+"""Finite gradients whose squares are infinite in a rule's arithmetic.
 
-Measuring finds the largest magnitude of each span. That of what the rule sees follows from it
-where gradients are clipped, because clipping never makes the larger of two numbers the smaller.
+Kernels find the largest magnitude of each chunk. After clipping it is still the largest, because
+clipping is monotonic.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ..array_types import Array, HostArray
 from ..formats import Formats
 from ..language.powers import squares
 from ..language.rule import Rule
-from .summation import factor, total
+from .summation import clip_factor, total
 
 SQUARED = 2.0**64
 """The first float32 whose square is infinite.
@@ -23,61 +24,65 @@ SQUARED = 2.0**64
 Of float64 that is 2**512; a norm with such a gradient is infinite already.
 """
 
-KINDS = 3
-"""How many kinds of launches are looked at: those whose rules square gradients of the type of
-their arithmetic; those whose rules square wider gradients; other rules, of wider gradients, which
-may have no number in the type of the arithmetic."""
+CHECKS = 3
+"""The number of checks. 0: a rule squares gradients of its compute type. 1: a rule squares wider
+gradients. 2: another rule has wider gradients, which may overflow when they are rounded."""
 
 
-def kind(rule: Rule, formats: Formats) -> int:
-    """Of a launch; `KINDS` if the norm alone says whether its gradients are finite."""
+def check_of(rule: Rule, formats: Formats) -> int:
+    """Return which check a launch needs; `CHECKS` if its gradients' norm is enough."""
     if formats.compute != "float32":
-        return KINDS
+        return CHECKS
     if formats.wide == "float32":
-        return 0 if squares(rule) else KINDS
+        return 0 if squares(rule) else CHECKS
     return 1 if squares(rule) else 2
 
 
 class Measured(NamedTuple):
-    """What the gradients of one device are measured to be."""
+    """Sums of squares and largest magnitudes of the gradients of one device."""
 
-    numbers: Any
-    """Sums of squares of spans, then as many largest magnitudes."""
+    numbers: Array
+    """float64, shape (2 n,): sums of squares of n chunks, then their largest magnitudes."""
     ends: tuple[int, ...]
-    """Where spans of each of the `KINDS` end; what comes after these is not looked at."""
+    """The number of chunks before the end of each check of `CHECKS`; the rest needs none."""
 
 
 class Verdict(NamedTuple):
-    """What becomes of the gradients of a step."""
+    """The norm of a step's gradients and what follows from it."""
 
     norm: float
-    factor: float
-    """What they are multiplied by."""
+    clip_factor: float
     finite: bool
-    """Whether all of them are finite, and none is too large for what is done to it."""
+    """Whether all gradients are finite and none is too large to be squared."""
 
 
-def judged(measured: Sequence[Measured], most: float, limit: float) -> Verdict:
-    """From the largest norm and the largest magnitude that are wanted, infinity for any.
+def decide(measured: Sequence[Measured], max_norm: float, max_value: float) -> Verdict:
+    """Compute the norm and the clip factor on the host; ``include/judge.cuh`` does it on a GPU.
 
-    On the host, from NumPy arrays; `gpuadapt.kernels.cuda.scalars` has the same for a GPU.
+    Parameters
+    ----------
+    measured : sequence of Measured
+        One for each device, with NumPy arrays.
+    max_norm, max_value : float
+        Limits of the norm and of each gradient's magnitude; infinity for none.
     """
-    sums = [of.numbers[: of.numbers.size // 2] for of in measured]
+    sums = [device.numbers[: device.numbers.size // 2] for device in measured]
     norm = math.sqrt(total(sums[0] if len(sums) == 1 else np.concatenate(sums)))
-    by = factor(norm, most)
-    # No magnitude is above the norm, so that the largest ones are rarely needed.
+    factor = clip_factor(norm, max_norm)
+    # No magnitude is above the norm, so that magnitudes are rarely needed.
     large = not norm < SQUARED / 2 and any(
-        _overflows(of.numbers[of.numbers.size // 2 :], of.ends, by, limit) for of in measured
+        _overflows(device.numbers[device.numbers.size // 2 :], device.ends, factor, max_value)
+        for device in measured
     )
-    return Verdict(norm, by, math.isfinite(norm) and not large)
+    return Verdict(norm, factor, math.isfinite(norm) and not large)
 
 
-def _overflows(peaks: np.ndarray, ends: Sequence[int], by: float, limit: float) -> bool:
-    """Whether some gradient is too large where a rule sees it, clipped."""
+def _overflows(peaks: HostArray, ends: Sequence[int], factor: float, max_value: float) -> bool:
+    """Whether a clipped gradient is too large for its rule."""
     same, wide, unsquared = (
         peaks[first:last].max(initial=0.0) for first, last in zip((0, *ends), ends, strict=False)
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        seen = min(np.float32(by) * np.float32(same), np.float32(limit))
-        squared, other = (np.float32(min(by * x, limit)) for x in (wide, unsquared))
+        seen = min(np.float32(factor) * np.float32(same), np.float32(max_value))
+        squared, other = (np.float32(min(factor * x, max_value)) for x in (wide, unsquared))
     return bool(seen >= SQUARED or squared >= SQUARED or other == math.inf)

@@ -69,7 +69,7 @@ extern "C" __global__ void gpuadapt_judge(
     const bool clips = !(norm <= most) && most - most == 0;  // an infinite limit is none
     const double factor = clips ? ieee::divide(most, norm) : 1.0;
     bool finite = norm - norm == 0 && large == 0;
-    if (skips != 0) {  // `overflow.judged` has the same lines
+    if (skips != 0) {  // `overflow.decide` has the same lines
         double own = 0;
         for (long long k = threadIdx.x; k < others; k += GA_BLOCK) {
             const double peak = partial[count + k];
