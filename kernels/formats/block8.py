@@ -244,43 +244,25 @@ class Quantized:
         return f"Quantized({sign}, shape {self.shape}, {self.scales.size:,} scales)"
 
 
-def _block8(
-    sign: str,
-    load: Conversion,
-    store: Conversion,
-    scale: Conversion,
-    base: Conversion,
-    quick: tuple[Conversion, ...] = (),
-) -> Block8:
+COMMON = (larger_magnitude, all_representable, larger_representable, block_limit, representable)
+
+
+def _block8(sign: str, *own: Conversion, quick: str = "") -> Block8:
+    """Return the format of conversions load, random, scale, base and those of a quick store."""
     return Block8(
         f"8bit, {sign}",
         (("", "uint8"), ("scale", "float32")),
-        f"{load.name}(U({{0}}), {{1}})",
-        (f"{store.name}(S({{x}}), {{1}}, {{r}})",),
-        (
-            load,
-            store,
-            scale,
-            base,
-            larger_magnitude,
-            all_representable,
-            larger_representable,
-            block_limit,
-            representable,
-            *quick,
-        ),
+        f"{sign}8_load(U({{0}}), {{1}})",
+        (f"{sign}8_random(S({{x}}), {{1}}, {{r}})",),
+        (*own[:4], *COMMON, *own[4:]),
         random=True,
         block=f"{sign}8",
-        quick=f"{quick[0].name}(S({{x}}), {{1}}, {{r}})" if quick else "",
+        quick=quick,
     )
 
 
 SIGNED8 = _block8(
-    "signed",
-    signed8_load,
-    signed8_random,
-    signed8_scale,
-    signed8_base,
-    (signed8_quick, smaller_magnitude, all_quick),
-)
+    "signed", signed8_load, signed8_random, signed8_scale, signed8_base, signed8_quick,
+    smaller_magnitude, all_quick, quick="signed8_quick(S({x}), {1}, {r})",
+)  # fmt: skip
 UNSIGNED8 = _block8("unsigned", unsigned8_load, unsigned8_random, unsigned8_scale, unsigned8_base)
