@@ -8,17 +8,17 @@ from .interface import (
     S,
     T,
     U,
-    all_held,
+    all_representable,
     bases_of,
+    block_limit,
     encode,
     encode_quickly,
-    held,
-    held_at_most,
     is_quick,
     key_on,
-    larger,
-    larger_held,
+    larger_magnitude,
+    larger_representable,
     random_bits,
+    representable,
     row_states,
     size_of,
     slice_of,
@@ -32,10 +32,10 @@ def replace_by_held(numbers, size):
     """Replace elements that 8 bits do not hold; returns the bits of the largest magnitude."""
     largest = U(0)
     for i in range(size):
-        largest = larger_held(largest, S(numbers[i]))
-    largest = held_at_most(largest)
+        largest = larger_representable(largest, S(numbers[i]))
+    largest = block_limit(largest)
     for i in range(size):
-        numbers[i] = T(held(S(numbers[i]), largest))
+        numbers[i] = T(representable(S(numbers[i]), largest))
     return largest
 
 
@@ -44,8 +44,8 @@ def largest_of(numbers, size):
     """The bits of the largest magnitude, after elements that 8 bits do not hold are replaced."""
     largest = U(0)
     for i in range(size):
-        largest = larger(largest, S(numbers[i]))
-    if all_held(largest) == U(0):
+        largest = larger_magnitude(largest, S(numbers[i]))
+    if all_representable(largest) == U(0):
         largest = replace_by_held(numbers, size)
     return largest
 

@@ -143,25 +143,25 @@ def key_on(key, high):
     """A key for elements whose numbers have these upper bits."""
 
 
-def larger(largest, x):
+def larger_magnitude(largest, x):
     """The bits of the larger magnitude; NaN is the largest."""
 
 
-def all_held(largest):
+def all_representable(largest):
     """Whether (1) 8 bits hold every element of a block with that largest magnitude."""
 
 
-def larger_held(largest, x):
-    """As `larger`, of the numbers that 8 bits hold."""
+def larger_representable(largest, x):
+    """As `larger_magnitude`, of the numbers that 8 bits hold."""
 
 
-def held_at_most(largest):
+def block_limit(largest):
     """The same, but not zero where a block has infinities beside zeros alone."""
 
 
-def held(x, largest):
+def representable(x, largest):
     """The number that 8 bits hold in the place of x."""
 
 
-def smaller(smallest, x):
+def smaller_magnitude(smallest, x):
     """The bits of the smaller magnitude other than zero."""

@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from .interface import OPTIONS, S, U, smaller
+from .interface import OPTIONS, S, U, smaller_magnitude
 
 
 @njit(**OPTIONS)
@@ -10,5 +10,5 @@ def smallest_of(numbers, size):
     """The bits of the smallest magnitude other than zero."""
     smallest = U(2**32 - 1)
     for i in range(size):
-        smallest = smaller(smallest, S(numbers[i]))
+        smallest = smaller_magnitude(smallest, S(numbers[i]))
     return smallest
