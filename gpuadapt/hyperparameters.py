@@ -78,7 +78,7 @@ NOT_NEGATIVE = (
 UNBOUNDED = ("max_row_norm", "max_norm", "momentum_decay")
 """Names that may be infinite."""
 
-MEANS = ("beta1", "beta2", "momentum")
+MEANS = ("beta1", "beta2", "beta3", "momentum")
 """Names of decay factors of running means."""
 
 POSITIVE = ("max_row_norm", "max_norm", "grad_scale", "clip_value")
