@@ -7,7 +7,7 @@ from gpuadapt.kernels.formats import BLOCK, DRAWN
 
 
 class Reference:
-    """A state or a parameter: read, then written, by NumPy and the codecs' definition."""
+    """A state or a parameter: read, then written, by NumPy and the definition of conversions."""
 
     def __init__(self, form, arrays, width, draw):
         self.form, self.arrays, self.width, self.draw = form, arrays, width, draw

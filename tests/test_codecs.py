@@ -11,6 +11,7 @@ import pytest
 
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cpu import compile
+from gpuadapt.kernels.cpu import generate as cpu_generate
 from gpuadapt.kernels.cuda import generate, host_check
 from gpuadapt.kernels.formats.conversion import Conversion, needed
 from gpuadapt.oracle import any_bits
@@ -339,7 +340,7 @@ def test_numba_and_the_cuda_text_have_numpys_bits():
         )
     every = needed(tuple(ALL.values()))
     compiled = compile.load(
-        "codecs", compile.imports("codecs") + "\n" + compile.compute("float32", every) + loops
+        "conversions", compile.link("conversions", cpu_generate.preamble("float32", every) + loops)
     )
     head = "#include <cmath>\n#include <cstddef>\n#define __device__\n"
     library = host_check.library(head + generate.PREAMBLE + generate.codecs(every) + "}\n" + cuda)
