@@ -52,14 +52,14 @@ HEAD = """\
 
 Made by `python docs/combinations.py`, which makes every optimizer and writes its kernels, for both
 backends, dense and by rows; a test compares. A name or a tick is a combination that there is, a
-dash is one that there is not. Every hyperparameter may be a schedule, a function of the step.
+dash is an option that the method does not have. Every hyperparameter may be a schedule, a function
+of the step.
 `max_row_norm`, `check`, groups and every format of parameters ([formats.md](formats.md)) work with
-everything. In brackets behind a `state_dtype` are the states that need more bits than that, and
-what they are kept in. With what is then kept in few bits, and parameters of 16 bits unless they are
-rounded to the nearest, 1,500 steps move the weights as far as in float32, within 10 %
-(`tests/test_ticks.py`).
-`sparse="exact"` works with everything too; the last column says how the steps that a row has missed
-are made up for, without weight decay ([exact_rows.md](exact_rows.md)).
+everything. In brackets behind a `state_dtype` are the states that need more bits, and their format.
+With these formats, and with 16-bit parameters unless they are rounded to the nearest, 1,500 steps
+move the weights as far as in float32, within 10 % (`tests/test_ticks.py`).
+`sparse="exact"` works with everything too; the last column says how a row catches up with the steps
+that it skipped, without weight decay ([exact_rows.md](exact_rows.md)).
 """
 
 TAIL = """\
@@ -71,7 +71,7 @@ says what happens to one number.
 def page() -> str:
     """The text of the page."""
     options = [f"{o}={v[0]}" if len(v) == 1 else o for o, v in OPTIONS.items()]
-    rows = [["method", "states", *options, "effective_lr", "missed steps"]]
+    rows = [["method", "states", *options, "effective_lr", "skipped steps"]]
     reasons: dict[str, None] = {}
     methods = [(n, f) for n in ga.optimizers.__all__ for f in ({}, *FORMS.get(n, []))]
     for name, given in methods:
@@ -91,7 +91,7 @@ def page() -> str:
                     reasons[re.sub(r"rowwise: '\w+'", "the rule", reason)] = None
             row.append(", ".join(working) or "–")
         row.append("–" if _has_no_rate(optimizer.rule) else "✓")
-        row.append(_missed(optimizer.rule))
+        row.append(_skipped_steps(optimizer.rule))
         rows.append(row)
     rows.insert(1, ["---"] * len(rows[0]))
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -119,10 +119,10 @@ def _has_no_rate(rule: ga.Rule) -> bool:
         return True
 
 
-def _missed(rule: ga.Rule) -> str:
+def _skipped_steps(rule: ga.Rule) -> str:
     if ignores_zero_gradients(rule):
         return "change nothing"
-    return "followed" if catch_up_plan(rule) else "replayed"
+    return "interpolated" if catch_up_plan(rule) else "replayed"
 
 
 def _reason(

@@ -13,8 +13,8 @@ from .addition import plain_backend
 from .arrays import DTYPES, backend_of, describe, dtype_name, namespace, plain
 from .errors import GradientError, ParameterError
 from .parameter import Parameter
+from .row_indices import advice, listed
 from .rowgrad import RowGrad
-from .rownumbers import advice, listed
 from .state_formats import decoded, parts_of
 
 

@@ -31,8 +31,8 @@ from .errors import GradientError, HyperparameterError, ParameterError, RowIndex
 from .hyperparameters import Start
 from .launch import RowUpdate, Update, bind_rows, bind_strided, step_history, update_once
 from .pages import Residence
+from .row_indices import INDEX, as_given
 from .rowgrad import RowGrad, prepared
-from .rownumbers import INDEX, as_given
 
 
 class BoundUpdate(NamedTuple):

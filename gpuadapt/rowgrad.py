@@ -27,7 +27,7 @@ from .arrays import (
 )
 from .errors import GradientError, RowIndexError
 from .launch import RowUpdate, bind_rows, scalars
-from .rownumbers import INDEX, as_given, counted, in_use, listed
+from .row_indices import INDEX, as_given, counted, in_use, listed
 
 DUPLICATES = ("sum", "mean")
 """How duplicate rows are merged: values of ``RowGrad(duplicates=)``."""

@@ -184,24 +184,24 @@ def examined(state: Any, rule: Rule) -> Snapshot:
         )
     if digest is not None and not (isinstance(digest, str) and digest == rule.digest):
         raise StateError(f"got a rule {name!r} with other formulas than this optimizer's")
-    found = Snapshot(
+    parsed = Snapshot(
         count("step_count", step_count), digest, names, settings,
         {key: count(f"updates of {key!r}", value) for key, value in counts.items()}, entries,
     )  # fmt: skip
-    for key, updates in found.updates.items():
-        if updates > found.step_count:
-            raise StateError(f"{key!r}: got {updates} updates in {found.step_count} steps")
-    return found
+    for key, updates in parsed.updates.items():
+        if updates > parsed.step_count:
+            raise StateError(f"{key!r}: got {updates} updates in {parsed.step_count} steps")
+    return parsed
 
 
 def plan(
-    found: Snapshot, groups: Sequence[Group], parameters: Parameters, strict: bool
+    parsed: Snapshot, groups: Sequence[Group], parameters: Parameters, strict: bool
 ) -> tuple[Plan, Left]:
     """Plan what to restore and what to leave; changes nothing.
 
     Parameters
     ----------
-    found : Snapshot
+    parsed : Snapshot
     groups : sequence of Group
     parameters : mapping of str to Parameter
     strict : bool
@@ -214,69 +214,68 @@ def plan(
         had more updates than the snapshot has steps.
     """
     left = Left([], [], [], [], [], {})
-    taken = Plan(found.step_count, {}, {}, {}, [])
+    planned = Plan(parsed.step_count, {}, {}, {}, [])
     if strict:
-        _check_names(found, groups, parameters)
+        _check_names(parsed, groups, parameters)
     for number, (group, names) in enumerate(zip(groups, _members(groups, parameters), strict=True)):
-        saved = _saved_settings(names, found, number)
+        saved = _saved_settings(names, parsed, number)
         if strict:
-            taken.settings.append(_settings(group, saved or {}))
+            planned.settings.append(_settings(group, saved or {}))
         else:
-            taken.settings.append(_fitting(group, saved, number, left))
-    left.missing.extend(name for name in parameters if name not in found.updates)
-    left.unexpected.extend(name for name in found.updates if name not in parameters)
-    for name in [name for name in parameters if name in found.updates]:
-        _plan_parameter(parameters[name], found, taken, left, strict)
+            planned.settings.append(_fitting(group, saved, number, left))
+    left.missing.extend(name for name in parameters if name not in parsed.updates)
+    left.unexpected.extend(name for name in parsed.updates if name not in parameters)
+    for name in [name for name in parameters if name in parsed.updates]:
+        _plan_parameter(parameters[name], parsed, planned, left, strict)
     if not strict:
         for name, parameter in parameters.items():
-            if name not in taken.updates and parameter.update_count > found.step_count:
+            if name not in planned.updates and parameter.update_count > parsed.step_count:
                 raise StateError(
                     f"parameter {name!r}: it is left as it is, after {parameter.update_count} "
-                    f"updates, but the snapshot has {found.step_count} steps; load it into a new "
+                    f"updates, but the snapshot has {parsed.step_count} steps; load it into a new "
                     "optimizer"
                 )
-    return taken, left
+    return planned, left
 
 
-def _check_names(found: Snapshot, groups: Sequence[Group], parameters: Parameters) -> None:
+def _check_names(parsed: Snapshot, groups: Sequence[Group], parameters: Parameters) -> None:
     """Check that the groups have the same names, in any order."""
     expected = _members(groups, parameters)
-    if sorted(map(sorted, found.names)) != sorted(map(sorted, expected)):
+    if sorted(map(sorted, parsed.names)) != sorted(map(sorted, expected)):
         raise StateError(
-            f"got parameters {found.names}, expected {expected}; strict=False takes over what fits"
+            f"got parameters {parsed.names}, expected {expected}; strict=False takes over what fits"
         )
-    if found.updates.keys() != parameters.keys():
-        raise StateError(f"got states of {sorted(found.updates)}, expected {sorted(parameters)}")
+    if parsed.updates.keys() != parameters.keys():
+        raise StateError(f"got states of {sorted(parsed.updates)}, expected {sorted(parameters)}")
 
 
 def _plan_parameter(
-    parameter: Parameter, found: Snapshot, taken: Plan, left: Left, strict: bool
+    parameter: Parameter, parsed: Snapshot, planned: Plan, left: Left, strict: bool
 ) -> None:
     """Enter a parameter into the plan, or into ``left``."""
-    name, kept = parameter.name, parameter.saved_arrays
-    given: dict[str, Any] = {letter: found.arrays[name].get(letter) for letter in kept}
-    unknown = [letter for letter in found.arrays[name] if letter not in kept]
+    name, current = parameter.name, parameter.saved_arrays
+    saved: dict[str, Any] = {letter: parsed.arrays[name].get(letter) for letter in current}
+    unknown = [letter for letter in parsed.arrays[name] if letter not in current]
     reason, rows = None, None
     if unknown and strict:
         raise StateError(f"parameter {name!r}: got {', '.join(map(repr, unknown))} besides states")
-    for letter, array in kept.items():
-        one = given[letter]
-        if backend_of(one) is None or not _same_dtype(one, array):
-            reason = _reason(name, letter, one, array)
+    for letter, array in current.items():
+        if backend_of(saved[letter]) is None or not _same_dtype(saved[letter], array):
+            reason = _reason(name, letter, saved[letter], array)
             break
     else:
-        wrong = [letter for letter, array in kept.items() if given[letter].shape != array.shape]
+        wrong = [letter for letter, array in current.items() if saved[letter].shape != array.shape]
         if wrong:
-            rows = rows_of(parameter, given)
+            rows = rows_of(parameter, saved)
             longer = rows is not None and rows < len(parameter.array)
             if strict or not longer:
-                rows, reason = None, _reason(name, wrong[0], given[wrong[0]], kept[wrong[0]])
+                rows, reason = None, _reason(name, wrong[0], saved[wrong[0]], current[wrong[0]])
                 if longer:
                     reason += (
                         ": the table has more rows here; strict=False takes over the first rows, "
                         "and `grow` gives a table more rows"
                     )
-    updates = found.updates[name]
+    updates = parsed.updates[name]
     if reason is None and parameter.exact and updates >= MAX_EXACT_COUNT:
         reason = f"parameter {name!r}: {updates} updates are more than exact rows can have"
     if reason is not None:
@@ -288,9 +287,11 @@ def _plan_parameter(
     left.unexpected.extend(f"{name}: {letter}" for letter in unknown)
     if rows is not None:
         left.longer.append(name)
-        taken.rows[name] = rows
-    taken.updates[name] = updates
-    taken.arrays[name] = {letter: _to_device_of(one, parameter) for letter, one in given.items()}
+        planned.rows[name] = rows
+    planned.updates[name] = updates
+    planned.arrays[name] = {
+        letter: _to_device_of(array, parameter) for letter, array in saved.items()
+    }
 
 
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:
@@ -310,12 +311,12 @@ def _to_device_of(array: Any, parameter: Parameter) -> Any:
         )
 
 
-def _saved_settings(names: list[str], found: Snapshot, number: int) -> dict[str, Any] | None:
+def _saved_settings(names: list[str], parsed: Snapshot, number: int) -> dict[str, Any] | None:
     """Return the saved settings of these names' group; None if they were in several groups."""
-    places = {k for k, of in enumerate(found.names) if any(name in of for name in names)}
-    if not names and number < len(found.names):
+    places = {k for k, of in enumerate(parsed.names) if any(name in of for name in names)}
+    if not names and number < len(parsed.names):
         places = {number}
-    return found.settings[places.pop()] if len(places) == 1 else None
+    return parsed.settings[places.pop()] if len(places) == 1 else None
 
 
 def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
@@ -354,42 +355,45 @@ def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left
     if saved is None:
         return {}
     marked, saved = _split(saved)
-    now = group.settings
-    kept = {
+    current = group.settings
+    fitting = {
         name: value
         for name, value in saved.items()
-        if name in now and name not in FIXED and not callable(now[name])
+        if name in current and name not in FIXED and not callable(current[name])
     }
     try:
-        group.resolve(now | kept, None)
+        group.resolve(current | fitting, None)
     except HyperparameterError:
-        kept = {}
-    gone = [
+        fitting = {}
+    unused = [
         name
         for name in saved
-        if name not in kept and not (name in FIXED and _same(name, saved, now))
-    ] + [name for name in marked if not callable(now.get(name))]
-    left.settings.extend(f"param_groups[{number}][{name!r}]" for name in gone)
-    return kept
+        if name not in fitting and not (name in FIXED and _same(name, saved, current))
+    ] + [name for name in marked if not callable(current.get(name))]
+    left.settings.extend(f"param_groups[{number}][{name!r}]" for name in unused)
+    return fitting
 
 
-def _same(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return name in now and type(saved[name]) is type(now[name]) and bool(saved[name] == now[name])
+def _same(name: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+    """True if both have a setting, of the same type and value."""
+    if name not in current or type(saved[name]) is not type(current[name]):
+        return False
+    return bool(saved[name] == current[name])
 
 
-def restore(taken: Plan, groups: Sequence[Group], parameters: Parameters) -> None:
+def restore(planned: Plan, groups: Sequence[Group], parameters: Parameters) -> None:
     """Write a plan; writing it twice, after an interruption, has the same result."""
-    for group, settings in zip(groups, taken.settings, strict=True):
+    for group, settings in zip(groups, planned.settings, strict=True):
         group.settings.update(settings)
-    for name, updates in taken.updates.items():
+    for name, updates in planned.updates.items():
         parameter = parameters[name]
         parameter.update_count = updates
         parameter.drop_history()
-        if name in taken.rows:
-            put_first(parameter, taken.arrays[name], taken.rows[name])
+        if name in planned.rows:
+            put_first(parameter, planned.arrays[name], planned.rows[name])
             continue
         for letter, array in parameter.saved_arrays.items():
-            copy_into(array, taken.arrays[name][letter])
+            copy_into(array, planned.arrays[name][letter])
 
 
 def _same_dtype(given: Array, array: Array) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .arrays import backend_of, describe
 from .errors import GradientError, ParameterError
-from .rownumbers import advice
+from .row_indices import advice
 
 
 class Branch(NamedTuple):

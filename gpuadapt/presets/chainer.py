@@ -14,33 +14,33 @@ from .translation import not_negative, preset, scaled
 
 
 @preset
-def SGD(params: Any, lr: Hyperparameter = 0.01, **more: Any) -> ga.SGD:
+def SGD(params: Any, lr: Hyperparameter = 0.01, **options: Any) -> ga.SGD:
     """`chainer.optimizers.SGD`."""
-    return ga.SGD(params, lr, **more)
+    return ga.SGD(params, lr, **options)
 
 
 @preset
 def MomentumSGD(
-    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **more: Any
+    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **options: Any
 ) -> ga.SGD:
     """`chainer.optimizers.MomentumSGD`: lr inside the buffer."""
-    return ga.SGD(params, lr, momentum=momentum, momentum_form="velocity", **more)
+    return ga.SGD(params, lr, momentum=momentum, momentum_form="velocity", **options)
 
 
 @preset
 def NesterovAG(
-    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **more: Any
+    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **options: Any
 ) -> ga.SGD:
     """`chainer.optimizers.NesterovAG`: lr inside the buffer."""
-    return ga.SGD(params, lr, momentum=momentum, nesterov=True, momentum_form="velocity", **more)
+    return ga.SGD(params, lr, momentum=momentum, nesterov=True, momentum_form="velocity", **options)
 
 
 @preset
 def AdaGrad(
-    params: Any, lr: Hyperparameter = 0.001, eps: Hyperparameter = 1e-8, **more: Any
+    params: Any, lr: Hyperparameter = 0.001, eps: Hyperparameter = 1e-8, **options: Any
 ) -> ga.Adagrad:
     """`chainer.optimizers.AdaGrad`: eps outside the root."""
-    return ga.Adagrad(params, lr, eps=eps, eps_mode="outside", **more)
+    return ga.Adagrad(params, lr, eps=eps, eps_mode="outside", **options)
 
 
 @preset
@@ -50,11 +50,11 @@ def RMSprop(
     alpha: Hyperparameter = 0.99,
     eps: Hyperparameter = 1e-8,
     eps_inside_sqrt: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.RMSprop:
     """`chainer.optimizers.RMSprop`."""
     mode = "inside" if eps_inside_sqrt else "outside"
-    return ga.RMSprop(params, lr, rho=alpha, eps=eps, eps_mode=mode, **more)
+    return ga.RMSprop(params, lr, rho=alpha, eps=eps, eps_mode=mode, **options)
 
 
 @preset
@@ -64,7 +64,7 @@ def RMSpropGraves(
     alpha: Hyperparameter = 0.95,
     momentum: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-4,
-    **more: Any,
+    **options: Any,
 ) -> ga.RMSprop:
     """`chainer.optimizers.RMSpropGraves`: centered, eps inside the root, lr inside the buffer."""
     return ga.RMSprop(
@@ -75,16 +75,16 @@ def RMSpropGraves(
         momentum=momentum,
         momentum_form="velocity",
         centered=True,
-        **more,
+        **options,
     )
 
 
 @preset
 def AdaDelta(
-    params: Any, rho: Hyperparameter = 0.95, eps: Hyperparameter = 1e-6, **more: Any
+    params: Any, rho: Hyperparameter = 0.95, eps: Hyperparameter = 1e-6, **options: Any
 ) -> ga.Adadelta:
     """`chainer.optimizers.AdaDelta`: no learning rate."""
-    return ga.Adadelta(params, 1.0, rho=rho, eps=eps, **more)
+    return ga.Adadelta(params, 1.0, rho=rho, eps=eps, **options)
 
 
 @preset
@@ -97,7 +97,7 @@ def Adam(
     eta: float = 1.0,
     weight_decay_rate: Hyperparameter = 0,
     amsgrad: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`chainer.optimizers.Adam`: eta multiplies the whole step; weight decay is not times alpha."""
     return ga.Adam(
@@ -109,5 +109,5 @@ def Adam(
         amsgrad=amsgrad,
         weight_decay=scaled("weight_decay_rate", weight_decay_rate, eta),
         decay="absolute",
-        **more,
+        **options,
     )

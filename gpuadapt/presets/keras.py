@@ -19,7 +19,7 @@ def SGD(
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.SGD:
     """`keras.optimizers.SGD`: lr inside the buffer."""
     return ga.SGD(
@@ -29,7 +29,7 @@ def SGD(
         nesterov=looking_ahead(nesterov, momentum, params),
         momentum_form="velocity",
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -40,7 +40,7 @@ def Adagrad(
     initial_accumulator_value: float = 0.1,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adagrad:
     """`keras.optimizers.Adagrad`: eps inside the root; the accumulator starts at 0.1."""
     return ga.Adagrad(
@@ -49,7 +49,7 @@ def Adagrad(
         eps=epsilon,
         initial_accumulator=initial_accumulator_value,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -62,7 +62,7 @@ def RMSprop(
     epsilon: Hyperparameter = 1e-7,
     centered: bool = False,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.RMSprop:
     """`keras.optimizers.RMSprop`: eps inside the root, lr inside the buffer."""
     return ga.RMSprop(
@@ -74,7 +74,7 @@ def RMSprop(
         momentum_form="velocity",
         centered=centered,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -85,11 +85,11 @@ def Adadelta(
     rho: Hyperparameter = 0.95,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adadelta:
     """`keras.optimizers.Adadelta`."""
     return ga.Adadelta(
-        params, learning_rate, rho=rho, eps=epsilon, **decoupled(weight_decay), **more
+        params, learning_rate, rho=rho, eps=epsilon, **decoupled(weight_decay), **options
     )
 
 
@@ -102,7 +102,7 @@ def Adam(
     epsilon: Hyperparameter = 1e-7,
     amsgrad: bool = False,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`keras.optimizers.Adam`: eps is added to the root of v before its correction."""
     return ga.Adam(
@@ -113,7 +113,7 @@ def Adam(
         eps_mode="uncorrected",
         amsgrad=amsgrad,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -126,10 +126,10 @@ def AdamW(
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     amsgrad: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`keras.optimizers.AdamW`: `Adam` of this module with weight decay."""
-    return Adam(params, learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **more)
+    return Adam(params, learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **options)
 
 
 @preset
@@ -140,7 +140,7 @@ def Adamax(
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adamax:
     """`keras.optimizers.Adamax`: eps is added to the maximum."""
     return ga.Adamax(
@@ -149,7 +149,7 @@ def Adamax(
         betas=(beta_1, beta_2),
         eps=epsilon,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -161,7 +161,7 @@ def Nadam(
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.NAdam:
     """`keras.optimizers.Nadam`: the schedule of momentum with psi = 1."""
     return ga.NAdam(
@@ -171,7 +171,7 @@ def Nadam(
         eps=epsilon,
         momentum_decay=1.0,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -184,7 +184,7 @@ def Ftrl(
     l2_regularization_strength: Hyperparameter = 0.0,
     beta: Hyperparameter = 0.0,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.FTRL:
     """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours.
 
@@ -198,7 +198,7 @@ def Ftrl(
         beta=beta,
         initial_accumulator=initial_accumulator_value,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -209,7 +209,9 @@ def Lion(
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.99,
     weight_decay: Decay = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.Lion:
     """`keras.optimizers.Lion`."""
-    return ga.Lion(params, learning_rate, betas=(beta_1, beta_2), **decoupled(weight_decay), **more)
+    return ga.Lion(
+        params, learning_rate, betas=(beta_1, beta_2), **decoupled(weight_decay), **options
+    )

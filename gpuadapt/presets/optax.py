@@ -26,12 +26,12 @@ def sgd(
     learning_rate: Hyperparameter,
     momentum: Hyperparameter | None = None,
     nesterov: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.SGD:
     """`optax.sgd`: lr outside the buffer."""
     momentum = 0.0 if momentum is None else momentum
     nesterov = looking_ahead(nesterov, momentum, params)
-    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
+    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **options)
 
 
 @preset
@@ -40,11 +40,11 @@ def adagrad(
     learning_rate: Hyperparameter,
     initial_accumulator_value: float = 0.1,
     eps: Hyperparameter = 1e-7,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adagrad:
     """`optax.adagrad`: eps inside the root; the accumulator starts at 0.1."""
     return ga.Adagrad(
-        params, learning_rate, eps=eps, initial_accumulator=initial_accumulator_value, **more
+        params, learning_rate, eps=eps, initial_accumulator=initial_accumulator_value, **options
     )
 
 
@@ -58,7 +58,7 @@ def rmsprop(
     eps_in_sqrt: bool = True,
     centered: bool = False,
     momentum: Hyperparameter | None = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.RMSprop:
     """`optax.rmsprop`, without its corrections: lr inside the buffer."""
     return ga.RMSprop(
@@ -71,7 +71,7 @@ def rmsprop(
         momentum_form="velocity",
         centered=centered,
         initial_square=initial_scale,
-        **more,
+        **options,
     )
 
 
@@ -82,7 +82,7 @@ def adadelta(
     rho: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-6,
     weight_decay: Hyperparameter = 0.0,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adadelta:
     """`optax.adadelta`: weight decay goes into the gradient.
 
@@ -93,7 +93,9 @@ def adadelta(
     """
     if learning_rate is None:
         raise HyperparameterError("learning_rate: None steps uphill in optax; pass 1.0")
-    return ga.Adadelta(params, learning_rate, rho=rho, eps=eps, weight_decay=weight_decay, **more)
+    return ga.Adadelta(
+        params, learning_rate, rho=rho, eps=eps, weight_decay=weight_decay, **options
+    )
 
 
 @preset
@@ -106,12 +108,12 @@ def adam(
     eps_root: Hyperparameter = 0.0,
     *,
     nesterov: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     """`optax.adam`."""
     if nesterov:
-        return nadam(params, learning_rate, b1, b2, eps, eps_root, **more)
-    return _adam(rules.adam, params, learning_rate, (b1, b2), eps, eps_root, **more)
+        return nadam(params, learning_rate, b1, b2, eps, eps_root, **options)
+    return _adam(rules.adam, params, learning_rate, (b1, b2), eps, eps_root, **options)
 
 
 @preset
@@ -125,7 +127,7 @@ def adamw(
     *,
     weight_decay: Hyperparameter = 1e-4,
     nesterov: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     """`optax.adamw`."""
     return adam(
@@ -137,7 +139,7 @@ def adamw(
         eps_root,
         nesterov=nesterov,
         **decoupled(weight_decay),
-        **more,
+        **options,
     )
 
 
@@ -149,11 +151,11 @@ def amsgrad(
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     eps_root: Hyperparameter = 0.0,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     """`optax.amsgrad`: the maximum of the corrected moment."""
     betas = (b1, b2)
-    return _adam(rules.amsgrad_corrected, params, learning_rate, betas, eps, eps_root, **more)
+    return _adam(rules.amsgrad_corrected, params, learning_rate, betas, eps, eps_root, **options)
 
 
 @preset
@@ -163,10 +165,10 @@ def adamax(
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adamax:
     """`optax.adamax`: eps in the maximum."""
-    return ga.Adamax(params, learning_rate, betas=(b1, b2), eps=eps, eps_mode="max", **more)
+    return ga.Adamax(params, learning_rate, betas=(b1, b2), eps=eps, eps_mode="max", **options)
 
 
 @preset
@@ -177,10 +179,10 @@ def adamaxw(
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 1e-4,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adamax:
     """`optax.adamaxw`."""
-    return adamax(params, learning_rate, b1, b2, eps, **decoupled(weight_decay), **more)
+    return adamax(params, learning_rate, b1, b2, eps, **decoupled(weight_decay), **options)
 
 
 @preset
@@ -191,11 +193,11 @@ def nadam(
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     eps_root: Hyperparameter = 0.0,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     """`optax.nadam`: no schedule of momentum."""
-    more |= {"momentum_decay": math.inf}
-    return _adam(rules.nadam, params, learning_rate, (b1, b2), eps, eps_root, **more)
+    options |= {"momentum_decay": math.inf}
+    return _adam(rules.nadam, params, learning_rate, (b1, b2), eps, eps_root, **options)
 
 
 @preset
@@ -208,10 +210,10 @@ def nadamw(
     eps_root: Hyperparameter = 0.0,
     *,
     weight_decay: Hyperparameter = 1e-4,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     """`optax.nadamw`."""
-    return nadam(params, learning_rate, b1, b2, eps, eps_root, **decoupled(weight_decay), **more)
+    return nadam(params, learning_rate, b1, b2, eps, eps_root, **decoupled(weight_decay), **options)
 
 
 @preset
@@ -223,11 +225,11 @@ def radam(
     eps: Hyperparameter = 1e-8,
     eps_root: Hyperparameter = 0.0,
     threshold: Hyperparameter = 5.0,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     """`optax.radam`: tests rho_t >= threshold."""
-    more |= {"threshold": threshold, "threshold_inclusive": True}
-    return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **more)
+    options |= {"threshold": threshold, "threshold_inclusive": True}
+    return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **options)
 
 
 @preset
@@ -238,10 +240,10 @@ def lion(
     b2: Hyperparameter = 0.99,
     *,
     weight_decay: Hyperparameter = 1e-3,
-    **more: Any,
+    **options: Any,
 ) -> ga.Lion:
     """`optax.lion`."""
-    return ga.Lion(params, learning_rate, betas=(b1, b2), **decoupled(weight_decay), **more)
+    return ga.Lion(params, learning_rate, betas=(b1, b2), **decoupled(weight_decay), **options)
 
 
 def _adam(
@@ -251,9 +253,9 @@ def _adam(
     betas: Betas,
     eps: Hyperparameter,
     eps_root: Hyperparameter,
-    **more: Any,
+    **options: Any,
 ) -> Optimizer:
     if not is_zero("eps_root", eps_root, params):
         rule = rule.variant(root=pieces.both)
-        more["eps_root"] = eps_root
-    return Optimizer(rule, params, lr=learning_rate, betas=betas, eps=eps, **more)
+        options["eps_root"] = eps_root
+    return Optimizer(rule, params, lr=learning_rate, betas=betas, eps=eps, **options)

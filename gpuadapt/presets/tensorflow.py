@@ -10,9 +10,9 @@ from .translation import doubled, looking_ahead, preset
 
 
 @preset
-def GradientDescentOptimizer(params: Any, learning_rate: Hyperparameter, **more: Any) -> ga.SGD:
+def GradientDescentOptimizer(params: Any, learning_rate: Hyperparameter, **options: Any) -> ga.SGD:
     """`tf.compat.v1.train.GradientDescentOptimizer`."""
-    return ga.SGD(params, learning_rate, **more)
+    return ga.SGD(params, learning_rate, **options)
 
 
 @preset
@@ -21,11 +21,11 @@ def MomentumOptimizer(
     learning_rate: Hyperparameter,
     momentum: Hyperparameter,
     use_nesterov: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.SGD:
     """`tf.compat.v1.train.MomentumOptimizer`: lr outside the buffer."""
     nesterov = looking_ahead(use_nesterov, momentum, params)
-    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **more)
+    return ga.SGD(params, learning_rate, momentum=momentum, nesterov=nesterov, **options)
 
 
 @preset
@@ -33,7 +33,7 @@ def AdagradOptimizer(
     params: Any,
     learning_rate: Hyperparameter,
     initial_accumulator_value: float = 0.1,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adagrad:
     """`tf.compat.v1.train.AdagradOptimizer`: no eps; the accumulator starts at 0.1."""
     return ga.Adagrad(
@@ -41,7 +41,7 @@ def AdagradOptimizer(
         learning_rate,
         eps_mode="none",
         initial_accumulator=initial_accumulator_value,
-        **more,
+        **options,
     )
 
 
@@ -53,7 +53,7 @@ def RMSPropOptimizer(
     momentum: Hyperparameter = 0.0,
     epsilon: Hyperparameter = 1e-10,
     centered: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.RMSprop:
     """`tf.compat.v1.train.RMSPropOptimizer`: eps inside, lr inside; the mean starts at 1."""
     return ga.RMSprop(
@@ -65,7 +65,7 @@ def RMSPropOptimizer(
         momentum_form="velocity",
         centered=centered,
         initial_square=1.0,
-        **more,
+        **options,
     )
 
 
@@ -75,10 +75,10 @@ def AdadeltaOptimizer(
     learning_rate: Hyperparameter = 0.001,
     rho: Hyperparameter = 0.95,
     epsilon: Hyperparameter = 1e-8,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adadelta:
     """`tf.compat.v1.train.AdadeltaOptimizer`."""
-    return ga.Adadelta(params, learning_rate, rho=rho, eps=epsilon, **more)
+    return ga.Adadelta(params, learning_rate, rho=rho, eps=epsilon, **options)
 
 
 @preset
@@ -88,7 +88,7 @@ def AdamOptimizer(
     beta1: Hyperparameter = 0.9,
     beta2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-8,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`tf.compat.v1.train.AdamOptimizer`: eps is added to the root of v before its correction."""
     return ga.Adam(
@@ -97,7 +97,7 @@ def AdamOptimizer(
         betas=(beta1, beta2),
         eps=epsilon,
         eps_mode="uncorrected",
-        **more,
+        **options,
     )
 
 
@@ -109,7 +109,7 @@ def FtrlOptimizer(
     l1_regularization_strength: Hyperparameter = 0.0,
     l2_regularization_strength: Hyperparameter = 0.0,
     beta: Hyperparameter | None = None,
-    **more: Any,
+    **options: Any,
 ) -> ga.FTRL:
     """`tf.compat.v1.train.FtrlOptimizer`, with power -1/2: its l2 is half of ours."""
     return ga.FTRL(
@@ -119,5 +119,5 @@ def FtrlOptimizer(
         l2=doubled(l2_regularization_strength),
         beta=0.0 if beta is None else beta,
         initial_accumulator=initial_accumulator_value,
-        **more,
+        **options,
     )

@@ -20,7 +20,7 @@ def SGD(
     dampening: Hyperparameter = 0,
     weight_decay: Hyperparameter = 0,
     nesterov: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.SGD:
     """`torch.optim.SGD`: lr outside the buffer; no dampening at the first step."""
     if is_zero("momentum", momentum, params) and not callable(dampening):
@@ -32,7 +32,7 @@ def SGD(
         dampening=dampening,
         nesterov=nesterov,
         weight_decay=weight_decay,
-        **more,
+        **options,
     )
 
 
@@ -44,7 +44,7 @@ def Adagrad(
     weight_decay: Hyperparameter = 0,
     initial_accumulator_value: float = 0,
     eps: Hyperparameter = 1e-10,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adagrad:
     """`torch.optim.Adagrad`: eps outside the root."""
     return ga.Adagrad(
@@ -55,7 +55,7 @@ def Adagrad(
         lr_decay=lr_decay,
         initial_accumulator=initial_accumulator_value,
         weight_decay=weight_decay,
-        **more,
+        **options,
     )
 
 
@@ -68,7 +68,7 @@ def RMSprop(
     weight_decay: Hyperparameter = 0,
     momentum: Hyperparameter = 0,
     centered: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.RMSprop:
     """`torch.optim.RMSprop`: eps outside the root, lr outside the buffer."""
     return ga.RMSprop(
@@ -80,7 +80,7 @@ def RMSprop(
         momentum=momentum,
         centered=centered,
         weight_decay=weight_decay,
-        **more,
+        **options,
     )
 
 
@@ -91,10 +91,10 @@ def Adadelta(
     rho: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-6,
     weight_decay: Hyperparameter = 0,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adadelta:
     """`torch.optim.Adadelta`."""
-    return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **more)
+    return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
 
 
 @preset
@@ -107,7 +107,7 @@ def Adam(
     amsgrad: bool = False,
     *,
     decoupled_weight_decay: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`torch.optim.Adam`: eps outside the root of the corrected moment; amsgrad of the raw one."""
     return ga.Adam(
@@ -118,7 +118,7 @@ def Adam(
         amsgrad=amsgrad,
         weight_decay=weight_decay,
         decay=DECAY[bool(decoupled_weight_decay)],
-        **more,
+        **options,
     )
 
 
@@ -130,10 +130,12 @@ def AdamW(
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 1e-2,
     amsgrad: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`torch.optim.AdamW`: weight decay times lr, before the update."""
-    return Adam(params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **more)
+    return Adam(
+        params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **options
+    )
 
 
 @preset
@@ -142,10 +144,10 @@ def SparseAdam(
     lr: Hyperparameter = 1e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adam:
     """`torch.optim.SparseAdam`: eps is added to the root of v before its correction."""
-    return ga.Adam(params, lr, betas=betas, eps=eps, eps_mode="uncorrected", **more)
+    return ga.Adam(params, lr, betas=betas, eps=eps, eps_mode="uncorrected", **options)
 
 
 @preset
@@ -155,11 +157,11 @@ def Adamax(
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 0,
-    **more: Any,
+    **options: Any,
 ) -> ga.Adamax:
     """`torch.optim.Adamax`: eps in the maximum."""
     return ga.Adamax(
-        params, lr, betas=betas, eps=eps, eps_mode="max", weight_decay=weight_decay, **more
+        params, lr, betas=betas, eps=eps, eps_mode="max", weight_decay=weight_decay, **options
     )
 
 
@@ -172,7 +174,7 @@ def NAdam(
     weight_decay: Hyperparameter = 0,
     momentum_decay: Hyperparameter = 4e-3,
     decoupled_weight_decay: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.NAdam:
     """`torch.optim.NAdam`: the schedule of momentum with psi = 0.004."""
     return ga.NAdam(
@@ -183,7 +185,7 @@ def NAdam(
         momentum_decay=momentum_decay,
         weight_decay=weight_decay,
         decay=DECAY[bool(decoupled_weight_decay)],
-        **more,
+        **options,
     )
 
 
@@ -195,7 +197,7 @@ def RAdam(
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 0,
     decoupled_weight_decay: bool = False,
-    **more: Any,
+    **options: Any,
 ) -> ga.RAdam:
     """`torch.optim.RAdam`: threshold 5; eps is added to the root of v before its correction."""
     return ga.RAdam(
@@ -206,5 +208,5 @@ def RAdam(
         eps_mode="uncorrected",
         weight_decay=weight_decay,
         decay=DECAY[bool(decoupled_weight_decay)],
-        **more,
+        **options,
     )
