@@ -129,6 +129,11 @@ template <int N>
 __device__ inline pack<T, N> displacements(
     const Values<N> &x, const double *decay, long long step, const double *history, long long mask
 ) {
+    T factors[STATES];
+#pragma unroll
+    for (int q = 0; q < GA_STATES; ++q) {
+        factors[q] = narrowed(decay[q]);
+    }
     const Displacement displacement(history, mask, step);
     pack<T, N> result;
 #pragma unroll
@@ -136,7 +141,7 @@ __device__ inline pack<T, N> displacements(
         T states[STATES];
 #pragma unroll
         for (int q = 0; q < GA_STATES; ++q) {
-            states[q] = narrowed(decay[q]) * x.states[q].at[k];
+            states[q] = factors[q] * x.states[q].at[k];
         }
         result.at[k] = displacement(states) + T(0);  // no zero with a sign
     }
