@@ -1,9 +1,8 @@
 """The functions that a rule may call, as Python.
 
-Their source is copied into every generated CPU module (see `gpuadapt.kernels.cpu.compile`),
-with ``T`` bound to the compute type; `gpuadapt.kernels.cuda.text` holds the CUDA spelling
-of the same names. What each does with NaN and signed zeros is part of its definition: both
-spellings must agree bit for bit.
+Their source is copied into every generated CPU module, with ``T`` bound to the compute type;
+`kernels/cuda/include/ieee.cuh` defines the same names in CUDA C. The results for NaN and signed
+zeros are part of a definition: both languages agree bit for bit.
 """
 
 import numpy as np
@@ -57,7 +56,7 @@ def _normal(x):
 
 
 ARITY = {"sqrt": 1, "sq": 1, "abs": 1, "sign": 1, "maximum": 2, "minimum": 2, "where": 3}
-"""Every function a rule may call, with its number of arguments."""
+"""The functions that a rule may call, with their numbers of arguments."""
 
 NORMAL = "_normal"
 """The function around every new state; rules cannot have names like it."""
@@ -68,4 +67,4 @@ USES = {
     "minimum": ("where",),
     NORMAL: ("where",),
 }
-"""Functions written in terms of others."""
+"""The functions that others call, by caller."""
