@@ -271,16 +271,21 @@ class Run:
         keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
         return f"const U random = random_bits(U({element}), {keys});"
 
-    def keys(self, key: str, step: str) -> str:
-        """Lines that make the keys of a parameter's random bits."""
-        if not self.formats.random:
-            return ""
-        return (
-            f"    const long long seed = {key};\n"
-            f"    const U step = U({step});\n"
-            "    const U first_key = key_of(U(seed), step), "
-            "second_key = key_of(U(seed >> 32), step);\n"
-        )
+    def scalars(self, keys: str) -> list[str]:
+        """Write `read`, of coefficients, and `seed`, of the arguments ``keys``, of an `Update`."""
+        names = self.rule.coefficients
+        read = [f"ieee::narrow(at({k}), {name}.value);" for k, name in enumerate(names)]
+        read += [f"{name} = at({k});" for name, k in self.wide.items()]
+        seed = [
+            "const U step = U(number);",
+            "first_key = key_of(U(key), step);",
+            "second_key = key_of(U(key >> 32), step);",
+        ]
+        return [
+            "    template <typename At>\n" + _method("void read(At at)", read),
+            "    template <typename Step>\n"
+            + _method(f"void seed({keys})", seed if self.formats.random else []),
+        ]
 
     def block(
         self,
@@ -461,28 +466,13 @@ class RowUpdate:
         load_row = [f"{n}_n = {n}_o = active ? T({at}) : T(0);" for n, at in states.items()]
         store_row = [f"{at} = {n}_n.value;" for n, at in states.items()]
         methods = [
-            "    template <typename At>\n" + _method("void read(At at)", self._read()),
-            "    template <typename Step>\n" + _method("void seed(Step number)", self._seed()),
+            *self.run.scalars("Step number"),
             _method("void load_row(long long row, bool active)", load_row),
             _method("void store_row(long long row)", store_row),
             *self._squared(),
             *body,
         ]
         return "\n".join(["struct Update {", indented(members, 4), *methods, "};"])
-
-    def _read(self) -> list[str]:
-        names = self.rule.coefficients
-        lines = [f"ieee::narrow(at({k}), {name}.value);" for k, name in enumerate(names)]
-        return lines + [f"{name} = at({k});" for name, k in self.run.wide.items()]
-
-    def _seed(self) -> list[str]:
-        if not self.run.formats.random:
-            return []
-        return [
-            "const U step = U(number);",
-            "first_key = key_of(U(key), step);",
-            "second_key = key_of(U(key >> 32), step);",
-        ]
 
     def _squared(self) -> list[str]:
         squared, parameter = self.rule.squared, self.run.arguments[0]
@@ -499,35 +489,18 @@ class RowUpdate:
         return [_method(head, lines)]
 
     def _elements(self) -> list[str]:
-        run, head = self.run, "    template <int N>\n"
-
-        def at(name: str) -> str:
-            return f"x.{name}.at[k]"
-
-        names = [name for n in self.by_element for name in n.arrays]
-        kinds = {name: f"pack<{self.types[name]}, N>" for name in names}
-        packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{self.at(n, 'j')})" for n in names}
-        place = "long long row, long long width, long long j"
-        elements = [f"{kinds[n]} {n};" for n in names]
-        loaded = [f"x.{n} = {packs[n]};" for n in names if n in run.read()]
-        gradient = f"T {run.arguments[1].name}_n = {run.gradient('gradient')};"
+        gradient = f"T {self.run.arguments[1].name}_n = {self.run.gradient('gradient')};"
         old = [f"{n}_n = {n}_o;" for n in self.rule.row_states]
-        numbers = [*loads(self.by_element, run.compute, at), gradient, *old]
-        applied = [run.random("element"), *numbers, run.call(self.mean_square)]
-        applied += stores(self.by_element, run.compute, at)
-        return [
-            f"    template <int N> struct Elements {{\n{indented(elements, 8)}\n    }};",
-            head + _method(
-                f"Elements<N> load({place}) const", ["Elements<N> x;", *loaded, "return x;"]
-            ),
-            head + _method(
-                "void apply(Elements<N> &x, int k, W gradient, long long element)", applied
-            ),
-            head + _method(
-                f"void store(const Elements<N> &x, {place}) const",
-                [f"{packs[n]} = x.{n};" for n in names],
-            ),
-        ]  # fmt: skip
+        return _elements(
+            self.run,
+            self.by_element,
+            "long long row, long long width, long long j",
+            "W gradient, long long element",
+            "element",
+            lambda name: self.at(name, "j"),
+            [gradient, *old],
+            self.mean_square,
+        )
 
     def _block(self) -> str:
         lines = self.run.block(
@@ -542,6 +515,112 @@ class RowUpdate:
             "    const Gradient &gradient, long long row, long long width, long long column,\n"
             f"    long long begin, long long block, int n\n) {{\n{lines}\n}}"
         )
+
+
+class ArrayUpdate:
+    """Writes ``struct Update`` of ``update.cuh``, for contiguous arrays."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.types = run.types(run.arguments)
+        self.gradient = run.arguments[1].arrays[0]
+        self.names = [name for name in self.types if name != self.gradient]
+
+    def struct(self) -> str:
+        """Write the struct, with the types of its arithmetic."""
+        run, rule = self.run, self.run.rule
+        types = {n: "const " * (n == self.gradient) + kind for n, kind in self.types.items()}
+        address = {name: f"addresses[{k}]" for k, name in enumerate(self.names)}
+        address[self.gradient] = "gradient"
+        arrays = [
+            f"{n} = in_global(reinterpret_cast<{kind} *>({address[n]}));"
+            for n, kind in types.items()
+        ]
+        members = [f"{kind} *{n};" for n, kind in types.items()]
+        members += [f"T {name};" for name in rule.coefficients]
+        members += [f"D {name};" for name in run.wide]
+        members += ["U first_key, second_key;"] * run.formats.random
+        together = "\n            | ".join(
+            f"reinterpret_cast<size_t>({n} + start)" for n in self.types
+        )
+        made = "Update(const unsigned long long *addresses, unsigned long long gradient)"
+        methods = [
+            _method(made, arrays),
+            *run.scalars("long long key, Step number"),
+            _method("size_t addresses(long long start) const", [f"return {together};"]),
+        ]
+        if run.formats.block:
+            head = "void update_block(long long begin, long long block, int n)"
+            methods.append(_method(head, [run.block()]))
+        else:
+            methods += _elements(
+                run,
+                run.arguments,
+                "long long j",
+                "long long j",
+                "j + k",
+                lambda name: f"{name}[j]",
+                (),
+                (),
+            )
+        lines = [
+            f"typedef {TYPES[run.compute]} F;", "typedef number<F> T;",
+            "struct Update {", indented(members, 4), *methods, "};",
+        ]  # fmt: skip
+        return namespace("\n".join(lines))
+
+
+def _elements(
+    run: Run,
+    arguments: Sequence[Named],
+    place: str,
+    applied_to: str,
+    element: str,
+    at: Callable[[str], str],
+    numbers: Sequence[str],
+    mean: Sequence[str],
+) -> list[str]:
+    """Write `Elements`, `load`, `apply` and `store` of a ``struct Update``.
+
+    Parameters
+    ----------
+    arguments : sequence of Named
+        Arguments of the rule that are loaded, an element of each at a time.
+    place : str
+        Arguments of `load` and `store` that say where the elements are.
+    applied_to : str
+        Arguments of `apply` beside the elements and which of them it is.
+    element : str
+        The number of this element, for its random bits.
+    at : function of an array's name
+        Writes the first of the elements in memory.
+    numbers : sequence of str
+        Lines that make the rule's other arguments.
+    mean : sequence of str
+        The mean of squares, of a rule that takes one.
+    """
+    head, types = "    template <int N>\n", run.types(arguments)
+
+    def register(name: str) -> str:
+        return f"x.{name}.at[k]"
+
+    given = run.arguments[1].arrays[0]
+    kinds = {n: f"{'const ' * (n == given)}pack<{types[n]}, N>" for n in types}
+    packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{at(n)})" for n in types}
+    loaded = [f"x.{n} = {packs[n]};" for n in types if n in run.read()]
+    updated = [one for one in arguments if one in run.updated]
+    stored = [f"{packs[n]} = x.{n};" for one in updated for n in one.arrays]
+    applied = [run.random(element), *loads(arguments, run.compute, register), *numbers]
+    applied += [run.call(mean), *stores(updated, run.compute, register)]
+    members = indented([f"pack<{types[n]}, N> {n};" for n in types], 8)
+    return [
+        f"    template <int N> struct Elements {{\n{members}\n    }};",
+        head + _method(
+            f"Elements<N> load({place}) const", ["Elements<N> x;", *loaded, "return x;"]
+        ),
+        head + _method(f"void apply(Elements<N> &x, int k, {applied_to})", applied),
+        head + _method(f"void store(const Elements<N> &x, {place}) const", stored),
+    ]  # fmt: skip
 
 
 def _method(head: str, lines: Sequence[str]) -> str:

@@ -15,13 +15,12 @@ import numpy as np
 from ..formats import BLOCK as SHARED
 from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
-from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SKIP
 from . import compile, generate
-from .generate import TYPES, Run
+from .generate import Run
 from .memory import Mirror
 from .squares import Squares
 
@@ -34,128 +33,24 @@ BLOCK = 256
 CHUNK = 4096
 """Elements of a block: few enough for a thousand small arrays, enough to share its first loads."""
 
-_MANY = r"""
-}  // namespace gpuadapt
-
-extern "C" __global__ void %(name)s(
-    const long long *__restrict__ spans, const unsigned long long *__restrict__ addresses,
-    const unsigned long long *__restrict__ gradients, const long long *__restrict__ firsts,
-    const double *__restrict__ numbers%(tables)s
-) {
-    using namespace gpuadapt;
-    typedef %(type)s F;
-    typedef number<F> T;
-    const long long a = spans[3 * (long long)blockIdx.x];
-    const long long start = spans[3 * (long long)blockIdx.x + 1];
-    const long long size = spans[3 * (long long)blockIdx.x + 2];
-    if (numbers[%(skip)d] != 0 || gradients[a] == 0) {
-        return;
-    }
-%(pointers)s
-%(coefficients)s
-%(keys)s%(run)s}
-"""
-
-_ELEMENTS = r"""    constexpr int width = %(width)d;
-    long long j = 0;
-    if (((%(together)s) & %(mask)d) == 0) {
-        j = size / width * width;
-        for (long long i = (long long)threadIdx.x * width; i < j; i += %(block)d * width) {
-%(load)s
-#pragma unroll
-            for (int k = 0; k < width; ++k) {
-                %(random)s
-%(numbers)s
-                %(call)s
-%(put)s
-            }
-%(store)s
-        }
-    }
-#pragma unroll 1
-    for (j += threadIdx.x; j < size; j += %(block)d) {
-        %(random_one)s
-%(numbers_one)s
-        %(call)s
-%(put_one)s
-    }
-"""
-
-_BLOCKS = r"""    // A span is of whole rows, or within one.
-    const long long width = widths[a], each = (width + %(shared)d - 1) / %(shared)d;
-    const long long row_0 = start / width, column_0 = start - row_0 * width;
-    const bool within = size <= width - column_0;
-    const long long blocks = within ? (size + %(shared)d - 1) / %(shared)d : size / width * each;
-    for (long long q = threadIdx.x / 32; q < blocks; q += %(block)d / 32) {
-        const long long row = within ? row_0 : row_0 + q / each;
-        const long long column = within ? column_0 + q * %(shared)d : q %% each * %(shared)d;
-        const long long left = (within ? column_0 + size : width) - column;
-        const int n = left < %(shared)d ? int(left) : %(shared)d;
-        const long long begin = row * width + column, block = row * each + column / %(shared)d;
-%(update)s
-    }
-"""
-
 
 def source(rule: Rule, formats: Formats) -> str:
-    """The kernel as CuPy receives it."""
+    """Write the kernel of ``multi_tensor.cuh``."""
     run = Run(rule, formats)
-    types = run.types(run.arguments)
-    updated, gradient = [n for one in run.updated for n in one.arrays], f"{rule.gradient}_"
-    where = {name: f"addresses[{len(updated)} * a + {k}]" for k, name in enumerate(updated)}
-    where[gradient] = "gradients[a]"
-    kinds = {name: f"{'const ' * (name == gradient)}{kind} *" for name, kind in types.items()}
-    key = f"numbers[firsts[a] + {len(rule.coefficients)}]"
-    return generate.PREAMBLE + run.head + "\n" + _MANY % {
+    update = generate.ArrayUpdate(run)
+    macros = {
         "name": f"gpuadapt_{rule.name}_many",
+        "arrays": len(update.names),
         "tables": "".join(f", const long long *__restrict__ {name}s" for name in formats.tables),
-        "type": TYPES[formats.compute],
         "skip": SKIP,
-        "pointers": indented(
-            (f"{k}{n} = in_global(reinterpret_cast<{k}>({where[n]}));" for n, k in kinds.items()), 4
-        ),
-        "coefficients": generate.coefficients(rule, "firsts[a]", "F", run.wide),
-        "keys": run.keys("keys[a]", key),
-        "run": _blocks(run) if formats.block else _elements(run, types, gradient),
-    }  # fmt: skip
-
-
-def _elements(run: Run, types: dict[str, str], gradient: str) -> str:
-    def at(name: str) -> str:
-        return f"{name}p.at[k]"
-
-    def place(name: str) -> str:
-        return f"{name}[start + j]"
-
-    def packs(name: str) -> str:
-        constant = "const " * (name == gradient)
-        kind = f"{constant}pack<{types[name]}, width>"
-        return f"*reinterpret_cast<{kind} *>({name} + start + i)"
-
-    updated = [name for name in types if name != gradient]
-    load = (
-        f"pack<{types[n]}, width> {n}p" + (f" = {packs(n)};" if n in run.read() else ";")
-        for n in types
-    )
-    return _ELEMENTS % {
-        "width": ACCESS // run.formats.itemsize,
-        "mask": ACCESS - 1,
-        "block": BLOCK,
-        "together": " | ".join(f"reinterpret_cast<size_t>({n} + start)" for n in types),
-        "load": indented(load, 12),
-        "random": run.random("start + i + k"),
-        "numbers": indented(generate.loads(run.arguments, run.compute, at), 16),
-        "call": run.call(),
-        "put": indented(generate.stores(run.updated, run.compute, at), 16),
-        "store": indented((f"{packs(n)} = {n}p;" for n in updated), 12),
-        "random_one": run.random("start + j"),
-        "numbers_one": indented(generate.loads(run.arguments, run.compute, place), 8),
-        "put_one": indented(generate.stores(run.updated, run.compute, place), 8),
+        "coefficients": len(rule.coefficients),
+        "elements": ACCESS // formats.itemsize,
+        "threads": BLOCK,
+        "random": int(formats.random),
+        "block": SHARED if formats.block else 0,
     }
-
-
-def _blocks(run: Run) -> str:
-    return _BLOCKS % {"shared": SHARED, "block": BLOCK, "update": run.block()}
+    generated = generate.namespace(run.head) + update.struct()
+    return compile.link(macros, generated, "multi_tensor.cuh")
 
 
 @cached_with_rule

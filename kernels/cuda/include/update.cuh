@@ -1,0 +1,64 @@
+// Updates chunks of contiguous arrays by their gradients, by the threads of a block.
+//
+// Generated before this file, for a rule and its formats:
+//
+//   struct Update {
+//       (addresses of parameter, states and gradient; the rule's coefficients; random keys)
+//       void read(at)                  coefficients: at(k) is the k-th one
+//       void seed(key, step)           keys of the random bits of an array in a step
+//       size_t addresses(start)        addresses of the elements `start`, combined by `|`
+//       Elements<N> load<N>(j)         elements j to j + N - 1
+//       void apply(Elements<N> &, k, j)          the rule on the k-th of them; in registers
+//       void store(const Elements<N> &, j)
+//       void update_block(begin, block, n)       8-bit formats, by a warp
+//   };
+//
+// The struct of `row_update.cuh` has the same methods for rows of a table.
+// GA_BLOCK: elements that share a scale, or 0. GA_THREADS: threads of a block.
+#include "ieee.cuh"
+
+namespace gpuadapt {
+
+#if GA_BLOCK
+// A chunk has whole rows, or lies within one row. `width`: elements of a row.
+__device__ inline void update_chunk(
+    Update &update, long long start, long long size, long long width
+) {
+    const long long each = (width + GA_BLOCK - 1) / GA_BLOCK;
+    const long long row_0 = start / width, column_0 = start - row_0 * width;
+    const bool within = size <= width - column_0;
+    const long long blocks = within ? (size + GA_BLOCK - 1) / GA_BLOCK : size / width * each;
+    for (long long q = threadIdx.x / 32; q < blocks; q += GA_THREADS / 32) {
+        const long long row = within ? row_0 : row_0 + q / each;
+        const long long column = within ? column_0 + q * GA_BLOCK : q % each * GA_BLOCK;
+        const long long remaining = (within ? column_0 + size : width) - column;
+        const int n = remaining < GA_BLOCK ? int(remaining) : GA_BLOCK;
+        update.update_block(row * width + column, row * each + column / GA_BLOCK, n);
+    }
+}
+#else
+// Elements are loaded and stored GA_ELEMENTS at a time if all arrays are aligned to 16 bytes there.
+__device__ inline void update_chunk(Update &update, long long start, long long size) {
+    constexpr int N = GA_ELEMENTS;
+    long long j = 0;
+    if ((update.addresses(start) & 15) == 0) {
+        j = size / N * N;
+        for (long long i = (long long)threadIdx.x * N; i < j; i += GA_THREADS * N) {
+            auto x = update.template load<N>(start + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k) {
+                update.apply(x, k, start + i);
+            }
+            update.store(x, start + i);
+        }
+    }
+#pragma unroll 1
+    for (j += threadIdx.x; j < size; j += GA_THREADS) {
+        auto x = update.template load<1>(start + j);
+        update.apply(x, 0, start + j);
+        update.store(x, start + j);
+    }
+}
+#endif
+
+}  // namespace gpuadapt
