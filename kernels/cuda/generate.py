@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ..catchup import plan as catchup
 from ..catchup.plan import CatchUpPlan, history_layout
@@ -102,17 +102,12 @@ def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -
     return lines
 
 
-def coefficients(rule: Rule, first: str, ctype: str, wide: Mapping[str, int] | None = None) -> str:
-    """Lines that read a rule's coefficients from a step's scalars, rounded.
-
-    And some of them, by name, as they are.
-    """
+def coefficients(rule: Rule, first: str, ctype: str) -> str:
+    """Write lines that read a rule's coefficients from a step's scalars, rounded."""
     lines = []
     for k, name in enumerate(rule.coefficients):
         lines.append(f"    gpuadapt::number<{ctype}> {name};")
         lines.append(f"    gpuadapt::ieee::narrow(numbers[{first} + {k}], {name}.value);")
-    for name, k in (wide or {}).items():
-        lines.append(f"    const gpuadapt::number<double> {name} = numbers[{first} + {k}];")
     return "\n".join(lines)
 
 

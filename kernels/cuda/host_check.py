@@ -1,4 +1,4 @@
-"""A rule's CUDA text compiled for the host: how it is checked where there is no GPU."""
+"""Compiles a rule's CUDA text for the host, to check it where there is no GPU."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ extern "C" void run(ptrdiff_t size, double *scalars, {pointers}) {{
 
 
 def available() -> bool:
-    """Whether there is a compiler."""
+    """Return whether there is a compiler."""
     return shutil.which("g++") is not None
 
 
 def source(rule: Rule, dtype: np.dtype) -> str:
-    """The device function of `generate.function` in a loop over arrays."""
+    """Write the device function of `generate.function` in a loop over arrays."""
     ctype = {"float32": "float", "float64": "double"}[str(dtype)]
     names, coefficients = rule.program.arguments, list(rule.coefficients)
     updated = (rule.parameter, *rule.states)
@@ -59,7 +59,7 @@ def source(rule: Rule, dtype: np.dtype) -> str:
 
 
 def library(content: str) -> ctypes.CDLL:
-    """C++ text, compiled and loaded."""
+    """Compile C++ text and load it."""
     with tempfile.TemporaryDirectory() as folder:
         file, made = Path(folder) / "text.cpp", Path(folder) / "text.so"
         file.write_text(content, encoding="utf-8")
@@ -68,7 +68,7 @@ def library(content: str) -> ctypes.CDLL:
 
 
 def build(rule: Rule, dtype: np.dtype) -> Callable[[Sequence[np.ndarray], Sequence[float]], None]:
-    """A function of (contiguous arrays, coefficients) that updates parameter and states."""
+    """Compile a function of (contiguous arrays, coefficients) that updates the arrays in place."""
     function = library(source(rule, dtype)).run
 
     def run(arrays: Sequence[np.ndarray], coefficients: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Small tables of the host's on a GPU: written without waiting."""
+"""Uploads small arrays to a GPU without waiting."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def upload(target: Any, source: np.ndarray) -> None:
 
 
 class Mirror:
-    """A list on the GPU that is written only when it changes."""
+    """The device copy of a small host array; it is uploaded only when its values change."""
 
     def __init__(self, dtype: type) -> None:
         self._host: np.ndarray = np.zeros(0, dtype)
         self._device: Any = None
 
     def of(self, values: np.ndarray) -> Any:
-        """The values, as a CuPy array that the next call may overwrite."""
+        """Return the values as a CuPy array, which the next call may overwrite."""
         import cupy
 
         if self._device is None or values.size != self._host.size:
@@ -39,7 +39,17 @@ class Mirror:
 
 
 def layouts(arrays: Sequence[Any]) -> np.ndarray:
-    """For each array of rows what ``layout.cuh`` reads, after their common length."""
+    """Write the layouts of tables for ``layout.cuh``.
+
+    Parameters
+    ----------
+    arrays : sequence of arrays, shape (rows, ...)
+
+    Returns
+    -------
+    ndarray of int64
+        The length of a layout, then a layout for each array.
+    """
     length = 2 + 2 * max(array.ndim - 1 for array in arrays)
     rows = []
     for array in arrays:

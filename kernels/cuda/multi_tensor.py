@@ -1,8 +1,8 @@
-"""The traversal of many arrays on the GPU: one launch, a block for each span.
+"""Updates many arrays on the GPU in one launch, with a block of threads for each chunk.
 
-What a kernel works on is a table of addresses: of parameters and states, written once, and of
-gradients, written again when they are others than in the step before. Spans of arrays that are
-16-byte aligned, as CuPy's are, are read and written 16 bytes at a time.
+The kernel, ``multi_tensor.cuh``, reads tables of addresses. Those of parameters and states are
+uploaded once, those of gradients when they change. Chunks that are aligned to 16 bytes, as CuPy's
+arrays are, are read and written 16 bytes at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK = 256
 """Threads of a block."""
 
 CHUNK = 4096
-"""Elements of a block: few enough for a thousand small arrays, enough to share its first loads."""
+"""Elements of a chunk: few for the sake of small arrays, many for the sake of its first loads."""
 
 
 def source(rule: Rule, formats: Formats) -> str:
@@ -55,7 +55,7 @@ def source(rule: Rule, formats: Formats) -> str:
 
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
-    """The compiled kernel; see the text for its arguments."""
+    """Compile the kernel of `source`."""
     return compile.built(source(rule, formats), f"gpuadapt_{rule.name}_many")
 
 
@@ -108,7 +108,7 @@ class MultiTensor:
         )  # fmt: skip
 
     def partials(self, gradients: np.ndarray) -> int:
-        """How many numbers `squares` writes."""
+        """Return how many sums `squares` writes."""
         return self._squares.partials
 
     def squares(self, gradients: np.ndarray, numbers: Any, partial: Any, peaks: Any) -> None:

@@ -1,4 +1,4 @@
-"""One array on the GPU, of any strides; one without gaps is a table of one for `many`."""
+"""Updates one array of any strides on the GPU; a contiguous one by `multi_tensor`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
 
 
 def strided(rule: Rule) -> Kernel:
-    """For any strides and alignment: one element a thread, CuPy finds it."""
+    """Write the kernel for any strides and alignment: CuPy gives each thread an element."""
     updated = [f"{name}_" for name in (rule.parameter, *rule.states)]
     every = [f"{name}_" for name in rule.program.arguments]
     gradient, coefficients = f"{rule.gradient}_", list(rule.coefficients)
@@ -64,9 +64,9 @@ def strided(rule: Rule) -> Kernel:
 
 
 def source(rule: Rule, formats: Formats) -> str:
-    """The kernel as CuPy receives it; the type T is bound when CuPy compiles it."""
+    """Write the kernel as CuPy receives it; CuPy replaces the type T when it compiles."""
     if not formats.uniform:
-        return multi_tensor.source(rule, formats)  # of copies
+        return multi_tensor.source(rule, formats)  # for contiguous copies
     kernel = strided(rule)
     return (
         f"// cupy.ElementwiseKernel {kernel.name}, T = {formats.compute}\n"
@@ -78,7 +78,7 @@ def source(rule: Rule, formats: Formats) -> str:
 
 @cached_with_rule
 def kernel(rule: Rule) -> Callable[..., Any]:
-    """The strided kernel; CuPy compiles it when it is first launched."""
+    """Return the strided kernel; CuPy compiles it at its first launch."""
     return strided(rule).build()
 
 
@@ -96,9 +96,9 @@ class Strided:
         if all(map(_whole, arrays)) and arrays[0].size:
             self._many = multi_tensor.MultiTensor(rule, formats, [operand._replace(arrays=arrays)])
         self._gradient: Any = None
-        """Memory for a gradient with gaps."""
+        """The contiguous copy of a gradient."""
         self._measured: Any = (None,)
-        """A gradient's place and strides, and what sums its squares."""
+        """(Address and strides of a gradient), the address on the GPU, its `Squares`."""
 
     def __call__(self, gradient: Any, first: int, numbers: Any) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
@@ -119,7 +119,7 @@ class Strided:
             kernel(self._rule)(gradient, np.int64(first), numbers, *self._arrays)
 
     def partials(self, gradient: Any) -> int:
-        """How many numbers `squares` writes."""
+        """Return how many sums `squares` writes."""
         return -(-int(gradient.size) // CHUNK)
 
     def squares(self, gradient: Any, numbers: Any, partial: Any, peaks: Any) -> None:
