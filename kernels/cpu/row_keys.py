@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -22,10 +21,10 @@ SHARE = 8
 
 
 @cache
-def grouping() -> ModuleType:
-    """The compiled `grouping`."""
-    text = (Path(__file__).parent / "grouping.py").read_text(encoding="utf-8")
-    return compile.load("grouping", text)
+def sort() -> ModuleType:
+    """Compile `loops/sort.py`."""
+    text = (compile.LOOPS / "sort.py").read_text(encoding="utf-8")
+    return compile.load("sort", text)
 
 
 class Batch:
@@ -68,7 +67,7 @@ class Batch:
         self.often = max(256, n // (SHARE * parts))
         parts = 1 if n <= ALONE else parts
         shift, found = np.uint64(self.shift), np.empty((parts, 3), np.int64)
-        compiled = grouping()
+        compiled = sort()
         threads.call(compiled.pack, rows, count, shift, keys, found)
         self.wrong = int(found[:, 0].sum())
         if self.wrong and not skip:

@@ -12,10 +12,8 @@ from ..language.emit import indented
 from ..language.rule import Rule
 from ..numerics.summation import SUMS
 from . import compile, generate
-from .row_text import ADDITIONS, FREQUENT, MAGNITUDES, MERGED, ROWS, SQUARES, TYPES
+from .row_text import MERGED, ROWS, TYPES
 from .run_source import Run
-
-_SUMMATION = "\n\n" + compile._loop("summation")[0]
 
 AHEAD = 4
 """Occurrences between what is asked for and what is worked on.
@@ -65,14 +63,15 @@ def source(rule: Rule, formats: Formats, missed: MissedText | None = None) -> st
         before += missed.before
         asked.append(("last", 0))
     return (
-        compile.imports(generate.title(rule, formats, "rows"))
-        + "\n"
-        + generate.rule_preamble(rule, formats)
-        + _additions(formats.wide, formats.gradient)
-        + _SUMMATION
-        + SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
-        + _row_squares(rule, formats)
-        + run.text
+        compile.link(
+            generate.title(rule, formats, "rows"),
+            generate.rule_preamble(rule, formats)
+            + _gradients(formats.wide, formats.gradient, _wide(formats))
+            + _squared_value(rule, formats)
+            + run.text,
+            "row_gradients",
+            *["mean_square"] * (rule.squared is not None),
+        )
         + (missed.text if missed else "")
         + _rows(
             formats,
@@ -99,11 +98,9 @@ def squares_source(compute: str, form: Format) -> str:
     It writes the sum of squares, and the largest magnitude of what a limit on the row's norm leaves
     of the gradient.
     """
-    title = f"squares of rows, {compute}" + f" of {form.name}" * (form.name != compute)
-    text = compile.imports(title) + "\n" + generate.preamble(compute, needed(form.conversions))
-    text += _additions(compute, form) + _SUMMATION
-    text += SQUARES.format(name="squares", arguments="x", first="x", value="x[i]", sums=SUMS)
-    text += MAGNITUDES.format(sums=SUMS)
+    text = compile.link(
+        _title("squares of rows", compute, form), _gradients_alone(compute, form), "row_squares"
+    )
     sums, tops = f"part(partial, k, 0, {SUMS})", f"part(partial, k, {SUMS}, {2 * SUMS})"
     ((_, dtype),) = form.parts
     return text + _rows(
@@ -116,9 +113,9 @@ def squares_source(compute: str, form: Format) -> str:
         ],
         "g_",
         [
-            f"squared[i] = measured(total, scale, {sums}, {tops})",
+            f"squared[i] = squares_and_largest(total, scale, {sums}, {tops})",
             "if longest < np.inf:",
-            f"    tops[i] = clipped_top(total, scale, longest, {sums}, {tops})",
+            f"    tops[i] = largest_clipped(total, scale, longest, {sums}, {tops})",
             "else:",
             f"    tops[i] = fold_largest({tops})",
         ],
@@ -128,22 +125,37 @@ def squares_source(compute: str, form: Format) -> str:
     )
 
 
-def frequent_source(compute: str, form: Format) -> str:
-    """As `source`, of the kernel that sums the gradients of frequent rows."""
-    title = f"sums of frequent rows, {compute}" + f" of {form.name}" * (form.name != compute)
+def hot_rows_source(compute: str, form: Format) -> str:
+    """Return the text of the kernel that sums the gradients of hot rows."""
+    title = _title("hot rows", compute, form)
+    return compile.link(title, _gradients_alone(compute, form), "hot_rows")
+
+
+def _title(name: str, compute: str, form: Format) -> str:
+    return f"{name}, {compute}" + f" of {form.name}" * (form.name != compute)
+
+
+def _gradients_alone(compute: str, form: Format) -> str:
+    """The head of a kernel without a rule."""
+    preamble = generate.preamble(compute, needed(form.conversions))
+    return preamble + _gradients(compute, form, "T")
+
+
+def _gradients(compute: str, form: Format, merged: str) -> str:
+    """The type in which gradients are merged, and the load of an element of a gradient."""
     ((_, dtype),) = form.parts
-    return (
-        compile.imports(title)
-        + "\n"
-        + generate.preamble(compute, needed(form.conversions))
-        + _additions(compute, form)
-        + FREQUENT.format(kept=dtype, dtype=compute)
-    )
+    value = load(form, compute, ["x[k]"])
+    return f"""
+
+W, SUMS = {merged}, {SUMS}
+GRADIENTS = types.Array(types.{dtype}, 2, "C", readonly=True)
+MERGED = types.Array(types.{compute}, 2, "C")
 
 
-def _additions(compute: str, form: Format) -> str:
-    """Functions that copy and add a gradient's numbers."""
-    return ADDITIONS.format(value=load(form, compute, ["source[j]"]))
+@njit(**OPTIONS)
+def value_of(x, k):
+    return {value}
+"""
 
 
 def _rows(
@@ -178,7 +190,6 @@ def _rows(
         whole="" if plain else " or True",
         gradient=gradient,
         sums=SUMS,
-        wide=_wide(formats),
     )
     work = [*merged.split("\n"), *update]
     return ROWS.format(
@@ -191,7 +202,6 @@ def _rows(
         ahead=AHEAD,
         before=indented(before, 4),
         rounded=indented([f"{name} = T(opaque({name}))" for name in rounded], 4),
-        wide=_wide(formats),
         dtype=formats.wide,
         types=", ".join([TYPES.format(kept=kept, dtype=formats.wide), *kinds, "types.boolean"]),
     )
@@ -217,10 +227,11 @@ def update(rule: Rule, run: Run, coefficients: Mapping[str, str] | None = None) 
     parts |= {f"{name}_": f"{name}_[row]" for name in rule.row_states}
     parts[f"{rule.gradient}_"] = "total"
     if rule.squared is not None:
-        given = [*(parts[name] for name in run.arguments[0].arrays), "total"]
-        given += [known.get(name, name) for name in (*rule.squared_coefficients, *run.wide)]
-        given.append(f"part(partial, k, 0, {SUMS})")
-        lines.append(f"mean_square = T(row_squares({', '.join(given)}) / width)")
+        arrays = ", ".join([*(parts[name] for name in run.arguments[0].arrays), "total"])
+        names = (*rule.squared_coefficients, *run.wide)
+        numbers = "".join(f"{known.get(name, name)}, " for name in names).rstrip()
+        sums = f"part(partial, k, 0, {SUMS})"
+        lines.append(f"mean_square = T(row_squares(({arrays}), ({numbers}), {sums}) / width)")
     if run.formats.random:
         lines.append("begin = (row if origin.size == 0 else np.intp(origin[row])) * width")
     scalars = [known.get(name, name) for name in run.scalars]
@@ -234,19 +245,25 @@ def run_of(rule: Rule, formats: Formats) -> Run:
     return Run(rule, formats._replace(gradient=PLAIN[formats.wide]), rule.row_states)
 
 
-def _row_squares(rule: Rule, formats: Formats) -> str:
-    """The functions that a row's mean of squares needs."""
+def _squared_value(rule: Rule, formats: Formats) -> str:
+    """The expression that a row-wise rule squares and averages."""
     if rule.squared is None:
         return ""
     run = run_of(rule, formats)
-    parameter, given = run.arguments[:2]
-    gradient, used = f"{rule.gradient}_", rule.squared_coefficients
-    number = given.load(formats.compute, [f"{gradient}[i]"])
-    old = parameter.load(formats.compute, [f"{name}[i]" for name in parameter.arrays])
-    return f"{generate.rule_function(rule.squared, run.formats)}\n" + SQUARES.format(
-        name="row_squares",
-        arguments=", ".join([*parameter.arrays, gradient, *used, *run.wide]),
-        first=gradient,
-        value=f"{rule.squared.symbol}({', '.join([old, number, *used])})",
-        sums=SUMS,
-    )
+    parameter, gradient = run.arguments[:2]
+    arrays = [*parameter.arrays, *gradient.arrays]
+    coefficients = rule.squared_coefficients
+    scalars = [*coefficients, *run.wide]
+    numbers = [
+        argument.load(formats.compute, [f"{name}[i]" for name in argument.arrays])
+        for argument in (parameter, gradient)
+    ]
+    unpacked = f"    {', '.join(scalars)}, = scalars\n" if scalars else ""
+    return f"""{generate.rule_function(rule.squared, run.formats)}
+
+
+@njit(**OPTIONS)
+def squared_value(i, arrays, scalars):
+    {", ".join(arrays)} = arrays
+{unpacked}    return {rule.squared.symbol}({", ".join([*numbers, *coefficients])})
+"""

@@ -1,105 +1,5 @@
 """The text of CPU kernels for rows; `row_source` fills it in."""
 
-ADDITIONS = """
-
-@njit(**OPTIONS)
-def copy(target, source):
-    for j in range(target.size):
-        target[j] = {value}
-
-
-@njit(**OPTIONS)
-def add(target, source):
-    for j in range(target.size):
-        target[j] += {value}
-
-
-@njit(**OPTIONS)
-def take(target, source):
-    for j in range(target.size):
-        target[j] = source[j]
-"""
-
-FREQUENT = """
-
-@njit(**OPTIONS)
-def sum_columns(keys, mask, spans, values, totals, k, first, last):
-    start, stop = spans[k]
-    copy(part(totals, k, first, last), part(values, np.intp(keys[start] & mask), first, last))
-    for i in range(start + 1, stop):
-        add(part(totals, k, first, last), part(values, np.intp(keys[i] & mask), first, last))
-
-
-SIGNATURE = types.void(
-    types.Array(types.uint64, 1, "C"), types.uint64, types.Array(types.int64, 2, "C"),
-    types.Array(types.{kept}, 2, "C", readonly=True), types.Array(types.{dtype}, 2, "C"),
-    types.int64, types.boolean,
-)
-
-
-@njit([SIGNATURE], parallel=True, cache=True, **OPTIONS)
-def sum_frequent(keys, mask, spans, values, totals, block, serial):
-    width = values.shape[1]
-    pieces = (width + block - 1) // block
-    modes = default_modes()
-    if serial:
-        for k in range(spans.shape[0]):
-            sum_columns(keys, mask, spans, values, totals, k, 0, width)
-    else:
-        for task in prange(spans.shape[0] * pieces):
-            own_modes = default_modes()
-            k, first = np.intp(task) // pieces, np.intp(task) % pieces * block
-            sum_columns(keys, mask, spans, values, totals, k, first, min(first + block, width))
-            restore_modes(own_modes)
-    restore_modes(modes)
-"""
-"""Shared out by columns, so that the order of a sum stays as it is."""
-
-MAGNITUDES = """
-
-@njit(**OPTIONS)
-def measured(x, scale, partial, tops):
-    partial[:] = 0
-    tops[:] = 0
-    for start in range(0, x.size, {sums}):
-        for k in range(min({sums}, x.size - start)):
-            i = start + k
-            value = np.float64(x[i] / scale)
-            partial[k] += value * value
-            size = np.abs(value)
-            tops[k] = size if size > tops[k] else tops[k]
-    return fold(partial)
-
-
-# The largest number of what a limit on the row's norm leaves of it; ``most`` is of numbers that
-# are still to be divided by their scale.
-@njit(**OPTIONS)
-def clipped_top(x, scale, most, partial, tops):
-    norm = np.sqrt(squares(x, partial))
-    if norm > most:
-        factor = T(most / norm)
-        tops[:] = 0
-        for start in range(0, x.size, {sums}):
-            for k in range(min({sums}, x.size - start)):
-                size = np.abs(np.float64(x[start + k] * factor / scale))
-                tops[k] = size if size > tops[k] else tops[k]
-    return fold_largest(tops)
-"""
-"""The sum of squares of a row's numbers, and the largest of them."""
-
-SQUARES = """
-
-@njit(**OPTIONS)
-def {name}({arguments}, partial):
-    partial[:] = 0
-    for start in range(0, {first}.size, {sums}):
-        for k in range(min({sums}, {first}.size - start)):
-            i = start + k
-            value = np.float64({value})
-            partial[k] += value * value
-    return fold(partial)
-"""
-
 MERGED = """# Its gradient: as it is, or merged in a buffer.
 at = np.intp(keys[i] & mask)
 total = {alone}
@@ -115,29 +15,14 @@ if end > i + 1 or most < np.inf{whole}:
             at = np.intp(keys[other] & mask)
             add(part(buffers, k, 0, width), part({gradient}, at, 0, width))
     else:
-        take(part(buffers, k, 0, width), part(totals, known, 0, width))
+        copy_merged(part(buffers, k, 0, width), part(totals, known, 0, width))
     if mean:
-        divide(part(buffers, k, 0, width), {wide}(end - i))
+        divide(part(buffers, k, 0, width), W(end - i))
     if most < np.inf:
         clip(part(buffers, k, 0, width), most, part(partial, k, 0, {sums}))
     total = part(merged, k, 0, width)"""
 
 ROWS = """
-
-@njit(**OPTIONS)
-def divide(x, count):
-    for i in range(x.size):
-        x[i] /= count
-
-
-@njit(**OPTIONS)
-def clip(x, most, partial):
-    norm = np.sqrt(squares(x, partial))
-    if norm > most:
-        factor = {wide}(most / norm)
-        for i in range(x.size):
-            x[i] *= factor
-
 
 # Arrays are not handed from function to function here: Numba would count references to them,
 # in one place for all threads, for every row.

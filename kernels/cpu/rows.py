@@ -1,6 +1,6 @@
 """The rows traversal on the CPU: the rows of a table that occur in a batch, each once.
 
-Row numbers are sorted (`grouping`); then threads take pieces of the sorted batch as they get
+Row numbers are sorted (`loops.sort`); then threads take pieces of the sorted batch as they get
 to them. Whoever meets a row first sums its values in order of occurrence, in a buffer that
 stays in the cache, and updates it. Rows that come soon are asked for ahead.
 """
@@ -23,7 +23,7 @@ from ..numerics.summation import CHUNK, SUMS
 from . import compile, threads
 from .array_headers import address
 from .row_keys import Batch
-from .row_source import frequent_source, source, squares_source
+from .row_source import hot_rows_source, source, squares_source
 from .squares import Squares
 
 ALONE = 16384
@@ -51,9 +51,9 @@ def squares_kernel(compute: str, form: Format) -> Callable[..., None]:
 
 
 @cache
-def _sum_frequent(compute: str, form: Format) -> Callable[..., None]:
-    text = frequent_source(compute, form)
-    compiled: Callable[..., None] = compile.load("sum_frequent", text).sum_frequent
+def _hot_rows(compute: str, form: Format) -> Callable[..., None]:
+    text = hot_rows_source(compute, form)
+    compiled: Callable[..., None] = compile.load("hot_rows", text).sum_hot_rows
     return compiled
 
 
@@ -139,7 +139,7 @@ class Rows:
         self._room(parts, frequent)
         if frequent and values.shape[1]:
             threads.call(
-                _sum_frequent(*self._kind),
+                _hot_rows(*self._kind),
                 self._batch.keys, self._mask, self._batch.frequent, values,
                 self._work.totals[:frequent], compile.LINE // values.itemsize,
             )  # fmt: skip

@@ -165,3 +165,19 @@ def representable(x, largest):
 
 def smaller_magnitude(smallest, x):
     """The bits of the smaller magnitude other than zero."""
+
+
+# Rows of a table; ``arrays`` are the parts of the parameter, and the gradient last.
+
+W = np.float32
+"""The type in which a row's gradients are merged: T or wider."""
+
+SUMS = 32
+"""Partial sums of a row."""
+
+GRADIENTS, MERGED = (types.Array(types.float32, 2, "C", readonly=r) for r in (True, False))
+"""Numba's types of a batch's gradients in memory, and of merged gradients."""
+
+
+def squared_value(i, arrays, scalars):
+    """The expression of a rule that is squared and averaged over a row, for element ``i``."""

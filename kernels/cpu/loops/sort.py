@@ -1,8 +1,8 @@
 """Row numbers in order: a parallel radix sort of (row, position).
 
 A key holds a row's number above the position at which it occurred, so that sorting keys puts
-equal rows together in order of occurrence. `gpuadapt.kernels.cpu.row_keys` compiles this text as
-one of its modules; nothing here knows a rule.
+equal rows together in order of occurrence. `gpuadapt.kernels.cpu.row_keys` compiles this
+file by itself.
 """
 
 import numpy as np
