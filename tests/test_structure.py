@@ -110,7 +110,6 @@ def test_the_reference_imports_nothing_of_the_package():
 
 
 LONG = {
-    ("kernels/cpu/run_source.py", "_blocks"),
     ("kernels/cuda/generate.py", "block"),
     ("benchmarks/exact.py", "run"),
 }

@@ -88,13 +88,12 @@ class ExactRows(Rows):
         self._batch.frequent = self._batch.frequent[:0]
         self._room(parts, 0)
         plan = Plan(keys, self._arrays, None, self._no_values, False, math.inf, parts)
-        updated, split = self._shaped(self._arrays), self._parameter_parts
+        updated = self._shaped(self._arrays)
         coefficients = [0.0] * (self._coefficients + len(self._wide))
         random = [self._key, 0.0, NOWHERE] if self._random else []
         self._run(
             self._kernel, plan, math.inf,
-            *updated[:split], self._no_values, *updated[split:], *coefficients, *random,
-            *self._given(True, out),
+            (*updated, *coefficients, *random, *self._given(True, out)),
         )  # fmt: skip
 
 

@@ -7,16 +7,17 @@ array of an argument ``p``, and ``p_scale__`` an array beside it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ..formats import BLOCK, Conversion, Format, Formats, Named, load, named, needed, scaling
+from ..formats import BLOCK, PLAIN, Conversion, Format, Formats, Named, load, named, needed, scaling
 from ..language import primitives
 from ..language.emit import indented
 from ..language.rule import Rule
 from ..language.scaling import Scaling
-from ..numerics.summation import LANES
+from ..numerics.summation import LANES, SUMS
 from . import compile
 
 DRAWN = "random_bits(element, first_key, second_key)"
@@ -372,3 +373,219 @@ def squares(compute: str, form: Format, squared: bool) -> str:
     )
     text.append(_function("value_of", ["x", "k"], [f"return {load(form, compute, ['x[k]'])}"]))
     return compile.link(f"{name}, {compute}{of}", "".join(text), name, "scheduling")
+
+
+# Rows of a table.
+
+RANDOM_KEYS = "random_keys = keys_of(key, U(step))"
+
+PREFETCHED = 1024
+"""Bytes of a row that are asked for; the hardware follows along longer ones."""
+
+
+class CatchUp(NamedTuple):
+    """What the module of exact rows has besides."""
+
+    functions: str
+    arguments: Mapping[str, str]
+    """Names of the kernel's arguments, and their types."""
+    local: Mapping[str, str]
+    """Names of a thread's own arguments, and their values."""
+    around: Callable[[list[str]], list[str]]
+    """From the lines that update a row to those that catch up first."""
+
+
+class RowUpdate:
+    """The functions of a head that update a row of a table.
+
+    Parameters
+    ----------
+    rule : Rule
+    formats : Formats
+    catch_up : CatchUp, optional
+        For exact rows.
+    """
+
+    def __init__(self, rule: Rule, formats: Formats, catch_up: CatchUp | None = None) -> None:
+        self.rule, self.formats, self.catch_up = rule, formats, catch_up
+        # A row's gradient is merged, and plain, before the update.
+        plain = formats._replace(gradient=PLAIN[formats.wide])
+        self.elements = Elements(rule, plain, rule.row_states)
+        self._gradient = self.elements.arguments[1].arrays[0]
+        self.arguments = {
+            name: f"types.Array(types.{dtype}, {1 if one.name in rule.row_states else 2}, 'C')"
+            for one in self.elements.arguments
+            for name, (_, dtype) in zip(one.arrays, one.format.parts, strict=True)
+            if name != self._gradient
+        }
+        self._arrays = list(self.arguments)
+        numbers = [*rule.coefficients, *self.elements.wide]
+        self.arguments |= dict.fromkeys(numbers, "types.float64")
+        if formats.random:
+            self.arguments |= {"key": "types.int64", "step": "types.float64"}
+            self.arguments["origin"] = "types.Array(types.int64, 1, 'C')"
+        self.arguments |= catch_up.arguments if catch_up else {}
+        self.local = {"random_keys": RANDOM_KEYS.partition(" = ")[2]} if formats.random else {}
+        self.local |= {f"{one.name}_buffer": f"np.empty({BLOCK}, T)" for one in self._coded}
+        self.local |= catch_up.local if catch_up else {}
+
+    @property
+    def _coded(self) -> list[Named]:
+        return [one for one in self.elements.arguments if one.format.block]
+
+    def text(self) -> str:
+        """Return the functions of `loops.interface` that `loops.rows` calls, and their types."""
+        types_ = ", ".join(self.arguments.values())
+        unpack = _unpacked([*self.arguments, *self.local], "arguments")
+        text = f"\n\nARGUMENTS = types.Tuple([{types_}])\n"
+        text += self._thread_arguments()
+        text += _function(
+            "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()]
+        )
+        if self.catch_up is None:
+            lines = [*unpack, f"width = {self._gradient}.size", *self.lines()]
+            return text + _function(
+                "update_row", ["arguments", "row", self._gradient, "sums"], lines
+            )
+        merged = f"{self._gradient} = merged_gradient(batch, i, end, k)"
+        lines = [*unpack, "keys, mask, width = batch[0], batch[1], nothing.shape[1]"]
+        lines += [f"sums = part(batch[-1], k, 0, {SUMS})"]
+        lines += self.catch_up.around([merged, *self.lines()])
+        process = _function("process_row", ["arguments", "batch", "i", "end", "row", "k"], lines)
+        return text + self.catch_up.functions + process
+
+    def _thread_arguments(self) -> str:
+        lines = _unpacked(list(self.arguments), "arguments")
+        arrays = [name for name, type_ in self.arguments.items() if "Array" in type_]
+        lines += [f"{name} = borrowed({name})" for name in arrays]
+        lines += [f"{name} = T(opaque({name}))" for name in self.rule.coefficients]
+        lines += [f"{name} = {value}" for name, value in self.local.items()]
+        return _function(
+            "thread_arguments",
+            ["arguments"],
+            [*lines, f"return {_tuple([*self.arguments, *self.local])}"],
+        )
+
+    def _prefetches(self) -> list[str]:
+        """Lines that ask for a row's elements: its beginning, and its last line."""
+        first, last = ["begin = row * width"], list[str]()
+        for one in self.elements.arguments:
+            if one.name in (self.rule.gradient, *self.rule.row_states):
+                continue
+            for name, (part, dtype) in zip(one.arrays, one.format.parts, strict=True):
+                if part == "scale":
+                    first.append(f"prefetch({name}, row * {name}.shape[1])")
+                    continue
+                size = np.dtype(dtype).itemsize
+                stop, line = f"min(width, {PREFETCHED // size})", compile.LINE // size
+                first.append(f"for j in range(0, {stop}, {line}):")
+                first.append(f"    prefetch({name}, begin + j)")
+                last.append(f"prefetch({name}, begin + width - 1)")
+        exact = ["prefetch(last, row)"] if self.catch_up else []
+        return [*first, *exact, *last]
+
+    def lines(self, coefficients: Mapping[str, str] | None = None) -> list[str]:
+        """Return the lines that update row ``row`` by its gradient.
+
+        Parameters
+        ----------
+        coefficients : mapping of str to str, optional
+            The expressions that stand for coefficients, instead of their names.
+        """
+        known, elements, rule = coefficients or {}, self.elements, self.rule
+        parts = dict[str, str]()
+        for one in elements.arguments:
+            for name, (part, _) in zip(one.arrays, one.format.parts, strict=True):
+                last = f"{name}.shape[1]" if part == "scale" else "width"
+                parts[name] = f"part({name}, row, 0, {last})"
+        states = [f"{name}_[row]" for name in rule.row_states]
+        parts |= {f"{name}_": f"{name}_[row]" for name in rule.row_states}
+        parts[self._gradient] = self._gradient
+        lines = ["begin = 0"]
+        if rule.squared is not None:
+            arrays = [parts[name] for name in elements.arguments[0].arrays] + [self._gradient]
+            names = [*rule.squared_coefficients, *elements.wide]
+            numbers = _tuple([known.get(name, name) for name in names])
+            squares = f"row_squares({_tuple(arrays)}, {numbers}, sums)"
+            lines.append(f"mean_square = T({squares} / width)")
+        if self.formats.random:
+            lines[0] = "begin = (row if origin.size == 0 else np.intp(origin[row])) * width"
+        scalars = _tuple([known.get(name, name) for name in elements.scalars])
+        keys = "random_keys" if self.formats.random else "()"
+        buffers = _tuple([f"{one.name}_buffer" for one in self._coded])
+        arrays = [parts[name] for name in elements.arrays]
+        call = f"update_span({_tuple(arrays)}, {scalars}, begin, {keys}, {buffers})"
+        return [*lines, f"{_tuple(states)} = {call}" if states else call]
+
+    def squared_value(self) -> str:
+        """Return the function of the expression that is squared and averaged over a row."""
+        if self.rule.squared is None:
+            return ""
+        elements, squared = self.elements, self.rule.squared
+        arguments, scalars = elements.arguments[:2], [*self.rule.squared_coefficients]
+        numbers = [
+            one.load(self.formats.compute, [f"{name}[i]" for name in one.arrays])
+            for one in arguments
+        ]
+        lines = _unpacked([name for one in arguments for name in one.arrays], "arrays")
+        lines += _unpacked([*scalars, *elements.wide], "scalars")
+        lines.append(f"return {squared.symbol}({', '.join([*numbers, *scalars])})")
+        function = rule_function(squared, elements.formats)
+        return function + _function("squared_value", ["i", "arrays", "scalars"], lines)
+
+
+def rows(rule: Rule, formats: Formats, catch_up: CatchUp | None = None) -> str:
+    """Return the module of `loops.rows`.
+
+    Parameters
+    ----------
+    rule : Rule
+    formats : Formats
+    catch_up : CatchUp, optional
+        For exact rows.
+    """
+    update = RowUpdate(rule, formats, catch_up)
+    head = rule_preamble(rule, formats) + _row_gradients(formats.wide, formats.gradient)
+    if formats.wide != formats.compute:
+        head = head.replace("W, SUMS = T", "W, SUMS = D")
+    head += update.squared_value() + update.elements.text() + update.text()
+    files = [*update.elements.loops, *["mean_square"] * (rule.squared is not None)]
+    files.append("merged_gradient" if catch_up else "lazy_row")
+    return compile.link(title(rule, formats, "rows"), head, *files, "rows")
+
+
+def row_squares(compute: str, form: Format) -> str:
+    """Return the module of `loops.rows` that measures gradients; see `loops.row_squares`."""
+    return _of_gradients("squares of rows", compute, form, "row_squares", "rows")
+
+
+def hot_rows(compute: str, form: Format) -> str:
+    """Return the module of `loops.hot_rows`."""
+    return _of_gradients("hot rows", compute, form, "hot_rows")
+
+
+def _of_gradients(name: str, compute: str, form: Format, *loops: str) -> str:
+    """A module without a rule, for gradients in a format that are merged in a type."""
+    head = preamble(compute, needed(form.conversions)) + _row_gradients(compute, form)
+    of = f" of {form.name}" * (form.name != compute)
+    return compile.link(f"{name}, {compute}{of}", head, *loops)
+
+
+def _row_gradients(compute: str, form: Format) -> str:
+    """The type in which gradients are merged, and how they are read."""
+    ((_, dtype),) = form.parts
+    plain = form == PLAIN[compute]
+    row = "values, position" if plain else "merged, k"
+    lines = [
+        f"W, SUMS = T, {SUMS}",
+        f"PLAIN, LINE = {plain}, {compile.LINE // np.dtype(dtype).itemsize}",
+        f'GRADIENTS = types.Array(types.{dtype}, 2, "C", readonly=True)',
+        f'MERGED = types.Array(types.{compute}, 2, "C")',
+    ]
+    value = _function("value_of", ["x", "k"], [f"return {load(form, compute, ['x[k]'])}"])
+    unmerged = _function(
+        "unmerged",
+        ["values", "merged", "position", "k"],
+        [f"return part({row}, 0, values.shape[1])"],
+    )
+    return "\n\n" + "\n".join(lines) + "\n" + value + unmerged

@@ -1,5 +1,6 @@
-"""What Numba lacks: `prefetch`, `claim`, views (`part`, `memory`, `pairs`), `bits`, `real`, `tiny`
-and the modes of a thread's floating-point arithmetic (`default_modes`, `restore_modes`, `opaque`).
+"""What Numba lacks: `prefetch`, `claim`, views (`borrowed`, `part`, `memory`, `pairs`), `bits`,
+`real`, `tiny` and the modes of a thread's floating-point arithmetic (`default_modes`,
+`restore_modes`, `opaque`).
 """
 
 from __future__ import annotations
@@ -83,6 +84,25 @@ def _part(typing_context: Any, matrix: Any, row: Any, first: Any, last: Any) -> 
         return result._getvalue()
 
     return view(matrix, types.intp, types.intp, types.intp), generate
+
+
+def _borrowed(typing_context: Any, array: Any) -> Any:
+    """The array without owning it: its references are not counted."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = context.make_array(array)(context, builder, arguments[0])
+        result = context.make_array(array)(context, builder)
+        populate_array(
+            result,
+            data=given.data,
+            shape=given.shape,
+            strides=given.strides,
+            itemsize=given.itemsize,
+            meminfo=None,
+        )
+        return result._getvalue()
+
+    return array(array), generate
 
 
 def _memory(typing_context: Any, kind: Any, address: Any, size: Any) -> Any:
@@ -301,6 +321,7 @@ def _viewed(kind: Any) -> Any:
 _disabled: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
 claim: Any = _add if _disabled else intrinsic(_claim)
+borrowed: Any = _itself if _disabled else intrinsic(_borrowed)
 part: Any = _slice if _disabled else intrinsic(_part)
 memory: Any = _numpy if _disabled else intrinsic(_memory)
 pairs: Any = _words if _disabled else intrinsic(_pairs)

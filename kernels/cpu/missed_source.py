@@ -18,7 +18,8 @@ from ..catchup.plan import (
 from ..formats import Formats
 from ..language.emit import indented
 from ..language.rule import Rule
-from . import generate, row_source
+from . import generate
+from .generate import RANDOM_KEYS, CatchUp, RowUpdate
 from .missed_text import (
     AROUND,
     FADE,
@@ -31,7 +32,6 @@ from .missed_text import (
     SETTLE,
     STEPS,
 )
-from .row_source import KEYS, MissedText
 
 SHAPES = {"flat": "x[i] * ratio_{0}", "straight": "(x[i] + lag_{0} * d[i]) * ratio_{0}"}
 """Motions between two that are computed: what they are in a step."""
@@ -56,7 +56,7 @@ and where to."""
 
 
 def source(rule: Rule, formats: Formats, catch_up: CatchUpPlan | None) -> str:
-    """As `row_source.source`, of exact rows."""
+    """Return the module of exact rows."""
     text, lines_of_row = (
         _following(rule, formats, catch_up) if catch_up else _replaying(rule, formats)
     )
@@ -69,21 +69,15 @@ def source(rule: Rule, formats: Formats, catch_up: CatchUpPlan | None) -> str:
         )
         return filled.split("\n")
 
-    most = max((len(of.coefficients) for of in catch_up.rules), default=0) if catch_up else 0
-    before = ["ring = np.uint64(history.shape[0] - 1)"]
+    largest = max((len(part.coefficients) for part in catch_up.rules), default=0) if catch_up else 0
+    local = {"ring": "np.uint64(history.shape[0] - 1)"}
     if catch_up and catch_up.rules:
-        before.append(f"numbers = np.empty((1, {(2 + most) * MAX_INTERVAL}), T)")
+        local["numbers"] = f"np.empty((1, {(2 + largest) * MAX_INTERVAL}), T)"
     if catch_up and catch_up.displacement:
-        room = f"np.empty((3, {rule.gradient}_.shape[1]), T)"
-        before.append(f"rooms, lags = {room}, np.empty({MAX_INTERVAL}, D)")
-    return row_source.source(
-        rule,
-        formats,
-        MissedText(
-            text, list(ARGUMENTS), [kind.format(**types) for kind in ARGUMENTS.values()], before,
-            around,
-        ),
-    )  # fmt: skip
+        local["rooms"] = "np.empty((3, nothing.shape[1]), T)"
+        local["lags"] = f"np.empty({MAX_INTERVAL}, D)"
+    arguments = {name: kind.format(**types) for name, kind in ARGUMENTS.items()}
+    return generate.rows(rule, formats, CatchUp(text, arguments, local, around))
 
 
 def _past(rule: Rule, first: int) -> dict[str, str]:
@@ -93,17 +87,19 @@ def _past(rule: Rule, first: int) -> dict[str, str]:
 
 def _replaying(rule: Rule, formats: Formats) -> tuple[str, str]:
     """Functions, and the lines that bring a row up to date, step by step."""
-    return "", "\n".join([REPLAY.format(lines=indented(_replayed(rule, formats), 4)),
-                          *[KEYS] * formats.random])  # fmt: skip
+    return "", "\n".join([REPLAY.format(
+        gradient=f"{rule.gradient}_", lines=indented(_replayed(rule, formats), 4)
+    ),
+                          *[RANDOM_KEYS] * formats.random])  # fmt: skip
 
 
 def _replayed(rule: Rule, formats: Formats) -> list[str]:
     """Lines that take a step of the past, by the rule itself."""
-    run = row_source.run_of(rule, formats)
-    again = [KEYS.replace("step", "steps")] * formats.random
+    update = RowUpdate(rule, formats)
     past = _past(rule, 0)
-    past |= {name: f"D(history[past, {k}])" for name, k in run.wide.items()}
-    return [*again, *row_source.update(rule, run, past)]
+    past |= {name: f"D(history[past, {k}])" for name, k in update.elements.wide.items()}
+    keys = [RANDOM_KEYS.replace("step", "steps")] * formats.random
+    return [*keys, *update.lines(past)]
 
 
 def _following(rule: Rule, formats: Formats, catch_up: CatchUpPlan) -> tuple[str, str]:
@@ -127,6 +123,7 @@ def _following(rule: Rule, formats: Formats, catch_up: CatchUpPlan) -> tuple[str
         text += _functions(rule, catch_up)
         follow = _motion(rule, catch_up, row, follow)
     return text, FOLLOW.format(
+        gradient=f"{rule.gradient}_",
         few=MAX_REPLAY,
         follow=_block(follow.rstrip().split("\n"), 8),
         step=indented(_replayed(rule, formats), 8),

@@ -1,6 +1,6 @@
 """The text of rows that make up for missed steps; `missed_source` fills it in."""
 
-REPLAY = """total = part(nothing, 0, 0, width)
+REPLAY = """{gradient} = part(nothing, 0, 0, width)
 steps = np.int64(last[row])
 while steps < now:
     steps += 1
@@ -13,7 +13,7 @@ if reading:
     if out.shape[0] > 0:
         for other in range(i, end):
             at = np.intp(keys[other] & mask)
-            take(part(out, at, 0, width), part({parameter}, row, 0, width))
+            copy_merged(part(out, at, 0, width), part({parameter}, row, 0, width))
 else:
 {update}
     last[row] = now + 1"""
@@ -119,7 +119,7 @@ while steps < now:
     again = max(min(goal - steps, {few}), 1)
     if goal - steps > {few}:
 {follow}
-    total = part(nothing, 0, 0, width)
+    {gradient} = part(nothing, 0, 0, width)
     for _ in range(again):
         steps += 1
         past = np.uint64(steps) & ring

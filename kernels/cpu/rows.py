@@ -20,10 +20,9 @@ from ..language.rule import Rule
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK, SUMS
-from . import compile, threads
+from . import compile, generate, threads
 from .array_headers import address
 from .row_keys import Batch
-from .row_source import hot_rows_source, source, squares_source
 from .squares import Squares
 
 ALONE = 16384
@@ -35,6 +34,11 @@ PIECES = 32
 """Pieces that a batch is cut into for each thread."""
 
 
+def source(rule: Rule, formats: Formats) -> str:
+    """Return the text of the module."""
+    return generate.rows(rule, formats)
+
+
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
@@ -44,15 +48,15 @@ def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
 
 @cache
 def squares_kernel(compute: str, form: Format) -> Callable[..., None]:
-    """The compiled kernel of `squares_source`."""
-    text = squares_source(compute, form)
+    """The compiled kernel of `loops.row_squares`."""
+    text = generate.row_squares(compute, form)
     compiled: Callable[..., None] = compile.load("row_squares", text).rows
     return compiled
 
 
 @cache
 def _hot_rows(compute: str, form: Format) -> Callable[..., None]:
-    text = hot_rows_source(compute, form)
+    text = generate.hot_rows(compute, form)
     compiled: Callable[..., None] = compile.load("hot_rows", text).sum_hot_rows
     return compiled
 
@@ -91,7 +95,6 @@ class Rows:
         scale = scaling(rule, formats)
         self._wide = list(scale.positions.values()) if scale else []
         """Which coefficients the kernel takes in the type of gradients, too."""
-        self._parameter_parts = len(formats.parameter.parts)
         self._key, self._random = operand.key, formats.random
         self._batch = Batch()
         self.skipped = 0
@@ -175,7 +178,7 @@ class Rows:
         squared, tops = np.zeros(n), np.zeros(n)
         self._run(
             squares_kernel(*self._kind), plan, math.inf,
-            plan.values, scale, plan.most * scale, squared, tops,
+            (scale, plan.most * scale, squared, tops),
         )  # fmt: skip
         if n:
             sums = Squares("float64", FLOAT64, [n], squared=False)
@@ -195,7 +198,6 @@ class Rows:
 
     def _update(self, plan: Plan, first: int, numbers: np.ndarray, *more: Any) -> None:
         updated = self._shaped(plan.arrays)
-        parts = self._parameter_parts
         coefficients = numbers[first : first + self._coefficients].tolist()
         coefficients += [coefficients[k] for k in self._wide]
         random: list[Any] = []
@@ -206,14 +208,14 @@ class Rows:
         most = plan.most * numbers[SCALE]
         self._run(
             self._kernel, plan, most,
-            *updated[:parts], plan.values, *updated[parts:], *coefficients, *random, *more,
+            (*updated, *coefficients, *random, *more),
         )  # fmt: skip
         if plan.touched is not None:
             for array, part in zip(self._arrays, plan.arrays, strict=True):
                 array[plan.touched] = part
         self.skipped += self._batch.wrong
 
-    def _run(self, kernel: Callable[..., None], plan: Plan, most: float, *arguments: Any) -> None:
+    def _run(self, kernel: Callable[..., None], plan: Plan, most: float, arguments: Any) -> None:
         batch, work, keys = self._batch, self._work, plan.keys
         if self._width == 0 or keys.size == 0:
             return
@@ -222,7 +224,8 @@ class Rows:
             kernel,
             work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
             np.uint64(batch.shift), batch.frequent, totals, batch.often, plan.mean, most,
-            work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, *arguments,
+            work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, plan.values,
+            arguments,
         )  # fmt: skip
 
     def _room(self, parts: int, frequent: int) -> None:

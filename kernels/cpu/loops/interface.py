@@ -181,3 +181,27 @@ GRADIENTS, MERGED = (types.Array(types.float32, 2, "C", readonly=r) for r in (Tr
 
 def squared_value(i, arrays, scalars):
     """The expression of a rule that is squared and averaged over a row, for element ``i``."""
+
+
+PLAIN = True
+"""Whether gradients in memory are numbers of type W."""
+
+
+def unmerged(values, merged, position, k):
+    """Row ``position`` of the values, if they are plain; else the k-th buffer."""
+
+
+def thread_arguments(arguments):
+    """The arguments of a thread's updates: views without an owner, rounded coefficients."""
+
+
+def prefetch_row(arguments, row, width):
+    """Ask for a row of the parameter and of the states."""
+
+
+def update_row(arguments, row, gradient, partial):
+    """Update a row of the table; ``partial`` (SUMS,) is scratch."""
+
+
+def process_row(arguments, batch, i, end, row, k):
+    """Do what is to be done to a row whose keys are keys[i:end]; ``batch`` as in `loops.rows`."""
