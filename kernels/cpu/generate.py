@@ -547,7 +547,7 @@ def rows(rule: Rule, formats: Formats, catch_up: CatchUp | None = None) -> str:
     update = RowUpdate(rule, formats, catch_up)
     head = rule_preamble(rule, formats) + _row_gradients(formats.wide, formats.gradient)
     if formats.wide != formats.compute:
-        head = head.replace("W, SUMS = T", "W, SUMS = D")
+        head = head.replace("W, SUMS, BLOCK = T", "W, SUMS, BLOCK = D")
     head += update.squared_value() + update.elements.text() + update.text()
     files = [*update.elements.loops, *["mean_square"] * (rule.squared is not None)]
     files.append("merged_gradient" if catch_up else "lazy_row")
@@ -577,7 +577,7 @@ def _row_gradients(compute: str, form: Format) -> str:
     plain = form == PLAIN[compute]
     row = "values, position" if plain else "merged, k"
     lines = [
-        f"W, SUMS = T, {SUMS}",
+        f"W, SUMS, BLOCK = T, {SUMS}, {BLOCK}",
         f"PLAIN, LINE = {plain}, {compile.LINE // np.dtype(dtype).itemsize}",
         f'GRADIENTS = types.Array(types.{dtype}, 2, "C", readonly=True)',
         f'MERGED = types.Array(types.{compute}, 2, "C")',
