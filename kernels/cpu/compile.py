@@ -119,6 +119,7 @@ def imports(title: str) -> str:
             f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes",
             f"from {__package__}.intrinsics import borrowed, tiny\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
+            'INLINE = {"forceinline": True, **OPTIONS}',
             "U, S, D = np.uint32, np.float32, np.float64",
         ]
     )

@@ -70,9 +70,11 @@ def _scaling_function(wide: Scaling) -> str:
     )
 
 
-def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
+def _function(
+    name: str, arguments: Sequence[str], lines: Sequence[str], options: str = "OPTIONS"
+) -> str:
     head = f"def {name}({', '.join(arguments)}):"
-    return "\n".join(["", "", "@njit(**OPTIONS)", head, indented(lines, 4), ""])
+    return "\n".join(["", "", f"@njit(**{options})", head, indented(lines, 4), ""])
 
 
 def _tuple(names: Sequence[str]) -> str:
@@ -440,18 +442,20 @@ class RowUpdate:
         text = f"\n\nARGUMENTS = types.Tuple([{types_}])\n"
         text += self._thread_arguments()
         text += _function(
-            "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()]
+            "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()], "INLINE"
         )
         if self.catch_up is None:
             lines = [*unpack, f"width = {self._gradient}.size", *self.lines()]
             return text + _function(
-                "update_row", ["arguments", "row", self._gradient, "sums"], lines
+                "update_row", ["arguments", "row", self._gradient, "sums"], lines, "INLINE"
             )
         merged = f"{self._gradient} = merged_gradient(batch, i, end, k)"
         lines = [*unpack, "keys, mask, width = batch[0], batch[1], nothing.shape[1]"]
         lines += [f"sums = part(batch[-1], k, 0, {SUMS})"]
         lines += self.catch_up.around([merged, *self.lines()])
-        process = _function("process_row", ["arguments", "batch", "i", "end", "row", "k"], lines)
+        process = _function(
+            "process_row", ["arguments", "batch", "i", "end", "row", "k"], lines, "INLINE"
+        )
         return text + self.catch_up.functions + process
 
     def _thread_arguments(self) -> str:

@@ -11,6 +11,9 @@ from numba import types
 OPTIONS = {"error_model": "numpy", "nogil": True}
 """Options of every function: IEEE division, no lock."""
 
+INLINE = {"forceinline": True, **OPTIONS}
+"""Options of functions that are called for every row: their tuples would be copied at each call."""
+
 U, S, D = np.uint32, np.float32, np.float64
 
 T = np.float32

@@ -3,11 +3,11 @@
 from numba import njit
 
 from ..intrinsics import part
-from .interface import OPTIONS, SUMS, update_row
+from .interface import INLINE, SUMS, update_row
 from .merged_gradient import merged_gradient
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def process_row(arguments, batch, i, end, row, k):
     gradient = merged_gradient(batch, i, end, k)
     update_row(arguments, row, gradient, part(batch[-1], k, 0, SUMS))

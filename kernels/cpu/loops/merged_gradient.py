@@ -4,11 +4,11 @@ import numpy as np
 from numba import njit
 
 from ..intrinsics import part
-from .interface import OPTIONS, PLAIN, SUMS, W, unmerged
+from .interface import INLINE, PLAIN, SUMS, W, unmerged
 from .row_gradients import add, clip, copy, copy_merged, divide
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def merged_gradient(batch, i, end, k):
     """The gradient of the row of keys[i:end], as it is or merged in a buffer."""
     keys, mask, hot, hot_sums, hot_threshold, mean, max_norm, values, buffers, merged, partial = (

@@ -16,6 +16,7 @@ from ..intrinsics import borrowed, claim, default_modes, prefetch, restore_modes
 from .interface import (
     ARGUMENTS,
     GRADIENTS,
+    INLINE,
     LINE,
     MERGED,
     OPTIONS,
@@ -29,7 +30,7 @@ DISTANCE = 4
 to 4 are 5 % faster than 8 for rows of 64 and 128 elements, and 4 to 16 are alike for rows of 16."""
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def prefetch_next(keys, later, shift, mask, values, arguments):
     """Ask for a gradient, and for its row where that begins."""
     width = values.shape[1]
