@@ -12,7 +12,7 @@ from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from . import compile, missed_source, threads
+from . import compile, generate, threads
 from .rows import ALONE, NOWHERE, Plan, Rows
 from .step_history import StepHistory
 
@@ -22,13 +22,13 @@ CHUNK = 65536
 
 def source(rule: Rule, formats: Formats) -> str:
     """Return the text of the update of rows that catch up with their table's history."""
-    return missed_source.source(rule, formats, plan_for(rule, formats))
+    return generate.rows(rule, formats, True, plan_for(rule, formats))
 
 
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats, plan: CatchUpPlan | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    text = missed_source.source(rule, formats, plan)
+    text = generate.rows(rule, formats, True, plan)
     compiled: Callable[..., None] = compile.load(f"{rule.name}_exact", text).rows
     return compiled
 

@@ -7,11 +7,12 @@ array of an argument ``p``, and ``p_scale__`` an array beside it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..catchup import plan as catchup
+from ..catchup.plan import MAX_INTERVAL, CatchUpPlan, history_layout
 from ..formats import BLOCK, PLAIN, Conversion, Format, Formats, Named, load, named, needed, scaling
 from ..language import primitives
 from ..language.emit import indented
@@ -19,8 +20,6 @@ from ..language.rule import Rule
 from ..language.scaling import Scaling
 from ..numerics.summation import LANES, SUMS
 from . import compile
-
-DRAWN = "random_bits(element, first_key, second_key)"
 
 
 def preamble(
@@ -385,16 +384,19 @@ PREFETCHED = 1024
 """Bytes of a row that are asked for; the hardware follows along longer ones."""
 
 
-class CatchUp(NamedTuple):
-    """What the module of exact rows has besides."""
-
-    functions: str
-    arguments: Mapping[str, str]
-    """Names of the kernel's arguments, and their types."""
-    local: Mapping[str, str]
-    """Names of a thread's own arguments, and their values."""
-    around: Callable[[list[str]], list[str]]
-    """From the lines that update a row to those that catch up first."""
+HISTORY = {
+    "last_step": "types.Array(types.int32, 1, 'C')",
+    "history": "types.Array(types.{compute}, 2, 'C')",
+    "factors": "types.Array(types.float64, 2, 'C')",
+    "products": "types.Array(types.float64, 2, 'C')",
+    "ends": "types.Array(types.int64, 1, 'C')",
+    "now": "types.int64",
+    "no_gradient": "types.Array(types.{merged}, 2, 'C', readonly=True)",
+    "reading": "types.boolean",
+    "out": "types.Array(types.{parameter}, 2, 'C')",
+}
+"""Arguments of exact rows and their types: the arrays of `step_history.StepHistory`, the number of
+steps, a gradient of zeros, and whether rows are only read, to ``out`` (occurrences, width)."""
 
 
 class RowUpdate:
@@ -404,12 +406,16 @@ class RowUpdate:
     ----------
     rule : Rule
     formats : Formats
-    catch_up : CatchUp, optional
-        For exact rows.
+    exact : bool
+        Rows catch up with the history of their table.
+    plan : CatchUpPlan, optional
+        How skipped steps are interpolated; they are replayed by default.
     """
 
-    def __init__(self, rule: Rule, formats: Formats, catch_up: CatchUp | None = None) -> None:
-        self.rule, self.formats, self.catch_up = rule, formats, catch_up
+    def __init__(
+        self, rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | None = None
+    ) -> None:
+        self.rule, self.formats, self.exact, self.plan = rule, formats, exact, plan
         # A row's gradient is merged, and plain, before the update.
         plain = formats._replace(gradient=PLAIN[formats.wide])
         self.elements = Elements(rule, plain, rule.row_states)
@@ -426,10 +432,20 @@ class RowUpdate:
         if formats.random:
             self.arguments |= {"key": "types.int64", "step": "types.float64"}
             self.arguments["origin"] = "types.Array(types.int64, 1, 'C')"
-        self.arguments |= catch_up.arguments if catch_up else {}
+        if exact:
+            ((_, parameter), *_) = formats.parameter.parts
+            types_ = {"compute": formats.compute, "merged": formats.wide, "parameter": parameter}
+            self.arguments |= {name: type_.format(**types_) for name, type_ in HISTORY.items()}
         self.local = {"random_keys": RANDOM_KEYS.partition(" = ")[2]} if formats.random else {}
         self.local |= {f"{one.name}_buffer": f"np.empty({BLOCK}, T)" for one in self._coded}
-        self.local |= catch_up.local if catch_up else {}
+        if exact:
+            self.local["mask"] = "np.uint64(history.shape[0] - 1)"
+        if plan and plan.rules:
+            rows = 2 + max(len(part.coefficients) for part in plan.rules)
+            self.local["scratch"] = f"np.empty((1, {rows * MAX_INTERVAL}), T)"
+        if plan and plan.displacement:
+            self.local["buffers"] = "np.empty((3, no_gradient.shape[1]), T)"
+            self.local["corrections"] = f"np.empty({MAX_INTERVAL}, D)"
 
     @property
     def _coded(self) -> list[Named]:
@@ -444,19 +460,35 @@ class RowUpdate:
         text += _function(
             "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()], "INLINE"
         )
-        if self.catch_up is None:
-            lines = [*unpack, f"width = {self._gradient}.size", *self.lines()]
-            return text + _function(
-                "update_row", ["arguments", "row", self._gradient, "sums"], lines, "INLINE"
-            )
-        merged = f"{self._gradient} = merged_gradient(batch, i, end, k)"
-        lines = [*unpack, "keys, mask, width = batch[0], batch[1], nothing.shape[1]"]
-        lines += [f"sums = part(batch[-1], k, 0, {SUMS})"]
-        lines += self.catch_up.around([merged, *self.lines()])
-        process = _function(
-            "process_row", ["arguments", "batch", "i", "end", "row", "k"], lines, "INLINE"
+        lines = [*unpack, f"width = {self._gradient}.size", *self.lines()]
+        text += _function(
+            "update_row", ["arguments", "row", self._gradient, "sums"], lines, "INLINE"
         )
-        return text + self.catch_up.functions + process
+        return text + (self._catch_up(unpack) if self.exact else "")
+
+    def _catch_up(self, unpack: Sequence[str]) -> str:
+        """The functions that `loops.exact_row`, `replay` and `segments` call."""
+        rule = self.rule
+        past = {name: f"history[past, {k}]" for k, name in enumerate(rule.coefficients)}
+        past |= {name: f"D(history[past, {k}])" for name, k in self.elements.wide.items()}
+        step = [
+            "past = np.uint64(past_step) & mask",
+            f"{self._gradient} = part(no_gradient, 0, 0, no_gradient.shape[1])",
+            "width = no_gradient.shape[1]",
+            *[RANDOM_KEYS.replace("step", "past_step")] * self.formats.random,
+            *self.lines(past),
+        ]
+        parameter = f"part({rule.parameter}_, row, 0, no_gradient.shape[1])"
+        returned = {
+            "history_of(arguments)": "last_step, now, mask, ends",
+            "output_of(arguments)": "reading, out",
+            "parameter_row(arguments, row)": parameter,
+        }
+        text = _accessors(returned, unpack)
+        text += _function(
+            "replay_step", ["arguments", "row", "past_step", "sums"], [*unpack, *step], "INLINE"
+        )
+        return text + (Segments(rule, self.plan, unpack).text() if self.plan else "")
 
     def _thread_arguments(self) -> str:
         lines = _unpacked(list(self.arguments), "arguments")
@@ -485,7 +517,7 @@ class RowUpdate:
                 first.append(f"for j in range(0, {stop}, {line}):")
                 first.append(f"    prefetch({name}, begin + j)")
                 last.append(f"prefetch({name}, begin + width - 1)")
-        exact = ["prefetch(last, row)"] if self.catch_up else []
+        exact = ["prefetch(last_step, row)"] * self.exact
         return [*first, *exact, *last]
 
     def lines(self, coefficients: Mapping[str, str] | None = None) -> list[str]:
@@ -538,23 +570,163 @@ class RowUpdate:
         return function + _function("squared_value", ["i", "arrays", "scalars"], lines)
 
 
-def rows(rule: Rule, formats: Formats, catch_up: CatchUp | None = None) -> str:
+class Segments:
+    """The functions of a head that take skipped steps along segments; see `loops.interpolate`."""
+
+    def __init__(self, rule: Rule, plan: CatchUpPlan, unpack: Sequence[str]) -> None:
+        self.rule, self.plan, self.unpack = rule, plan, unpack
+        self.layout = history_layout(rule, plan)
+        self.count = len(rule.states)
+        self.decays = [f"decay_{k}" for k in range(self.count)]
+
+    def text(self) -> str:
+        """Return the functions."""
+        names = ("MAX_INTERVAL", "MAX_REPLAY", "LINEAR", "NEGLIGIBLE", "STOP", "MAX_REMAINING",
+                 "SMALLEST_NORMAL", "MIN_PRODUCT", "MAX_GROWTH")  # fmt: skip
+        text = "\n\n" + "".join(f"{name} = {getattr(catchup, name)!r}\n" for name in names)
+        text += f"STATES = {self.count}\n"
+        whole = [f"products[{k}, np.uint64(step) & mask]" for k in range(self.count)]
+        decay, decay_by = self._decay(whole), self._decay(self.decays)
+        text += _function("decay_states", ["arguments", "row", "step"], [*self.unpack, *decay])
+        if self.plan.rules:
+            scratch = "scratch, buffers, corrections" if self.plan.displacement else "scratch,"
+            text += _accessors({"scratch_of(arguments)": scratch}, self.unpack)
+        if self.plan.decay_only:
+            text += self._coefficients("decay_only", self.plan.decay_only, 0, "decay_only_at")
+            text += self._call("decay_once", ["p", "c"], self.plan.decay_only, ["p", "T(0)"])
+        if self.plan.displacement and self.plan.apply:
+            unpack = _unpacked(self.decays, "decays")
+            text += _function(
+                "decay_states_by",
+                ["arguments", "row", "decays"],
+                [*self.unpack, *unpack, *decay_by],
+            )
+            text += self._coefficients("apply", self.plan.apply, 2, "apply_at")
+            text += self._call("apply_displacement", ["p", "x", "c"], self.plan.apply, ["p", "x"])
+            text += self._displacement(self.plan.displacement)
+        return text
+
+    def _decay(self, products: Sequence[str]) -> list[str]:
+        """Lines that multiply states by products."""
+        lines = []
+        for k, (state, product) in enumerate(zip(self.rule.states, products, strict=True)):
+            if self.plan.decays(k) and state in self.rule.row_states:
+                lines.append(f"{state}_[row] = decayed({state}_[row], {product})")
+            elif self.plan.decays(k):
+                lines.append(f"decay(part({state}_, row, 0, no_gradient.shape[1]), {product})")
+        return lines or ["pass"]
+
+    def _coefficients(self, name: str, rule: Rule, first: int, at: str) -> str:
+        """The functions that copy a rule's coefficients in a step to ``scratch``, and read them."""
+        column = getattr(self.layout, name)
+        count = range(len(rule.coefficients))
+        offsets = [(first + k) * MAX_INTERVAL for k in count]
+        copies = [
+            f"scratch[0, {offsets[k]} + j] = history[np.uint64(step) & mask, {column + k}]"
+            for k in count
+        ]
+        read = _tuple([f"scratch[0, {offset} + j]" for offset in offsets])
+        load = _function(
+            f"load_{name}", ["arguments", "scratch", "j", "step"], [*self.unpack, *copies]
+        )
+        return rule_function(rule) + load + _function(at, ["scratch", "j"], [f"return {read}"])
+
+    def _call(self, name: str, arguments: Sequence[str], rule: Rule, numbers: Sequence[str]) -> str:
+        lines = _unpacked(list(rule.coefficients), "c")
+        call = f"{rule.symbol}({', '.join([*numbers, *rule.coefficients])})"
+        return _function(name, arguments, [*lines, f"return {call}"])
+
+    def _displacement(self, rule: Rule) -> str:
+        """The displacement of an element, and the products of decay factors."""
+        states = [f"{name}_" for name in self.rule.states]
+        at = [
+            state if name in self.rule.row_states else f"{state}[i]"
+            for name, state in zip(self.rule.states, states, strict=True)
+        ]
+        decayed = [f"{decay} * {state}" for decay, state in zip(self.decays, at, strict=True)]
+        numbers = _unpacked([*self.decays, *rule.coefficients], "coefficients")
+        unpack = _unpacked(states, "states")
+        call = f"{rule.symbol}({', '.join(['T(0)', *decayed, *rule.coefficients])})"
+        tests = [f"((np.abs({x}) < T(SMALLEST_NORMAL)) & ({x} != T(0)))" for x in decayed]
+        history = [
+            f"history[column, {self.layout.displacement + k}]"
+            for k in range(len(rule.coefficients))
+        ]
+        further = [
+            f"{name} * factors[{k}, at]" if self.plan.decays(k) else name
+            for k, name in enumerate(self.decays)
+        ]
+        rows = [
+            f"{name}_[row]"
+            if name in self.rule.row_states
+            else f"part({name}_, row, 0, no_gradient.shape[1])"
+            for name in self.rule.states
+        ]
+        decays = _unpacked(self.decays, "decays")
+        returned = {
+            "factors_of(arguments)": "factors, products",
+            "state_rows(arguments, row)": _tuple(rows),
+        }
+        given = ["i", "states", "coefficients"]
+        rounded = [f"T({name})" for name in self.decays]
+        return (
+            _accessors(returned, self.unpack)
+            + rule_function(rule)
+            + _function("displacement_at", given, [*unpack, *numbers, f"return {call}"])
+            + _function("underflows", given, [*unpack, *numbers, f"return {' | '.join(tests)}"])
+            + _function("no_decay", [], [f"return {_tuple(['1.0'] * self.count)}"])
+            + _function(
+                "decayed_further",
+                ["decays", "factors", "at"],
+                [*decays, f"return {_tuple(further)}"],
+            )
+            + _function(
+                "smallest_of_decays",
+                ["decays"],
+                [*decays, f"return min({', '.join(self.decays)}, 1.0)"],
+            )
+            + _function(
+                "displacement_coefficients",
+                ["arguments", "decays", "column"],
+                [*self.unpack, *decays, f"return {_tuple([*rounded, *history])}"],
+            )
+        )
+
+
+def _accessors(returned: Mapping[str, str], unpack: Sequence[str]) -> str:
+    """Functions that return some of the arguments of a thread."""
+    text = ""
+    for head, value in returned.items():
+        name, _, arguments = head.rstrip(")").partition("(")
+        text += _function(name, arguments.split(", "), [*unpack, f"return {value}"])
+    return text
+
+
+def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | None = None) -> str:
     """Return the module of `loops.rows`.
 
     Parameters
     ----------
     rule : Rule
     formats : Formats
-    catch_up : CatchUp, optional
-        For exact rows.
+    exact : bool
+        Rows catch up with the history of their table.
+    plan : CatchUpPlan, optional
+        How skipped steps are interpolated; they are replayed by default.
     """
-    update = RowUpdate(rule, formats, catch_up)
+    update = RowUpdate(rule, formats, exact, plan)
     head = rule_preamble(rule, formats) + _row_gradients(formats.wide, formats.gradient)
     if formats.wide != formats.compute:
         head = head.replace("W, SUMS, BLOCK = T", "W, SUMS, BLOCK = D")
     head += update.squared_value() + update.elements.text() + update.text()
     files = [*update.elements.loops, *["mean_square"] * (rule.squared is not None)]
-    files.append("merged_gradient" if catch_up else "lazy_row")
+    if plan:
+        files += ["decay"] * bool(rule.states)
+        files.append("decay_only" if plan.decay_only else "no_decay_only")
+        files += ["interpolate" if plan.displacement else "settle", "segments"]
+    elif exact:
+        files.append("replay")
+    files.append("exact_row" if exact else "lazy_row")
     return compile.link(title(rule, formats, "rows"), head, *files, "rows")
 
 
