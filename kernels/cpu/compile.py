@@ -117,7 +117,7 @@ def imports(title: str) -> str:
             f"# With intrinsics {_imported()}.",
             f"from {__package__}.intrinsics import bits, claim, memory, pairs, part, prefetch",
             f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes",
-            f"from {__package__}.intrinsics import borrowed, tiny\n",
+            f"from {__package__}.intrinsics import borrowed, keep, tiny\n",
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
             'INLINE = {"forceinline": True, **OPTIONS}',
             "U, S, D = np.uint32, np.float32, np.float64",

@@ -69,9 +69,9 @@ def _scaling_function(wide: Scaling) -> str:
     )
 
 
-def _function(
-    name: str, arguments: Sequence[str], lines: Sequence[str], options: str = "OPTIONS"
-) -> str:
+def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
+    # A tuple of all of a thread's arguments would be copied at each call.
+    options = "INLINE" if "arguments" in arguments else "OPTIONS"
     head = f"def {name}({', '.join(arguments)}):"
     return "\n".join(["", "", f"@njit(**{options})", head, indented(lines, 4), ""])
 
@@ -458,12 +458,10 @@ class RowUpdate:
         text = f"\n\nARGUMENTS = types.Tuple([{types_}])\n"
         text += self._thread_arguments()
         text += _function(
-            "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()], "INLINE"
+            "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()]
         )
         lines = [*unpack, f"width = {self._gradient}.size", *self.lines()]
-        text += _function(
-            "update_row", ["arguments", "row", self._gradient, "sums"], lines, "INLINE"
-        )
+        text += _function("update_row", ["arguments", "row", self._gradient, "sums"], lines)
         return text + (self._catch_up(unpack) if self.exact else "")
 
     def _catch_up(self, unpack: Sequence[str]) -> str:
@@ -486,7 +484,7 @@ class RowUpdate:
         }
         text = _accessors(returned, unpack)
         text += _function(
-            "replay_step", ["arguments", "row", "past_step", "sums"], [*unpack, *step], "INLINE"
+            "replay_step", ["arguments", "row", "past_step", "sums"], [*unpack, *step]
         )
         return text + (Segments(rule, self.plan, unpack).text() if self.plan else "")
 
@@ -495,10 +493,18 @@ class RowUpdate:
         arrays = [name for name, type_ in self.arguments.items() if "Array" in type_]
         lines += [f"{name} = borrowed({name})" for name in arrays]
         lines += [f"{name} = T(opaque({name}))" for name in self.rule.coefficients]
-        lines += [f"{name} = {value}" for name, value in self.local.items()]
-        return _function(
+        # The thread keeps its memory, and everything else has views of it.
+        memory = [name for name, value in self.local.items() if "np.empty" in value]
+        lines += _unpacked(memory, "storage")
+        lines += [
+            f"{name} = {f'borrowed({name})' if name in memory else value}"
+            for name, value in self.local.items()
+        ]
+        new = _tuple([self.local[name] for name in memory])
+        unpack = _unpacked(list(self.arguments), "arguments")
+        return _function("thread_storage", ["arguments"], [*unpack, f"return {new}"]) + _function(
             "thread_arguments",
-            ["arguments"],
+            ["arguments", "storage"],
             [*lines, f"return {_tuple([*self.arguments, *self.local])}"],
         )
 

@@ -105,6 +105,15 @@ def _borrowed(typing_context: Any, array: Any) -> Any:
     return array(array), generate
 
 
+def _keep(typing_context: Any, owner: Any) -> Any:
+    """Do nothing: Numba frees the arrays of ``owner`` after this, their last use."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(owner), generate
+
+
 def _memory(typing_context: Any, kind: Any, address: Any, size: Any) -> Any:
     """``size`` elements of a kind (such as ``np.float32``) at an address, as an array."""
     view = types.Array(kind.instance_type, 1, "C")
@@ -322,6 +331,7 @@ _disabled: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
 claim: Any = _add if _disabled else intrinsic(_claim)
 borrowed: Any = _itself if _disabled else intrinsic(_borrowed)
+keep: Any = _itself if _disabled else intrinsic(_keep)
 part: Any = _slice if _disabled else intrinsic(_part)
 memory: Any = _numpy if _disabled else intrinsic(_memory)
 pairs: Any = _words if _disabled else intrinsic(_pairs)

@@ -194,7 +194,11 @@ def unmerged(values, merged, position, k):
     """Row ``position`` of the values, if they are plain; else the k-th buffer."""
 
 
-def thread_arguments(arguments):
+def thread_storage(arguments):
+    """New arrays for a thread's updates, which it has to `keep`."""
+
+
+def thread_arguments(arguments, storage):
     """The arguments of a thread's updates: views without an owner, rounded coefficients."""
 
 

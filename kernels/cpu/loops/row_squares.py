@@ -47,7 +47,12 @@ ARGUMENTS = types.Tuple([types.float64, types.float64, NUMBERS, NUMBERS])
 
 
 @njit(**OPTIONS)
-def thread_arguments(arguments):
+def thread_storage(arguments):
+    return ()
+
+
+@njit(**OPTIONS)
+def thread_arguments(arguments, storage):
     scale, max_norm, squared, largest = arguments
     return T(opaque(scale)), max_norm, borrowed(squared), borrowed(largest)
 

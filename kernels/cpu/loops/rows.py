@@ -12,7 +12,7 @@ coefficients.
 import numpy as np
 from numba import njit, prange, types
 
-from ..intrinsics import borrowed, claim, default_modes, prefetch, restore_modes
+from ..intrinsics import borrowed, claim, default_modes, keep, prefetch, restore_modes
 from .interface import (
     ARGUMENTS,
     GRADIENTS,
@@ -23,6 +23,7 @@ from .interface import (
     prefetch_row,
     process_row,
     thread_arguments,
+    thread_storage,
 )
 
 DISTANCE = 4
@@ -49,7 +50,8 @@ def update_rows(
 ):  # fmt: skip
     """Update rows until no thread finds another; ``k`` is the thread."""
     n, mask = keys.size, (np.uint64(1) << shift) - np.uint64(1)
-    own = thread_arguments(arguments)
+    storage = thread_storage(arguments)
+    own = thread_arguments(arguments, storage)
     # Views without an owner: Numba would count references, for all threads in one place.
     batch = (
         borrowed(keys), mask, borrowed(hot), borrowed(hot_sums), hot_threshold, mean, max_norm,
@@ -71,6 +73,7 @@ def update_rows(
                 end += 1
             process_row(own, batch, i, end, np.intp(row), k)
             i = end
+    keep(storage)
 
 
 KEYS = types.Array(types.uint64, 1, "C")
