@@ -132,22 +132,35 @@ def apply_linear(p, x, d, scratch, count):
         j += 1
 
 
+@njit(**OPTIONS)
+def interval(count, column, decays, factors, scratch, corrections):
+    """Go ``count`` steps: products, the ratio and the correction at the end, the sum of ratios."""
+    ratio, correction, total = 1.0, 1.0, 0.0
+    for j in range(count):
+        scratch[0, j], corrections[j] = T(ratio), correction
+        total += ratio
+        at = column + np.uint64(j)
+        decays = decayed_further(decays, factors, at)
+        ratio *= factors[STATES, at + np.uint64(1)]
+        correction *= factors[STATES + 1, at + np.uint64(1)]
+    return decays, ratio, correction, total
+
+
 @njit(**INLINE)
 def take_segment(arguments, row, step, target):
     """Go along a segment; returns the step reached and how many steps are to be replayed next."""
     mask = history_of(arguments)[2]
     factors, products = factors_of(arguments)
     scratch, buffers, corrections = scratch_of(arguments)
-    p, width = parameter_row(arguments, row), buffers.shape[1]
-    states = state_rows(arguments, row)
-    first, column, replayed, start = 0, np.uint64(step + 1) & mask, np.int64(0), step
+    p, states = parameter_row(arguments, row), state_rows(arguments, row)
+    width = buffers.shape[1]
+    x, y, d = part(buffers, 0, 0, width), part(buffers, 1, 0, width), part(buffers, 2, 0, width)
+    column, replayed, start = np.uint64(step + 1) & mask, np.int64(0), step
     decays = no_decay()
-    displacements(
-        part(buffers, first, 0, width), states, displacement_coefficients(arguments, decays, column)
-    )
+    displacements(x, states, displacement_coefficients(arguments, decays, column))
     relative, covered, nth = np.inf, 1.0, 1.0
     if target - step > MAX_INTERVAL:  # few segments end within the first interval
-        relative = largest_relative(p, part(buffers, first, 0, width))
+        relative = largest_relative(p, x)
     while step < target and not relative * covered * products[STATES + 1, column] < STOP:
         remaining = target - step
         if products[STATES + 1, column] > MAX_REMAINING or smallest_of_decays(decays) < MIN_PRODUCT:
@@ -157,24 +170,16 @@ def take_segment(arguments, row, step, target):
         ends = remaining <= MAX_INTERVAL
         count = np.intp(remaining - 1 if ends else min(MAX_INTERVAL, remaining - MAX_REPLAY - 1))
         before = decays
-        ratio, correction, total = 1.0, 1.0, 0.0
-        for j in range(count):
-            scratch[0, j], corrections[j] = T(ratio), correction
-            total += ratio
-            at = column + np.uint64(j)
-            decays = decayed_further(decays, factors, at)
-            ratio *= factors[STATES, at + np.uint64(1)]
-            correction *= factors[STATES + 1, at + np.uint64(1)]
+        decays, ratio, correction, total = interval(
+            count, column, decays, factors, scratch, corrections
+        )
         column = np.uint64(step + 1 + count) & mask
         kind = U(3)
         if total < MAX_GROWTH and ratio < MAX_GROWTH and correction < MAX_GROWTH:
             inverse = 1 / ratio if ratio > 0 else 0.0
+            coefficients = displacement_coefficients(arguments, decays, column)
             weight = total * (nth * nth)
-            kind = changes(
-                p, part(buffers, first, 0, width), part(buffers, 1 - first, 0, width),
-                part(buffers, 2, 0, width), T(inverse), T(weight), states,
-                displacement_coefficients(arguments, decays, column),
-            )  # fmt: skip
+            kind = changes(p, x, y, d, T(inverse), T(weight), states, coefficients)
         taken = count
         if ends:
             scratch[0, count], corrections[count] = T(ratio), correction
@@ -186,15 +191,13 @@ def take_segment(arguments, row, step, target):
         for j in range(taken):
             load_apply(arguments, scratch, j, step + 1 + j)
         if kind == U(0):
-            apply_flat(p, part(buffers, first, 0, width), scratch, taken)
+            apply_flat(p, x, scratch, taken)
         else:
             scale = 1 / (correction - 1) if correction > 1 else 0.0
             for j in range(taken):
                 scratch[0, MAX_INTERVAL + j] = T((corrections[j] - 1) * scale)
-            apply_linear(
-                p, part(buffers, first, 0, width), part(buffers, 2, 0, width), scratch, taken
-            )
-        first = 1 - first
+            apply_linear(p, x, d, scratch, taken)
+        x, y = y, x
         covered *= ratio
         nth += 1
         step += taken
