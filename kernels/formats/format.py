@@ -35,25 +35,25 @@ class Format:
 
     name: str
     """The element type as users see it; after a comma, how numbers are rounded or completed."""
-    parts: tuple[tuple[str, str], ...] = field(compare=False)
+    parts: tuple[tuple[str, str], ...] = field(compare=False, repr=False)
     """Name ("" for the first) and dtype in kernels of each array."""
-    load: str = field(compare=False)
+    load: str = field(compare=False, repr=False)
     """An expression; {0}, {1}: elements of the parts."""
-    store: tuple[str, ...] = field(compare=False)
+    store: tuple[str, ...] = field(compare=False, repr=False)
     """An expression for each part; {x}: the number, {r}: 32 random bits, {r16}: 16 of them."""
-    conversions: tuple[Conversion, ...] = field(default=(), compare=False)
+    conversions: tuple[Conversion, ...] = field(default=(), compare=False, repr=False)
     """The functions that load and store call."""
-    random: bool = field(default=False, compare=False)
+    random: bool = field(default=False, compare=False, repr=False)
     """Whether the store takes random bits."""
-    narrow: bool = field(default=False, compare=False)
+    narrow: bool = field(default=False, compare=False, repr=False)
     """Whether the exponent has a smaller range than float32's: for states of the gradient's size
     alone."""
-    copied: bool = field(default=False, compare=False)
+    copied: bool = field(default=False, compare=False, repr=False)
     """Whether a new parameter's numbers are written to the other parts; otherwise these are 0."""
-    block: str = field(default="", compare=False)
+    block: str = field(default="", compare=False, repr=False)
     """The prefix of conversions' names if blocks of elements share a scale, otherwise "". Then {0}
     is a code and {1} the bits of the block's base."""
-    quick: str = field(default="", compare=False)
+    quick: str = field(default="", compare=False, repr=False)
     """A faster store of a block without elements between zero and the smallest code's number."""
 
     @property
