@@ -64,18 +64,21 @@ def read(numbers, sums):
 
 
 def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
-    """The CPU kernel's span loop for as many elements, over arrays that stay in the first cache.
+    """The CPU kernel's inner loop for as many elements, over arrays that stay in the first cache.
 
     What is left of a step's time where memory costs nothing: mostly division and square
     roots, which are rounded correctly.
     """
     names = [f"{name}_" for name in rule.program.arguments]
     arguments = ", ".join([*names, *rule.coefficients])
-    pieces = ", ".join([*(f"{name}[at:at + {BLOCK}]" for name in names), *rule.coefficients])
-    found: dict[str, Any] = {
-        "span": compile.load(rule.name, multi_tensor.source(rule, uniform(rule, dtype))).span
-    }
-    exec(_ARITHMETIC.format(arguments=arguments, pieces=pieces, block=BLOCK), found)  # noqa: S102
+    arrays_of_block = ", ".join(f"{name}[at:at + {BLOCK}]" for name in names)
+    scalars = "".join(f"{name}, " for name in rule.coefficients)
+    module = compile.load(rule.name, multi_tensor.source(rule, uniform(rule, dtype)))
+    found: dict[str, Any] = {"update_span": module.update_span}
+    text = _ARITHMETIC.format(
+        arguments=arguments, arrays=arrays_of_block, scalars=scalars, block=BLOCK
+    )
+    exec(text, found)  # noqa: S102
     repeat, threads = found["repeat"], cpu_threads.share(size)
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.
     # From the beginning of a cache line, and not all at the same place in a page.
@@ -100,11 +103,11 @@ def repeat(count, threads, {arguments}):
     if threads == 1:
         for k in range(count):
             at = 0
-            span({pieces})
+            update_span(({arrays}), ({scalars}), 0, (), ())
     else:
         for k in prange(count):
             at = np.intp(k) * threads // count * {block}
-            span({pieces})
+            update_span(({arrays}), ({scalars}), 0, (), ())
 """
 
 

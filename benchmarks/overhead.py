@@ -228,7 +228,7 @@ def kernels(backend: str) -> dict[str, Callable[..., Any]]:
         assert old in text
         text = text.replace(old, new)
     exec(text, made)  # noqa: S102
-    return {"exact": multi_tensor.kernel(rules.adam, formats), "fastmath": made["many"]}
+    return {"exact": multi_tensor.kernel(rules.adam, formats), "fastmath": made["launch"]}
 
 
 def with_kernel(

@@ -309,7 +309,7 @@ def test_what_fails_on_the_way_changes_nothing(monkeypatch):
         name: ga.RowGrad(rows, np.ones((len(rows), 3), np.float32))
         for name, rows in {"a": np.array([3, 10]), "b": np.resize([6, 6, 6, 10], 1200)}.items()
     }
-    monkeypatch.setattr(cpu, "_sum_frequent", fail)
+    monkeypatch.setattr(cpu, "_hot_rows", fail)
     with pytest.raises(OSError, match="no space"):
         optimizer.step(gradients)
     assert all((table == 1).all() for table in tables.values())
