@@ -128,6 +128,18 @@ def test_functions_are_short(folder):
                 assert lines <= 60 or known, f"{file}: {node.name} has {lines} lines"
 
 
+def test_kernels_are_files():
+    """Text of kernels stands in source files; shorter pieces, and the generators', are strings."""
+    for file in (ROOT / "kernels").rglob("*.py"):
+        assert not file.stem.endswith(("_text", "_source")), file
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            text = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and node not in docs and file.name != "generate.py":
+                assert len(text.strip("\n").splitlines()) <= 10, (file, node.lineno)
+
+
 def test_only_launch_dispatches():
     """Nothing else names a module of a backend, but to describe the machine or to check text."""
     for file in (ROOT / "gpuadapt").rglob("*.py"):
