@@ -356,11 +356,11 @@ def test_a_step_on_a_gpu_waits_for_nothing(host, monkeypatch):
 
 def test_more_rows_than_can_be_sorted():
     """Positions and rows share 64 bits."""
-    from gpuadapt.kernels.cpu.row_keys import Batch
+    from gpuadapt.kernels.cpu.row_keys import SortedRows
 
     rows = np.lib.stride_tricks.as_strided(np.zeros(1, np.int64), (2**33,), (0,))
     with pytest.raises(ga.RowIndexError, match="too many to sort at once"):
-        Batch().load(rows, 2**40, False, 1)
+        SortedRows().load(rows, 2**40, False, 1)
 
 
 def test_a_memory_map_is_updated_on_disk(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..array_types import HostArray
 from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
@@ -42,26 +43,26 @@ class ExactRows(Rows):
         super().__init__(rule, formats, operand)
         self._kernel = kernel(rule, formats, history.plan)
         self._history = history
-        self._nothing = _zeros(self._width, formats.wide)
+        self._no_gradient = _zeros(self._width, formats.wide)
         ((_, kept),) = formats.gradient.parts
         self._no_values = _zeros(self._width, kept)
         self._nowhere = np.empty((0, self._width), self._arrays[0].dtype)
 
-    def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
+    def __call__(self, plan: Plan, first: int, numbers: HostArray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         self._update(plan, first, numbers, *self._given(False, self._nowhere))
         self._history.append(numbers, first)
         self.refresh(*self._history.rows_due())
 
-    def _given(self, reading: bool, out: np.ndarray) -> tuple[Any, ...]:
+    def _given(self, reading: bool, out: HostArray) -> tuple[Any, ...]:
         history = self._history
         return (
             history.last, history.history, history.factors, history.products, history.ends,
             history.now,
-            self._nothing, reading, out,
+            self._no_gradient, reading, out,
         )  # fmt: skip
 
-    def read(self, rows: np.ndarray, skip: bool) -> np.ndarray:
+    def read(self, rows: HostArray, skip: bool) -> HostArray:
         """Rows as they are after the last step, in a new array; zeros for those out of range.
 
         Raises
@@ -70,23 +71,23 @@ class ExactRows(Rows):
             A row is out of range, and they are not to be skipped.
         """
         parts = threads.share(rows.size * self._width, ALONE)
-        self._batch.load(rows, len(self._arrays[0]), skip, parts)
+        self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         out = np.empty((rows.size, self._width), self._arrays[0].dtype)
-        if self._batch.wrong:
+        if self._sorted.out_of_range:
             out[:] = 0
-        self._catch_up(self._batch.keys, parts, out)
+        self._catch_up(self._sorted.keys, parts, out)
         return out
 
     def refresh(self, start: int, stop: int) -> None:
         """Bring rows from ``start`` to ``stop`` up to date."""
-        self._batch.shift = 0
+        self._sorted.shift = 0
         for begin in range(start, stop, CHUNK):
             keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
             self._catch_up(keys, threads.share(keys.size * self._width, ALONE), self._nowhere)
 
-    def _catch_up(self, keys: np.ndarray, parts: int, out: np.ndarray) -> None:
-        self._batch.frequent = self._batch.frequent[:0]
-        self._room(parts, 0)
+    def _catch_up(self, keys: HostArray, parts: int, out: HostArray) -> None:
+        self._sorted.hot = self._sorted.hot[:0]
+        self._reserve(parts, 0)
         plan = Plan(keys, self._arrays, None, self._no_values, False, math.inf, parts)
         updated = self._shaped(self._arrays)
         coefficients = [0.0] * (self._coefficients + len(self._wide))
@@ -97,7 +98,7 @@ class ExactRows(Rows):
         )  # fmt: skip
 
 
-def _zeros(width: int, dtype: str) -> np.ndarray:
+def _zeros(width: int, dtype: str) -> HostArray:
     """One row of zeros, read-only as gradients are."""
     made = np.zeros((1, width), dtype)
     made.flags.writeable = False

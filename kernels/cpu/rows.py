@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..array_types import HostArray
 from ..formats import FLOAT64, Format, Formats, Operand, blocks, scaling
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -22,7 +23,7 @@ from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK, SUMS
 from . import compile, generate, threads
 from .array_headers import address
-from .row_keys import Batch
+from .row_keys import SortedRows
 from .squares import Squares
 
 ALONE = 16384
@@ -62,21 +63,21 @@ def _hot_rows(compute: str, form: Format) -> Callable[..., None]:
 
 
 class Plan(NamedTuple):
-    """What `Rows.prepare` leaves for one call of the update."""
+    """The checked and sorted rows of one step, from `Rows.prepare`."""
 
-    keys: np.ndarray
-    arrays: Sequence[np.ndarray]
+    keys: HostArray
+    arrays: Sequence[HostArray]
     """The parameter and the states, or copies of their rows that occur."""
-    touched: np.ndarray | None
-    """The numbers of these rows, if there are copies; keys then have places among them."""
-    values: np.ndarray
+    copied: HostArray | None
+    """The row numbers of copies, or None; keys then have indices of copies in place of rows."""
+    values: HostArray
     mean: bool
-    most: float
+    max_norm: float
     parts: int
 
 
 class Rows:
-    """Updates rows of one table, in place; keeps between steps what it needs for one."""
+    """Updates rows of one table in place; keeps its memory from step to step."""
 
     def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         arrays = [array if array.ndim else array.reshape(1) for array in operand.arrays]
@@ -94,21 +95,21 @@ class Rows:
         self._coefficients = len(rule.coefficients)
         scale = scaling(rule, formats)
         self._wide = list(scale.positions.values()) if scale else []
-        """Which coefficients the kernel takes in the type of gradients, too."""
+        """list of int : Coefficients that the kernel also takes in the type of wider gradients."""
         self._key, self._random = operand.key, formats.random
-        self._batch = Batch()
+        self._sorted = SortedRows()
         self.skipped = 0
-        """Rows that were out of range and left out, so far."""
+        """int : The number of rows that were out of range, over all steps."""
         self._work = _workspace(0, 0, 0, np.dtype(formats.wide))
 
     def prepare(
         self,
-        rows: np.ndarray,
-        values: np.ndarray,
+        rows: HostArray,
+        values: HostArray,
         duplicates: str,
         count: int | None,
         skip: bool,
-        most: float,
+        max_norm: float,
     ) -> Plan:
         """Check and sort the row numbers of a step; nothing is written yet.
 
@@ -118,11 +119,11 @@ class Rows:
         values : ndarray of the gradient's format, shape (n, *row shape)
         duplicates : {"sum", "mean"}
         count : int or None
-            Of the rows, only so many are in use; None for all.
+            The number of rows in use, the first ones; None for all.
         skip : bool
             Leave out rows that are out of range.
-        most : float
-            Largest norm of a row's gradient, infinity for any.
+        max_norm : float
+            Limit of the norm of a row's gradient; infinity for none.
 
         Raises
         ------
@@ -131,123 +132,123 @@ class Rows:
         """
         rows, values = rows[:count], values[:count]
         parts = threads.share(values.size, ALONE)
-        self._batch.load(rows, len(self._arrays[0]), skip, parts)
+        self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), self._width)
         values.flags.writeable = False
-        keys, arrays, touched = self._batch.keys, self._arrays, None
+        keys, arrays, copied = self._sorted.keys, self._arrays, None
         if not self._whole:
-            keys, arrays, touched = self._copied_rows()
+            keys, arrays, copied = self._copied_rows()
         # Whatever may fail, such as memory or compilation, does so before anything is written.
-        frequent = len(self._batch.frequent)
-        self._room(parts, frequent)
-        if frequent and values.shape[1]:
+        hot = len(self._sorted.hot)
+        self._reserve(parts, hot)
+        if hot and values.shape[1]:
             threads.call(
                 _hot_rows(*self._kind),
-                self._batch.keys, self._mask, self._batch.frequent, values,
-                self._work.totals[:frequent], compile.LINE // values.itemsize,
+                self._sorted.keys, self._mask, self._sorted.hot, values,
+                self._work.totals[:hot], compile.LINE // values.itemsize,
             )  # fmt: skip
-        return Plan(keys, arrays, touched, values, duplicates == "mean", most, parts)
+        return Plan(keys, arrays, copied, values, duplicates == "mean", max_norm, parts)
 
-    def _copied_rows(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-        """As the first three of `Plan`, of arrays whose rows have gaps."""
-        shift = np.uint64(self._batch.shift)
-        numbers = self._batch.keys >> shift
+    def _copied_rows(self) -> tuple[HostArray, list[HostArray], HostArray]:
+        """The first three fields of `Plan` for arrays whose rows have gaps."""
+        shift = np.uint64(self._sorted.shift)
+        numbers = self._sorted.keys >> shift
         first = np.append(True, numbers[1:] != numbers[:-1])[: numbers.size]
-        touched = numbers[first].astype(np.int64)
+        copied = numbers[first].astype(np.int64)
         places = (np.cumsum(first) - 1).astype(np.uint64)
-        keys = (places << shift) | (self._batch.keys & self._mask)
-        return keys, [np.ascontiguousarray(array[touched]) for array in self._arrays], touched
+        keys = (places << shift) | (self._sorted.keys & self._mask)
+        return keys, [np.ascontiguousarray(array[copied]) for array in self._arrays], copied
 
     @property
     def _mask(self) -> np.uint64:
-        """Of the position in a key."""
-        return np.uint64((1 << self._batch.shift) - 1)
+        """The bits of a position in a key."""
+        return np.uint64((1 << self._sorted.shift) - 1)
 
     def partials(self, plan: Plan) -> int:
-        """How many numbers `squares` writes."""
+        """Return the length of each result of `squares`."""
         return -(-len(plan.values) // CHUNK)
 
-    def squares(
-        self, plan: Plan, numbers: np.ndarray, partial: np.ndarray, peaks: np.ndarray
-    ) -> None:
-        """Write sums of squares of the gradient, duplicates merged, divided by the scale.
+    def squares(self, plan: Plan, numbers: HostArray, partial: HostArray, peaks: HostArray) -> None:
+        """Write sums of squares and largest magnitudes of the merged and unscaled gradient.
 
-        And largest magnitudes, of what a limit on rows' norms leaves, to ``peaks``.
+        Sums are those before a limit on rows' norms, magnitudes those after it.
         """
         n, scale = len(plan.values), numbers[SCALE]
         squared, tops = np.zeros(n), np.zeros(n)
         self._run(
             squares_kernel(*self._kind), plan, math.inf,
-            (scale, plan.most * scale, squared, tops),
+            (scale, plan.max_norm * scale, squared, tops),
         )  # fmt: skip
         if n:
             sums = Squares("float64", FLOAT64, [n], squared=False)
             sums(np.array([address(squared)]), 1.0, partial)
             peaks[:] = np.maximum.reduceat(tops, np.arange(0, n, CHUNK))
 
-    def __call__(self, plan: Plan, first: int, numbers: np.ndarray) -> None:
+    def __call__(self, plan: Plan, first: int, numbers: HostArray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
         self._update(plan, first, numbers)
 
-    def _shaped(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _shaped(self, arrays: Sequence[HostArray]) -> list[HostArray]:
         """Arrays of rows as the kernel takes them."""
         count = len(arrays[0])
         return [
             array.reshape(count, *shape) for array, shape in zip(arrays, self._shapes, strict=True)
         ]
 
-    def _update(self, plan: Plan, first: int, numbers: np.ndarray, *more: Any) -> None:
+    def _update(self, plan: Plan, first: int, numbers: HostArray, *more: Any) -> None:
         updated = self._shaped(plan.arrays)
         coefficients = numbers[first : first + self._coefficients].tolist()
         coefficients += [coefficients[k] for k in self._wide]
         random: list[Any] = []
         if self._random:
-            # Random bits go by a row's number in the whole table.
-            origin = NOWHERE if plan.touched is None else plan.touched
+            # Random bits depend on a row's number in the whole table.
+            origin = NOWHERE if plan.copied is None else plan.copied
             random = [self._key, numbers[first + self._coefficients], origin]
-        most = plan.most * numbers[SCALE]
+        max_norm = plan.max_norm * numbers[SCALE]
         self._run(
-            self._kernel, plan, most,
+            self._kernel, plan, max_norm,
             (*updated, *coefficients, *random, *more),
         )  # fmt: skip
-        if plan.touched is not None:
+        if plan.copied is not None:
             for array, part in zip(self._arrays, plan.arrays, strict=True):
-                array[plan.touched] = part
-        self.skipped += self._batch.wrong
+                array[plan.copied] = part
+        self.skipped += self._sorted.out_of_range
 
-    def _run(self, kernel: Callable[..., None], plan: Plan, most: float, arguments: Any) -> None:
-        batch, work, keys = self._batch, self._work, plan.keys
+    def _run(
+        self, kernel: Callable[..., None], plan: Plan, max_norm: float, arguments: Any
+    ) -> None:
+        found, work, keys = self._sorted, self._work, plan.keys
         if self._width == 0 or keys.size == 0:
             return
-        totals = work.totals[: len(batch.frequent)]
+        totals = work.totals[: len(found.hot)]
         threads.call(
             kernel,
             work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
-            np.uint64(batch.shift), batch.frequent, totals, batch.often, plan.mean, most,
+            np.uint64(found.shift), found.hot, totals, found.hot_threshold, plan.mean, max_norm,
             work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, plan.values,
             arguments,
         )  # fmt: skip
 
-    def _room(self, parts: int, frequent: int) -> None:
-        """Have memory for so many threads and frequent rows."""
+    def _reserve(self, parts: int, hot: int) -> None:
+        """Make memory for as many threads and hot rows, if there is not enough."""
         had = len(self._work.buffers), len(self._work.totals)
-        if had[0] < parts or had[1] < frequent:
-            room = max(had[0], parts), max(had[1], frequent)
+        if had[0] < parts or had[1] < hot:
+            room = max(had[0], parts), max(had[1], hot)
             self._work = _workspace(*room, self._width, np.dtype(self._kind[0]))
 
 
 class _Workspace(NamedTuple):
-    counter: np.ndarray
-    buffers: np.ndarray
+    counter: HostArray
+    buffers: HostArray
     """A row for each thread."""
-    merged: np.ndarray
+    merged: HostArray
     """The same memory, read-only as gradients are."""
-    totals: np.ndarray
-    """A row for each frequent row."""
-    partial: np.ndarray
+    totals: HostArray
+    """A row for each hot row."""
+    partial: HostArray
 
 
-def _workspace(parts: int, frequent: int, width: int, dtype: np.dtype) -> _Workspace:
+def _workspace(parts: int, hot: int, width: int, dtype: np.dtype) -> _Workspace:
     buffers = np.empty((parts, width), dtype)
     merged = buffers.view()
     merged.flags.writeable = False
@@ -255,6 +256,6 @@ def _workspace(parts: int, frequent: int, width: int, dtype: np.dtype) -> _Works
         np.empty(1, np.int64),
         buffers,
         merged,
-        np.empty((frequent, width), dtype),
+        np.empty((hot, width), dtype),
         np.empty((parts, 2 * SUMS)),
     )

@@ -110,19 +110,19 @@ def sort(keys, spare, shift, digits, width, counts, serial):
 
 
 @njit(cache=True, **OPTIONS)
-def frequent(keys, shift, least, spans):
-    """Rows that occur more than twice ``least`` times: their first and last keys' places.
+def find_hot(keys, shift, min_count, spans):
+    """Write the first and the stop key of rows that occur often to ``spans``; returns their number.
 
-    Some that occur more than ``least`` times are among them: a row fills every step of the
-    search that it covers. Returns how many there are.
+    All rows that occur more than ``2 min_count`` times are found, and none with ``min_count`` or
+    fewer: the search goes in steps of ``min_count`` keys, and a hot row covers two of them.
     """
     n, found, i = keys.size, 0, 0
-    while i + least < n:
+    while i + min_count < n:
         row = keys[i] >> shift
-        if keys[i + least] >> shift != row:
-            i += least
+        if keys[i + min_count] >> shift != row:
+            i += min_count
             continue
-        start, stop = i, i + least + 1
+        start, stop = i, i + min_count + 1
         while start > 0 and keys[start - 1] >> shift == row:
             start -= 1
         while stop < n and keys[stop] >> shift == row:
