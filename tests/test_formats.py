@@ -566,7 +566,7 @@ def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
     rule, formats = optimizer.rule, formats_of(optimizer)
     size, shift = 2 * BLOCK, 33 if formats.paired else 32
     begin = 2**shift - BLOCK
-    text = compile.load(rule.name, multi_tensor.source(rule, formats))
+    module = compile.load(rule.name, multi_tensor.source(rule, formats))
     arrays = [np.zeros(n, kind) for form in formats.every for kind, n in (
         (kind, 2 if part == "scale" else size) for part, kind in form.parts)]  # fmt: skip
     arrays[0][:] = 0x3F80  # one
@@ -574,8 +574,8 @@ def test_elements_beyond_32_bits_have_random_bits_of_their_own(state):
     numbers = [given.get(name, np.float32(1)) for name in rule.coefficients]
     arrays[1][:] = 0x3F80
     keys = np.uint32(5), np.uint32(7)
-    held = [np.zeros(BLOCK, np.float32)] * formats.block
-    text.span(*arrays, *numbers, np.int64(begin), *keys, *held)
+    buffers = [np.zeros(BLOCK, np.float32)] * formats.block
+    module.update_span(tuple(arrays), tuple(numbers), np.int64(begin), keys, tuple(buffers))
     number = begin + np.arange(size)
     element, page = [(number >> by).astype(np.uint32) for by in (shift - 32, shift)]
     random = random_bits.random_bits(element, *(random_bits.key_on(k, page) for k in keys))
