@@ -15,6 +15,7 @@ import pytest
 from cases import RULES
 
 import gpuadapt as ga
+from gpuadapt.kernels.cpu import multi_tensor
 from gpuadapt.kernels.formats import Operand, uniform
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.program import LONGEST_NAME
@@ -339,6 +340,35 @@ def test_results_die_with_their_rule():
     del rule
     gc.collect()
     assert dead() is None and len(calls) == 4
+
+
+def test_kernels_die_with_their_rule():
+    """A notebook's cell that is run five times leaves one kernel, and one module."""
+
+    def made():
+        @ga.rule
+        def fleeting(p, g, h):
+            return p - 3 * h.lr * g
+
+        return fleeting
+
+    def modules():
+        return {name for name in sys.modules if name.startswith("gpuadapt_generated.fleeting")}
+
+    dead = []
+    for _ in range(5):
+        rule = made()
+        formats = uniform(rule, np.dtype(np.float32))
+        kernel = multi_tensor.kernel(rule, formats)
+        assert kernel is multi_tensor.kernel(made(), formats) and len(modules()) == 1
+        parameter = np.ones(5, np.float32)
+        numbers = rule.evaluate(0.25, 1)
+        update_once(rule, "cpu", formats, Operand((parameter,)), parameter.copy(), numbers)
+        assert (parameter == 0.25).all()
+        dead += [weakref.ref(rule), weakref.ref(kernel)]
+        del rule, kernel
+        gc.collect()
+    assert not any(of() for of in dead) and not modules()
 
 
 def cautious(p, old, g, h):

@@ -17,8 +17,10 @@ import re
 import sys
 import tempfile
 import types
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary, finalize
 
 import numba
 
@@ -27,8 +29,10 @@ from . import intrinsics, threads
 LINE = 64
 """Bytes of a cache line."""
 
-
 LOOPS = Path(__file__).parent / "loops"
+
+_kernels: WeakValueDictionary[tuple[str, str], Callable[..., None]] = WeakValueDictionary()
+"""The kernels that are in use, by the texts of their modules and their names."""
 
 
 def link(title: str, head: str, *loops: str) -> str:
@@ -131,7 +135,33 @@ def _imported() -> str:
     return hashlib.sha256(inspect.getsource(intrinsics).encode()).hexdigest()[:8]
 
 
-@cache
+def kernel(title: str, text: str, name: str) -> Callable[..., None]:
+    """Return a function of a generated module, which is freed when nobody holds the function.
+
+    Parameters
+    ----------
+    title : str
+        The beginning of the file's name; its first 64 characters count.
+    text : str
+        The module, see `link`.
+    name : str
+        The function that callers hold; no other function of the module may refer to it.
+    """
+    if found := _kernels.get((text, name)):
+        return found
+    module = load(title, text)
+    # Numba holds on to what it compiled until the function dies: through the function's globals,
+    # which would hold the function.
+    compiled: Callable[..., None] = module.__dict__.pop(name)
+    finalize(compiled, _free, module).atexit = False
+    return _kernels.setdefault((text, name), compiled)
+
+
+def _free(module: types.ModuleType) -> None:
+    sys.modules.pop(module.__name__, None)
+    module.__dict__.clear()
+
+
 def load(name: str, text: str) -> types.ModuleType:
     """Execute a generated module; Numba finds its earlier machine code, if there is any."""
     threads.prepare()
@@ -144,8 +174,8 @@ def load(name: str, text: str) -> types.ModuleType:
         return _execute(path, text)
     except (EOFError, OSError, pickle.UnpicklingError):
         # Machine code that was cut short, by a full disk say: Numba does not recover.
-        kept = numba.config.CACHE_DIR or path.parent  # type: ignore[attr-defined]
-        for file in Path(kept).rglob(f"{path.stem}.*.nb?"):
+        machine_code = numba.config.CACHE_DIR or path.parent  # type: ignore[attr-defined]
+        for file in Path(machine_code).rglob(f"{path.stem}.*.nb?"):
             file.unlink(missing_ok=True)
         return _execute(path, text)
 

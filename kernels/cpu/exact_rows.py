@@ -30,8 +30,7 @@ def source(rule: Rule, formats: Formats) -> str:
 def kernel(rule: Rule, formats: Formats, plan: CatchUpPlan | None) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
     text = generate.rows(rule, formats, True, plan)
-    compiled: Callable[..., None] = compile.load(f"{rule.name}_exact", text).rows
-    return compiled
+    return compile.kernel(f"{rule.name}_exact", text, "rows")
 
 
 class ExactRows(Rows):

@@ -285,7 +285,7 @@ def multi_tensor(rule: Rule, formats: Formats, prefetched: bool, ahead: int) -> 
         By how many bytes.
     """
     elements = Elements(rule, formats)
-    text = [rule_preamble(rule, formats), f"TABLES, BLOCK = {len(formats.tables)}, {BLOCK}\n"]
+    text = [rule_preamble(rule, formats), f"\n\nTABLES, BLOCK = {len(formats.tables)}, {BLOCK}\n"]
     text += [elements.text(), _arrays_at(elements), _coefficients_at(rule, elements.wide)]
     keys = f"keys_of(tables[0][array], U(numbers[offset + {len(rule.coefficients)}]))"
     text.append(
@@ -364,7 +364,7 @@ def squares(compute: str, form: Format, squared: bool) -> str:
     name = "squares" if squared else "sums"
     ((_, dtype),) = form.parts
     of = f" of {form.name}" * (form.name != compute)
-    text = [preamble(compute, needed(form.conversions)), f"LANES = {LANES}\n"]
+    text = [preamble(compute, needed(form.conversions)), f"\n\nLANES = {LANES}\n"]
     text.append(
         _function(
             "elements_at",

@@ -55,8 +55,7 @@ def source(rule: Rule, formats: Formats) -> str:
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """Return the compiled ``launch`` of `loops/scheduling.py`."""
-    compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).launch
-    return compiled
+    return compile.kernel(rule.name, source(rule, formats), "launch")
 
 
 class MultiTensor:

@@ -43,8 +43,7 @@ def source(rule: Rule, formats: Formats) -> str:
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
     """The compiled kernel; see the text for its arguments."""
-    compiled: Callable[..., None] = compile.load(rule.name, source(rule, formats)).rows
-    return compiled
+    return compile.kernel(rule.name, source(rule, formats), "rows")
 
 
 @cache
