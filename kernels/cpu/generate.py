@@ -295,8 +295,13 @@ def multi_tensor(rule: Rule, formats: Formats, prefetched: bool, ahead: int) -> 
             [f"return {keys}" if formats.random else "return ()"],
         )
     )
-    buffers = [f"np.empty({BLOCK}, T)" for one in elements._coded]
-    text.append(_function("block_buffers", [], [f"return {_tuple(buffers)}"]))
+    buffers = [f"{one.name}_buffer" for one in elements._coded]
+    new = _tuple([f"np.empty({BLOCK}, T)" for _ in buffers])
+    views = _tuple([f"borrowed({name})" for name in buffers])
+    text.append(_function("block_buffers", [], [f"return {new}"]))
+    text.append(
+        _function("views_of", ["buffers"], [*_unpacked(buffers, "buffers"), f"return {views}"])
+    )
     chunk = "chunk"
     if formats.block:
         chunk = "chunk_of_blocks"

@@ -4,6 +4,7 @@ from numba import njit
 
 from .interface import (
     BLOCK,
+    INLINE,
     OPTIONS,
     S,
     T,
@@ -50,7 +51,7 @@ def largest_of(numbers, size):
     return largest
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def update_block(arrays, bases, buffers, scalars, element, first_key, second_key):
     states = row_states(arrays)
     for i in range(size_of(arrays)):
@@ -60,14 +61,14 @@ def update_block(arrays, bases, buffers, scalars, element, first_key, second_key
     return states
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def encode_block(arrays, bases, buffers, element, first_key, second_key):
     for i in range(size_of(arrays)):
         encode(i, arrays, bases, buffers, random_bits(element, first_key, second_key))
         element = U(element + U(1))
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def encode_block_quickly(arrays, bases, buffers, element, first_key, second_key):
     for i in range(size_of(arrays)):
         encode_quickly(i, arrays, bases, buffers, random_bits(element, first_key, second_key))

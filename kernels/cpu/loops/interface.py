@@ -12,7 +12,7 @@ OPTIONS = {"error_model": "numpy", "nogil": True}
 """Options of every function: IEEE division, no lock."""
 
 INLINE = {"forceinline": True, **OPTIONS}
-"""Options of functions that are called for every row: their tuples would be copied at each call."""
+"""Options of functions called for every row or block: tuples would be copied at each call."""
 
 U, S, D = np.uint32, np.float32, np.float64
 
@@ -87,7 +87,11 @@ def store_scales(arrays, block, buffers, size):
 
 
 def block_buffers():
-    """New buffers for the elements of a block."""
+    """New buffers for the elements of a block, which the caller has to `keep`."""
+
+
+def views_of(buffers):
+    """The buffers as views without an owner, whose references Numba does not count."""
 
 
 def size_of(arrays):

@@ -8,6 +8,7 @@ larger than the caches.
 
 from numba import njit, types
 
+from ..intrinsics import keep
 from .interface import (
     OPTIONS,
     TABLES,
@@ -15,6 +16,7 @@ from .interface import (
     coefficients_at,
     keys_at,
     update_chunk,
+    views_of,
 )
 
 ARGUMENTS = types.Tuple(
@@ -33,7 +35,8 @@ ARGUMENTS = types.Tuple(
 def run_chunks(first, last, chunks, arguments):
     addresses, gradients, offsets, numbers = arguments[:4]
     tables, long = arguments[4:-1], arguments[-1]
-    buffers = block_buffers()
+    storage = block_buffers()
+    buffers = views_of(storage)
     for k in range(first, last):
         array, start, size = chunks[k, 0], chunks[k, 1], chunks[k, 2]
         if gradients[array] != 0:
@@ -43,3 +46,4 @@ def run_chunks(first, last, chunks, arguments):
                 coefficients_at(numbers, offset), keys_at(tables, array, numbers, offset),
                 tables, buffers, long,
             )  # fmt: skip
+    keep(storage)
