@@ -388,3 +388,35 @@ def test_machine_code_is_vectorised(tmp_path):
         assert ("prefetch" in code) == (multi_tensor.PREFETCHED or traversal.endswith("rows")), name
         contracted = re.findall(r"\bvfn?m(?:add|sub)\w+", code)
         assert not contracted, (name, contracted)
+
+
+FORMATS = [
+    ("float32", {"state_dtype": "float16"}),
+    ("bfloat16", {"state_dtype": "bfloat16", "rounding": "kahan"}),
+    ("float32", {"state_dtype": "8bit"}),
+]
+
+
+def test_loops_over_elements_call_no_function(tmp_path):
+    """In every format the update of an element is inlined: LLVM vectorizes no other loop."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("reads x86-64 machine code")
+    script = f"""
+        import ml_dtypes
+        import numpy as np
+        import gpuadapt as ga
+        from gpuadapt.kernels.cpu import multi_tensor
+        from gpuadapt.optimizer import internals
+        for name, settings in {FORMATS!r}:
+            dtype = ml_dtypes.bfloat16 if name == "bfloat16" else name
+            optimizer = ga.Adam(np.zeros(8, dtype), **settings)
+            formats = internals(optimizer).parameters["0"].formats
+            (text,) = multi_tensor.kernel(optimizer.rule, formats).inspect_asm().values()
+            print("===", name, settings, text)
+    """
+    kernels = python(script, GPUADAPT_CACHE_DIR=str(tmp_path), timeout=400).split("=== ")[1:]
+    assert len(kernels) == len(FORMATS)
+    symbol = r"(?:movabsq\s+\$|call\w*\s+)_ZN\d+gpuadapt_generated\d+(adam_[0-9a-f]{16})(\w+?)B\d"
+    for kernel in kernels:
+        called = {name.lstrip("0123456789") for _, name in re.findall(symbol, kernel)}
+        assert called == {"launch", "run_chunks"}, kernel.split("\n", 1)[0]

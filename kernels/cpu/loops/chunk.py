@@ -2,10 +2,10 @@
 
 from numba import njit
 
-from .interface import OPTIONS, arrays_at, update_span
+from .interface import INLINE, arrays_at, update_span
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def update_chunk(array, start, size, addresses, gradients, scalars, keys, tables, buffers, long):
     arrays = arrays_at(array, start, size, 0, addresses, gradients)
     update_span(arrays, scalars, start, keys, buffers)

@@ -2,10 +2,10 @@
 
 from numba import njit
 
-from .interface import BLOCK, OPTIONS, arrays_at, update_span, width_of
+from .interface import BLOCK, INLINE, arrays_at, update_span, width_of
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def update_chunk(array, start, size, addresses, gradients, scalars, keys, tables, buffers, long):
     width = width_of(tables, array)
     done = size - size

@@ -4,6 +4,7 @@ from numba import njit
 
 from .interface import (
     AHEAD,
+    INLINE,
     LINE,
     OPTIONS,
     arrays_at,
@@ -26,7 +27,7 @@ def update_prefetched(arrays, scalars, begin, keys, buffers):
         update_span(slice_of(arrays, start, stop), scalars, begin, keys, buffers)
 
 
-@njit(**OPTIONS)
+@njit(**INLINE)
 def update_chunk(array, start, size, addresses, gradients, scalars, keys, tables, buffers, long):
     arrays = arrays_at(array, start, size, 0, addresses, gradients)
     if long:
