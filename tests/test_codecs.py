@@ -323,7 +323,7 @@ def test_numba_and_the_cuda_text_have_numpys_bits():
             f"types.Array(types.{result[kind]}, 1, 'C')" for kind in [*kinds, one.kind]
         )
         loops += (
-            f"\n\n@njit([types.void({types})], **OPTIONS)\n"
+            f"\n\n@njit([types.void({types})], **ENTRY)\n"
             f"def loop_{name}({', '.join(given)}, result):\n"
             f"    for i in range(result.size):\n"
             f"        result[i] = {name}({', '.join(f'{a}[i]' for a in given)})\n"

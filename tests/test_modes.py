@@ -27,7 +27,7 @@ DEFAULT, FLAGS = (0x1F80, 0x3F) if MODES is X86 else (0, 0)
 
 SEEN = """
 
-@njit([types.void(types.Array(types.uint64, 1, "C"))], parallel=True, cache=True, **OPTIONS)
+@njit([types.void(types.Array(types.uint64, 1, "C"))], parallel=True, **ENTRY)
 def seen(found):
     for k in prange(found.size):
         before = default_modes()

@@ -122,7 +122,9 @@ def imports(title: str) -> str:
             f"from {__package__}.intrinsics import bits, claim, memory, pairs, part, prefetch",
             f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes",
             f"from {__package__}.intrinsics import borrowed, keep, tiny\n",
+            'ENTRY = {"error_model": "numpy", "nogil": True, "cache": True}',
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
+            'OPTIONS |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}',
             'INLINE = {"forceinline": True, **OPTIONS}',
             "U, S, D = np.uint32, np.float32, np.float64",
         ]

@@ -28,7 +28,7 @@ def source(rule: Rule, formats: Formats) -> str:
 
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats, plan: CatchUpPlan | None) -> Callable[..., None]:
-    """The compiled kernel; see the text for its arguments."""
+    """Return the compiled ``rows`` of `loops/rows.py`."""
     text = generate.rows(rule, formats, True, plan)
     return compile.kernel(f"{rule.name}_exact", text, "rows")
 

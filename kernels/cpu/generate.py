@@ -7,7 +7,8 @@ array of an argument ``p``, and ``p_scale__`` an array beside it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -74,15 +75,30 @@ def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
     # that calls a function for each element i.
     options = "INLINE" if {"arguments", "i"} & set(arguments) else "OPTIONS"
     head = f"def {name}({', '.join(arguments)}):"
-    return "\n".join(["", "", f"@njit(**{options})", head, indented(lines, 4), ""])
+    return "\n".join(["", "", f"@njit(**{options})", head, indented(lines or ["pass"], 4), ""])
 
 
 def _tuple(names: Sequence[str]) -> str:
     return f"({', '.join(names)}{',' * (len(names) == 1)})"
 
 
-def _unpacked(names: Sequence[str], source: str) -> list[str]:
-    return [f"{_tuple(names)} = {source}"] if names else []
+def _reading(names: Iterable[str], source: str, lines: Sequence[str]) -> list[str]:
+    """The lines, after others that read those elements of a tuple which they use.
+
+    Numba takes its time for every element that is read.
+    """
+    used = {word for line in lines for word in re.findall(r"\w+", line)}
+    read = [f"{name} = {source}[{k}]" for k, name in enumerate(names) if name in used]
+    return [*read, *lines]
+
+
+def _accessors(returned: Mapping[str, str], names: Iterable[str], source: str) -> str:
+    """Functions that return what expressions make of the elements of a tuple."""
+    text, names = "", list(names)
+    for head, value in returned.items():
+        name, _, arguments = head.rstrip(")").partition("(")
+        text += _function(name, arguments.split(", "), _reading(names, source, [f"return {value}"]))
+    return text
 
 
 class Elements:
@@ -106,6 +122,8 @@ class Elements:
         type of wider gradients.
     wide : dict of str to int
         Of these, those in the type of wider gradients, and which of the rule's they are.
+    coded : list of Named
+        The states in 8 bits.
     loops : list of str
         The loop files that define ``update_span``.
     """
@@ -122,7 +140,7 @@ class Elements:
         self._numbers = [*mean, *rule.coefficients]
         self.scalars = [*self._numbers, *self.wide]
         self._updated = [self.arguments[0], *self.arguments[2:]]
-        self._coded = [one for one in self._updated if one.format.block]
+        self.coded = [one for one in self._updated if one.format.block]
         self._short = [
             name
             for one in self.arguments
@@ -130,7 +148,7 @@ class Elements:
             if dtype == "uint16"
         ]
         if formats.block:
-            quick = any(one.format.quick for one in self._coded)
+            quick = any(one.format.quick for one in self.coded)
             self.loops = ["smallest"] * quick + ["blocks"]
         elif formats.paired:
             self.loops = ["paired_elements"]
@@ -148,30 +166,28 @@ class Elements:
             )
         if self.formats.block:
             return text + self._blocks()
-        text += self._update("update", ["i", "arrays", "scalars", "random"])
+        text += _function("update", ["i", "arrays", "scalars", "random"], self._update())
         return text + (self._update_pair() if self.formats.paired else "")
 
     def _views(self) -> str:
         """``size_of``, ``slice_of`` and ``row_states``; of pairs ``pairs_of`` and their count."""
-        unpack = _unpacked(self.arrays, "arrays")
-        whole = {*self._by_row, *(one.arrays[1] for one in self._coded)}
+        whole = {*self._by_row, *(one.arrays[1] for one in self.coded)}
         sliced = [name if name in whole else f"{name}[start:stop]" for name in self.arrays]
         size = self.arguments[1].arrays[0]
-        functions = {
-            "size_of(arrays)": [*unpack, f"return {size}.size"],
-            "slice_of(arrays, start, stop)": [*unpack, f"return {_tuple(sliced)}"],
-            "row_states(arrays)": [*unpack, f"return {_tuple(self._by_row)}"],
+        returned = {
+            "size_of(arrays)": f"{size}.size",
+            "slice_of(arrays, start, stop)": _tuple(sliced),
+            "row_states(arrays)": _tuple(self._by_row),
         }
         if self.formats.paired:
             words = [f"pairs({name})" if name in self._short else name for name in self.arrays]
             word = next(name for name in self._short if name != size)
-            functions["pairs_of(arrays)"] = [*unpack, f"return {_tuple(words)}"]
-            functions["pair_count(arrays)"] = [*unpack, f"return {word}.size"]
-        text = ""
-        for head, lines in functions.items():
-            name, _, arguments = head.rstrip(")").partition("(")
-            text += _function(name, [arguments], lines)
-        return text
+            returned |= {"pairs_of(arrays)": _tuple(words), "pair_count(arrays)": f"{word}.size"}
+        return _accessors(returned, self.arrays, "arrays")
+
+    def _reading(self, lines: Sequence[str]) -> list[str]:
+        """The lines of a function of an update's arrays and scalars."""
+        return _reading(self.arrays, "arrays", _reading(self.scalars, "scalars", lines))
 
     def _call(self) -> str:
         """The rule's call: the new parameter and states from elements ``i``."""
@@ -190,19 +206,19 @@ class Elements:
         texts = one.store(self.formats.compute, at, f"_new_{one.name}")
         return [f"{place} = {text}" for place, text in zip(at, texts, strict=True)]
 
-    def _update(self, name: str, arguments: Sequence[str], before: Sequence[str] = ()) -> str:
-        lines = [*_unpacked(self.arrays, "arrays"), *_unpacked(self.scalars, "scalars"), *before]
-        lines.append(self._call())
+    def _update(self) -> list[str]:
+        """Lines that update element ``i``."""
+        lines = [self._call()]
         for one in self._updated:
-            if one in self._coded:
+            if one in self.coded:
                 lines.append(f"{one.name}_buffer[i] = _new_{one.name}")
             elif one.arrays[0] not in self._by_row:
                 lines += self._stores(one)
-        return _function(name, arguments, [*lines, f"return {_tuple(self._new_row_states)}"])
+        return self._reading([*lines, f"return {_tuple(self._new_row_states)}"])
 
     def _update_pair(self) -> str:
         """The update of two neighbours; those of 16 bits are the halves of a word."""
-        lines = [*_unpacked(self.arrays, "arrays"), *_unpacked(self.scalars, "scalars")]
+        lines = list[str]()
         stored = dict[str, list[str]]()
         for half in (0, 1):
             word = "U({}[i] & U(65535))" if half == 0 else "U({}[i] >> U(16))"
@@ -226,51 +242,46 @@ class Elements:
             if name in stored:
                 low, high = stored[name]
                 lines.append(f"{name}[i] = U({low} | U({high} << U(16)))")
-        return _function("update_pair", ["i", "arrays", "scalars", "random"], lines)
+        return _function("update_pair", ["i", "arrays", "scalars", "random"], self._reading(lines))
 
     def _blocks(self) -> str:
         """The functions of `loops.blocks`: update into buffers, find scales, encode."""
-        coded, arrays = self._coded, _unpacked(self.arrays, "arrays")
-        bases = _unpacked([f"{one.name}_base" for one in coded], "bases")
-        buffers = _unpacked([f"{one.name}_buffer" for one in coded], "buffers")
+
+        def function(name: str, arguments: str, lines: Sequence[str]) -> str:
+            lines = _reading(buffers, "buffers", _reading(bases, "bases", lines))
+            return _function(name, arguments.split(), _reading(self.arrays, "arrays", lines))
+
+        coded = self.coded
+        bases = [f"{one.name}_base" for one in coded]
+        buffers = [f"{one.name}_buffer" for one in coded]
         scales = [f"{one.arrays[1]}[block]" for one in coded]
-        text = self._update(
-            "update_buffered",
-            ["i", "arrays", "bases", "buffers", "scalars", "random"],
-            [*bases, *buffers],
-        )
         found = [
             f"{one.format.block}_base({scale})" for one, scale in zip(coded, scales, strict=True)
         ]
-        text += _function("bases_of", ["arrays", "block"], [*arrays, f"return {_tuple(found)}"])
         store = [
             f"{scale} = {one.format.block}_scale(largest_of({one.name}_buffer, size))"
             for one, scale in zip(coded, scales, strict=True)
         ]
-        text += _function(
-            "store_scales", ["arrays", "block", "buffers", "size"], [*arrays, *buffers, *store]
-        )
-        for quick in (False, True):
-            lines = [*arrays, *bases, *buffers]
-            for one in coded:
-                at = ["", f"{one.name}_base"]
-                (code,) = one.store(self.formats.compute, at, f"{one.name}_buffer[i]", quick=quick)
-                lines.append(f"{one.arrays[0]}[i] = {code}")
-            text += _function(
-                "encode_quickly" if quick else "encode",
-                ["i", "arrays", "bases", "buffers", "random"],
-                lines,
-            )
         every = [
             f"all_quick(smallest_of({one.name}_buffer, size), {one.name}_base)"
             for one in coded
             if one.format.quick
         ]
-        return text + _function(
-            "is_quick",
-            ["buffers", "bases", "size"],
-            [*bases, *buffers, f"return {' and '.join(every) or 'False'}"],
+        text = function("update_buffered", "i arrays bases buffers scalars random", self._update())
+        text += function("bases_of", "arrays block", [f"return {_tuple(found)}"])
+        text += function("store_scales", "arrays block buffers size", store)
+        text += function(
+            "is_quick", "buffers bases size", [f"return {' and '.join(every) or 'False'}"]
         )
+        for quick in (False, True):
+            lines = []
+            for one in coded:
+                at = ["", f"{one.name}_base"]
+                (code,) = one.store(self.formats.compute, at, f"{one.name}_buffer[i]", quick=quick)
+                lines.append(f"{one.arrays[0]}[i] = {code}")
+            name = "encode_quickly" if quick else "encode"
+            text += function(name, "i arrays bases buffers random", lines)
+        return text
 
 
 def multi_tensor(rule: Rule, formats: Formats, prefetched: bool, ahead: int) -> str:
@@ -296,13 +307,11 @@ def multi_tensor(rule: Rule, formats: Formats, prefetched: bool, ahead: int) -> 
             [f"return {keys}" if formats.random else "return ()"],
         )
     )
-    buffers = [f"{one.name}_buffer" for one in elements._coded]
+    buffers = [f"{one.name}_buffer" for one in elements.coded]
     new = _tuple([f"np.empty({BLOCK}, T)" for _ in buffers])
     views = _tuple([f"borrowed({name})" for name in buffers])
     text.append(_function("block_buffers", [], [f"return {new}"]))
-    text.append(
-        _function("views_of", ["buffers"], [*_unpacked(buffers, "buffers"), f"return {views}"])
-    )
+    text.append(_accessors({"views_of(buffers)": views}, buffers, "buffers"))
     chunk = "chunk"
     if formats.block:
         chunk = "chunk_of_blocks"
@@ -311,8 +320,8 @@ def multi_tensor(rule: Rule, formats: Formats, prefetched: bool, ahead: int) -> 
         chunk = "chunk_prefetched"
         itemsize = formats.itemsize
         text.append(f"AHEAD, LINE = {ahead // itemsize}, {compile.LINE // itemsize}\n")
-        lines = [*_unpacked(elements.arrays, "arrays")]
-        lines += [f"prefetch({name}, index)" for name in elements.arrays]
+        lines = [f"prefetch({name}, index)" for name in elements.arrays]
+        lines = _reading(elements.arrays, "arrays", lines)
         text.append(_function("prefetch_ahead", ["arrays", "index"], lines))
     return compile.link(
         title(rule, formats, "many"),
@@ -432,7 +441,6 @@ class RowUpdate:
             for name, (_, dtype) in zip(one.arrays, one.format.parts, strict=True)
             if name != self._gradient
         }
-        self._arrays = list(self.arguments)
         numbers = [*rule.coefficients, *self.elements.wide]
         self.arguments |= dict.fromkeys(numbers, "types.float64")
         if formats.random:
@@ -442,35 +450,36 @@ class RowUpdate:
             ((_, parameter), *_) = formats.parameter.parts
             types_ = {"compute": formats.compute, "merged": formats.wide, "parameter": parameter}
             self.arguments |= {name: type_.format(**types_) for name, type_ in HISTORY.items()}
-        self.local = {"random_keys": RANDOM_KEYS.partition(" = ")[2]} if formats.random else {}
-        self.local |= {f"{one.name}_buffer": f"np.empty({BLOCK}, T)" for one in self._coded}
+        # What a thread has beside its arguments: numbers, and memory, which it keeps while
+        # everything else has views of it.
+        self._numbers = {"random_keys": RANDOM_KEYS.partition(" = ")[2]} if formats.random else {}
+        self._storage = {
+            f"{one.name}_buffer": f"np.empty({BLOCK}, T)" for one in self.elements.coded
+        }
         if exact:
-            self.local["mask"] = "np.uint64(history.shape[0] - 1)"
+            self._numbers["mask"] = "np.uint64(history.shape[0] - 1)"
         if plan and plan.rules:
             rows = 2 + max(len(part.coefficients) for part in plan.rules)
-            self.local["scratch"] = f"np.empty((1, {rows * MAX_INTERVAL}), T)"
+            self._storage["scratch"] = f"np.empty((1, {rows * MAX_INTERVAL}), T)"
         if plan and plan.displacement:
-            self.local["buffers"] = "np.empty((3, no_gradient.shape[1]), T)"
-            self.local["corrections"] = f"np.empty({MAX_INTERVAL}, D)"
-
-    @property
-    def _coded(self) -> list[Named]:
-        return [one for one in self.elements.arguments if one.format.block]
+            self._storage["buffers"] = "np.empty((3, no_gradient.shape[1]), T)"
+            self._storage["corrections"] = f"np.empty({MAX_INTERVAL}, D)"
+        self._names = [*self.arguments, *self._numbers, *self._storage]
 
     def text(self) -> str:
         """Return the functions of `loops.interface` that `loops.rows` calls, and their types."""
         types_ = ", ".join(self.arguments.values())
-        unpack = _unpacked([*self.arguments, *self.local], "arguments")
         text = f"\n\nARGUMENTS = types.Tuple([{types_}])\n"
         text += self._thread_arguments()
-        text += _function(
-            "prefetch_row", ["arguments", "row", "width"], [*unpack, *self._prefetches()]
-        )
-        lines = [*unpack, f"width = {self._gradient}.size", *self.lines()]
-        text += _function("update_row", ["arguments", "row", self._gradient, "sums"], lines)
-        return text + (self._catch_up(unpack) if self.exact else "")
+        text += self._function("prefetch_row", "arguments row width", self._prefetches())
+        lines = [f"width = {self._gradient}.size", *self.lines()]
+        text += self._function("update_row", f"arguments row {self._gradient} sums", lines)
+        return text + (self._catch_up() if self.exact else "")
 
-    def _catch_up(self, unpack: Sequence[str]) -> str:
+    def _function(self, name: str, arguments: str, lines: Sequence[str]) -> str:
+        return _function(name, arguments.split(), _reading(self._names, "arguments", lines))
+
+    def _catch_up(self) -> str:
         """The functions that `loops.exact_row`, `replay` and `segments` call."""
         rule = self.rule
         past = {name: f"history[past, {k}]" for k, name in enumerate(rule.coefficients)}
@@ -482,37 +491,25 @@ class RowUpdate:
             *[RANDOM_KEYS.replace("step", "past_step")] * self.formats.random,
             *self.lines(past),
         ]
-        parameter = f"part({rule.parameter}_, row, 0, no_gradient.shape[1])"
         returned = {
             "history_of(arguments)": "last_step, now, mask, ends",
             "output_of(arguments)": "reading, out",
-            "parameter_row(arguments, row)": parameter,
+            "parameter_row(arguments, row)": _row_of(rule.parameter),
         }
-        text = _accessors(returned, unpack)
-        text += _function(
-            "replay_step", ["arguments", "row", "past_step", "sums"], [*unpack, *step]
-        )
-        return text + (Segments(rule, self.plan, unpack).text() if self.plan else "")
+        text = _accessors(returned, self._names, "arguments")
+        text += self._function("replay_step", "arguments row past_step sums", step)
+        return text + (Segments(rule, self.plan, self._names).text() if self.plan else "")
 
     def _thread_arguments(self) -> str:
-        lines = _unpacked(list(self.arguments), "arguments")
         arrays = [name for name, type_ in self.arguments.items() if "Array" in type_]
-        lines += [f"{name} = borrowed({name})" for name in arrays]
+        lines = [f"{name} = borrowed({name})" for name in (*arrays, *self._storage)]
         lines += [f"{name} = T(opaque({name}))" for name in self.rule.coefficients]
-        # The thread keeps its memory, and everything else has views of it.
-        memory = [name for name, value in self.local.items() if "np.empty" in value]
-        lines += _unpacked(memory, "storage")
-        lines += [
-            f"{name} = {f'borrowed({name})' if name in memory else value}"
-            for name, value in self.local.items()
-        ]
-        new = _tuple([self.local[name] for name in memory])
-        unpack = _unpacked(list(self.arguments), "arguments")
-        return _function("thread_storage", ["arguments"], [*unpack, f"return {new}"]) + _function(
-            "thread_arguments",
-            ["arguments", "storage"],
-            [*lines, f"return {_tuple([*self.arguments, *self.local])}"],
-        )
+        lines += [f"{name} = {value}" for name, value in self._numbers.items()]
+        lines = _reading(self._storage, "storage", [*lines, f"return {_tuple(self._names)}"])
+        lines = _reading(self.arguments, "arguments", lines)
+        new = {"thread_storage(arguments)": _tuple([*self._storage.values()])}
+        text = _accessors(new, self.arguments, "arguments")
+        return text + _function("thread_arguments", ["arguments", "storage"], lines)
 
     def _prefetches(self) -> list[str]:
         """Lines that ask for a row's elements: its beginning, and its last line."""
@@ -560,7 +557,7 @@ class RowUpdate:
             lines[0] = "begin = (row if origin.size == 0 else np.intp(origin[row])) * width"
         scalars = _tuple([known.get(name, name) for name in elements.scalars])
         keys = "random_keys" if self.formats.random else "()"
-        buffers = _tuple([f"{one.name}_buffer" for one in self._coded])
+        buffers = _tuple([f"{one.name}_buffer" for one in elements.coded])
         arrays = [parts[name] for name in elements.arrays]
         call = f"update_span({_tuple(arrays)}, {scalars}, begin, {keys}, {buffers})"
         return [*lines, f"{_tuple(states)} = {call}" if states else call]
@@ -575,18 +572,22 @@ class RowUpdate:
             one.load(self.formats.compute, [f"{name}[i]" for name in one.arrays])
             for one in arguments
         ]
-        lines = _unpacked([name for one in arguments for name in one.arrays], "arrays")
-        lines += _unpacked([*scalars, *elements.wide], "scalars")
-        lines.append(f"return {squared.symbol}({', '.join([*numbers, *scalars])})")
+        lines = [f"return {squared.symbol}({', '.join([*numbers, *scalars])})"]
+        lines = _reading([*scalars, *elements.wide], "scalars", lines)
+        lines = _reading([name for one in arguments for name in one.arrays], "arrays", lines)
         function = rule_function(squared, elements.formats)
         return function + _function("squared_value", ["i", "arrays", "scalars"], lines)
+
+
+def _row_of(name: str) -> str:
+    return f"part({name}_, row, 0, no_gradient.shape[1])"
 
 
 class Segments:
     """The functions of a head that take skipped steps along segments; see `loops.interpolate`."""
 
-    def __init__(self, rule: Rule, plan: CatchUpPlan, unpack: Sequence[str]) -> None:
-        self.rule, self.plan, self.unpack = rule, plan, unpack
+    def __init__(self, rule: Rule, plan: CatchUpPlan, names: Sequence[str]) -> None:
+        self.rule, self.plan, self.names = rule, plan, names
         self.layout = history_layout(rule, plan)
         self.count = len(rule.states)
         self.decays = [f"decay_{k}" for k in range(self.count)]
@@ -599,24 +600,23 @@ class Segments:
         text += f"STATES = {self.count}\n"
         whole = [f"products[{k}, np.uint64(step) & mask]" for k in range(self.count)]
         decay, decay_by = self._decay(whole), self._decay(self.decays)
-        text += _function("decay_states", ["arguments", "row", "step"], [*self.unpack, *decay])
+        text += self._function("decay_states", "arguments row step", decay)
         if self.plan.rules:
             scratch = "scratch, buffers, corrections" if self.plan.displacement else "scratch,"
-            text += _accessors({"scratch_of(arguments)": scratch}, self.unpack)
+            text += _accessors({"scratch_of(arguments)": scratch}, self.names, "arguments")
         if self.plan.decay_only:
             text += self._coefficients("decay_only", self.plan.decay_only, 0, "decay_only_at")
             text += self._call("decay_once", ["p", "c"], self.plan.decay_only, ["p", "T(0)"])
         if self.plan.displacement and self.plan.apply:
-            unpack = _unpacked(self.decays, "decays")
-            text += _function(
-                "decay_states_by",
-                ["arguments", "row", "decays"],
-                [*self.unpack, *unpack, *decay_by],
-            )
+            decay_by = _reading(self.decays, "decays", decay_by)
+            text += self._function("decay_states_by", "arguments row decays", decay_by)
             text += self._coefficients("apply", self.plan.apply, 2, "apply_at")
             text += self._call("apply_displacement", ["p", "x", "c"], self.plan.apply, ["p", "x"])
             text += self._displacement(self.plan.displacement)
         return text
+
+    def _function(self, name: str, arguments: str, lines: Sequence[str]) -> str:
+        return _function(name, arguments.split(), _reading(self.names, "arguments", lines))
 
     def _decay(self, products: Sequence[str]) -> list[str]:
         """Lines that multiply states by products."""
@@ -625,8 +625,8 @@ class Segments:
             if self.plan.decays(k) and state in self.rule.row_states:
                 lines.append(f"{state}_[row] = decayed({state}_[row], {product})")
             elif self.plan.decays(k):
-                lines.append(f"decay(part({state}_, row, 0, no_gradient.shape[1]), {product})")
-        return lines or ["pass"]
+                lines.append(f"decay({_row_of(state)}, {product})")
+        return lines
 
     def _coefficients(self, name: str, rule: Rule, first: int, at: str) -> str:
         """The functions that copy a rule's coefficients in a step to ``scratch``, and read them."""
@@ -638,15 +638,12 @@ class Segments:
             for k in count
         ]
         read = _tuple([f"scratch[0, {offset} + j]" for offset in offsets])
-        load = _function(
-            f"load_{name}", ["arguments", "scratch", "j", "step"], [*self.unpack, *copies]
-        )
+        load = self._function(f"load_{name}", "arguments j step", copies)
         return rule_function(rule) + load + _function(at, ["scratch", "j"], [f"return {read}"])
 
     def _call(self, name: str, arguments: Sequence[str], rule: Rule, numbers: Sequence[str]) -> str:
-        lines = _unpacked(list(rule.coefficients), "c")
         call = f"{rule.symbol}({', '.join([*numbers, *rule.coefficients])})"
-        return _function(name, arguments, [*lines, f"return {call}"])
+        return _function(name, arguments, _reading(rule.coefficients, "c", [f"return {call}"]))
 
     def _displacement(self, rule: Rule) -> str:
         """The displacement of an element, and the products of decay factors."""
@@ -656,8 +653,6 @@ class Segments:
             for name, state in zip(self.rule.states, states, strict=True)
         ]
         decayed = [f"{decay} * {state}" for decay, state in zip(self.decays, at, strict=True)]
-        numbers = _unpacked([*self.decays, *rule.coefficients], "coefficients")
-        unpack = _unpacked(states, "states")
         call = f"{rule.symbol}({', '.join(['T(0)', *decayed, *rule.coefficients])})"
         tests = [f"((np.abs({x}) < T(SMALLEST_NORMAL)) & ({x} != T(0)))" for x in decayed]
         history = [
@@ -669,49 +664,37 @@ class Segments:
             for k, name in enumerate(self.decays)
         ]
         rows = [
-            f"{name}_[row]"
-            if name in self.rule.row_states
-            else f"part({name}_, row, 0, no_gradient.shape[1])"
+            f"{name}_[row]" if name in self.rule.row_states else _row_of(name)
             for name in self.rule.states
         ]
-        decays = _unpacked(self.decays, "decays")
         returned = {
             "factors_of(arguments)": "factors, products",
             "state_rows(arguments, row)": _tuple(rows),
         }
-        given = ["i", "states", "coefficients"]
-        rounded = [f"T({name})" for name in self.decays]
+        element = {
+            "displacement_at(i, states, coefficients)": call,
+            "underflows(i, states, coefficients)": " | ".join(tests),
+        }
+        of_decays = {
+            "decayed_further(decays, factors, at)": _tuple(further),
+            "smallest_of_decays(decays)": f"min({', '.join(self.decays)}, 1.0)",
+        }
+        numbers = _tuple([*(f"T({name})" for name in self.decays), *history])
+        text = _accessors(returned, self.names, "arguments") + rule_function(rule)
+        for head, value in element.items():
+            lines = _reading(states, "states", [f"return {value}"])
+            lines = _reading([*self.decays, *rule.coefficients], "coefficients", lines)
+            text += _function(head.partition("(")[0], ["i", "states", "coefficients"], lines)
         return (
-            _accessors(returned, self.unpack)
-            + rule_function(rule)
-            + _function("displacement_at", given, [*unpack, *numbers, f"return {call}"])
-            + _function("underflows", given, [*unpack, *numbers, f"return {' | '.join(tests)}"])
+            text
             + _function("no_decay", [], [f"return {_tuple(['1.0'] * self.count)}"])
-            + _function(
-                "decayed_further",
-                ["decays", "factors", "at"],
-                [*decays, f"return {_tuple(further)}"],
-            )
-            + _function(
-                "smallest_of_decays",
-                ["decays"],
-                [*decays, f"return min({', '.join(self.decays)}, 1.0)"],
-            )
-            + _function(
+            + _accessors(of_decays, self.decays, "decays")
+            + self._function(
                 "displacement_coefficients",
-                ["arguments", "decays", "column"],
-                [*self.unpack, *decays, f"return {_tuple([*rounded, *history])}"],
+                "arguments decays column",
+                _reading(self.decays, "decays", [f"return {numbers}"]),
             )
         )
-
-
-def _accessors(returned: Mapping[str, str], unpack: Sequence[str]) -> str:
-    """Functions that return some of the arguments of a thread."""
-    text = ""
-    for head, value in returned.items():
-        name, _, arguments = head.rstrip(")").partition("(")
-        text += _function(name, arguments.split(", "), [*unpack, f"return {value}"])
-    return text
 
 
 def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | None = None) -> str:
@@ -727,9 +710,8 @@ def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | 
         How skipped steps are interpolated; they are replayed by default.
     """
     update = RowUpdate(rule, formats, exact, plan)
-    head = rule_preamble(rule, formats) + _row_gradients(formats.wide, formats.gradient)
-    if formats.wide != formats.compute:
-        head = head.replace("W, SUMS, BLOCK = T", "W, SUMS, BLOCK = D")
+    merged = "T" if formats.wide == formats.compute else "D"
+    head = rule_preamble(rule, formats) + _row_gradients(formats.wide, formats.gradient, merged)
     head += update.squared_value() + update.elements.text() + update.text()
     files = [*update.elements.loops, *["mean_square"] * (rule.squared is not None)]
     if plan:
@@ -754,23 +736,23 @@ def hot_rows(compute: str, form: Format) -> str:
 
 def _of_gradients(name: str, compute: str, form: Format, *loops: str) -> str:
     """A module without a rule, for gradients in a format that are merged in a type."""
-    head = preamble(compute, needed(form.conversions)) + _row_gradients(compute, form)
+    head = preamble(compute, needed(form.conversions)) + _row_gradients(compute, form, "T")
     of = f" of {form.name}" * (form.name != compute)
     return compile.link(f"{name}, {compute}{of}", head, *loops)
 
 
-def _row_gradients(compute: str, form: Format) -> str:
-    """The type in which gradients are merged, and how they are read."""
+def _row_gradients(wide: str, form: Format, merged: str) -> str:
+    """The type in which gradients are merged, and its name, and how they are read."""
     ((_, dtype),) = form.parts
-    plain = form == PLAIN[compute]
+    plain = form == PLAIN[wide]
     row = "values, position" if plain else "merged, k"
     lines = [
-        f"W, SUMS, BLOCK = T, {SUMS}, {BLOCK}",
+        f"W, SUMS, BLOCK = {merged}, {SUMS}, {BLOCK}",
         f"PLAIN, LINE = {plain}, {compile.LINE // np.dtype(dtype).itemsize}",
         f'GRADIENTS = types.Array(types.{dtype}, 2, "C", readonly=True)',
-        f'MERGED = types.Array(types.{compute}, 2, "C")',
+        f'MERGED = types.Array(types.{wide}, 2, "C")',
     ]
-    value = _function("value_of", ["x", "k"], [f"return {load(form, compute, ['x[k]'])}"])
+    value = _function("value_of", ["x", "k"], [f"return {load(form, wide, ['x[k]'])}"])
     unmerged = _function(
         "unmerged",
         ["values", "merged", "position", "k"],

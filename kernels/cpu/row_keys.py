@@ -24,8 +24,7 @@ SHARE = 8
 @cache
 def sort() -> ModuleType:
     """Compile `loops/sort.py`."""
-    text = (compile.LOOPS / "sort.py").read_text(encoding="utf-8")
-    return compile.load("sort", text)
+    return compile.load("sort", compile.link("sort", "", "sort"))
 
 
 class SortedRows:

@@ -42,7 +42,7 @@ def source(rule: Rule, formats: Formats) -> str:
 
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
-    """The compiled kernel; see the text for its arguments."""
+    """Return the compiled ``rows`` of `loops/rows.py`."""
     return compile.kernel(rule.name, source(rule, formats), "rows")
 
 

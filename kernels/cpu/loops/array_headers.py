@@ -12,6 +12,7 @@ from .interface import (
     DATA,
     DIMENSIONS,
     DTYPE,
+    ENTRY,
     FLAGS,
     ITEMS,
     OPTIONS,
@@ -50,7 +51,7 @@ def alike(array, expected):
 LIST = types.Array(types.int64, 1, "C")
 
 
-@njit([types.intp(types.intp, *[LIST] * 7)], cache=True, **OPTIONS)
+@njit([types.intp(types.intp, *[LIST] * 7)], **ENTRY)
 def addresses(arrays, updated, expected, flags, nbytes, begins, ends, found):
     """Write the address of each array of a list, or 0 where it is not as expected.
 

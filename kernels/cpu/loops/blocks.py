@@ -29,8 +29,8 @@ from .interface import (
 
 
 @njit(**OPTIONS)
-def replace_by_held(numbers, size):
-    """Replace elements that 8 bits do not hold; returns the bits of the largest magnitude."""
+def make_representable(numbers, size):
+    """Replace elements that 8 bits do not represent; returns the bits of the largest magnitude."""
     largest = U(0)
     for i in range(size):
         largest = larger_representable(largest, S(numbers[i]))
@@ -42,12 +42,12 @@ def replace_by_held(numbers, size):
 
 @njit(**OPTIONS)
 def largest_of(numbers, size):
-    """The bits of the largest magnitude, after elements that 8 bits do not hold are replaced."""
+    """The bits of the largest magnitude, after `make_representable` if needed."""
     largest = U(0)
     for i in range(size):
         largest = larger_magnitude(largest, S(numbers[i]))
     if all_representable(largest) == U(0):
-        largest = replace_by_held(numbers, size)
+        largest = make_representable(numbers, size)
     return largest
 
 

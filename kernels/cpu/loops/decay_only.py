@@ -39,6 +39,6 @@ def decay_parameter(arguments, row, step, target):
     while first <= target:
         count = np.intp(min(MAX_INTERVAL, target + 1 - first))
         for j in range(count):
-            load_decay_only(arguments, scratch, j, first + j)
+            load_decay_only(arguments, j, first + j)
         decay_steps(parameter_row(arguments, row), scratch, count)
         first += count

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, prange, types
 
 from ..intrinsics import default_modes, part, restore_modes
-from .interface import GRADIENTS, MERGED, OPTIONS
+from .interface import ENTRY, GRADIENTS, MERGED, OPTIONS
 from .row_gradients import add, copy
 
 SIGNATURE = types.void(
@@ -26,7 +26,7 @@ def sum_columns(keys, mask, spans, values, sums, k, first, last):
         add(part(sums, k, first, last), part(values, np.intp(keys[i] & mask), first, last))
 
 
-@njit([SIGNATURE], parallel=True, cache=True, **OPTIONS)
+@njit([SIGNATURE], parallel=True, **ENTRY)
 def sum_hot_rows(keys, mask, spans, values, sums, block, serial):
     width = values.shape[1]
     blocks = (width + block - 1) // block

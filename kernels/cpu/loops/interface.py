@@ -8,8 +8,12 @@ gradient, the parts of each state. A state with one number for a table's row is 
 import numpy as np
 from numba import types
 
+ENTRY = {"error_model": "numpy", "nogil": True, "cache": True}
+"""Options of functions that Python calls: IEEE division, no lock."""
+
 OPTIONS = {"error_model": "numpy", "nogil": True}
-"""Options of every function: IEEE division, no lock."""
+OPTIONS |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of all others: what lets Python call them takes longer to compile than they do."""
 
 INLINE = {"forceinline": True, **OPTIONS}
 """Options of functions called for every row or block: tuples would be copied at each call."""
@@ -271,7 +275,7 @@ def decay_parameter(arguments, row, step, target):
     """Multiply the parameter by its factors of the steps after ``step``, up to ``target``."""
 
 
-def load_decay_only(arguments, scratch, j, step):
+def load_decay_only(arguments, j, step):
     """Copy the coefficients of a step to column ``j`` of the scratch memory."""
 
 
@@ -283,7 +287,7 @@ def decay_once(p, c):
     """A parameter's element after a step without a displacement."""
 
 
-def load_apply(arguments, scratch, j, step):
+def load_apply(arguments, j, step):
     """As `load_decay_only`, for `apply_displacement`."""
 
 

@@ -189,7 +189,7 @@ def take_segment(arguments, row, step, target):
             replayed = np.int64(taken)
             break
         for j in range(taken):
-            load_apply(arguments, scratch, j, step + 1 + j)
+            load_apply(arguments, j, step + 1 + j)
         if kind == U(0):
             apply_flat(p, x, scratch, taken)
         else:

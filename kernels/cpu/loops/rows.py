@@ -15,6 +15,7 @@ from numba import njit, prange, types
 from ..intrinsics import borrowed, claim, default_modes, keep, prefetch, restore_modes
 from .interface import (
     ARGUMENTS,
+    ENTRY,
     GRADIENTS,
     INLINE,
     LINE,
@@ -87,7 +88,7 @@ SIGNATURE = types.void(
 )  # fmt: skip
 
 
-@njit([SIGNATURE], parallel=True, cache=True, **OPTIONS)
+@njit([SIGNATURE], parallel=True, **ENTRY)
 def rows(
     counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
     buffers, merged, partial, values, arguments, serial,

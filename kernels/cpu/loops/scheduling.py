@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit, prange, types
 
 from ..intrinsics import claim, default_modes, restore_modes
-from .interface import ARGUMENTS, OPTIONS, run_chunks
+from .interface import ARGUMENTS, ENTRY, run_chunks
 
 TABLE = types.Array(types.int64, 2, "C")
 LIST = types.Array(types.int64, 1, "C")
@@ -12,7 +12,7 @@ LIST = types.Array(types.int64, 1, "C")
 
 @njit(
     [types.void(TABLE, types.int64, TABLE, LIST, ARGUMENTS, types.boolean)],
-    parallel=True, cache=True, **OPTIONS,
+    parallel=True, **ENTRY,
 )  # fmt: skip
 def launch(counters, threads, chunks, tasks, arguments, serial):
     """Run all chunks, in the default modes of arithmetic.

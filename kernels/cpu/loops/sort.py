@@ -1,15 +1,13 @@
 """Row numbers in order: a parallel radix sort of (row, position).
 
 A key holds a row's number above the position at which it occurred, so that sorting keys puts
-equal rows together in order of occurrence. `gpuadapt.kernels.cpu.row_keys` compiles this
-file by itself.
+equal rows together in order of occurrence.
 """
 
 import numpy as np
 from numba import njit, prange
 
-OPTIONS = {"error_model": "numpy", "nogil": True}
-SHARED = {"parallel": True, "cache": True, **OPTIONS}
+from .interface import ENTRY, OPTIONS
 
 
 @njit(**OPTIONS)
@@ -70,7 +68,7 @@ def ends(n, parts, part):
     return n * part // parts, n * (part + 1) // parts
 
 
-@njit(**SHARED)
+@njit(parallel=True, **ENTRY)
 def pack(rows, count, shift, keys, found, serial):
     """Make a key of every row number; ``found`` has a line for each part."""
     n, parts = rows.size, found.shape[0]
@@ -84,7 +82,7 @@ def pack(rows, count, shift, keys, found, serial):
             pack_part(rows, start, stop, count, shift, keys, found[part])
 
 
-@njit(**SHARED)
+@njit(parallel=True, **ENTRY)
 def sort(keys, spare, shift, digits, width, counts, serial):
     """Sort by ``digits`` of ``width`` bits, from ``shift`` on; in ``spare`` if they are odd."""
     n, parts = keys.size, counts.shape[0]
@@ -109,7 +107,7 @@ def sort(keys, spare, shift, digits, width, counts, serial):
         keys, spare = spare, keys
 
 
-@njit(cache=True, **OPTIONS)
+@njit(**ENTRY)
 def find_hot(keys, shift, min_count, spans):
     """Write the first and the stop key of rows that occur often to ``spans``; returns their number.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, types
 
 from ..intrinsics import opaque
-from .interface import LANES, OPTIONS, T, elements_at, value_of
+from .interface import INLINE, LANES, OPTIONS, T, elements_at, value_of
 from .summation import fold, fold_largest
 
 ARGUMENTS = types.Tuple(
@@ -21,24 +21,24 @@ ARGUMENTS = types.Tuple(
 )
 
 
+@njit(**INLINE)
+def accumulate(k, number, lanes, tops):
+    value = np.float64(number)
+    lanes[k] += value * value
+    size = np.abs(number)
+    tops[k] = size if size > tops[k] else tops[k]
+
+
 @njit(**OPTIONS)
 def add(x, lanes, tops):
     for k in range(x.size):
-        number = value_of(x, k)
-        value = np.float64(number)
-        lanes[k] += value * value
-        size = np.abs(number)
-        tops[k] = size if size > tops[k] else tops[k]
+        accumulate(k, value_of(x, k), lanes, tops)
 
 
 @njit(**OPTIONS)
 def add_scaled(x, scale, lanes, tops):
     for k in range(x.size):
-        number = value_of(x, k) / scale
-        value = np.float64(number)
-        lanes[k] += value * value
-        size = np.abs(number)
-        tops[k] = size if size > tops[k] else tops[k]
+        accumulate(k, value_of(x, k) / scale, lanes, tops)
 
 
 @njit(**OPTIONS)
