@@ -111,7 +111,7 @@ def coefficients(rule: Rule, first: str, ctype: str) -> str:
     return "\n".join(lines)
 
 
-EACH = 8
+LANE_ELEMENTS = 8
 """Elements of a block that a lane has: a warp has a block."""
 
 _BLOCK = r"""
@@ -163,39 +163,6 @@ _BLOCK = r"""
 }
 """
 
-LARGEST = r"""
-// The largest of a warp's numbers.
-__device__ inline U largest_of(U x) {
-#pragma unroll
-    for (int half = 16; half > 0; half /= 2) {
-        const U other = __shfl_xor_sync(0xffffffff, x, half, 32);
-        x = x < other ? other : x;
-    }
-    return x;
-}
-"""
-
-HELD = r"""
-// Puts numbers that 8 bits hold in the place of others of a block; returns the largest.
-template <typename T> __device__ inline U all_made_held(T *numbers, int lane, bool whole, int n) {
-    U largest = 0;
-#pragma unroll
-    for (int k = 0; k < %(each)d; ++k) {
-        if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
-            largest = larger_representable(largest, S(numbers[k]));
-        }
-    }
-    largest = block_limit(largest_of(largest));
-#pragma unroll
-    for (int k = 0; k < %(each)d; ++k) {
-        if ((whole ? lane * %(each)d + k : lane + 32 * k) < n) {
-            numbers[k] = T(representable(S(numbers[k]), largest));
-        }
-    }
-    return largest;
-}
-"""
-
 
 class Run:
     """The names and the text of a run's update.
@@ -217,10 +184,9 @@ class Run:
         self.compute = formats.compute
         self.arguments = named(rule, formats)
         self.updated = (self.arguments[0], *self.arguments[2:])
-        self.head = codecs(formats.conversions)
-        if formats.block:
-            self.head += LARGEST + HELD % {"each": EACH}
-        self.head += function(rule, formats)
+        self.head = namespace(codecs(formats.conversions))
+        self.head += '#include "blocks.cuh"\n' * formats.block
+        self.head += namespace(function(rule, formats))
         scale = self.arguments[1].scaling
         self.wide = scale.positions if scale else {}
 
@@ -231,6 +197,21 @@ class Run:
             for one in of
             for name, (_, dtype) in zip(one.arrays, one.format.parts, strict=True)
         }
+
+    def macros(self) -> dict[str, object]:
+        """Return the macros of elements that share scales."""
+        if self.formats.block:
+            return {"block": BLOCK, "lane_elements": LANE_ELEMENTS}
+        return {"block": 0}
+
+    def members(self, declared: Sequence[str]) -> list[str]:
+        """Declare the members of an `Update`: those given, coefficients, keys of random bits."""
+        return [
+            *(f"{declaration};" for declaration in declared),
+            *(f"T {name};" for name in self.rule.coefficients),
+            *(f"D {name};" for name in self.wide),
+            *["U first_key, second_key;"] * self.formats.random,
+        ]
 
     def read(self) -> set[str]:
         """The names of arrays that are read."""
@@ -321,8 +302,8 @@ class Run:
             lines = []
             for name in names:
                 constant = "const " * load
-                kind = f"{constant}pack<{arrays[name]}, {EACH}>"
-                there = f"*reinterpret_cast<{kind} *>(&{place(name, f'lane * {EACH}')})"
+                kind = f"{constant}pack<{arrays[name]}, {LANE_ELEMENTS}>"
+                there = f"*reinterpret_cast<{kind} *>(&{place(name, f'lane * {LANE_ELEMENTS}')})"
                 lines.append(f"{name}p = {there};" if load else f"{there} = {name}p;")
             return lines
 
@@ -340,30 +321,30 @@ class Run:
                 hold += stores([one], self.compute, at)
                 continue
             name, scale, prefix = one.name, f"{one.arrays[1]}[block]", one.format.block
-            declared += [f"T {name}_held[{EACH}];", f"U {name}_largest = 0;"]
+            declared += [f"T {name}_new[{LANE_ELEMENTS}];", f"U {name}_largest = 0;"]
             bases.append(f"U {name}_base = {prefix}_base({scale});")
             hold += [
-                f"{name}_held[k] = {name}_n;",
+                f"{name}_new[k] = {name}_n;",
                 f"{name}_largest = larger_magnitude({name}_largest, S({name}_n));",
             ]
             scales += [
                 f"{name}_largest = largest_of({name}_largest);",
                 f"if (all_representable({name}_largest) == U(0)) {{",
-                f"    {name}_largest = all_made_held({name}_held, lane, whole, n);",
+                f"    {name}_largest = make_representable({name}_new, lane, whole, n);",
                 "}",
                 f"const S {name}_scale = {prefix}_scale({name}_largest);",
                 f"if (lane == 0) {{ {scale} = {name}_scale.value; }}",
                 f"{name}_base = {prefix}_base({name}_scale);",
             ]
-            (store,) = one.store(self.compute, ["", f"{name}_base"], f"{name}_held[k]")
+            (store,) = one.store(self.compute, ["", f"{name}_base"], f"{name}_new[k]")
             encode.append(f"{at(one.arrays[0])} = {store};")
-        declared += [f"pack<{kind}, {EACH}> {name}p;" for name, kind in arrays.items()]
+        declared += [f"pack<{kind}, {LANE_ELEMENTS}> {name}p;" for name, kind in arrays.items()]
         others = [name for name in written if name not in codes]
         drawn = self.random("begin + i", in_block=True)
         every = "\n        | ".join(f"reinterpret_cast<size_t>({n} + begin)" for n in arrays)
         aligned = "false" if strided else f"n == {BLOCK} && (({every}) & 15) == 0"
         return _BLOCK % {
-            "each": EACH,
+            "each": LANE_ELEMENTS,
             "whole": aligned,
             "bases": indented(bases, 4),
             "declared": indented(declared, 4),
@@ -450,13 +431,10 @@ class RowUpdate:
 
     def struct(self) -> str:
         """Write the struct."""
-        members = [f"{argument};" for argument in self.arguments()]
         rule, states = self.rule, self.row_states()
-        members += [f"T {name};" for name in rule.coefficients]
-        members += [f"D {name};" for name in self.run.wide]
+        members = self.run.members(self.arguments())
         members += [f"T {name}_n, {name}_o;" for name in states]
         members += ["T mean_square;"] * (rule.squared is not None)
-        members += ["U first_key, second_key;"] * self.run.formats.random
         body = [self._block()] if self.run.formats.block else self._elements()
         load_row = [f"{n}_n = {n}_o = active ? T({at}) : T(0);" for n, at in states.items()]
         store_row = [f"{at} = {n}_n.value;" for n, at in states.items()]
@@ -523,7 +501,7 @@ class ArrayUpdate:
 
     def struct(self) -> str:
         """Write the struct, with the types of its arithmetic."""
-        run, rule = self.run, self.run.rule
+        run = self.run
         types = {n: "const " * (n == self.gradient) + kind for n, kind in self.types.items()}
         address = {name: f"addresses[{k}]" for k, name in enumerate(self.names)}
         address[self.gradient] = "gradient"
@@ -531,10 +509,7 @@ class ArrayUpdate:
             f"{n} = in_global(reinterpret_cast<{kind} *>({address[n]}));"
             for n, kind in types.items()
         ]
-        members = [f"{kind} *{n};" for n, kind in types.items()]
-        members += [f"T {name};" for name in rule.coefficients]
-        members += [f"D {name};" for name in run.wide]
-        members += ["U first_key, second_key;"] * run.formats.random
+        declared = [f"{kind} *{n}" for n, kind in types.items()]
         together = "\n            | ".join(
             f"reinterpret_cast<size_t>({n} + start)" for n in self.types
         )
@@ -560,7 +535,7 @@ class ArrayUpdate:
             )
         lines = [
             f"typedef {TYPES[run.compute]} F;", "typedef number<F> T;",
-            "struct Update {", indented(members, 4), *methods, "};",
+            "struct Update {", indented(run.members(declared), 4), *methods, "};",
         ]  # fmt: skip
         return namespace("\n".join(lines))
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import BLOCK as SHARED
 from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -47,9 +46,9 @@ def source(rule: Rule, formats: Formats) -> str:
         "elements": ACCESS // formats.itemsize,
         "threads": BLOCK,
         "random": int(formats.random),
-        "block": SHARED if formats.block else 0,
+        **run.macros(),
     }
-    generated = generate.namespace(run.head) + update.struct()
+    generated = run.head + update.struct()
     return compile.link(macros, generated, "multi_tensor.cuh")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from ..array_types import DeviceArray
 from ..catchup.plan import CatchUpPlan
 from ..errors import RowIndexError, check_key
-from ..formats import BLOCK, FLOAT64, Format, Formats, Operand
+from ..formats import FLOAT64, Format, Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import check_of
@@ -137,7 +137,7 @@ def source(
         "skip": SKIP,
         "scale": SCALE,
         "coefficients": len(rule.coefficients),
-        "block": BLOCK if formats.block else 0,
+        **run.macros(),
         "mean_square": int(rule.squared is not None),
         "row_states": int(bool(rule.row_states)),
         "parameter": parameter,
@@ -151,9 +151,10 @@ def source(
     macros["arrays"] = ", ".join(
         re.findall(r"\w+$", argument)[0] for argument in update.arguments()
     )
-    functions = run.head + (generate.function(rule.squared, formats) if rule.squared else "")
+    squared = generate.function(rule.squared, formats) if rule.squared else ""
     generated = (
-        generate.namespace(functions)
+        run.head
+        + generate.namespace(squared)
         + generate.merged_gradient(formats.compute, formats.gradient, formats.wide)
         + '#include "layout.cuh"\n'
         + generate.namespace(update.struct())
