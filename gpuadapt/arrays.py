@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels import addresses
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import BITS, PLAIN
 
@@ -49,11 +51,16 @@ def dtype_name(array: Array) -> str | None:
 
     CuPy's uint16 is taken for the bits of bfloat16: some versions have no dtype for it.
     """
-    dtype = array.dtype
-    if dtype == np.uint16 and backend_of(array) == "cuda":
+    name = _name_of(array.dtype)
+    if name == "uint16" and backend_of(array) == "cuda":
         return "bfloat16"
-    name: str = dtype.name
-    return name if dtype.isnative and name in DTYPES else None
+    return name if name in DTYPES else None
+
+
+@cache
+def _name_of(dtype: np.dtype) -> str:
+    """Return the name of a dtype; "" for other byte orders than the machine's."""
+    return str(dtype.name) if dtype.isnative else ""
 
 
 def numpy_dtype(name: str, backend: str) -> np.dtype:
@@ -116,7 +123,7 @@ def contiguous(array: Array, order: str) -> bool:
 
 def address(array: Array) -> int:
     """Return the address of the first element."""
-    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+    return addresses.address(array) if isinstance(array, np.ndarray) else int(array.data.ptr)
 
 
 def check_parameter(name: str, array: Array) -> str:
@@ -150,7 +157,7 @@ def check_parameter(name: str, array: Array) -> str:
 
 def _overlaps_itself(array: Array) -> bool:
     """Return whether two elements may share memory, as in broadcast and sliding views."""
-    if not array.size:
+    if not array.size or array.flags.c_contiguous:
         return False
     extent = array.itemsize
     steps = zip(array.strides, array.shape, strict=True)
@@ -199,16 +206,31 @@ class SmallArrayArena:
     """Bytes of the largest small array, and of an allocation for several of them."""
 
     def __init__(self) -> None:
-        self._rest = np.zeros(0, np.uint8)
+        self._chunk = np.zeros(0, np.uint8)
+        self._address = self._next = 0
+        """The address of the chunk, and the offset of its first free byte."""
 
-    def take(self, count: int) -> np.ndarray:
-        """Return ``count`` zero bytes."""
-        if count > self.SMALL:
-            return pages.zeros(count)
-        if count > self._rest.size:
-            self._rest = np.zeros(self.CHUNK, np.uint8)
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int, beside: int) -> HostArray:
+        """Return zeros with the offset in a cache line that the address ``beside`` has.
+
+        Of more than `SMALL` bytes they have memory of their own, and the offset in a page.
+        """
+        if nbytes > self.SMALL:
+            return _beside(pages.zeros(nbytes + PAGE), shape, dtype, beside, PAGE)
+        start = self._next + (beside - self._address - self._next) % LINE
+        if start + nbytes > len(self._chunk):
+            self._chunk = np.zeros(self.CHUNK, np.uint8)
+            self._address = address(self._chunk)
+            start = (beside - self._address) % LINE
+        self._next = start + nbytes
+        return np.ndarray(shape, dtype, self._chunk, start)
+
+
+def _beside(
+    memory: HostArray, shape: tuple[int, ...], dtype: np.dtype, address_: int, unit: int
+) -> HostArray:
+    """Return an array in memory, with the offset of an address modulo ``unit`` bytes."""
+    return np.ndarray(shape, dtype, memory, (address_ - address(memory)) % unit)
 
 
 def zeros_like(
@@ -237,10 +259,11 @@ def zeros_like(
     """
     if backend == "cpu" and array.flags.c_contiguous and array.flags.aligned:
         nbytes = array.size * dtype.itemsize
-        within = LINE if nbytes <= SmallArrayArena.SMALL else PAGE
-        raw = memory.take(nbytes + within) if memory else np.zeros(nbytes + within, np.uint8)
-        start = (array.ctypes.data + number * STAGGER - raw.ctypes.data) % within
-        return raw[start : start + nbytes].view(dtype).reshape(array.shape)
+        beside = address(array) + number * STAGGER
+        if memory:
+            return memory.zeros(array.shape, dtype, nbytes, beside)
+        unit = LINE if nbytes <= SmallArrayArena.SMALL else PAGE
+        return _beside(np.zeros(nbytes + unit, np.uint8), array.shape, dtype, beside, unit)
     if order == "C":
         return new_zeros(array.shape, dtype, array)
     if backend == "cpu" and memory:
@@ -306,9 +329,11 @@ def take_rows(table: Array, rows: Array, skip: bool) -> Array:
 
 def check_disjoint(arrays: Iterable[tuple[str, str, Array]]) -> None:
     """Raise `ParameterError` if two of (name, backend, array) share memory."""
-    intervals = sorted(((*bounds(array), name, backend, array)
-                     for name, backend, array in arrays if array.size),
-                    key=lambda entry: entry[:3])  # fmt: skip
+    entries = [(*bounds(array), name, backend, array)
+               for name, backend, array in arrays if array.size]  # fmt: skip
+    if not _intersect([entry[:3] for entry in entries]):
+        return
+    intervals = sorted(entries, key=lambda entry: entry[:3])
     active: list[tuple[Any, ...]] = []
     for entry in intervals:
         device, low, _, name, backend, array = entry
@@ -319,12 +344,20 @@ def check_disjoint(arrays: Iterable[tuple[str, str, Array]]) -> None:
         active.append(entry)
 
 
+def _intersect(intervals: Sequence[tuple[int, int, int]]) -> bool:
+    """Return whether two of (device, start, end) intersect."""
+    ordered = sorted(intervals)
+    # If two of them do, so do two neighbours.
+    pairs = itertools.pairwise(ordered)
+    return any(one[0] == next_[0] and one[2] > next_[1] for one, next_ in pairs)
+
+
 def bounds(array: Array) -> tuple[int, int, int]:
     """Return the device (-1 for the CPU), the first address and the one after the last."""
-    if isinstance(array, np.ndarray):
-        device, start = -1, array.ctypes.data
-    else:
-        device, start = array.device.id, array.data.ptr
+    device = -1 if isinstance(array, np.ndarray) else array.device.id
+    start = address(array)
+    if array.flags.c_contiguous:
+        return device, start, start + array.nbytes
     steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
     low = start + sum(step for step in steps if step < 0)
     high = start + sum(step for step in steps if step > 0) + array.itemsize

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpuadapt.kernels.language.rule import Rule
 
-from .arrays import SmallArrayArena, check_disjoint, check_parameter, describe
+from .arrays import SmallArrayArena, check_disjoint, check_parameter, describe, dtype_name
 from .errors import ParameterError
 from .group import Group
 from .hyperparameters import SETTINGS, expand
 from .parameter import Parameter
+from .state_formats import Storage, storage_of
 from .tree import Branch, Place, branch, read
 
 
@@ -50,26 +53,26 @@ def build(
     built = Built([*before.templates], [*before.groups], {**before.parameters})
     arena = SmallArrayArena()
 
-    def add(group: Group, name: str, array: Any) -> None:
-        """Add one parameter to a group."""
-        if name in built.parameters:
-            raise ParameterError(f"parameter {name!r}: two parameters have this name")
-        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise ParameterError(f"parameter {name!r}: half of a character is no text")
-        backend = check_parameter(name, array)
-        number = len(built.groups) - 1
-        parameter = Parameter(name, array, backend, number, rule, group.settings, initial, arena)
-        built.parameters[name] = parameter
-        group.add(parameter)
-
     def add_group(params: Any, settings: Mapping[str, Any]) -> None:
         """Add a group with all its parameters."""
         schedules = built.groups[0].schedules if built.groups else None
         group = Group(rule, {"params": (), **settings}, initial, schedules)
         built.groups.append(group)
         template, arrays = read(params, len(built.parameters))
+        made: list[Parameter] = []
+        storages: dict[tuple[str, np.dtype], Storage] = {}
+        common = group.settings, initial, arena
         for name, array in arrays:
-            add(group, name, array)
+            backend = _checked(name, array, built)
+            key = backend, array.dtype
+            if key not in storages:
+                element = dtype_name(array) or ""
+                storages[key] = storage_of(rule, name, element, backend, *common[:2])
+            number = len(built.groups) - 1
+            new = Parameter(name, array, backend, number, storages[key], *common)
+            built.parameters[name] = new
+            made.append(new)
+        group.add(made)
         built.templates.append(template)
 
     if are_groups(params):
@@ -80,6 +83,15 @@ def build(
         add_group(params, common)
     check_disjoint((p.name, p.backend, p.array) for p in built.parameters.values())
     return built
+
+
+def _checked(name: str, array: Any, built: Built) -> str:
+    """Check a new parameter; return its backend."""
+    if name in built.parameters:
+        raise ParameterError(f"parameter {name!r}: two parameters have this name")
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ParameterError(f"parameter {name!r}: half of a character is no text")
+    return check_parameter(name, array)
 
 
 def are_groups(params: Any) -> bool:

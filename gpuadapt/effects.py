@@ -45,9 +45,12 @@ def check_effects(groups: Sequence[Mapping[str, Any]], parameters: Sequence[Para
     ``groups`` are the settings of each group.
     """
     for name, (affects, reason) in EFFECTS.items():
-        pairs = [(parameter, groups[parameter.group]) for parameter in parameters]
-        changed = [pair for pair in pairs if pair[1][name] != SETTINGS[name]]
-        if changed and not any(affects(*pair) for pair in changed):
+        given = [settings[name] != SETTINGS[name] for settings in groups]
+        if not any(given):
+            continue
+        changed = [one for one in parameters if given[one.group]]
+        if changed and not any(affects(one, groups[one.group]) for one in changed):
+            value = groups[changed[0].group][name]
             raise HyperparameterError(
-                f"{name}: got {changed[0][1][name]!r}, which has no effect: {reason}; leave it out"
+                f"{name}: got {value!r}, which has no effect: {reason}; leave it out"
             )

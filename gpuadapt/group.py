@@ -93,11 +93,12 @@ class Group:
         self._values: dict[str, float] = {}
         """Hyperparameters of the last step, if none is a schedule."""
 
-    def add(self, parameter: Parameter) -> None:
-        """Add a parameter to the group."""
-        self.dtypes.add(parameter.compute_dtype)
-        self.largest_value = min(self.largest_value, float(np.finfo(parameter.compute_dtype).max))
-        self.names += (parameter.name,)
+    def add(self, parameters: Sequence[Parameter]) -> None:
+        """Add parameters to the group."""
+        self.dtypes |= {parameter.compute_dtype for parameter in parameters}
+        largest = [float(np.finfo(dtype).max) for dtype in self.dtypes]
+        self.largest_value = min(largest, default=math.inf)
+        self.names += tuple(parameter.name for parameter in parameters)
         self.settings["params"] = self.names
 
     def check(self) -> None:
@@ -119,8 +120,10 @@ class Group:
     def check_names(self) -> None:
         """Raise `ParameterError` if "params" was replaced in the settings."""
         given = self.settings.get("params", self.names)
+        if given is self.names:
+            return
         listed = isinstance(given, (list, tuple)) and all(isinstance(name, str) for name in given)
-        if given is not self.names and not (listed and tuple(given) == self.names):
+        if not (listed and tuple(given) == self.names):
             raise ParameterError(
                 f'param_groups: "params" was replaced by {describe(given)}; it names the arrays of '
                 f"the group, {list(self.names)}, and cannot be changed. For more arrays there is "

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.formats import BLOCK, Quantized
-from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import SmallArrayArena, check_parameter, copy_into, describe, dtype_name, to_host
 from .errors import ParameterError
@@ -19,7 +18,6 @@ from .state_formats import arrays_of
 def grown(
     parameter: Parameter,
     array: Any,
-    rule: Rule,
     settings: Mapping[str, Any],
     initial: Mapping[str, Any],
 ) -> Parameter:
@@ -30,7 +28,6 @@ def grown(
     parameter : Parameter
     array : array, shape (rows or more, ...)
         The larger table, on the same device.
-    rule : Rule
     settings : mapping
         The settings of the group.
     initial : mapping of str to float or Start
@@ -57,9 +54,8 @@ def grown(
             f"grow: rows of {name!r} have missed steps: call flush({name!r}) first, and copy the "
             "weights after that"
         )
-    new = Parameter(
-        name, array, backend, parameter.group, rule, settings, initial, SmallArrayArena()
-    )
+    common = parameter.storage, settings, initial, SmallArrayArena()
+    new = Parameter(name, array, backend, parameter.group, *common)
     put_first(new, parameter.saved_arrays, len(old))
     new.take_counts_from(parameter)
     return new

@@ -406,7 +406,7 @@ class Optimizer:
         parameter = self._parameter(name)
         self._steps.sync_counts()
         settings = self._groups[parameter.group].settings
-        new = grown(parameter, array, self.rule, settings, self._initial)
+        new = grown(parameter, array, settings, self._initial)
         parameters = {**self._parameters, name: new}
         check_disjoint((p.name, p.backend, p.array) for p in parameters.values())
         attributes: dict[str, Any] = {"_parameters": parameters, "_groups": self._groups}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +14,13 @@ from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
 from gpuadapt.kernels.language.rule import Rule
 
-from . import state_formats
+from . import pages, state_formats
 from .arrays import (
     SmallArrayArena,
     contiguous,
     copied,
     dtype_name,
     namespace,
-    new_zeros,
     on_device,
     plain,
     take_rows,
@@ -33,6 +33,14 @@ from .launch import RowUpdate, Update, bind_rows, bind_strided, step_history, up
 from .pages import Residence
 from .row_indices import INDEX, as_given
 from .rowgrad import RowGrad, prepared
+from .state_formats import Storage
+
+MOST_BYTES = 16
+"""More bytes than an element has in any array of a state."""
+
+SETTLED = Residence()
+"""Of all parameters whose states are too small to choose pages."""
+SETTLED.settled = True
 
 
 class BoundUpdate(NamedTuple):
@@ -56,7 +64,8 @@ class Parameter:
     group : int
         Index of the group. A reference to the group itself would be a cycle, and keep the arrays
         alive.
-    rule : Rule
+    storage : Storage
+        Of the group's parameters with this element type.
     settings : mapping
         The group's.
     initial : mapping of str to float or Start
@@ -69,13 +78,28 @@ class Parameter:
     ParameterError, HyperparameterError
     """
 
+    # What most parameters never change costs no time and no memory for each of them.
+    update_count = 0
+    """Number of updates up to the last `Steps.sync_counts`."""
+    _strided_update: BoundUpdate | None = None
+    _row_update: BoundUpdate | None = None
+    """Nothing is compiled before it is needed."""
+    history: Any = None
+    """The `StepHistory` of an exact table, once a row may have skipped a step."""
+    _next_refreshed_row = 0
+    """The row at which the next partial `flush` begins."""
+    _earlier_skipped_rows = 0
+    """`skipped_rows` of the row updates before the current one."""
+    _row_indices: Array = None
+    """All row indices, int64, for dense gradients that are launched by rows."""
+
     def __init__(
         self,
         name: str,
         array: Array,
         backend: str,
         group: int,
-        rule: Rule,
+        storage: Storage,
         settings: Mapping[str, Any],
         initial: Mapping[str, Any],
         arena: SmallArrayArena,
@@ -86,73 +110,53 @@ class Parameter:
         self.array = self._view()
         self.group = group
         self.array_type = type(self.array)
-        self.dtype_name: str = dtype_name(self.array) or ""
         self.shape = self.array.shape
-        self.formats: Formats = state_formats.formats_of(
-            rule, name, self.dtype_name, settings, initial
-        )
-        """The formats with a gradient of the parameter's dtype."""
-        self.compute_dtype = np.dtype(self.formats.compute)
+        self.storage = storage
+        self.dtype_name, self.formats, self.compute_dtype = storage[:3]
         # Blocks and random bits are numbered in C order.
-        self.needs_c_order = self.formats.random or self.formats.block
-        self.states: dict[str, Any] = self._new_states(rule, settings, initial, arena)
+        self.needs_c_order = storage.random or storage.block
+        self.states: dict[str, Any] = self._new_states(settings, initial, arena)
         """By the rule's letters; `Quantized` or arrays."""
         self.companions = state_formats.new_companions(self.formats.parameter, self.array)
         """Arrays with the bits of the parameter that its 16 bits cannot hold, by name."""
-        if taken := {"updates", *self.companions} & set(self.states):
+        if taken := self.states.keys() & {"updates", *self.companions}:
             raise ParameterError(
                 f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
                 "has beside the states: give the state another name"
             )
-        self.random_key = parameter_key(settings["seed"], name)
-        """Seed of the parameter's random bits."""
-        self.update_count = 0
-        """Number of updates up to the last `Steps.sync_counts`."""
-        # Nothing is compiled before it is needed.
-        self._strided_update: BoundUpdate | None = None
-        self._row_update: BoundUpdate | None = None
+        self._seed = settings["seed"]
         self.exact = settings["sparse"] == "exact"
         """True if rows catch up with the steps in which they had no gradient."""
         self._approximate = settings["exactness"] != "bits"
-        self.history: Any = None
-        """The `StepHistory` of an exact table, once a row may have skipped a step."""
-        self._next_refreshed_row = 0
-        """The row at which the next partial `flush` begins."""
-        self._earlier_skipped_rows = 0
-        """`skipped_rows` of the row updates before the current one."""
-        self._row_indices: Array = None
-        """All row indices, int64, for dense gradients that are launched by rows."""
-        self.residence = Residence()
+        self.residence = self._new_residence()
+
+    @cached_property
+    def random_key(self) -> int:
+        """Seed of the parameter's random bits."""
+        return parameter_key(self._seed, self.name)
+
+    def _new_residence(self) -> Residence:
+        """The pages of states; small states share a `Residence`, which has nothing to do."""
+        return Residence() if MOST_BYTES * self.array.size >= pages.LARGE else SETTLED
 
     def _new_states(
-        self,
-        rule: Rule,
-        settings: Mapping[str, Any],
-        initial: Mapping[str, Any],
-        arena: SmallArrayArena,
+        self, settings: Mapping[str, Any], initial: Mapping[str, Any], arena: SmallArrayArena
     ) -> dict[str, Any]:
         """New states, filled with their initial values."""
-        by_row = rule.rowwise.row_states if settings["rowwise"] else ()
         states: dict[str, Any] = {}
         order = "C" if self.needs_c_order else "K"
-        for number, (state, form) in enumerate(
-            zip(rule.states, self.formats.states, strict=True), start=1
-        ):
-            states[state] = (
-                new_zeros(self.shape[:1], self.compute_dtype, self.array)
-                if state in by_row
-                else state_formats.new_state(form, self.array, self.backend, order, arena, number)
-            )
-            value = initial.get(state, 0.0)
+        for number, kept in enumerate(self.storage.states, start=1):
+            new = state_formats.new_state(kept, self.array, self.backend, order, arena, number)
+            states[kept.letter] = new
+            value = initial.get(kept.letter, 0.0)
             if isinstance(value, Start):
                 numbers = value.of(state_formats.decoded(self.array), settings)
-                arrays = state_formats.parts_of(states[state])
-                state_formats.write(arrays, form.encode(numbers))
+                state_formats.write(state_formats.parts_of(new), kept.form.encode(numbers))
             elif value != 0:  # zeros are pages that have not been touched yet
                 try:
-                    state_formats.fill(form, states[state], value)
+                    state_formats.fill(kept.form, new, value)
                 except HyperparameterError as error:
-                    raise HyperparameterError(f"initial {state}: {error}") from None
+                    raise HyperparameterError(f"initial {kept.letter}: {error}") from None
         return states
 
     def _view(self) -> Array:
@@ -175,7 +179,8 @@ class Parameter:
     @property
     def operand(self) -> Operand:
         """The arrays that kernels update, with the key and the layout of blocks."""
-        return Operand(self.arrays, self.random_key, block_width(self.shape))
+        key = self.random_key if self.storage.random else 0
+        return Operand(self.arrays, key, block_width(self.shape) if self.storage.block else 0)
 
     @property
     def saved_states(self) -> dict[str, Any]:
@@ -407,12 +412,13 @@ class Parameter:
             "history": None,
             "_row_indices": None,
             "_earlier_skipped_rows": self.skipped_rows,
-            "residence": Residence(),
+            "residence": None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.array = self._view()
+        self.residence = self._new_residence()
 
 
 def prepare_rows(

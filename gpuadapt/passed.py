@@ -28,8 +28,12 @@ class Passed(NamedTuple):
 def contents(given: Any) -> Contents:
     """List the contents of nested dicts, lists and their views; a group's settings included."""
     found: Contents = []
-    if backend_of(given) is not None:
-        return found
+    _find_contents(given, found)
+    return found
+
+
+def _find_contents(given: Any, found: Contents) -> None:
+    """Append the contents of a container, and of those in it, to ``found``."""
     parts: Sequence[Any] = ()
     if isinstance(given, ItemsView):
         given = getattr(given, "mapping", None)
@@ -43,7 +47,9 @@ def contents(given: Any) -> Contents:
         found.append((given, parts))
     elif isinstance(given, tuple):
         parts = given
-    return found + [one for part in parts for one in contents(part)]
+    for part in parts:
+        if backend_of(part) is None:
+            _find_contents(part, found)
 
 
 def all_contents(passed: Sequence[Passed]) -> Contents:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,64 @@ from .errors import HyperparameterError, ParameterError
 from .hyperparameters import INTERVALS
 from .oracle import check_nonnegative
 from .pages import touch_all
+
+
+class StateStorage(NamedTuple):
+    """How a state of many parameters is stored."""
+
+    letter: str
+    """The rule's letter of the state."""
+    form: Format
+    dtype: np.dtype
+    """Of its first array."""
+    by_row: bool
+    """True if it has one number for each row."""
+
+
+class Storage(NamedTuple):
+    """How parameters of one group, backend and element type are stored, and their states."""
+
+    dtype_name: str
+    formats: Formats
+    """The formats with a gradient of the parameter's dtype."""
+    compute_dtype: np.dtype
+    random: bool
+    """True if random bits are drawn."""
+    block: bool
+    """True if blocks of elements share scales."""
+    states: tuple[StateStorage, ...]
+
+
+def storage_of(
+    rule: Rule,
+    name: str,
+    dtype: str,
+    backend: str,
+    settings: Mapping[str, Any],
+    initial: Mapping[str, Any],
+) -> Storage:
+    """Return the storage of a parameter with this name and element type.
+
+    Parameters
+    ----------
+    rule, name, dtype, settings, initial
+        See `formats_of`.
+    backend : {"cpu", "cuda"}
+
+    Raises
+    ------
+    HyperparameterError, ParameterError
+        See `formats_of`.
+    """
+    formats = formats_of(rule, name, dtype, settings, initial)
+    compute_dtype = np.dtype(formats.compute)
+    row_states = rule.rowwise.row_states if settings["rowwise"] else ()
+    states = []
+    for letter, form in zip(rule.states, formats.states, strict=True):
+        by_row = letter in row_states
+        state_dtype = compute_dtype if by_row else form.array_dtype(backend)
+        states.append(StateStorage(letter, form, state_dtype, by_row))
+    return Storage(dtype, formats, compute_dtype, formats.random, formats.block, tuple(states))
 
 
 def formats_of(
@@ -142,13 +201,18 @@ def _parameter_format(name: str, dtype: str, settings: Mapping[str, Any]) -> For
 
 
 def new_state(
-    form: Format, parameter: Array, backend: str, order: str, memory: SmallArrayArena, number: int
+    kept: StateStorage,
+    parameter: Array,
+    backend: str,
+    order: str,
+    memory: SmallArrayArena,
+    number: int,
 ) -> Any:
-    """Return zeros in a format.
+    """Return zeros in the format of a state.
 
     Parameters
     ----------
-    form : Format
+    kept : StateStorage
     parameter : array
         Its shape is the state's; its device is where the state lies.
     backend : str
@@ -162,8 +226,12 @@ def new_state(
     -------
     array or Quantized
     """
-    dtype = form.array_dtype(backend)
-    first = zeros_like(parameter, backend, dtype, order, memory, number)
+    if kept.by_row:
+        return new_zeros(parameter.shape[:1], kept.dtype, parameter)
+    form = kept.form
+    first = zeros_like(parameter, backend, kept.dtype, order, memory, number)
+    if len(form.parts) == 1:
+        return first
     state = form.view([first, *_other_parts(form, parameter)])
     fill(form, state, 0.0)
     return state
@@ -179,6 +247,8 @@ def _other_parts(form: Format, parameter: Array) -> list[Array]:
 
 def new_companions(form: Format, parameter: Array) -> dict[str, Array]:
     """Return what a format has beside a parameter's own array, by the names of its parts."""
+    if len(form.parts) == 1:
+        return {}
     arrays = _other_parts(form, parameter)
     if form.copied:
         write(arrays, form.encode(decoded(parameter))[1:])
@@ -200,16 +270,22 @@ def fill(form: Format, state: Any, value: float) -> None:
     HyperparameterError
         The format has no number within 1/16 of it.
     """
+    for array, element in zip(parts_of(state), _elements(form, value), strict=True):
+        if element != 0:  # zeros are memory that nobody has touched yet
+            touch_all(array)
+            with on_device(array):
+                bits_of(array).fill(element)
+
+
+@lru_cache
+def _elements(form: Format, value: float) -> tuple[Any, ...]:
+    """Return the element of each part of a format that stores a number."""
     elements = form.encode(np.array([value]))
     held = float(form.decode(elements)[0])
     # Half a unit of the last place of 8 bits; no other number becomes zero.
     if not abs(held - value) <= abs(value) / 16:
         raise HyperparameterError(f"{value!r} does not fit in {form.dtype}")
-    for array, part in zip(parts_of(state), elements, strict=True):
-        if part.any():  # zeros are memory that nobody has touched yet
-            touch_all(array)
-            with on_device(array):
-                bits_of(array).fill(part.flat[0])
+    return tuple(part.flat[0] for part in elements)
 
 
 def decoded(array: Any) -> HostArray:
@@ -228,8 +304,10 @@ def arrays_of(states: Mapping[str, Any]) -> dict[str, Array]:
     """Return the arrays of states by name: of a `Quantized` ``m`` "m.codes" and "m.scales"."""
     found: dict[str, Array] = {}
     for name, state in states.items():
-        names = [f"{name}.codes", f"{name}.scales"] if isinstance(state, Quantized) else [name]
-        found |= dict(zip(names, parts_of(state), strict=True))
+        if isinstance(state, Quantized):
+            found[f"{name}.codes"], found[f"{name}.scales"] = state.codes, state.scales
+        else:
+            found[name] = state
     return found
 
 

@@ -85,7 +85,7 @@ def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
         inside = opened(given)
         if inside is None:
             name = str(first) if path is None else path
-            if isinstance(given, Iterable) and not hasattr(given, "dtype"):
+            if not hasattr(given, "dtype") and isinstance(given, Iterable):
                 raise ParameterError(
                     f"parameter {name!r}: got {describe(given)}, expected a NumPy or CuPy array; "
                     "if arrays are in it, pass them as list(...)"
@@ -165,7 +165,7 @@ def flatten(template: Place, names: Branch, grads: Any) -> list[Any]:
     if not isinstance(grads, Mapping):
         return _flatten(template, grads)
     if template.keys is not None:
-        paths = any(key in (names.keys or ()) and key not in template.keys for key in grads)
+        paths = not set(names.keys or ()).difference(template.keys).isdisjoint(grads)
         return _by_name(names, grads) if paths else _flatten(template, grads)
     dicts = [part for part in template.parts if isinstance(part, Branch) and not part.ordered]
     keys = [key for part in dicts for key in part.keys or ()]
@@ -191,9 +191,16 @@ def _flatten(place: Place, grads: Any) -> list[Any]:
 
 
 def _in_order(place: Branch, grads: Any) -> list[Any] | None:
-    """Return the values of a dict whose keys are in order; None for other gradients (fast path)."""
-    if type(grads) is dict and place.keys is not None and [*grads] == place.keys:
-        return [*grads.values()]
+    """Return the parts of a dict whose keys are in order, or of a plain list; otherwise None.
+
+    It is the fast path for gradients that need no rearrangement.
+    """
+    kind = type(grads)
+    if kind is dict:
+        return [*grads.values()] if place.keys is not None and [*grads] == place.keys else None
+    listed = (kind is list or kind is tuple) and place.keys is None
+    if listed and len(grads) == len(place.parts) and not (grads and _is_pair(grads[0])):
+        return [*grads]
     return None
 
 
@@ -221,8 +228,8 @@ def _by_name(place: Branch, grads: Any) -> list[Any]:
         )
     given = dict(zip(inside[0], inside[1], strict=True))
     if given.keys() != set(expected) or len(given) < len(inside[0]):
-        below = place.path or None
-        problems = [f"unknown {_below(below, key)!r}" for key in given if key not in expected]
+        below, known = place.path or None, set(expected)
+        problems = [f"unknown {_below(below, key)!r}" for key in given if key not in known]
         problems += [f"missing {_below(below, key)!r}" for key in expected if key not in given]
         problems = problems or ["a name occurs twice"]
         raise GradientError(

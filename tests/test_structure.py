@@ -30,6 +30,7 @@ def imports(file):
 ROOMS = {
     "errors": "",
     "array_types": "",
+    "addresses": "",
     "copies": "",
     "host_functions": "",
     "language": "",
@@ -39,7 +40,7 @@ ROOMS = {
     "formats": "language",
     "numerics": "language formats",
     "catchup": "language formats numerics",
-    "cpu": "language formats numerics catchup copies",
+    "cpu": "language formats numerics catchup copies addresses",
     "cuda": "language formats numerics catchup copies",
     "sources": "language formats cpu cuda",
 }

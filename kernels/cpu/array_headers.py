@@ -1,26 +1,23 @@
 """The addresses of many NumPy arrays, checked in one call of `loops/array_headers.py`.
 
 In Python the type, shape, flags and address of a thousand arrays take 1.5 ms; in memory, some
-microseconds. The fields of an array are in NumPy's public C interface (``PyArrayObject_fields``),
-the same in NumPy 1 and 2; those of a list are in Python's.
+microseconds. The fields of an array are those of `kernels.addresses`; those of a list are in
+Python's public C interface.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ..addresses import DATA, HEAD
 from ..array_types import HostArray
 from . import compile
 
-HEAD = object.__basicsize__
-"""Bytes before an object's own fields; the last 8 of them are the address of its type."""
-
-DATA, DIMENSIONS, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
+DIMENSIONS, SHAPE, DTYPE, FLAGS = DATA + 8, DATA + 16, DATA + 40, DATA + 48
 
 TYPE = HEAD - 8
 
@@ -29,11 +26,6 @@ ITEMS = HEAD + 8
 
 ALIGNED, WRITEABLE = 0x100, 0x400
 ORDERS = {"C": 0x1, "F": 0x2}
-
-
-def address(array: HostArray) -> int:
-    """Return the address of an array's data: ``array.ctypes.data``, nine times as fast."""
-    return ctypes.c_int64.from_address(id(array) + DATA).value
 
 
 @cache
@@ -70,16 +62,17 @@ class ArrayHeaders:
         self._updated = np.array([id(array) for array in updated], np.int64)
         # Views, so that nobody else can change their shapes. Their dtype is the object that arrays
         # usually have; arrays that were unpickled have others.
-        self._arrays = [
-            (of[0].view(of[0].dtype.type), ORDERS[of[1]]) if of else None for of in expected
+        given = {id(of[0]): of[0] for of in expected if of}
+        self._views = {key: array.view(array.dtype.type) for key, array in given.items()}
+        sizes = {key: view.nbytes for key, view in self._views.items()}
+        rows = [
+            (id(self._views[id(of[0])]), ORDERS[of[1]] | ALIGNED, sizes[id(of[0])])
+            if of
+            else (0, 0, 0)
+            for of in expected
         ]
-        self._expected, self._flags, self._nbytes = np.array(
-            [
-                (id(of[0]), of[1] | ALIGNED, of[0].nbytes) if of else (0, 0, 0)
-                for of in self._arrays
-            ],
-            np.int64,
-        ).reshape(-1, 3).T.copy()  # fmt: skip
+        columns = np.array(rows, np.int64).reshape(-1, 3).T.copy()
+        self._expected, self._flags, self._nbytes = columns
         self._begins, self._ends = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
 
     def addresses(self, gradients: list[Any]) -> tuple[HostArray, int]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
+from ..addresses import address
 from ..array_types import HostArray
 from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
@@ -20,7 +22,6 @@ from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from . import compile, generate, squares, threads
-from .array_headers import address
 from .scheduler import Scheduler
 
 CHUNK = 16384
@@ -73,7 +74,8 @@ class MultiTensor:
         self._kernel = kernel(rule, formats)
         self.overflow_check = check_of(rule, formats)
         self._operands = operands  # keeps the arrays at these addresses alive
-        self._addresses = np.array([list(map(address, of.arrays)) for of in operands], np.int64)
+        addresses = [address(array) for of in operands for array in of.arrays]
+        self._addresses = np.array(addresses, np.int64).reshape(len(operands), -1)
         sizes = [of.arrays[0].size for of in operands]
         starts = _chunk_starts(formats, operands, self._addresses[:, 0])
         self._launch = Scheduler(Chunks(sizes, CHUNK, **starts))
@@ -110,15 +112,14 @@ class MultiTensor:
 
 def _chunk_starts(
     formats: Formats, operands: Sequence[Operand], addresses: HostArray
-) -> dict[str, Sequence[int]]:
+) -> dict[str, Any]:
     """The arguments of `Chunks` that say where chunks may begin."""
     if formats.block:
         return {"widths": [of.width for of in operands]}
     # On a cache line of the parameter: a vector that crosses lines costs two accesses. Pairs are
     # not split.
     itemsize, pair = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
-    offsets = [address % compile.LINE for address in addresses.tolist()]
-    return {"shorter": [offset // itemsize // pair * pair for offset in offsets]}
+    return {"shorter": addresses % compile.LINE // itemsize // pair * pair}
 
 
 class Part:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..addresses import address
 from ..array_types import HostArray
 from ..formats import FLOAT64, Format, Formats, Operand, blocks, scaling
 from ..language.caching import cached_with_rule
@@ -22,7 +23,6 @@ from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK, SUMS
 from . import compile, generate, threads
-from .array_headers import address
 from .row_keys import SortedRows
 from .squares import Squares
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..addresses import address
 from ..array_types import HostArray
 from ..copies import ContiguousCopies
 from ..formats import Formats, Operand
@@ -15,7 +16,6 @@ from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK
 from . import multi_tensor
-from .array_headers import address
 from .multi_tensor import kernel, source  # noqa: F401  (the same for one array)
 from .squares import Squares
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,33 +39,32 @@ class Chunks:
         shorter: Sequence[int] = (),
         widths: Sequence[int] = (),
     ) -> None:
-        rows = []
-        for array, elements in enumerate(sizes):
-            chunks = (
-                _cut_by_rows(elements, size, widths[array])
-                if widths
-                else _cut(0, elements, size, shorter[array] if shorter else 0)
-            )
-            rows += [(array, start, count) for start, count in chunks]
-        self.table = np.array(rows, np.int64).reshape(-1, 3)
+        self.table = _table(sizes, size, shorter, widths)
         self.total = sum(sizes)
         # A task ends with the chunk that fills it.
         filled = np.cumsum(self.table[:, 2]) // size
         ends = np.flatnonzero(np.diff(filled, prepend=0)) + 1
-        self.tasks = np.unique(np.concatenate([[0], ends, [len(rows)]])).astype(np.int64)
+        self.tasks = np.unique(np.concatenate([[0], ends, [len(self.table)]])).astype(np.int64)
 
 
-def _cut(start: int, end: int, size: int, shorter: int = 0) -> Iterator[tuple[int, int]]:
-    """The first element and the number of elements of each chunk."""
-    stop = min(start + size - shorter, end)
-    while start < end:
-        yield start, stop - start
-        start, stop = stop, min(stop + size, end)
-
-
-def _cut_by_rows(elements: int, size: int, width: int) -> Iterator[tuple[int, int]]:
-    if width <= size:
-        yield from _cut(0, elements, size // width * width)
-    else:
-        for start in range(0, elements, width):
-            yield from _cut(start, start + width, size)
+def _table(
+    sizes: Sequence[int], size: int, shorter: Sequence[int], widths: Sequence[int]
+) -> np.ndarray:
+    """Return `Chunks.table`, by arithmetic with arrays: there may be 100,000 sizes."""
+    elements = np.array(sizes, np.int64)
+    missing = np.array(shorter, np.int64) if len(shorter) else np.zeros_like(elements)
+    # A run is what chunks are cut from: a row that is longer than a chunk, or a whole array.
+    run, step = elements, np.full_like(elements, size)
+    if len(widths):
+        width = np.maximum(np.array(widths, np.int64), 1)
+        run = np.where(width > size, width, elements)
+        step = np.where(width > size, size, size // width * width)
+    per_run = -(-(run + missing) // step)
+    counts = np.where(elements > 0, elements // np.maximum(run, 1) * per_run, 0)
+    array = np.repeat(np.arange(len(elements)), counts)
+    number = np.arange(len(array)) - np.repeat(np.cumsum(counts) - counts, counts)
+    run, step, missing = run[array], step[array], missing[array]
+    number_of_run, number = np.divmod(number, per_run[array])
+    start = np.maximum(number * step - missing, 0)
+    stop = np.minimum((number + 1) * step - missing, run)
+    return np.stack([array, number_of_run * run + start, stop - start], axis=1)

@@ -1,0 +1,24 @@
+"""The addresses of NumPy arrays, read from their headers.
+
+The fields of an array are in NumPy's public C interface (``PyArrayObject_fields``), the same in
+NumPy 1 and 2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from .array_types import HostArray
+
+HEAD = object.__basicsize__
+"""Bytes before an object's own fields; the last 8 of them are the address of its type."""
+
+DATA = HEAD
+"""The offset in an array's header of the address of its data."""
+
+_read = ctypes.c_int64.from_address
+
+
+def address(array: HostArray) -> int:
+    """Return the address of an array's data: ``array.ctypes.data``, several times as fast."""
+    return _read(id(array) + DATA).value
