@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def numpy_dtype(name: str, backend: str) -> np.dtype:
 
 def bits_of(array: Array) -> Array:
     """Return an array as kernels see it: a view of the bits of elements of 1 or 2 bytes."""
-    bits = BITS.get(array.dtype.itemsize)
+    bits = BITS.get(array.itemsize)
     return array if bits is None else array.view(bits)
 
 
@@ -199,6 +200,10 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
     return device
 
 
+CHUNKS: WeakValueDictionary[int, HostArray] = WeakValueDictionary()
+"""By id: the memory of every `SmallArrayArena`, in which nothing but its arrays lies."""
+
+
 class SmallArrayArena:
     """Allocates zeros of many small arrays side by side: a step over all of them is faster."""
 
@@ -220,6 +225,7 @@ class SmallArrayArena:
         start = self._next + (beside - self._address - self._next) % LINE
         if start + nbytes > len(self._chunk):
             self._chunk = np.zeros(self.CHUNK, np.uint8)
+            CHUNKS[id(self._chunk)] = self._chunk
             self._address = address(self._chunk)
             start = (beside - self._address) % LINE
         self._next = start + nbytes
@@ -286,6 +292,8 @@ def new_zeros(shape: Any, dtype: np.dtype, array: Array) -> Array:
 
 def copied(array: Array) -> Array:
     """Return a copy on the device of the array."""
+    if isinstance(array, np.ndarray):
+        return array.copy()
     with on_device(array):
         return array.copy()
 
@@ -293,11 +301,11 @@ def copied(array: Array) -> Array:
 def copy_into(destination: Array, source: Array) -> None:
     """Copy the bits of an array into another of its shape, from either backend."""
     destination, source = bits_of(destination), bits_of(source)
-    if backend_of(destination) == "cuda":
+    if not isinstance(destination, np.ndarray):
         with destination.device:
             destination[...] = namespace("cuda").asarray(source)
     else:
-        destination[...] = source.get() if backend_of(source) == "cuda" else source
+        destination[...] = source if isinstance(source, np.ndarray) else source.get()
 
 
 def take_rows(table: Array, rows: Array, skip: bool) -> Array:
@@ -365,9 +373,19 @@ def bounds(array: Array) -> tuple[int, int, int]:
 
 
 def merged_bounds(arrays: Iterable[Array]) -> list[tuple[int, int, int]]:
-    """Return the sorted bounds of arrays; overlapping ones are joined."""
+    """Return the sorted bounds of arrays; overlapping ones are joined.
+
+    Arrays of a `SmallArrayArena` are covered by the bounds of its memory.
+    """
     result: list[tuple[int, int, int]] = []
-    for device, low, high in sorted(bounds(array) for array in arrays if array.size):
+    chunks: dict[int, HostArray] = {}
+    found = []
+    for array in arrays:
+        if id(array.base) in CHUNKS:
+            chunks[id(array.base)] = array.base
+        elif array.size:
+            found.append(bounds(array))
+    for device, low, high in sorted([*found, *map(bounds, chunks.values())]):
         if result and result[-1][0] == device and low < result[-1][2]:
             device, low, before = result.pop()
             high = max(high, before)

@@ -53,6 +53,13 @@ class Params(dict[str, Any]):
         return dict, (dict(self),)
 
 
+NOT_LISTED = {"_params": None, "_state": None}
+"""The attributes behind `Optimizer.params` and `state` until somebody asks for them.
+
+Loops over names may ask for them once for each array.
+"""
+
+
 class Optimizer:
     """Update arrays in place with a rule, all of them in one fused kernel.
 
@@ -164,6 +171,8 @@ class Optimizer:
     _template: Place
     _names: Branch
     _passed: list[Passed]
+    _params: Params | None
+    _state: Mapping[str, Mapping[str, Any]] | None
 
     def __init__(
         self,
@@ -226,7 +235,7 @@ class Optimizer:
         """Assign all attributes at once, and steps that continue from others."""
         parameters = list(attributes["_parameters"].values())
         steps = steps.renewed(parameters, attributes["_groups"])
-        vars(self).update(attributes | {"_steps": steps})
+        vars(self).update(attributes | {"_steps": steps} | NOT_LISTED)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `optimizer.lr = x` would change nothing.
@@ -244,7 +253,8 @@ class Optimizer:
     def __getstate__(self) -> dict[str, Any]:
         self._steps.sync_counts()  # before the parameters are copied
         self.flush()
-        return self.__dict__ | {"_passed": portable(self._passed, self._held), "_held": None}
+        watched = {"_passed": portable(self._passed, self._held), "_held": None}
+        return self.__dict__ | watched | NOT_LISTED
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -547,7 +557,11 @@ class Optimizer:
         A copy of the optimizer has copies of the arrays, which are found here. To keep arrays and
         optimizer together, copy or pickle both: ``copy.deepcopy((arrays, optimizer))``.
         """
-        return Params({name: parameter.user_array for name, parameter in self._parameters.items()})
+        shown = self._params
+        if shown is None:
+            arrays = {name: held.user_array for name, held in self._parameters.items()}
+            shown = vars(self)["_params"] = Params(arrays)
+        return shown
 
     @property
     def param_groups(self) -> tuple[dict[str, Any], ...]:
@@ -556,9 +570,12 @@ class Optimizer:
     @property
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """The state arrays themselves, by parameter and the rule's letter; read-only mappings."""
-        return MappingProxyType(
-            {name: MappingProxyType(held.saved_states) for name, held in self._parameters.items()}
-        )
+        shown = self._state
+        if shown is None:
+            shown = vars(self)["_state"] = MappingProxyType(
+                {name: MappingProxyType(one.saved_states) for name, one in self._parameters.items()}
+            )
+        return shown
 
     def read(self, name: str, rows: Any) -> Any:
         """Read rows of a table; exact rows catch up with the last step first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -185,7 +186,7 @@ class Parameter:
     @property
     def saved_states(self) -> dict[str, Any]:
         """The states and companions, by name: everything that a snapshot needs."""
-        return self.states | self.companions
+        return self.states | self.companions if self.companions else self.states.copy()
 
     @property
     def saved_arrays(self) -> dict[str, Array]:
@@ -363,9 +364,10 @@ class Parameter:
     def drop_history(self) -> None:
         """Forget the history of steps, because all arrays are about to be overwritten."""
         self.residence.all(self._state_memory)
-        self._earlier_skipped_rows = self.skipped_rows
-        self.history = self._row_update = None
-        self._next_refreshed_row = 0
+        if self.history is not None or self._row_update is not None or self._next_refreshed_row:
+            self._earlier_skipped_rows = self.skipped_rows
+            self.history = self._row_update = None
+            self._next_refreshed_row = 0
 
     @property
     def skipped_rows(self) -> int:
@@ -414,6 +416,15 @@ class Parameter:
             "_earlier_skipped_rows": self.skipped_rows,
             "residence": None,
         }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        # Only arrays are copied: what else a parameter has is never changed, but replaced.
+        new = memo[id(self)] = object.__new__(type(self))
+        state = self.__getstate__()
+        for name in ("user_array", "states", "companions"):
+            state[name] = copy.deepcopy(state[name], memo)
+        new.__setstate__(state)
+        return new
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -133,6 +133,11 @@ def _members(groups: Sequence[Group], parameters: Parameters) -> list[list[str]]
     return members
 
 
+def _is_count(value: Any) -> bool:
+    """True for most of the values that `count` accepts; it costs less than a message's text."""
+    return type(value) is int and 0 <= value < MAX_COUNT
+
+
 def count(name: str, value: Any) -> int:
     """Check a count: an integer of any type from 0, below MAX_COUNT.
 
@@ -186,7 +191,11 @@ def examined(state: Any, rule: Rule) -> Snapshot:
         raise StateError(f"got a rule {name!r} with other formulas than this optimizer's")
     parsed = Snapshot(
         count("step_count", step_count), digest, names, settings,
-        {key: count(f"updates of {key!r}", value) for key, value in counts.items()}, entries,
+        {
+            key: value if _is_count(value) else count(f"updates of {key!r}", value)
+            for key, value in counts.items()
+        },
+        entries,
     )  # fmt: skip
     for key, updates in parsed.updates.items():
         if updates > parsed.step_count:
@@ -217,8 +226,9 @@ def plan(
     planned = Plan(parsed.step_count, {}, {}, {}, [])
     if strict:
         _check_names(parsed, groups, parameters)
+    places = _places(parsed.names)
     for number, (group, names) in enumerate(zip(groups, _members(groups, parameters), strict=True)):
-        saved = _saved_settings(names, parsed, number)
+        saved = _saved_settings(names, places, parsed, number)
         if strict:
             planned.settings.append(_settings(group, saved or {}))
         else:
@@ -241,7 +251,8 @@ def plan(
 def _check_names(parsed: Snapshot, groups: Sequence[Group], parameters: Parameters) -> None:
     """Check that the groups have the same names, in any order."""
     expected = _members(groups, parameters)
-    if sorted(map(sorted, parsed.names)) != sorted(map(sorted, expected)):
+    same = parsed.names == expected  # mostly they are in one order too
+    if not same and sorted(map(sorted, parsed.names)) != sorted(map(sorted, expected)):
         raise StateError(
             f"got parameters {parsed.names}, expected {expected}; strict=False takes over what fits"
         )
@@ -254,6 +265,9 @@ def _plan_parameter(
 ) -> None:
     """Enter a parameter into the plan, or into ``left``."""
     name, current = parameter.name, parameter.saved_arrays
+    if not parameter.exact and _equal_kinds(parsed.arrays[name], current):
+        planned.updates[name], planned.arrays[name] = parsed.updates[name], parsed.arrays[name]
+        return
     saved: dict[str, Any] = {letter: parsed.arrays[name].get(letter) for letter in current}
     unknown = [letter for letter in parsed.arrays[name] if letter not in current]
     reason, rows = None, None
@@ -294,6 +308,17 @@ def _plan_parameter(
     }
 
 
+def _equal_kinds(saved: Mapping[str, Any], current: Mapping[str, Array]) -> bool:
+    """True if both have the same letters, with arrays of one type, dtype and shape."""
+    for letter, array in current.items():
+        given: Any = saved.get(letter)
+        if type(given) is not type(array):
+            return False
+        if given.shape != array.shape or given.dtype != array.dtype:
+            return False
+    return len(saved) == len(current)
+
+
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:
     return (
         f"parameter {name!r}, state {letter!r}: got {describe(given)}, expected {array.dtype} of "
@@ -311,12 +336,24 @@ def _to_device_of(array: Any, parameter: Parameter) -> Any:
         )
 
 
-def _saved_settings(names: list[str], parsed: Snapshot, number: int) -> dict[str, Any] | None:
+def _places(names: Sequence[Sequence[str]]) -> dict[str, int | None]:
+    """Return the number of each name's group; None for a name that is in several."""
+    places: dict[str, int | None] = {}
+    for number, group in enumerate(names):
+        for name in group:
+            places[name] = number if places.get(name, number) == number else None
+    return places
+
+
+def _saved_settings(
+    names: list[str], places: Mapping[str, int | None], parsed: Snapshot, number: int
+) -> dict[str, Any] | None:
     """Return the saved settings of these names' group; None if they were in several groups."""
-    places = {k for k, of in enumerate(parsed.names) if any(name in of for name in names)}
+    found = {places[name] for name in names if name in places}
     if not names and number < len(parsed.names):
-        places = {number}
-    return parsed.settings[places.pop()] if len(places) == 1 else None
+        found = {number}
+    place = found.pop() if len(found) == 1 else None
+    return None if place is None else parsed.settings[place]
 
 
 def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
