@@ -381,8 +381,9 @@ def merged_bounds(arrays: Iterable[Array]) -> list[tuple[int, int, int]]:
     chunks: dict[int, HostArray] = {}
     found = []
     for array in arrays:
-        if id(array.base) in CHUNKS:
-            chunks[id(array.base)] = array.base
+        base = array.base if isinstance(array, np.ndarray) else None
+        if base is not None and id(base) in CHUNKS:
+            chunks[id(base)] = base
         elif array.size:
             found.append(bounds(array))
     for device, low, high in sorted([*found, *map(bounds, chunks.values())]):
