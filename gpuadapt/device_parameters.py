@@ -303,10 +303,6 @@ class DeviceParameters:
             plan = self.plan
             if gradients.all_addressed and not plan.updates:
                 plan.updates[:] = [self._bucket_update(bucket) for bucket in plan.buckets]
-            for bucket in plan.buckets:
-                addresses = bucket.addresses(gradients.addresses)
-                if gradients.all_addressed or addresses.any():
-                    launches.append(Launch(self._bucket_update(bucket), addresses, bucket.offsets))
             for k, grad in gradients.others.items():
                 parameter, offset = self.parameters[k], plan.layout.offsets[k]
                 group = groups[parameter.group]
@@ -314,9 +310,14 @@ class DeviceParameters:
                     skip = group.skips_out_of_range(self.backend)
                     rows = prepare_rows(parameter, group.rule, grad, skip, group.max_row_norm)
                     launches.append(Launch(*rows, offset))
-                else:
+                elif (bits := bits_of(grad)).size:
                     update = parameter.strided_update(group.rule, dtype_name(grad) or "")
-                    launches.append(Launch(update, bits_of(grad), offset))
+                    launches.append(Launch(update, bits, offset))
+            # Last, since their kernels can count the step, which one for any strides cannot.
+            for bucket in plan.buckets:
+                addresses = bucket.addresses(gradients.addresses)
+                if gradients.all_addressed or addresses.any():
+                    launches.append(Launch(self._bucket_update(bucket), addresses, bucket.offsets))
             self._paged = [k for k in self._paged if self._touch(k, gradients)]
         return launches
 
@@ -389,8 +390,11 @@ class DeviceParameters:
     def update(self, launches: Sequence[Launch]) -> None:
         """Launch; from here on arrays are written."""
         with self.device:
-            for one in launches:
-                one.update(one.gradient, one.offset, self.scalars.numbers)
+            for k, one in enumerate(launches, 1):
+                last = k == len(launches)
+                numbers = self.scalars.last_numbers() if last else self.scalars.numbers
+                one.update(one.gradient, one.offset, numbers)
+            self.scalars.end_step()
 
 
 def _coefficient_layout(

@@ -25,7 +25,7 @@ class Update(Protocol):
     overflow_check: int
     """The overflow check of its gradients; see `kernels.numerics.overflow`."""
 
-    def __call__(self, gradient: Any, first: Any, numbers: Array) -> None:
+    def __call__(self, gradient: Any, first: Any, numbers: Any) -> None:
         """Update.
 
         Parameters
@@ -34,14 +34,14 @@ class Update(Protocol):
             The latter has the gradients' addresses, 0 for no gradient.
         first : int, or ndarray of int64
             The offset in ``numbers`` of the coefficients, for each array if there are several.
-        numbers : Array of float64
+        numbers : ndarray of float64, or StepNumbers on a GPU
             The scalars of the step; see `kernels.numerics.scalar_layout`.
         """
 
     def partials(self, gradient: Any) -> int:
         """The length of each output of `squares`."""
 
-    def squares(self, gradient: Any, numbers: Array, partial: Array, peaks: Array) -> None:
+    def squares(self, gradient: Any, numbers: Any, partial: Array, peaks: Array) -> None:
         """Write partial sums of squares, and largest magnitudes, of the unscaled gradient.
 
         Parameters
@@ -97,8 +97,8 @@ class ExactUpdate(RowUpdate, Protocol):
 class StepScalars(Protocol):
     """The scalars of a step on one device, and the decision whether to skip the step."""
 
-    numbers: Array
-    """float64, shape (width,); see `kernels.numerics.scalar_layout`."""
+    numbers: Any
+    """What updates and measurements of the step take as its scalars."""
 
     def restart(self, step: int) -> None:
         """Continue from this number of steps."""
@@ -107,9 +107,13 @@ class StepScalars(Protocol):
         """Upload the scalars of the steps ``step``, ``step + 1``, ..., one row for each."""
 
     def select_step(
-        self, scale: DeviceArray | None, indices: Sequence[int], micro_batches: int = 1
+        self, scale: DeviceArray | None, indices: Sequence[int], micro_batches: int, measured: bool
     ) -> None:
         """Select the scalars of the current step.
+
+        Then, in this order, if ``measured``: `Update.squares` with `numbers`, and `finish_norm`.
+        In any case: all updates but the last one with `numbers`, the last one with
+        `last_numbers`, and `end_step`.
 
         Parameters
         ----------
@@ -118,6 +122,8 @@ class StepScalars(Protocol):
         indices : sequence of int
             Scalars that become ``scale * micro_batches``.
         micro_batches : int
+        measured : bool
+            `finish_norm` follows.
         """
 
     def partial_sums(self, count: int) -> Array:
@@ -151,6 +157,15 @@ class StepScalars(Protocol):
         bool or None
             True if the step is skipped; None if only the GPU knows.
         """
+
+    def last_numbers(self) -> Any:
+        """What the last update of the step takes instead of `numbers`: a GPU counts the step."""
+
+    def end_step(self) -> None:
+        """Let a GPU count the step if no update has been launched that did."""
+
+    def last_scalars(self) -> HostArray:
+        """The scalars of the last step; see `kernels.numerics.scalar_layout`. Waits for a GPU."""
 
     def steps(self) -> int:
         """Number of steps taken, as counted by a GPU; waits for it."""
@@ -284,8 +299,8 @@ def update_once(
         update(gradient, FIRST, scalars(backend, (*coefficients, 1.0)))
 
 
-def scalars(backend: str, coefficients: Sequence[float]) -> Array:
-    """The scalars of an unscaled update that is not skipped, on the current device; float64."""
+def scalars(backend: str, coefficients: Sequence[float]) -> Any:
+    """The scalars of an unscaled update that is not skipped, on the current device."""
     return _module(backend, "scalars").numbers(coefficients)
 
 

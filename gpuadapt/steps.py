@@ -12,7 +12,6 @@ from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import decide
 
 from . import launch
-from .arrays import to_host
 from .capture import GraphCapture, StepSignature, check_signature, signature_of
 from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError
@@ -104,7 +103,7 @@ class Steps:
                 if parameter.name == name:
                     rule = self._planned_rules[parameter.group]
                     with device.device:
-                        scalars = to_host(device.scalars.numbers)
+                        scalars = device.scalars.last_scalars()
                     return rule, scalars[offset : offset + len(rule.coefficients)].tolist()
         raise KeyError(name)
 
@@ -398,7 +397,8 @@ class Steps:
         for device in self._devices:
             with device.device:
                 indices = device.plan.layout.scale_indices
-                device.scalars.select_step(scale, indices, options.micro_batches)
+                select = device.scalars.select_step
+                select(scale, indices, options.micro_batches, options.needs_norm)
         if not options.needs_norm:
             return False, self._devices[0] if self._capturable else UNMEASURED
         measured = [

@@ -30,7 +30,8 @@ def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
         if kind == ["int64"]:
             arguments.append(_kernel._ArgInfo(SCALAR, int, np.int64, 0, True, False))
         elif kind[0] == "raw":
-            arguments.append(_kernel._ArgInfo(NDARRAY, cupy.ndarray, np.float64, 1, True, False))
+            element = np.dtype(kind[1]).type
+            arguments.append(_kernel._ArgInfo(NDARRAY, cupy.ndarray, element, 1, True, False))
         else:
             arguments.append(
                 _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, ndim, ndim == 0, False)

@@ -34,6 +34,7 @@ from hostarrays import (
 from gpuadapt.kernels.cuda import host_check
 
 SCALARS = {"float32": "float", "float64": "double"}
+RAW_TYPES = {"float64": "double", "uint64": "unsigned long long"}
 
 
 class ElementwiseKernel:
@@ -75,11 +76,12 @@ class ElementwiseKernel:
         arrays = scalars = 0
         for *kind, name in self.params:
             if kind == ["int64"]:
-                before.append(f"const long long {name} = (long long)scalars[{scalars}];")
+                before.append(f"const long long {name} = (long long)integers[{scalars}];")
                 scalars += 1
                 continue
-            if kind == ["raw", "float64"]:
-                before.append(f"const double *{name} = (const double *)pointers[{arrays}];")
+            if kind[0] == "raw":
+                element = RAW_TYPES[kind[1]]
+                before.append(f"const {element} *{name} = (const {element} *)pointers[{arrays}];")
             else:
                 at = f"offset(i, ndim, shape, strides + {arrays} * ndim)"
                 inside.append(f"T &{name} = *(T *)((char *)pointers[{arrays}] + {at});")
@@ -99,7 +101,7 @@ class ElementwiseKernel:
                 "    return bytes;",
                 "}",
                 'extern "C" void run(ptrdiff_t size, ptrdiff_t ndim, const ptrdiff_t *shape,',
-                "    void **pointers, const ptrdiff_t *strides, const double *scalars) {",
+                "    void **pointers, const ptrdiff_t *strides, const double *integers) {",
                 *before,
                 "    for (ptrdiff_t i = 0; i < size; ++i) {",
                 *inside,
@@ -121,7 +123,7 @@ using std::ptrdiff_t;
 #define __global__
 #define __shared__ static
 struct coordinates { int x; };
-static coordinates threadIdx, blockIdx, blockDim;
+static coordinates threadIdx, blockIdx, blockDim, gridDim;
 
 static unsigned long long atomicAdd(unsigned long long *at, unsigned long long value) {
     const unsigned long long before = *at; *at += value; return before;
@@ -256,9 +258,12 @@ class RawKernel:
             + f"static void run_thread() {{ {self.name}({given}); }}\n"
             + 'extern "C" void run(long long grid, int threads, void **arguments) {\n'
             + "    given = arguments; body = run_thread; blockDim.x = threads;\n"
+            + "    gridDim.x = (int)grid;\n"
             + "    unsigned random = 1;\n"
+            + "    static bool backward; backward = !backward;\n"
             + "    for (long long k = 0; k < grid; ++k) {\n"
-            + f"        blockIdx.x = k; block(threads, {waits}, random);\n"
+            + "        blockIdx.x = (int)(backward ? grid - 1 - k : k);\n"
+            + f"        block(threads, {waits}, random);\n"
             + "    }\n}\n"
         )
 

@@ -65,7 +65,7 @@ def test_kernels_of_any_strides_compile(architecture, dtype):
 @pytest.mark.parametrize("architecture", architectures())
 def test_kernels_without_a_rule_compile(architecture, dtype):
     kind = str(dtype), PLAIN[str(dtype)]
-    sources = [scalars.begin_source(), scalars.judge_source(), rows.hot_rows_source(*kind)]
+    sources = [scalars.count_source(), scalars.judge_source(), rows.hot_rows_source(*kind)]
     sources += [rows.keys_source(np.dtype(index)) for index in (np.int32, np.int64)]
     sources += [squares.source(*kind, strided) for strided in (False, True)]
     sources.append(squares.source("float64", FLOAT64, squared=False))
@@ -112,7 +112,9 @@ def test_kernels_of_rows_compile(architecture):
             wide = 1 + len(rule.states) - len(rule.row_states)
             assert packed[1] >= wide and packed[1] % wide == 0, (rule, of)
             assert packed[0] >= wide + 3, (rule, of)
-            assert ("st.global.f" in compiled) == bool(rule.row_states), (rule, of)
+            # One more store reports whether the step was taken.
+            floats = len(re.findall(r"st\.global\.f\d+", compiled)) - 1
+            assert (floats > 0) == bool(rule.row_states), (rule, of)
 
 
 @pytest.mark.parametrize("architecture", architectures())
@@ -193,7 +195,7 @@ def test_there_is_a_compiler():
 
 @pytest.fixture
 def launches(host):
-    """Of kernels without strides, in order; begin() is the first of every step."""
+    """Of kernels without strides, in order."""
     hostcupy.RawKernel.launches.clear()
     hostcupy.ElementwiseKernel.launches.clear()
     return hostcupy.RawKernel.launches
@@ -205,8 +207,89 @@ def test_one_launch_for_all_arrays(case, host, launches, dtype):
     optimizer = case.optimizer(arrays)
     launches.clear()
     optimizer.step([host.array(np.ones(n, dtype)) for n in (1, 5, 100, 0, 5000)])
-    assert launches == ["gpuadapt_begin", f"gpuadapt_{case.rule.name}_many"]
+    assert launches == [f"gpuadapt_{case.rule.name}_many"]
     assert not hostcupy.ElementwiseKernel.launches
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["adam_many"]),
+        ({"grad_scale": 8.0}, ["adam_many"]),
+        ({"clip_value": 0.5}, ["adam_many"]),
+        ({"max_norm": 1.0}, ["squares", "judge", "adam_many"]),
+        ({"skip_nonfinite": True}, ["squares", "judge", "adam_many"]),
+        ({"grad_scale": "array"}, ["judge", "adam_many"]),
+        ({"grad_scale": "array", "max_norm": 1.0}, ["squares", "judge", "adam_many"]),
+        ({"grad_scale": "LossScale"}, ["squares", "judge", "adam_many"]),
+        ({"grad_scale": "LossScale", "max_norm": 1.0}, ["squares", "judge", "adam_many"]),
+    ],
+)
+def test_launches_of_a_step(options, expected, host, launches):
+    """As few as README says; nothing else is launched, and the second step has no others."""
+    scales = {"array": host.array(np.full(1, 8, np.float32)), "LossScale": ga.LossScale(8.0)}
+    options = {name: scales.get(value, value) for name, value in options.items()}
+    sizes = (3, 5, 5000)
+    optimizer = ga.Adam([host.array(np.ones(n, np.float32)) for n in sizes])
+    for _ in range(2):
+        launches.clear()
+        optimizer.step([host.array(np.ones(n, np.float32)) for n in sizes], **options)
+        names = [re.sub("_unscale|_clip_norm|_clip_value", "", name) for name in launches]
+        assert names == [f"gpuadapt_{name}" for name in expected]
+    assert not hostcupy.ElementwiseKernel.launches
+
+
+def test_a_step_is_counted_once(host, launches):
+    """By the last kernel, whatever kernels a step has; by a kernel of its own if it has none."""
+    arrays = {
+        "single": host.array(np.ones(9000, np.float32)),
+        "double": host.array(np.ones(5)),
+        "table": host.array(np.ones((9, 4), np.float32)),
+        "gaps": hostcupy.ndarray(np.ones(8)[::2]),
+        "empty": host.array(np.ones((9, 0), np.float32)),
+    }
+    optimizer = ga.SGD(arrays, lr=lambda step: 2.0**-step)
+    optimizer.capturable = True  # so that a GPU's count is asked for
+    whole = {name: host.array(np.ones(arrays[name].shape, arrays[name].dtype)) for name in arrays}
+    ids, none = host.array(np.arange(2)), host.array(np.zeros((2, 0), np.float32))
+    rows = ga.RowGrad(ids, host.array(np.ones((2, 4), np.float32)))
+    given = [
+        (["single"], ["sgd_many"]),
+        (["single", "double"], ["sgd_many", "sgd_many"]),
+        (["double", "table"], ["keys", "sgd_rows", "sgd_many"]),
+        (["table"], ["keys", "sgd_rows"]),
+        (["gaps", "single"], ["sgd_many"]),
+        (["gaps"], ["count_step"]),
+        (["empty"], ["count_step"]),
+        ([], ["count_step"]),
+        (["empty rows"], ["keys", "count_step"]),
+        (["single"], ["sgd_many"]),
+    ]
+    for step, (names, expected) in enumerate(given):
+        gradients = {name: whole[name] if name in names else None for name in arrays}
+        if "table" in names:
+            gradients["table"] = rows
+        if "empty rows" in names:
+            gradients["empty"] = ga.RowGrad(ids, none)
+        before = host.numpy(arrays["single"])
+        launches.clear()
+        optimizer.step(gradients)
+        assert launches == [f"gpuadapt_{name}" for name in expected], names
+        (device,) = internals(optimizer).steps.devices()
+        assert device.scalars.steps() == step + 1
+        moved = 2.0**-step * ("single" in names)
+        assert np.array_equal(host.numpy(arrays["single"]), before - np.float32(moved))
+
+
+def test_steps_are_counted_beyond_32_bits(host):
+    made, rows = scalars.StepScalars(), [[0.0, 1.0, 0.5, 0.0]] * 3
+    made.restart(scalars.WRAP - 1)
+    made.load(scalars.WRAP - 1, rows)
+    for step in range(scalars.WRAP, scalars.WRAP + 4):
+        made.select_step(None, (), 1, False)
+        made.end_step()
+        assert made.steps() == min(step, scalars.WRAP + 2)
+        assert made.result() == (0, 1, step == scalars.WRAP + 3)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +308,7 @@ def test_strided_arrays_have_a_kernel_of_their_own(parameter, gradient, strided,
     ga.SGD(w).step(g)
     own = ["gpuadapt_sgd_strided"] * strided
     assert hostcupy.ElementwiseKernel.launches == own
-    assert launches == ["gpuadapt_begin", *["gpuadapt_sgd_many"] * (not strided)]
+    assert launches == ["gpuadapt_count_step" if strided else "gpuadapt_sgd_many"]
 
 
 def aligned(array):
@@ -243,7 +326,7 @@ def test_launches_for_rows_of_an_array(n, frequent, host):
     launches.clear()
     optimizer.step({"table": gradient})
     names = ["gpuadapt_keys", *["gpuadapt_hot_rows"] * frequent]
-    assert launches == [*names, "gpuadapt_begin", "gpuadapt_adam_rows"]
+    assert launches == [*names, "gpuadapt_adam_rows"]
 
 
 @pytest.mark.parametrize(

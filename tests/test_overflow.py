@@ -210,7 +210,7 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
         measured = Measured(backend.array(given), (3, 3, 4))
         scalars.restart(0)
         scalars.load(0, [[0.0, 1.0]])
-        scalars.select_step(None, (), 1)
+        scalars.select_step(None, (), 1, True)
         scalars.finish_norm(measured, None, most, limit, True, [], None)
         found, by, skipped = scalars.result()
         verdict = Verdict(found, by, not skipped)

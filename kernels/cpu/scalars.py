@@ -32,8 +32,21 @@ class StepScalars:
         """Take the scalars of the current step, the first row."""
         self.numbers = np.array(rows[0])
 
-    def select_step(self, scale: Any, indices: Sequence[int], micro_batches: int = 1) -> None:
+    def select_step(
+        self, scale: Any, indices: Sequence[int], micro_batches: int, measured: bool
+    ) -> None:
         """Do nothing: the scale is among the scalars."""
+
+    def last_numbers(self) -> np.ndarray:
+        """The scalars of the step, as for its other updates."""
+        return self.numbers
+
+    def end_step(self) -> None:
+        """Do nothing: the host counts steps."""
+
+    def last_scalars(self) -> np.ndarray:
+        """The scalars of the last step."""
+        return self.numbers
 
     def partial_sums(self, count: int) -> np.ndarray:
         """Memory of ``count`` float64, kept for the next step."""

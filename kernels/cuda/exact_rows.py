@@ -14,9 +14,10 @@ from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.scalar_layout import FIRST
-from . import compile
+from . import compile, scalars
 from . import rows as by_row
 from .rows import LaunchConfig, RowPlan, Rows
+from .scalars import StepNumbers
 from .step_history import StepHistory
 
 UPDATE, READ, REFRESH = 0, 1, 2
@@ -52,7 +53,7 @@ class ExactRows(Rows):
         self._history = history
         gradient = formats.gradient.parts[0][1]
         self._no_values: DeviceArray = cupy.zeros((0, self._width), gradient)
-        self._no_numbers: DeviceArray = cupy.zeros(FIRST + len(rule.coefficients) + 1, np.float64)
+        self._no_numbers = scalars.numbers([0.0] * (len(rule.coefficients) + 1))
         self._no_copy: DeviceArray = cupy.zeros(1, self._arrays[0].dtype)
 
     def _compiled(self, config: LaunchConfig) -> Callable[..., None]:
@@ -65,11 +66,11 @@ class ExactRows(Rows):
             np.int64(history.length - 1), history.now, np.int32(mode), out,
         )  # fmt: skip
 
-    def __call__(self, plan: RowPlan, offset: int, numbers: DeviceArray) -> None:
+    def __call__(self, plan: RowPlan, offset: int, numbers: StepNumbers) -> None:
         """Update; ``numbers[offset]`` is the first coefficient."""
         self._launch(plan, offset, numbers, *self._catch_up_arguments(UPDATE, self._no_copy))
-        self._history.append(numbers, offset)
-        self._catch_up(self._history.rows_due(), 0, REFRESH, self._no_copy)
+        due = self._history.append(numbers, offset)
+        self._catch_up(due, 0, REFRESH, self._no_copy)
 
     def read(self, rows: DeviceArray, skip: bool) -> DeviceArray:
         """Copy rows as they are after the last step.

@@ -17,8 +17,7 @@ from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
-from ..numerics.scalar_layout import SKIP
-from . import compile, generate
+from . import compile, generate, scalars
 from .generate import Run
 from .memory import Mirror
 from .squares import Squares
@@ -41,7 +40,7 @@ def source(rule: Rule, formats: Formats) -> str:
         "name": f"gpuadapt_{rule.name}_many",
         "arrays": len(update.names),
         "tables": "".join(f", const long long *__restrict__ {name}s" for name in formats.tables),
-        "skip": SKIP,
+        **scalars.UPDATE_MACROS,
         "coefficients": len(rule.coefficients),
         "elements": ACCESS // formats.itemsize,
         "threads": BLOCK,
@@ -96,14 +95,14 @@ class MultiTensor:
             Addresses of contiguous gradients; 0 where there is none.
         firsts : ndarray of int64, shape (arrays,)
             Where in ``numbers`` the coefficients of each array begin.
-        numbers : CuPy array of float64
+        numbers : StepNumbers
             See `gpuadapt.kernels.numerics.scalar_layout`.
         """
         self._kernel(
             (self._blocks,),
             (BLOCK,),
             (self._spans, self._addresses, self._gradients.of(gradients), self._firsts.of(firsts),
-             numbers, *self._tables),
+             *numbers.of_update(), *self._tables),
         )  # fmt: skip
 
     def partials(self, gradients: np.ndarray) -> int:

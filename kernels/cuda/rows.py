@@ -27,12 +27,12 @@ from ..formats import FLOAT64, Format, Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import check_of
-from ..numerics.scalar_layout import SCALE, SKIP
 from ..numerics.summation import CHUNK, SUMS
-from . import compile, generate
+from . import compile, generate, scalars
 from .generate import TYPES, RowUpdate, Run
 from .memory import layouts
 from .multi_tensor import ACCESS
+from .scalars import StepNumbers
 from .squares import Squares
 
 THREADS = 128
@@ -95,7 +95,7 @@ def hot_rows_source(compute: str, format: Format) -> str:
 
 def squares_source(compute: str, format: Format, config: LaunchConfig) -> str:
     """Write the kernel of ``row_squares.cuh``; as `hot_rows_source`."""
-    macros = _macros(compute, format) | {"scale": SCALE} | _shape(config)
+    macros = _macros(compute, format) | scalars.GRADIENT_MACROS | _shape(config)
     return compile.link(macros, generate.gradient(compute, format), "row_squares.cuh")
 
 
@@ -134,8 +134,7 @@ def source(
     parameter = update.names[0]
     macros = {
         "name": f"gpuadapt_{rule.name}_rows",
-        "skip": SKIP,
-        "scale": SCALE,
+        **scalars.UPDATE_MACROS,
         "coefficients": len(rule.coefficients),
         **run.macros(),
         "mean_square": int(rule.squared is not None),
@@ -233,8 +232,7 @@ class Rows:
         self._unused = cupy.zeros(1, np.int64)
         self._layout = [cupy.asarray(layouts(arrays))] * self._strided
         self._squared = cupy.empty(0, np.float64)
-        self._ones = cupy.asarray(np.ones(SCALE + 1))
-        """float64, shape (SCALE + 1,): scalars with a scale of 1."""
+        self._unscaled = scalars.numbers(())
         self._pool = cupy.cuda.MemoryPool()
 
     @property
@@ -339,14 +337,14 @@ class Rows:
         return -(-len(plan.values) // CHUNK)
 
     def squares(
-        self, plan: RowPlan, numbers: DeviceArray, partial: DeviceArray, peaks: DeviceArray
+        self, plan: RowPlan, numbers: StepNumbers, partial: DeviceArray, peaks: DeviceArray
     ) -> None:
         """Measure the gradient: duplicates merged, divided by the scale.
 
         Parameters
         ----------
         plan : RowPlan
-        numbers : CuPy array of float64
+        numbers : StepNumbers
             See `gpuadapt.kernels.numerics.scalar_layout`.
         partial, peaks : CuPy array of float64, shape (partials(plan),)
             Outputs: partial sums of squares; largest magnitudes after clipping to ``max_norm``.
@@ -369,16 +367,16 @@ class Rows:
                 (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
                  np.int64(width), plan.hot_sums, np.int32(plan.mean),
-                 np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), numbers,
-                 plan.values, self._squared),
+                 np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm),
+                 *numbers.of_gradient(), plan.values, self._squared),
             )  # fmt: skip
-        self._sums(self._squared_addresses, self._ones, partial, peaks)
+        self._sums(self._squared_addresses, self._unscaled, partial, peaks)
 
-    def __call__(self, plan: RowPlan, offset: int, numbers: DeviceArray) -> None:
+    def __call__(self, plan: RowPlan, offset: int, numbers: StepNumbers) -> None:
         """Update; ``numbers[offset]`` is the first coefficient."""
         self._launch(plan, offset, numbers)
 
-    def _launch(self, plan: RowPlan, offset: int, numbers: DeviceArray, *catch_up: Any) -> None:
+    def _launch(self, plan: RowPlan, offset: int, numbers: StepNumbers, *catch_up: Any) -> None:
         """Launch the update; ``catch_up`` are the arguments of exact rows."""
         if plan.kernel is None:
             return
@@ -389,7 +387,7 @@ class Rows:
             (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
              np.int64(width), plan.hot_sums, np.int32(plan.mean),
              np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), self._skipped,
-             np.int64(offset), numbers, plan.values,
+             np.int64(offset), *numbers.of_update(not catch_up), plan.values,
              *self._layout, *self._arrays, *self._key, *catch_up),
         )  # fmt: skip
 

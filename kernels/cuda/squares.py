@@ -13,9 +13,8 @@ from typing import Any
 
 from ..formats import Format
 from ..numerics.chunks import Chunks
-from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK, LANES
-from . import compile, generate
+from . import compile, generate, scalars
 
 
 def source(compute: str, format: Format, strided: bool = False, squared: bool = True) -> str:
@@ -35,7 +34,7 @@ def source(compute: str, format: Format, strided: bool = False, squared: bool = 
     macros = {
         "name": _name(squared),
         "lanes": LANES,
-        "scale": SCALE,
+        **scalars.GRADIENT_MACROS,
         "strided": int(strided),
         "squared": int(squared),
     }
@@ -87,5 +86,5 @@ class Squares:
             self._kernel(
                 (self.partials,),
                 (LANES,),
-                (self._spans, addresses, self._layout, numbers, partial, peaks),
+                (self._spans, addresses, self._layout, *numbers.of_gradient(), partial, peaks),
             )

@@ -18,23 +18,23 @@ from ..catchup.plan import (
 )
 from ..formats import Formats
 from ..language.rule import Rule
-from ..numerics.scalar_layout import SKIP
-from . import compile
+from . import compile, scalars
+from .scalars import StepNumbers
 
 THREADS = 256
 """Threads of a block."""
 
 
 def source() -> str:
-    """Write the kernels of ``step_history.cuh``."""
-    macros = {"skip": SKIP, "no_end": f"{NO_END}LL", "min_product": repr(MIN_PRODUCT)}
+    """Write the kernel of ``step_history.cuh``."""
+    macros = {**scalars.UPDATE_MACROS, "no_end": f"{NO_END}LL", "min_product": repr(MIN_PRODUCT)}
     return compile.link(macros, "", "step_history.cuh")
 
 
 @cache
-def kernel(name: str) -> Callable[..., None]:
-    """Compile a kernel of `source`."""
-    return compile.built(source(), name)
+def kernel() -> Callable[..., None]:
+    """Compile the kernel of `source`."""
+    return compile.built(source(), "gpuadapt_append")
 
 
 class StepHistory:
@@ -82,28 +82,27 @@ class StepHistory:
         self.ends: DeviceArray = cupy.full(self.length, NO_END, np.int64)
         self.now: DeviceArray = cupy.full(1, updates, np.int64)
         self._start = updates
-        self._period, self._due_count = refresh_period(rows, self.length)
-        self._due: DeviceArray = cupy.zeros(self._due_count, np.uint64)
-        names = ("append", "count", "rows_due")
-        self._append, self._count, self._rows_due = (kernel(f"gpuadapt_{n}") for n in names)
+        self._period, count = refresh_period(rows, self.length)
+        first = updates % self._period * count
+        self._due: DeviceArray = cupy.arange(first, first + count, 1, np.uint64)
+        self._kernel = kernel()
 
-    def append(self, numbers: DeviceArray, offset: int) -> None:
-        """Append a step, unless it was skipped; ``numbers[offset]`` is its first coefficient."""
-        layout = self._layout
+    def append(self, numbers: StepNumbers, offset: int) -> DeviceArray:
+        """Append a step, unless it is not taken; ``numbers[offset]`` is its first coefficient.
+
+        Returns
+        -------
+        CuPy array of uint64, shape (n,)
+            The keys of the rows that the step refreshes, without positions. The next call
+            overwrites them.
+        """
+        layout, due = self._layout, self._due
         columns = (layout.displacement, layout.decay, layout.scale, layout.width)
-        self._append(
-            (-(-self.length // THREADS),),
+        places = (offset, *columns, self.length - 1, self._start, self._period, due.size)
+        self._kernel(
+            (-(-max(self.length, due.size) // THREADS),),
             (THREADS,),
-            (numbers, *map(np.int64, (offset, *columns, self.length - 1, self._start)), self.now,
-             self.history, self.products, self.ends),
+            (*numbers.of_update(), *map(np.int64, places), self.now, self.history, self.products,
+             self.ends, due),
         )  # fmt: skip
-        self._count((1,), (1,), (numbers, self.now))
-
-    def rows_due(self) -> DeviceArray:
-        """Return the keys of the rows that this step refreshes, without positions: uint64, (k,)."""
-        self._rows_due(
-            (-(-self._due_count // THREADS),),
-            (THREADS,),
-            (self.now, np.int64(self._period), np.int64(self._due_count), self._due),
-        )
-        return self._due
+        return due

@@ -12,10 +12,11 @@ from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import check_of
-from ..numerics.scalar_layout import SKIP
+from ..numerics.scalar_layout import STEP
 from ..numerics.summation import CHUNK
 from . import compile, generate, multi_tensor
 from .memory import layouts
+from .scalars import ROWS
 from .squares import Squares
 
 
@@ -42,6 +43,14 @@ class Kernel(NamedTuple):
         return built
 
 
+_STEP = (
+    "const unsigned long long step = steps[0] >> 32;",
+    f"const double *numbers = &scalars[(long long)(step % {ROWS}) * scalars_width];",
+    f"if (numbers[{STEP}] == double(step)) {{",
+)
+"""As ``scalars.cuh`` does for other kernels."""
+
+
 def strided(rule: Rule) -> Kernel:
     """Write the kernel for any strides and alignment: CuPy gives each thread an element."""
     updated = [f"{name}_" for name in (rule.parameter, *rule.states)]
@@ -55,9 +64,9 @@ def strided(rule: Rule) -> Kernel:
     )
     lines += [f"    {n} = {n}n.value;" for n in updated]
     return Kernel(
-        f"T {gradient}, int64 first, raw float64 numbers",
+        f"T {gradient}, int64 first, raw float64 scalars, int64 scalars_width, raw uint64 steps",
         ", ".join(f"T {n}" for n in updated),
-        "\n".join([f"if (numbers[{SKIP}] == 0) {{", *lines, "}"]),
+        "\n".join([*_STEP, *lines, "}"]),
         f"gpuadapt_{rule.name}_strided",
         generate.PREAMBLE + generate.function(rule) + "\n\n}  // namespace gpuadapt\n",
     )
@@ -116,7 +125,7 @@ class Strided:
             self._many(np.array([gradient.data.ptr]), np.array([first]), numbers)
             self._copies.write()
         else:
-            kernel(self._rule)(gradient, np.int64(first), numbers, *self._arrays)
+            kernel(self._rule)(gradient, np.int64(first), *numbers.of_step(), *self._arrays)
 
     def partials(self, gradient: Any) -> int:
         """Return how many sums `squares` writes."""

@@ -1,4 +1,5 @@
-// Finishes the norm of the gradients and selects whether the step is taken, one block.
+// Finishes the norm of the gradients, decides whether the step is taken, makes its scalars and
+// counts it; one block. The kernels after it read `numbers`.
 //
 //   partial       (count + others,) partial sums of squares, then largest magnitudes
 //   norm          the norm if it is known, otherwise negative
@@ -7,11 +8,12 @@
 //   same, squared numbers of the first magnitudes in the type of the arithmetic; that are squared
 //   skips         skip a step whose gradients are not finite
 //   factors       (clipped,) places in `numbers` of the factor that clips
-//   loss_scale    (3,) in and out, if `adapts`: scale, steps since it changed, steps skipped
-//   steps         (1,) in and out: steps taken
-//   numbers       in and out: the scalars of the step
+//   adapted       (3,) in and out, if `adapts`: a loss scale, steps since it changed, steps skipped
+//   scales        (scaled,) places in `numbers` of the gradients' scale, unless the host gave them
+//   scalars, scalars_width, steps, loss_scale, times   see scalars.cuh
+//   numbers       (scalars_width,) out: the scalars of the step, with 0 at GA_STEP if it is taken
 //   report        (3,) out: norm, factor, skipped
-#include "ieee.cuh"
+#include "scalars.cuh"
 
 // Combines a number of each thread into one for all of them.
 template <typename F>
@@ -32,13 +34,34 @@ __device__ inline double reduce(double *lanes, double own, F combine) {
 extern "C" __global__ void gpuadapt_judge(
     const double *__restrict__ partial, long long count, double norm, int large, double most,
     double limit, long long same, long long squared, long long others, int skips,
-    const long long *__restrict__ factors, long long clipped, float *loss_scale, int adapts,
-    float growth, float backoff, float interval, float least, long long *steps, double *numbers,
+    const long long *__restrict__ factors, long long clipped, float *adapted, int adapts,
+    float growth, float backoff, float interval, float least, const long long *__restrict__ scales,
+    long long scaled, const double *__restrict__ scalars, long long scalars_width,
+    unsigned long long *steps, const float *loss_scale, double times, double *numbers,
     double *report
 ) {
     using namespace gpuadapt;
     typedef number<double> D;
     __shared__ double lanes[GA_BLOCK];
+    const unsigned long long step = *steps >> 32;
+    const double *row = row_of_step(scalars, scalars_width, step);
+    // What a replay that nobody has prepared finds belongs to another step.
+    const bool known = row[GA_STEP] == double(step);
+    for (long long k = threadIdx.x; k < scalars_width; k += GA_BLOCK) {
+        numbers[k] = k == GA_STEP ? -1 : row[k];
+    }
+    __syncthreads();
+    for (long long k = threadIdx.x; k < scaled; k += GA_BLOCK) {
+        numbers[scales[k]] = (D(ieee::widen(*loss_scale)) * D(times)).value;
+    }
+    if (!known) {
+        if (threadIdx.x == 0) {
+            report[0] = 0;
+            report[1] = 1;
+            report[2] = 1;
+        }
+        return;
+    }
     if (norm < 0) {  // not known yet; `summation.total` has the same lines
         D own = 0.0;
         for (long long k = threadIdx.x; k < count; k += GA_BLOCK) {
@@ -81,32 +104,29 @@ extern "C" __global__ void gpuadapt_judge(
         finite &= reduce(lanes, own, [](D a, D b) { return maximum(a, b); }) == 0;
     }
     const bool skip = skips != 0 && !finite;
-    if (numbers[GA_SKIP] != 0) {
-        return;
-    }
     for (long long k = threadIdx.x; k < clipped; k += GA_BLOCK) {
         numbers[factors[k]] = factor;
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-        *steps -= skip;
-        numbers[GA_SKIP] = skip;
+        *steps += skip ? 0 : 1ULL << 32;
+        numbers[GA_STEP] = skip ? -1 : 0;
         report[0] = norm;
         report[1] = factor;
         report[2] = skip;
         if (adapts != 0) {  // as LossScale
             typedef number<float> S;
-            S scale = loss_scale[0], since = loss_scale[1];
+            S scale = adapted[0], since = adapted[1];
             since = skip ? S(0) : since + S(1);
-            loss_scale[2] = skip ? (S(loss_scale[2]) + S(1)).value : 0;
+            adapted[2] = skip ? (S(adapted[2]) + S(1)).value : 0;
             if (skip) {
                 scale = maximum(scale * S(backoff), S(least));
             } else if (since >= S(interval)) {
                 scale = minimum(scale * S(growth), S(GA_LARGEST_SCALE));
                 since = 0;
             }
-            loss_scale[0] = scale.value;
-            loss_scale[1] = since.value;
+            adapted[0] = scale.value;
+            adapted[1] = since.value;
         }
     }
 }

@@ -4,16 +4,17 @@
 //   count     rows of the table
 //   hot_sums  GA_MERGED, (n / HOT, width)
 //   clipped   limit the norm of each row's gradient to `max_norm`
-//   numbers   the scalars of a step; GA_SCALE is the place of the gradients' scale
+//   GA_SCALARS    the gradients' scale, see scalars.cuh
 //   values    GA_GRADIENT, (n, width)
 //   squared   (2, n) out: at the first key of each row the sum of squares of the gradient divided
 //             by the scale, then its largest magnitude after clipping; 0 at other keys
 #include "row_gradients.cuh"
+#include "scalars.cuh"
 
 extern "C" __global__ void gpuadapt_row_squares(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
     long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped, double max_norm,
-    const double *__restrict__ numbers, const GA_GRADIENT *__restrict__ values, double *squared
+    GA_SCALARS, const GA_GRADIENT *__restrict__ values, double *squared
 ) {
     using namespace gpuadapt;
     constexpr int N = GA_ELEMENTS, LANES = GA_LANES;
@@ -26,14 +27,15 @@ extern "C" __global__ void gpuadapt_row_squares(
         mean != 0,
         F(1)
     };
+    const double wide_scale = scale_of_step(scalars, scalars_width, steps, loss_scale, times);
     T scale;
-    ieee::narrow(numbers[GA_SCALE], scale.value);
+    ieee::narrow(wide_scale, scale.value);
     T factor = F(1), largest = F(0);
     if (clipped) {  // as in the update
         const auto value = [&](long long j) { return gradient.at<1>(j).at[0]; };
         const number<double> norm =
             ieee::root(sum_of_squares<LANES, N>(active, width, value).value);
-        const number<double> limit = number<double>(max_norm) * number<double>(numbers[GA_SCALE]);
+        const number<double> limit = number<double>(max_norm) * number<double>(wide_scale);
         if (norm > limit) {
             ieee::narrow((limit / norm).value, factor.value);
         }

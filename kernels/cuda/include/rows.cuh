@@ -7,20 +7,24 @@
 //   mean      divide sums of gradients by the number of occurrences
 //   clipped   limit the norm of each row's gradient to `max_norm`
 //   skipped   (1,) added to: keys that are out of range
-//   numbers   the scalars of a step: GA_SKIP and GA_SCALE are places in it, `offset` that of the
-//             first coefficient; the step's number is after the coefficients
+//   offset    of the first coefficient in the step's scalars; GA_SCALE is that of the scale. The
+//             number of the table's update is after the coefficients.
+//   GA_SCALARS    see scalars.cuh; nothing is written if the step is not taken
 //   GA_ARGUMENTS  values, (n, width); arrays of parameter and states, (count, width), GA_ARRAYS;
 //                 those of exact rows
 #include "row_update.cuh"
+#include "scalars.cuh"
 
 extern "C" __global__ void GA_NAME(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
     long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped, double max_norm,
-    unsigned long long *skipped, long long offset, const double *__restrict__ numbers, GA_ARGUMENTS
+    unsigned long long *skipped, long long offset, GA_SCALARS, GA_ARGUMENTS
 ) {
     using namespace gpuadapt;
     constexpr int N = GA_ELEMENTS, LANES = GA_LANES;
-    if (numbers[GA_SKIP] != 0) {
+    const double *numbers = scalars_of_step(scalars, scalars_width, steps);
+    if (numbers == nullptr) {
+        count_step(false, steps, report, last);
         return;
     }
     Update update = {GA_ARRAYS};
@@ -68,4 +72,5 @@ extern "C" __global__ void GA_NAME(
         }
     }
     update_row<LANES, N>(update, gradient, active, row, width);
+    count_step(true, steps, report, last);
 }

@@ -5,18 +5,18 @@
 //   spans      (chunks, 3) array, first element, number of elements
 //   addresses  (arrays,) of elements of type G; 0 for an array of zeros
 //   layout     of one array with gaps, if GA_STRIDED; see layout.cuh
-//   numbers    the scalars of a step; elements are divided by numbers[GA_SCALE]
+//   GA_SCALARS the scale that elements are divided by, see scalars.cuh
 //   partial    (chunks,) out: sums
 //   peaks      (chunks,) out: largest magnitudes
 //
 // If not GA_SQUARED, numbers of the first array are summed as they are, and the second array has
 // the magnitudes. Generated before this file: see row_gradients.cuh.
 #include "layout.cuh"
+#include "scalars.cuh"
 
 extern "C" __global__ void GA_NAME(
     const long long *__restrict__ spans, const unsigned long long *__restrict__ addresses,
-    const long long *__restrict__ layout, const double *__restrict__ numbers, double *partial,
-    double *peaks
+    const long long *__restrict__ layout, GA_SCALARS, double *partial, double *peaks
 ) {
     using namespace gpuadapt;
     __shared__ double lanes[GA_LANES], tops[GA_LANES];
@@ -24,7 +24,7 @@ extern "C" __global__ void GA_NAME(
     const long long start = spans[3 * (long long)blockIdx.x + 1];
     const long long end = start + spans[3 * (long long)blockIdx.x + 2];
     T scale;
-    ieee::narrow(numbers[GA_SCALE], scale.value);
+    ieee::narrow(scale_of_step(scalars, scalars_width, steps, loss_scale, times), scale.value);
     number<double> own = 0.0;
     T top = 0;
     if (addresses[a] != 0) {

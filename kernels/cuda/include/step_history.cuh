@@ -1,8 +1,10 @@
 // The history of a table's steps: a ring buffer of `mask + 1` steps (a power of two), by columns.
 //
-//   numbers     the scalars of the step at hand; `offset` is the place of its first coefficient.
-//               GA_SKIP is the place of the flag that says that the step is not taken.
-//   step_count  (1,) steps taken so far
+//   GA_SCALARS  see scalars.cuh; nothing is written if the step is not taken
+//   offset      of the first coefficient in the scalars of the step at hand. The number of the step
+//               is between the rule's `coefficients` and the other columns.
+//   start       number of steps before the first one of the history
+//   step_count  (1,) out: the number of the step at hand
 //   history     (width + 2, mask + 1) out: the numbers of each step, see
 //   catchup.plan.HistoryLayout;
 //               then the two ratios of a step's displacement to that of the step before
@@ -10,7 +12,7 @@
 //               later steps of its segment, for each state and for the displacement; then the sum
 //               of the latter, which is all displacements to come as a multiple of its own
 //   ends        (mask + 1,) out: the last step of the segment of each step, GA_NO_END if it goes on
-#include "ieee.cuh"
+#include "scalars.cuh"
 
 namespace gpuadapt {
 
@@ -43,21 +45,34 @@ struct Step {
 
 }  // namespace gpuadapt
 
-// Appends the step at hand to the history. A thread for each step of the ring: that of the step
-// at hand writes its numbers, the others update products and ends.
+// Appends the step at hand to the history and lists the rows that it refreshes. A thread for each
+// step of the ring: that of the step at hand writes its numbers, the others update products and
+// ends. And a thread for each row that is due: `keys` gets (due,) rows, the next ones in every
+// step.
 extern "C" __global__ void gpuadapt_append(
-    const double *__restrict__ numbers, long long offset, long long coefficients, long long decay,
-    long long scale, long long width, long long mask, long long start,
-    const long long *__restrict__ step_count, double *history, double *products, long long *ends
+    GA_SCALARS, long long offset, long long coefficients, long long decay, long long scale,
+    long long width, long long mask, long long start, long long period, long long due,
+    long long *step_count, double *history, double *products, long long *ends,
+    unsigned long long *keys
 ) {
-    const long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x, size = mask + 1;
-    if (numbers[GA_SKIP] != 0 || k > mask) {
+    const double *numbers = gpuadapt::scalars_of_step(scalars, scalars_width, steps);
+    gpuadapt::count_step(numbers != nullptr, steps, report, last);
+    if (numbers == nullptr) {
         return;
     }
-    const long long here = (*step_count + 1) & mask;
-    // The number of the step is between the coefficients and the other columns.
+    const long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x, size = mask + 1;
+    const long long now = (long long)numbers[offset + coefficients], here = now & mask;
+    if (k == 0) {
+        *step_count = now;
+    }
+    if (k < due) {
+        keys[k] = now % period * due + k;
+    }
+    if (k > mask) {
+        return;
+    }
     const gpuadapt::Step step = {numbers + offset + 1, history, size,
-                                 *step_count & mask,   scale,   width};
+                                 (now - 1) & mask,     scale,   width};
     if (k == here) {
         for (long long c = 0; c < coefficients; ++c) {
             history[c * size + here] = numbers[offset + c];
@@ -66,7 +81,7 @@ extern "C" __global__ void gpuadapt_append(
     if (width == coefficients) {
         return;
     }
-    const bool first = *step_count == start, continues = step.continues(first);
+    const bool first = now - 1 == start, continues = step.continues(first);
     const double ratio = first ? 1 : step.ratio(), correction = first ? 1 : step.correction();
     const long long states = scale - 2 - decay;
     if (k == here) {
@@ -80,30 +95,12 @@ extern "C" __global__ void gpuadapt_append(
         }
         ends[k] = GA_NO_END;
     } else if (!continues && ends[k] == GA_NO_END) {
-        ends[k] = *step_count;
+        ends[k] = now - 1;
     } else if (continues && ends[k] == GA_NO_END) {
         for (long long c = 0; c < states; ++c) {
             products[c * size + k] *= step.now(decay + c);
         }
         products[states * size + k] *= ratio;
         products[(states + 1) * size + k] += products[states * size + k];
-    }
-}
-
-// Counts the step at hand.
-extern "C" __global__ void gpuadapt_count(
-    const double *__restrict__ numbers, long long *step_count
-) {
-    *step_count += numbers[GA_SKIP] == 0;
-}
-
-// Lists the `rows` rows that the step at hand refreshes, a thread for each.
-extern "C" __global__ void gpuadapt_rows_due(
-    const long long *__restrict__ step_count, long long period, long long rows,
-    unsigned long long *keys
-) {
-    const long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (k < rows) {
-        keys[k] = *step_count % period * rows + k;
     }
 }
