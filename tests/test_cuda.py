@@ -112,9 +112,7 @@ def test_kernels_of_rows_compile(architecture):
             wide = 1 + len(rule.states) - len(rule.row_states)
             assert packed[1] >= wide and packed[1] % wide == 0, (rule, of)
             assert packed[0] >= wide + 3, (rule, of)
-            # One more store reports whether the step was taken.
-            floats = len(re.findall(r"st\.global\.f\d+", compiled)) - 1
-            assert (floats > 0) == bool(rule.row_states), (rule, of)
+            assert ("st.global.f" in compiled) == bool(rule.row_states), (rule, of)
 
 
 @pytest.mark.parametrize("architecture", architectures())
