@@ -224,7 +224,7 @@ def kernels(backend: str) -> dict[str, Callable[..., Any]]:
 
     text = multi_tensor.source(rules.adam, formats)
     made: dict[str, Any] = {}
-    for old, new in (('"nogil": True', '"nogil": True, "fastmath": True'), ("cache=True, ", "")):
+    for old, new in (('"nogil": True', '"nogil": True, "fastmath": True'), (', "cache": True', "")):
         assert old in text
         text = text.replace(old, new)
     exec(text, made)  # noqa: S102
