@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import compile, multi_tensor
-from gpuadapt.kernels.cpu import threads as cpu_threads
+from gpuadapt.kernels.cpu import calling, compile, multi_tensor, threading_layer
 from gpuadapt.kernels.formats import uniform
 from gpuadapt.kernels.language.rule import Rule
 
@@ -79,7 +78,7 @@ def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
         arguments=arguments, arrays=arrays_of_block, scalars=scalars, block=BLOCK
     )
     exec(text, found)  # noqa: S102
-    repeat, threads = found["repeat"], cpu_threads.share(size)
+    repeat, threads = found["repeat"], calling.share(size)
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.
     # From the beginning of a cache line, and not all at the same place in a page.
     line, each = compile.LINE // dtype.itemsize, threads * BLOCK
@@ -154,10 +153,9 @@ def _rows_cpu() -> Callable[..., None]:
     """A kernel of (touched, ends, order, values, tables)."""
     from numba import njit, prange
 
-    from gpuadapt.kernels.cpu import threads
     from gpuadapt.kernels.cpu.intrinsics import prefetch
 
-    threads.prepare()
+    threading_layer.prepare()
     ahead, line = 8, 16  # rows; elements of a cache line
 
     @njit(error_model="numpy")

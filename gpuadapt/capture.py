@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gpuadapt.kernels.array_types import DeviceArray
+from gpuadapt.kernels.array_types import DeviceArray, HostArray
 
 from . import launch
-from .device_parameters import DeviceParameters
 from .errors import CaptureError
-from .group import Group
+from .group import Resolved
+from .plan import SingleUpdate, StepPlan
+from .rowgrad import RowGrad
 from .step_options import StepOptions
-from .step_plan import StepGradients
+
+UNLIKE = (
+    "a captured step is like the step before it: the same arrays as gradients, the same options, "
+    "the same stream; take one such step first"
+)
 
 
 class StepSignature(NamedTuple):
@@ -35,22 +40,60 @@ class GraphCapture:
 
 
 def signature_of(
-    device: DeviceParameters,
-    gradients: StepGradients,
-    groups: Sequence[Group],
+    plan: StepPlan,
+    gradients: tuple[HostArray, Sequence[tuple[int, SingleUpdate, Any]]],
+    grads: Sequence[Any],
+    settings: Sequence[Resolved],
     options: StepOptions,
 ) -> StepSignature:
     """The signature of a step, which has to be one that can be captured.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    gradients : (addresses, singles)
+        As `run.match` returns them.
+    grads : sequence
+        The gradients as they were given.
+    settings : sequence of Resolved
+    options : StepOptions
 
     Raises
     ------
     CaptureError
         If the step would wait for the GPU or allocate memory.
     """
-    rules = [group.rule for group in groups]
-    others = device.check_capturable(gradients, groups)
-    dense = gradients.addresses.tolist(), gradients.dtype_names
-    return StepSignature((options.key, rules, *dense, others), launch.current_stream())
+    (part,), (addresses, singles) = plan.devices, gradients
+    for parameter, grad in zip(part.device.parameters, grads, strict=True):
+        if isinstance(grad, (list, tuple)):
+            raise CaptureError(
+                f"gradient of {parameter.name!r}: several are added up in new memory, "
+                "which cannot be captured: add them up in an array of yours"
+            )
+    others = []
+    for k, single, grad in singles:
+        if single.by_rows:
+            _check_rows(grad, settings[single.parameter.group])
+        arrays = grad.arrays if isinstance(grad, RowGrad) else (grad,)
+        others.append((k, [(a.data.ptr, a.shape, a.strides) for a in arrays]))
+    rules = [now.rule for now in settings]
+    dtypes = [None if one is None else one.dtype_name for one in part.expected]
+    step = options.key, rules, addresses.tolist(), dtypes, others
+    return StepSignature(step, launch.current_stream())
+
+
+def _check_rows(grad: Any, now: Resolved) -> None:
+    """Check that a step of rows can be captured."""
+    if not now.skips_rows["cuda"]:
+        raise CaptureError('check="raise" waits for the GPU: it cannot be captured')
+    launch.check_sort()
+    values = grad.values if isinstance(grad, RowGrad) else grad
+    if not values.flags.c_contiguous:
+        raise CaptureError("rows of gradients with gaps are copied: write them without")
+    if isinstance(grad, RowGrad) and not grad.captured:
+        raise CaptureError(
+            "row numbers with gaps, or of other types than int32 and int64, are copied"
+        )
 
 
 def check_signature(
@@ -79,7 +122,4 @@ def check_signature(
             "set `capturable` again to give that one up"
         )
     if capturing and previous != signature:
-        raise CaptureError(
-            "a captured step is like the step before it: the same arrays as gradients, the "
-            "same options, the same stream; take one such step first"
-        )
+        raise CaptureError(UNLIKE)

@@ -1,21 +1,217 @@
-"""Check gradients, row indices and values against the parameter that they are for."""
+"""Check gradients, row indices and values against the parameter that they are for.
+
+A gradient has one of three kinds: dense, rows, or strided. `classified` checks gradients of which
+nothing is known; `device_addresses` and `check_single` check those that a plan expects.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
 
+from . import launch
 from .addition import plain_backend
-from .arrays import DTYPES, backend_of, describe, dtype_name, namespace, plain
+from .arrays import DTYPES, backend_of, contiguous, describe, dtype_name, namespace, plain
+from .device_parameters import DeviceParameters
 from .errors import GradientError, ParameterError
 from .parameter import Parameter
 from .row_indices import advice, listed
 from .rowgrad import RowGrad
 from .state_formats import decoded, parts_of
+
+
+class DenseGradient(NamedTuple):
+    """A contiguous gradient, which multi-tensor launches read by its address."""
+
+    like: Array
+    """An array of its type, dtype and shape; on a GPU the parameter."""
+    dtype: np.dtype
+    dtype_name: str
+    order: str
+    """ "C" or "F": the order of its memory, and of its parameter's."""
+
+
+class RowGradient(NamedTuple):
+    """A gradient that is launched by rows: a `RowGrad`, or a dense one."""
+
+    kind: type[Any]
+    dtype: np.dtype
+    dtype_name: str
+
+
+class StridedGradient(NamedTuple):
+    """A dense gradient with a launch of its own."""
+
+    kind: type[Any]
+    dtype: np.dtype
+    dtype_name: str
+    order: str
+    """The order in which a contiguous gradient would be a `DenseGradient`; "" if in none."""
+
+
+StepGradient = DenseGradient | RowGradient | StridedGradient | None
+
+
+def classified(
+    device: DeviceParameters, grads: Sequence[Any], by_rows: Sequence[bool]
+) -> list[StepGradient]:
+    """Check the gradients of a step, and find out how each is launched.
+
+    Parameters
+    ----------
+    device : DeviceParameters
+    grads : sequence of array, RowGrad or None
+        One for each parameter of the device.
+    by_rows : sequence of bool
+        For each group whether dense gradients are launched by rows.
+
+    Raises
+    ------
+    GradientError
+        If a gradient does not fit its parameter, or aliases memory of a parameter or state.
+    ParameterError
+        If a parameter has been made read-only.
+    """
+    # Those of their parameters' own dtypes and orders need no Python of their own.
+    usual = [
+        DenseGradient(parameter.array, parameter.array.dtype, parameter.dtype_name, order)
+        if order and not by_rows[parameter.group] and parameter.history is None
+        else None
+        for parameter, order in zip(device.parameters, device.memory_orders, strict=True)
+    ]
+    own, addresses = list(grads), np.zeros(len(grads), np.int64)
+    if (finder := address_finder(device, usual)) is not None:
+        finder.find(id(own), addresses)
+    found: list[StepGradient] = []
+    parameters, orders, known = device.parameters, device.memory_orders, addresses.tolist()
+    for k, (parameter, order, grad) in enumerate(zip(parameters, orders, own, strict=True)):
+        if grad is None or known[k]:  # nearly all of them, if there are many
+            found.append(usual[k] if known[k] else None)
+            continue
+        check_gradient(parameter, grad)
+        parameter.check_writable()
+        kind = type(grad)
+        if isinstance(grad, RowGrad):
+            for array in grad.arrays:
+                _check_alias(device, parameter, array)
+            found.append(RowGradient(kind, grad.values.dtype, dtype_name(grad.values) or ""))
+            continue
+        alias = _check_alias(device, parameter, plain(grad))
+        dtype, name = grad.dtype, dtype_name(grad) or ""
+        if by_rows[parameter.group] or parameter.history is not None:
+            found.append(RowGradient(kind, dtype, name))
+        elif kind is parameter.array_type and order and not alias and contiguous(grad, order):
+            found.append(DenseGradient(_like(parameter, dtype), dtype, name, order))
+        else:
+            gaps = kind is parameter.array_type and not alias
+            found.append(StridedGradient(kind, dtype, name, order if gaps else ""))
+    return found
+
+
+def _like(parameter: Parameter, dtype: np.dtype) -> Array:
+    """An array of a parameter's type and shape, and of a dtype."""
+    if parameter.backend == "cuda" or dtype is parameter.array.dtype:
+        return parameter.array
+    return np.broadcast_to(np.zeros((), dtype), parameter.shape)
+
+
+def address_finder(device: DeviceParameters, expected: Sequence[DenseGradient | None]) -> Any:
+    """The check of NumPy gradients (`launch.address_finder`); None on a GPU."""
+    if device.backend != "cpu":
+        return None
+    return launch.address_finder(
+        [parameter.user_array for parameter in device.parameters],
+        [None if one is None else (one.like, one.order) for one in expected],
+        [(start, end) for _, start, end in device.memory_ranges],
+    )
+
+
+def device_addresses(
+    device: DeviceParameters,
+    expected: Sequence[DenseGradient | None],
+    grads: Sequence[Any],
+    found: HostArray,
+) -> int:
+    """Find the addresses of CuPy gradients, as `launch.address_finder` does of NumPy's.
+
+    Parameters
+    ----------
+    device : DeviceParameters
+    expected : sequence of DenseGradient or None
+        One for each parameter; there is no address where it is None.
+    grads : sequence
+    found : ndarray of int64, shape (parameters,)
+        The result: addresses, 0 for a gradient that is not as expected.
+
+    Returns
+    -------
+    int
+        Number of zeros.
+    """
+    number = device.parameters[0].array.device.id
+    sizes = np.zeros(len(found), np.int64)
+    for k, (grad, one) in enumerate(zip(grads, expected, strict=True)):
+        found[k] = 0
+        if (
+            one is not None
+            and type(grad) is type(one.like)
+            and grad.dtype == one.dtype
+            and grad.shape == one.like.shape
+            and grad.device.id == number
+            and (grad.flags.c_contiguous if one.order == "C" else grad.flags.f_contiguous)
+        ):
+            found[k], sizes[k] = grad.data.ptr, grad.nbytes
+    before = np.searchsorted(device.range_starts, found + sizes)  # ranges that begin before its end
+    overlaps = before > 0
+    overlaps[overlaps] = device.range_ends[before[overlaps] - 1] > found[overlaps]
+    found[overlaps] = 0
+    return int(len(found) - np.count_nonzero(found))
+
+
+def check_single(device: DeviceParameters, parameter: Parameter, grad: Any) -> None:
+    """Check a gradient of the type and dtype that a plan launches by itself.
+
+    Raises
+    ------
+    GradientError, ParameterError
+        As by `classified`.
+    """
+    if type(grad) is RowGrad and device.backend == "cpu":
+        rows, values = grad.rows, grad.values
+        if (
+            type(values) is parameter.array_type
+            and parameter.shape
+            and values.shape[rows.ndim :] == parameter.shape[1:]
+            and parameter.user_array.flags.writeable
+            and device.lie_apart(rows, values)
+        ):
+            return
+    check_gradient(parameter, grad)
+    parameter.check_writable()
+    for array in grad.arrays if isinstance(grad, RowGrad) else (plain(grad),):
+        _check_alias(device, parameter, array)
+
+
+def _check_alias(device: DeviceParameters, parameter: Parameter, array: Array) -> bool:
+    """Check that a gradient shares no memory with a parameter or state.
+
+    Returns
+    -------
+    bool
+        True if it lies between their elements.
+
+    Raises
+    ------
+    GradientError
+    """
+    alias = device.may_alias(array)
+    if alias:
+        check_apart(parameter.name, array, device.all_parameters)
+    return alias
 
 
 def check_gradient(parameter: Parameter, grad: Any) -> None:

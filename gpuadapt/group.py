@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels.catchup.plan import catch_up_plan, history_layout
+from gpuadapt.kernels.catchup.plan import CatchUpPlan
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.recomputed import recomputes_parameter
 from gpuadapt.kernels.language.rule import Rule
@@ -26,14 +26,22 @@ from .schedules import Schedules
 
 
 class Resolved(NamedTuple):
-    """The checked settings of a group at a step."""
+    """The checked settings of a group, with the options of a step, at one step."""
 
     rule: Rule
     """The group's rule with all options composed around it."""
     values: dict[str, float]
-    """The rule's hyperparameters, by name."""
+    """The rule's hyperparameters, by name; without those that a step adds."""
     max_row_norm: float
     """Largest Euclidean norm of a row's gradient."""
+    by_rows: bool
+    """True if dense gradients are launched by rows too."""
+    skips_rows: dict[str, bool]
+    """By backend: True if rows that are out of range are left out, False if they raise."""
+    schedules: tuple[str, ...]
+    """Names of the values that are schedules."""
+    version: int
+    """Another number for other settings."""
 
 
 class Group:
@@ -59,8 +67,6 @@ class Group:
         schedules: Schedules | None = None,
     ) -> None:
         self.base = rule
-        self.rule = rule
-        """The rule with the options of the settings and of the last step."""
         self.settings = settings
         self.initial = initial or {}
         self.schedules = schedules or Schedules()
@@ -71,10 +77,6 @@ class Group:
         self._fixed = {name: settings[name] for name in hyperparameters.FIXED}
         self.rowwise = settings["rowwise"]
         """True if states have one number for each row where the rule allows it."""
-        self.max_row_norm = math.inf
-        """Largest Euclidean norm of a row's gradient at the last step."""
-        self.updates_rows = self.rowwise
-        """True if dense gradients are launched by rows too."""
         self.exact = settings["sparse"] == "exact"
         """True if rows without a gradient catch up with the steps."""
         self.approximate = self.exact and settings["exactness"] != "bits"
@@ -83,15 +85,11 @@ class Group:
         """The parameters' compute dtypes."""
         self.largest_value = math.inf
         """Largest finite number of the narrowest of them."""
-        self._checked_names: tuple[str, ...] = ()
-        self._checked_values: tuple[Any, ...] = ()
-        self._checked_options: frozenset[str] | None = None
-        self.version = 0
-        """Incremented when settings or options change."""
-        self._scheduled = False
-        """True if a value that the rule reads is a schedule."""
-        self._values: dict[str, float] = {}
-        """Hyperparameters of the last step, if none is a schedule."""
+        self._resolved: dict[frozenset[str], Resolved] = {}
+        """By the options of a step, for the settings as they were last seen."""
+        self._seen_names: tuple[str, ...] = ()
+        self._seen_values: tuple[Any, ...] = ()
+        self._version = 0
 
     def add(self, parameters: Sequence[Parameter]) -> None:
         """Add parameters to the group."""
@@ -108,8 +106,15 @@ class Group:
         ------
         HyperparameterError
         """
-        self.rule = self.resolve(self.settings, None).rule
-        self._checked_names = tuple(self.settings)
+        resolved = self.resolve(self.settings, None)
+        self._see(resolved, frozenset())
+        if resolved.schedules:
+            self._resolved = {}
+
+    @property
+    def rule(self) -> Rule:
+        """The rule with the options of the settings composed around it."""
+        return self.resolve(self.settings, None).rule
 
     @property
     def has_new_schedule(self) -> bool:
@@ -131,8 +136,8 @@ class Group:
                 "new values into the arrays themselves"
             )
 
-    def prepare(self, step: int, options: frozenset[str] = frozenset()) -> dict[str, float]:
-        """Check the settings, and return the rule's hyperparameters at a step.
+    def prepare(self, step: int, options: frozenset[str] = frozenset()) -> Resolved:
+        """Check the settings, and return the group's rule and hyperparameters at a step.
 
         Parameters
         ----------
@@ -141,76 +146,82 @@ class Group:
         options : frozenset of str
             Options that the step composes around the rule.
 
-        Returns
-        -------
-        dict of str to float
-
         Raises
         ------
         HyperparameterError, ParameterError
-            The group is as it was then.
+            The next call checks everything again.
+        """
+        settings = self.settings
+        # Compared by identity: users may have put arrays there, which have no truth value.
+        if tuple(settings) != self._seen_names or not all(
+            map(operator.is_, settings.values(), self._seen_values)
+        ):
+            self._resolved = self._updated(step)
+        resolved = self._resolved.get(options)
+        if resolved is None:
+            resolved = self._resolve(step, options)
+        elif resolved.schedules:
+            resolved = self._at(step, resolved)
+        return resolved
+
+    def _resolve(self, step: int, options: frozenset[str]) -> Resolved:
+        """Check all settings, and remember the result until they change."""
+        self.check_names()
+        converted = _python_scalars(self.settings)
+        resolved = self.resolve(self.settings | converted, step, options)
+        self.settings |= converted
+        self._see(resolved, options)
+        return resolved
+
+    def _see(self, resolved: Resolved, options: frozenset[str]) -> None:
+        """Remember the settings, and what they were resolved to."""
+        self._seen_names, self._seen_values = tuple(self.settings), tuple(self.settings.values())
+        self._resolved[options] = resolved
+
+    def _updated(self, step: int) -> dict[frozenset[str], Resolved]:
+        """What is remembered, for new numbers; nothing if more than numbers have changed.
+
+        Training loops that write a rate into the settings do so in each step.
         """
         names, given = tuple(self.settings), tuple(self.settings.values())
-        # Compared by identity: users may have put arrays there, which have no truth value.
+        changed = {
+            name: new
+            for name, old, new in zip(names, self._seen_values, given, strict=False)
+            if old is not new
+        }
+        # Any other setting, and decay from or to 0, may make another rule.
+        numbers = set(self.base.hyperparameters)
+        decay = dict(zip(names, self._seen_values, strict=False)).get("weight_decay")
+        if decay and changed.get("weight_decay"):
+            numbers.add("weight_decay")
         if (
-            names != self._checked_names
-            or options != self._checked_options
-            or not all(map(operator.is_, given, self._checked_values))
+            names != self._seen_names
+            or not changed.keys() <= numbers
+            or any(type(value) not in (float, int) for value in changed.values())
+            or any(map(callable, self._seen_values))
         ):
-            self.check_names()
-            converted = _python_scalars(self.settings)
-            resolved = self.resolve(self.settings | converted, step, options)
-            if converted:
-                self.settings |= converted
-                given = tuple(self.settings.values())
-            scheduled = (*_own_hyperparameters(resolved.rule), "max_row_norm")
-            self._scheduled = any(callable(self.settings[name]) for name in scheduled)
-            self.rule, self._values, self.max_row_norm = resolved
-            clips_rows = callable(self.settings["max_row_norm"]) or self.max_row_norm < math.inf
-            self.updates_rows = self.rowwise or clips_rows
-            self.version += 1
-            self._checked_names, self._checked_values, self._checked_options = names, given, options
-        elif self._scheduled:
-            values = self._evaluate(self.rule, self.settings, step)
-            if callable(self.settings.get("eps")) or callable(self.settings.get("eps_root")):
-                self._check_eps(self.settings, values)
-            self.max_row_norm = self._row_norm_limit(self.settings, step)
-            return values
-        return self._values
+            return {}
+        values = {name: hyperparameters.number(name, value) for name, value in changed.items()}
+        self.check_values(values)
+        updated = {}
+        for options, resolved in self._resolved.items():
+            together = resolved.values | {k: v for k, v in values.items() if k in resolved.values}
+            self._check_eps(self.settings, together)
+            self._version += 1
+            updated[options] = resolved._replace(values=together, version=self._version)
+        self._seen_values = given
+        return updated
 
-    def history_scalars(self, values: Mapping[str, float], updates: int) -> list[float]:
-        """The scalars of an update for the history of exact rows, after the rule's own.
-
-        Parameters
-        ----------
-        values : mapping of str to float
-            The hyperparameters at the step.
-        updates : int
-            Number of the update, from 1.
-
-        Returns
-        -------
-        list of float, length history_width
-        """
-        plan = catch_up_plan(self.rule) if self.approximate else None
-        if plan is None:
-            return []
-        scalars: list[float] = []
-        for rule in plan.rules:
-            scalars += coefficients(rule, values, updates, self.largest_value)
-        return scalars + plan.history_scalars(values, updates)
-
-    @property
-    def history_width(self) -> int:
-        """Number of scalars that `history_scalars` returns."""
-        if not self.approximate:
-            return 0
-        layout = history_layout(self.rule, catch_up_plan(self.rule))
-        return layout.width - layout.displacement
-
-    def skips_out_of_range(self, backend: str) -> bool:
-        """True if rows that are out of range are left out, False if they raise."""
-        return (self.settings["check"] or ("raise" if backend == "cpu" else "skip")) == "skip"
+    def _at(self, step: int, resolved: Resolved) -> Resolved:
+        """The settings with the values of schedules at a step."""
+        settings, limit = self.settings, resolved.max_row_norm
+        names = [name for name in resolved.schedules if name in resolved.values]
+        values = resolved.values | self._evaluate(names, settings, step)
+        if "eps" in names or "eps_root" in names:
+            self._check_eps(settings, values)
+        if "max_row_norm" in resolved.schedules:
+            limit = self._row_norm_limit(settings, step)
+        return resolved._replace(values=values, max_row_norm=limit)
 
     def resolve(
         self, settings: Mapping[str, Any], step: int | None, options: frozenset[str] = frozenset()
@@ -245,10 +256,16 @@ class Group:
         needed = (*always, *self.base.hyperparameters, *_own_hyperparameters(rule))
         hyperparameters.check_present(settings, needed)
         # An option that was switched off may have left its hyperparameters.
-        hyperparameters.check_known(settings, (*needed, *self._checked_names))
-        values = self._evaluate(rule, settings, step)
+        hyperparameters.check_known(settings, (*needed, *self._seen_names))
+        names = _own_hyperparameters(rule)
+        values = self._evaluate(names, settings, step)
         self._check_eps(settings, values)
-        return Resolved(rule, values, self._row_norm_limit(settings, step))
+        limit = self._row_norm_limit(settings, step)
+        schedules = tuple(n for n in (*names, "max_row_norm") if callable(settings[n]))
+        by_rows = self.rowwise or "max_row_norm" in schedules or limit < math.inf
+        skips = skips_out_of_range(settings["check"])
+        self._version += 1
+        return Resolved(rule, values, limit, by_rows, skips, schedules, self._version)
 
     @in_default_modes
     def rate(self, updates: int, step: int) -> tuple[Rule, tuple[float, ...]]:
@@ -262,7 +279,7 @@ class Group:
         self.check_names()
         self.resolve(self.settings, step)
         rule = self.base.rate
-        values = self._evaluate(rule, self.settings, step)
+        values = self._evaluate(_own_hyperparameters(rule), self.settings, step)
         return rule, coefficients(rule, values, max(updates, 1), self.largest_value)
 
     def check_values(self, values: Mapping[str, float]) -> None:
@@ -272,11 +289,11 @@ class Group:
                 hyperparameters.check_fits(name, value, dtype)
 
     def _evaluate(
-        self, rule: Rule, settings: Mapping[str, Any], step: int | None
+        self, names: Sequence[str], settings: Mapping[str, Any], step: int | None
     ) -> dict[str, float]:
-        """The checked hyperparameters of a rule at a step."""
+        """The checked hyperparameters of these names at a step."""
         values = {}
-        for name in _own_hyperparameters(rule):
+        for name in names:
             given = settings[name]
             if step is None and callable(given):
                 continue
@@ -322,6 +339,11 @@ class Group:
             for state, value in self.initial.items()
             if isinstance(value, float) and abs(value) >= smallest
         }
+
+
+def skips_out_of_range(check: str | None) -> dict[str, bool]:
+    """By backend: True if rows that are out of range are left out, False if they raise."""
+    return {"cpu": check == "skip", "cuda": check != "raise"}
 
 
 def _check_decay(rule: Rule, options: frozenset[str]) -> None:
@@ -425,6 +447,23 @@ def coefficients(
         reason = str(error)
     named = dict(zip((*rule.hyperparameters, "t"), (*arguments, updates), strict=True))
     raise HyperparameterError(f"{rule.name}: {reason}, with {named}")
+
+
+def history_scalars(
+    plan: CatchUpPlan, values: Mapping[str, float], updates: int, largest: float
+) -> list[float]:
+    """The scalars of an update for the history of exact rows, after the rule's own.
+
+    Parameters
+    ----------
+    plan : CatchUpPlan
+    values, updates, largest
+        As of `coefficients`.
+    """
+    scalars: list[float] = []
+    for rule in plan.rules:
+        scalars += coefficients(rule, values, updates, largest)
+    return scalars + plan.history_scalars(values, updates)
 
 
 def _zero_divisor(rule: Rule, arguments: Sequence[float], updates: int) -> str:

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
-from gpuadapt.kernels.cpu import threads  # noqa: F401  (its fork hook must be there early)
-from gpuadapt.kernels.cpu.modes import in_default_modes as in_default_modes
+
+# Imported early: it registers a hook for forks.
+from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import Measured, Verdict
@@ -226,12 +227,12 @@ def step_history(
     return _module(backend, "step_history").StepHistory(rule, formats, plan, rows, updates)
 
 
-def array_headers(
+def address_finder(
     updated: Sequence[HostArray],
     expected: Sequence[tuple[HostArray, str] | None],
     ranges: Sequence[tuple[int, int]],
 ) -> Any:
-    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers.ArrayHeaders`.
+    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers`.
 
     Parameters
     ----------
@@ -243,7 +244,7 @@ def array_headers(
     ranges : sequence of (int, int)
         First and last address of memory that gradients may not alias.
     """
-    return _module("cpu", "array_headers").ArrayHeaders(updated, expected, ranges)
+    return _module("cpu", "array_headers").address_finder(updated, expected, ranges)
 
 
 def step_scalars(backend: str) -> StepScalars:

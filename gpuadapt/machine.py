@@ -17,7 +17,7 @@ def describe_machine() -> dict[str, Any]:
     import numpy as np
 
     from gpuadapt.kernels import rules
-    from gpuadapt.kernels.cpu import compile, multi_tensor, threads
+    from gpuadapt.kernels.cpu import compile, multi_tensor, threading_layer
     from gpuadapt.kernels.formats import uniform
 
     multi_tensor.kernel(rules.sgd, uniform(rules.sgd, np.dtype(np.float32)))
@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": numba.get_num_threads(),
-        "threading_layer": threads.layer() or "none (compilation is disabled)",
+        "threading_layer": threading_layer.layer() or "none (compilation is disabled)",
         "cache": str(compile.directory()),
         **_cuda(),
     }

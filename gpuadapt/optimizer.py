@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
 from .gradients import check_gradient, numbers_of, row_numbers
-from .group import Group
+from .group import Group, skips_out_of_range
 from .growth import grown
 from .hyperparameters import (
     SETTINGS,
@@ -27,11 +28,12 @@ from .hyperparameters import (
     number,
 )
 from .parameter import Parameter
-from .passed import Contents, Passed, all_contents, contents, look, portable, unchanged
+from .passed import Contents, Passed, all_contents, contents, look, portable
+from .rowgrad import RowGrad
+from .run import Steps
 from .state import Left, examined, plan, restore, snapshot
 from .stats import Stats, watch
-from .step_options import StepResult, check_step_options
-from .steps import Steps
+from .step_options import DEFAULT_OPTIONS, StepResult, check_step_options
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
@@ -170,6 +172,10 @@ class Optimizer:
     _built: Built
     _template: Place
     _names: Branch
+    _keys: list[str] | None
+    """The keys of a dict of arrays that was passed as params."""
+    _array_type: type | None
+    """The type of the only array, if it was passed as params itself."""
     _passed: list[Passed]
     _params: Params | None
     _state: Mapping[str, Mapping[str, Any]] | None
@@ -225,7 +231,10 @@ class Optimizer:
             group.check()
         template, names = gradient_templates(built, bool(before.groups) or are_groups(params))
         watched = None if self._held is None else self._held + contents(params)
+        only = next(iter(built.parameters.values())) if isinstance(template, str) else None
         return {
+            "_keys": template.keys if isinstance(template, Branch) and template.flat else None,
+            "_array_type": None if only is None else only.array_type,
             "_built": built, "_template": template, "_names": names, "_groups": built.groups,
             "_parameters": built.parameters, "_held": watched,
             "_passed": [*passed, Passed(params, built.templates[new])],
@@ -331,10 +340,22 @@ class Optimizer:
         RowIndexError
             With the first row that is out of range, and its index in the gradient.
         """
-        if self._held is None or not unchanged(self._held):
+        # The cases of most steps are decided here: small arrays feel each call of a function.
+        if self._held is None:
             self._check_params()
-        flat = flatten(self._template, self._names, grads)
-        options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
+        for now, then in self._held or ():
+            if not all(map(is_, now, then)):
+                self._check_params()
+                break
+        if type(grads) is dict and [*grads] == self._keys:
+            flat = [*grads.values()]
+        elif self._array_type is not None and type(grads) in (self._array_type, RowGrad):
+            flat = [grads]
+        else:
+            flat = flatten(self._template, self._names, grads)
+        options = DEFAULT_OPTIONS
+        if not (grad_scale is max_norm is clip_value is None and skip_nonfinite is False):
+            options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
         if stream is not None and not hasattr(stream, "ptr"):
             raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
         watches = self._watch(stats, flat) if stats else {}
@@ -600,7 +621,8 @@ class Optimizer:
         RowIndexError
         """
         parameter = self._parameter(name)
-        skip = self._groups[parameter.group].skips_out_of_range(parameter.backend)
+        check = self._groups[parameter.group].settings["check"]
+        skip = skips_out_of_range(check)[parameter.backend]
         return parameter.read(row_numbers(parameter, rows), skip)
 
     def write(self, name: str, values: Any) -> None:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from .arrays import (
     SmallArrayArena,
     contiguous,
     copied,
-    dtype_name,
     namespace,
     on_device,
     plain,
@@ -33,7 +32,7 @@ from .hyperparameters import Start
 from .launch import RowUpdate, Update, bind_rows, bind_strided, step_history, update_once
 from .pages import Residence
 from .row_indices import INDEX, as_given
-from .rowgrad import RowGrad, prepared
+from .rowgrad import RowGrad
 from .state_formats import Storage
 
 MOST_BYTES = 16
@@ -42,15 +41,6 @@ MOST_BYTES = 16
 SETTLED = Residence()
 """Of all parameters whose states are too small to choose pages."""
 SETTLED.settled = True
-
-
-class BoundUpdate(NamedTuple):
-    """An update of a parameter, with the rule and gradient dtype that it is compiled for."""
-
-    rule: Rule
-    dtype_name: str
-    update: Any
-    """An `Update` or `RowUpdate`."""
 
 
 class Parameter:
@@ -82,15 +72,15 @@ class Parameter:
     # What most parameters never change costs no time and no memory for each of them.
     update_count = 0
     """Number of updates up to the last `Steps.sync_counts`."""
-    _strided_update: BoundUpdate | None = None
-    _row_update: BoundUpdate | None = None
-    """Nothing is compiled before it is needed."""
+    _strided_updates: Mapping[tuple[Rule, str], Update] = {}
+    _row_updates: Mapping[tuple[Rule, str], RowUpdate] = {}
+    """By rule and dtype of the gradient, compiled when needed; exact ones have one history."""
     history: Any = None
     """The `StepHistory` of an exact table, once a row may have skipped a step."""
     _next_refreshed_row = 0
     """The row at which the next partial `flush` begins."""
     _earlier_skipped_rows = 0
-    """`skipped_rows` of the row updates before the current one."""
+    """`skipped_rows` of row updates that there are no more."""
     _row_indices: Array = None
     """All row indices, int64, for dense gradients that are launched by rows."""
 
@@ -199,13 +189,12 @@ class Parameter:
 
     def strided_update(self, rule: Rule, gradient: str) -> Update:
         """The update by a rule from gradients of a named dtype and any strides."""
-        bound = self._strided_update
-        if bound is None or bound[:2] != (rule, gradient):
+        update = self._strided_updates.get((rule, gradient))
+        if update is None:
             formats = self.formats_for(gradient)
             update = bind_strided(rule, self.backend, formats, self.operand)
-            bound = self._strided_update = BoundUpdate(rule, gradient, update)
-        strided: Update = bound.update
-        return strided
+            self._strided_updates = {**self._strided_updates, (rule, gradient): update}
+        return update
 
     def row_update(self, rule: Rule, gradient: str) -> RowUpdate:
         """The update by a rule from rows of a named dtype.
@@ -215,23 +204,20 @@ class Parameter:
         GradientError
             If blocks of 8-bit states extend over several rows.
         """
-        bound = self._row_update
-        if bound is None or bound[:2] != (rule, gradient):
-            width = int(np.prod(self.shape[1:], dtype=np.int64))
-            if self.formats.block and block_width(self.shape) != width:
-                raise GradientError(
-                    f"gradient of {self.name!r}: rows of {width} elements share scales with others "
-                    f"where states have 8 bits: that takes rows of {NARROW}, or another "
-                    "state_dtype"
-                )
-            if self.exact:
-                self._start_history(rule)
+        width = math.prod(self.shape[1:])
+        if self.formats.block and block_width(self.shape) != width:
+            raise GradientError(
+                f"gradient of {self.name!r}: rows of {width} elements share scales with others "
+                f"where states have 8 bits: that takes rows of {NARROW}, or another state_dtype"
+            )
+        if self.exact:
+            self._start_history(rule)
+        update = self._row_updates.get((rule, gradient))
+        if update is None:
             formats = self.formats_for(gradient)
             update = bind_rows(rule, self.backend, formats, self.operand, self.history)
-            self._earlier_skipped_rows = self.skipped_rows
-            bound = self._row_update = BoundUpdate(rule, gradient, update)
-        rows: RowUpdate = bound.update
-        return rows
+            self._row_updates = {**self._row_updates, (rule, gradient): update}
+        return update
 
     def needs_history(self, rule: Rule) -> bool:
         """True if the table needs a history of steps by a rule, and has none."""
@@ -256,7 +242,16 @@ class Parameter:
                 "the other, without gaps"
             )
         history = rule, self.backend, self.formats, self._approximate, len(self.array)
-        self.history = step_history(*history, self.update_count)
+        new = step_history(*history, self.update_count)
+        if new is not self.history:
+            self._earlier_skipped_rows, self._row_updates = self.skipped_rows, {}
+            self.history = new
+
+    def _exact_update(self) -> Any:
+        """An `ExactUpdate` with the table's history; None if rows have skipped no steps."""
+        if self.history is None:
+            return None
+        return next(iter(self._row_updates.values()), None)
 
     @property
     def is_current(self) -> bool:
@@ -272,7 +267,8 @@ class Parameter:
         ParameterError
             If the table has been made read-only.
         """
-        if self.history is None or self._row_update is None:
+        update = self._exact_update()
+        if update is None:
             return
         self.check_writable()
         rows = len(self.array)
@@ -283,7 +279,7 @@ class Parameter:
             while remaining:
                 start = self._next_refreshed_row
                 stop = min(start + remaining, rows)
-                self._row_update.update.refresh(start, stop)
+                update.refresh(start, stop)
                 remaining -= stop - start
                 self._next_refreshed_row = stop % rows
 
@@ -311,8 +307,9 @@ class Parameter:
             indices = rows.reshape(-1)
             indices = indices if rows.dtype in INDEX else indices.astype(np.int64)
             try:
-                if self.history is not None and self._row_update is not None:
-                    values = self._row_update.update.read(indices, skip)
+                update = self._exact_update()
+                if update is not None:
+                    values = update.read(indices, skip)
                     return values.view(self.array.dtype).reshape(shape)
                 return take_rows(self.array, indices, skip).reshape(shape)
             except RowIndexError as error:
@@ -364,16 +361,16 @@ class Parameter:
     def drop_history(self) -> None:
         """Forget the history of steps, because all arrays are about to be overwritten."""
         self.residence.all(self._state_memory)
-        if self.history is not None or self._row_update is not None or self._next_refreshed_row:
+        if self.history is not None or self._row_updates or self._next_refreshed_row:
             self._earlier_skipped_rows = self.skipped_rows
-            self.history = self._row_update = None
+            self.history, self._row_updates = None, {}
             self._next_refreshed_row = 0
 
     @property
     def skipped_rows(self) -> int:
         """Number of gradient rows that were out of range and left out; waits for a GPU."""
-        current = self._row_update.update.skipped if self._row_update else 0
-        return self._earlier_skipped_rows + int(current)
+        current = sum(int(update.skipped) for update in self._row_updates.values())
+        return self._earlier_skipped_rows + current
 
     def as_rows(self, grad: Array | RowGrad) -> RowGrad:
         """A gradient by rows; a dense one has every row once."""
@@ -409,8 +406,8 @@ class Parameter:
         # a view of the copied array, because copying a view copies its memory.
         return self.__dict__ | {
             "array": None,
-            "_strided_update": None,
-            "_row_update": None,
+            "_strided_updates": {},
+            "_row_updates": {},
             "history": None,
             "_row_indices": None,
             "_earlier_skipped_rows": self.skipped_rows,
@@ -430,22 +427,3 @@ class Parameter:
         self.__dict__.update(state)
         self.array = self._view()
         self.residence = self._new_residence()
-
-
-def prepare_rows(
-    parameter: Parameter, rule: Rule, grad: Array | RowGrad, skip: bool, max_norm: float
-) -> tuple[RowUpdate, Any]:
-    """Check and sort a gradient's row indices; the update, and the gradient it is called with.
-
-    ``skip`` leaves out rows that are out of range; ``max_norm`` limits the norm of each row.
-
-    Raises
-    ------
-    RowIndexError, GradientError
-    """
-    rows = parameter.as_rows(grad)
-    update = parameter.row_update(rule, dtype_name(rows.values) or "")
-    try:
-        return update, prepared(update, rows, skip, max_norm)
-    except RowIndexError as error:
-        raise RowIndexError(f"gradient of {parameter.name!r}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -110,15 +111,20 @@ class RowGrad:
         self._duplicates = duplicates
         self._count = None if count is None else counted(count, self._rows, backend)
 
-    @property
-    def rows(self) -> Array:
-        """Row indices, array of integers, any shape."""
-        return self._rows
-
-    @property
-    def values(self) -> Array:
-        """The gradient of each row, shape (\\*rows.shape, \\*row shape)."""
-        return self._values
+    # Steps read these several times: `attrgetter` makes no call of a Python function.
+    rows = property(attrgetter("_rows"), doc="Row indices, array of integers, any shape.")
+    values = property(
+        attrgetter("_values"),
+        doc="The gradient of each row, shape (\\*rows.shape, \\*row shape).",
+    )
+    dtype = property(attrgetter("_values.dtype"), doc="The dtype of the values.")
+    duplicates = property(
+        attrgetter("_duplicates"), doc='How duplicate rows are merged: "sum" or "mean".'
+    )
+    count = property(
+        attrgetter("_count"),
+        doc="How many rows to use: int, or int64 array of shape (1,) on the GPU; None for all.",
+    )
 
     @property
     def index(self) -> Array:
@@ -147,16 +153,6 @@ class RowGrad:
         """The shape of one row."""
         shape: tuple[int, ...] = self._values.shape[self._rows.ndim :]
         return shape
-
-    @property
-    def duplicates(self) -> str:
-        """How duplicate rows are merged: "sum" or "mean"."""
-        return self._duplicates
-
-    @property
-    def count(self) -> Any:
-        """How many rows to use: int, or int64 array of shape (1,) on the GPU; None for all."""
-        return self._count
 
     @property
     def used(self) -> int:
@@ -354,10 +350,11 @@ def prepared(update: RowUpdate, gradient: RowGrad, skip: bool, max_norm: float) 
     RowIndexError
         With the row index and its position as the user gave them.
     """
+    flat = gradient.values if gradient.rows.ndim == 1 else gradient.flat
     try:
         return update.prepare(
             gradient.index,
-            bits_of(gradient.flat),
+            bits_of(flat),
             gradient.duplicates,
             gradient.count,
             skip,

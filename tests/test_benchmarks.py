@@ -193,7 +193,7 @@ def test_the_arithmetic_roof_updates_every_block():
     """Its threads work on all of their own arrays, whatever the number of threads."""
     import numba
 
-    size = limits.cpu_threads.ALONE + 5 * limits.BLOCK
+    size = limits.calling.ALONE + 5 * limits.BLOCK
     run = limits.arithmetic(rules.sgd, np.dtype(np.float32), size)
     p = inspect.getclosurevars(run).nonlocals["arrays"][0]
     assert p.size == numba.get_num_threads() * limits.BLOCK

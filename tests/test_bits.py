@@ -13,10 +13,10 @@ from cases import CASES, KINDS, RULES
 from conftest import crossed
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import compile, multi_tensor, threads
+from gpuadapt.kernels.cpu import calling, compile, multi_tensor
 from gpuadapt.oracle import any_bits, evaluate, same_bits
 
-LARGE = threads.ALONE + multi_tensor.CHUNK + 37
+LARGE = calling.ALONE + multi_tensor.CHUNK + 37
 """Elements enough for several threads, and a remainder."""
 
 
@@ -197,7 +197,7 @@ def test_where_a_cache_line_begins_does_not_matter(dtype):
     expected = start.copy()
     ga.Adam(expected, lr=0.1).step(gradient)
     for offset in range(compile.LINE // dtype.itemsize + 1):
-        for size in (LARGE, threads.ALONE + 1, threads.ALONE + multi_tensor.CHUNK - offset):
+        for size in (LARGE, calling.ALONE + 1, calling.ALONE + multi_tensor.CHUNK - offset):
             w = np.empty(offset + size, dtype)[offset:]
             w[:] = start[:size]
             ga.Adam(w, lr=0.1).step(gradient[:size])

@@ -1,4 +1,4 @@
-"""The cost of a call is linear in the number of arrays.
+"""The cost of a call is linear in the number of arrays, and small for one.
 
 Calls of Python and C functions are counted: unlike times, they do not vary. The comparison of two
 names is such a call here, so that searching a list for each name is counted too.
@@ -6,11 +6,15 @@ names is such a call here, so that searching a list for each name is counted too
 
 import copy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import installed
 
 import gpuadapt as ga
+from gpuadapt import run
+from gpuadapt.kernels.cpu import multi_tensor
 
 COUNTS = 1_000, 2_000
 
@@ -104,3 +108,110 @@ def test_calls_are_linear(groups):
     )
     worse = {name: (few[name], many[name]) for name in CALLS if many[name] > 2.1 * few[name]}
     assert not worse
+
+
+SOURCES = Path(ga.__file__).parent.resolve(), Path(multi_tensor.__file__).parents[1].resolve()
+
+
+def own_calls(function):
+    """The functions of gpuadapt that are called, by file and name.
+
+    Comprehensions do not count: from Python 3.12 on they are no functions.
+    """
+    found = []
+
+    def seen(frame, event, _argument):
+        code = frame.f_code
+        file = Path(code.co_filename).resolve()
+        own = any(file.is_relative_to(folder) for folder in SOURCES)
+        if event == "call" and own and not code.co_name.startswith("<"):
+            found.append((str(file), code.co_name))
+
+    sys.setprofile(seen)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def rows(backend):
+    values = backend.array(np.ones((3, 4), np.float32))
+    return ga.RowGrad(backend.array(np.array([1, 5, 3])), values)
+
+
+def one(backend):
+    return backend.array(np.ones(1000, np.float32))
+
+
+def thousand(backend):
+    return {str(k): backend.array(np.ones(2, np.float32)) for k in range(1000)}
+
+
+def table(backend):
+    return backend.array(np.ones((8, 4), np.float32))
+
+
+REPEATED = {
+    "one array": (one, one, {}, 10, 5),
+    "1,000 arrays": (thousand, thousand, {}, 10, 5),
+    "rows": (table, rows, {}, 25, 13),
+    "exact rows": (table, rows, {"sparse": "exact"}, 55, 17),
+    "exact rows, bits": (table, rows, {"sparse": "exact", "exactness": "bits"}, 42, 17),
+}
+"""Parameters, gradients, settings; the most calls of a repeated step, and files that have them."""
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_repeated_step_calls_few_functions(name):
+    params, grads, settings, calls, files = REPEATED[name]
+    with installed("cpu") as backend:
+        optimizer, given = ga.Adam(params(backend), **settings), grads(backend)
+        for _ in range(2):
+            optimizer.step(given)
+        found = own_calls(lambda: optimizer.step(given))
+    assert len(found) <= calls, found
+    assert len({file for file, _ in found}) <= files
+
+
+def test_a_step_on_a_gpu_calls_no_function_for_each_array():
+    with installed("host") as backend:
+        optimizer, given = ga.Adam(thousand(backend)), thousand(backend)
+        for _ in range(2):
+            optimizer.step(given)
+        assert len(own_calls(lambda: optimizer.step(given))) <= 34
+
+
+ALTERNATELY = {
+    "max_norm": [{"max_norm": 1.0}, {}],
+    "an absent gradient": [{"absent": True}, {}],
+    "two scales": [{"grad_scale": 2.0}, {"grad_scale": 4.0, "clip_value": 1.0}],
+}
+
+
+@pytest.mark.parametrize("name", ALTERNATELY)
+def test_steps_of_two_kinds_in_turns_compile_and_bind_nothing(name, monkeypatch):
+    """They have a plan each, and find it again."""
+    params = {"a": np.ones(8, np.float32), "b": np.ones((4, 2), np.float32)}
+    grads = {key: array / 8 for key, array in params.items()}
+    optimizer, twin = ga.Adam(params), ga.Adam({k: v.copy() for k, v in params.items()})
+
+    def step(of, absent=False, **options):
+        of.step(grads | {"b": None} if absent else grads, **options)
+
+    for options in 2 * ALTERNATELY[name]:
+        step(optimizer, **options)
+        step(twin, **options)
+    made = []
+    monkeypatch.setattr(run, "make_plan", lambda *given: made.append(given))
+    for options in 3 * ALTERNATELY[name]:
+        step(optimizer, **options)
+    monkeypatch.undo()
+    for options in 3 * ALTERNATELY[name]:
+        step(twin, **options)
+        twin = copy.deepcopy(twin)  # a copy has no plans
+    assert not made
+    for key, array in optimizer.params.items():
+        assert np.array_equal(array, twin.params[key])
+        for letter, state in optimizer.state[key].items():
+            assert np.array_equal(state, twin.state[key][letter])

@@ -237,7 +237,8 @@ def compare_to_float64(make, backend, changes, steps, which):
         scales = 10.0 ** random.integers(-20, 4, size=(len(rows), 1))
         values = (scales * random.normal(size=(len(rows), 5))).astype(np.float32)
         take(optimizer, backend, (rows, values))
-        numbers = coefficients(group.rule, group.prepare(step), step + 1, group.largest_value)
+        now = group.prepare(step)
+        numbers = coefficients(now.rule, now.values, step + 1, group.largest_value)
         gradient = dense(table.shape, rows, values)
         narrow = evaluate(group.rule, [narrow[0], gradient, *narrow[1:]], numbers)
         wide = evaluate(group.rule, [wide[0], gradient.astype(float), *wide[1:]], numbers)
@@ -646,3 +647,42 @@ def test_launches(host):
         optimizer.step({"table": gradient})
     update = "gpuadapt_adam_rows"
     assert launches == ["gpuadapt_keys", update, "gpuadapt_append", update]
+
+
+KINDS_OF_STEPS = [{}, {"max_norm": 1e9}, {"grad_scale": 2.0}, {"clip_value": 0.5}]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_steps_of_many_kinds_in_turns(seed, backend):
+    """Rows, dense and absent gradients, options that change: bits are those of dense steps."""
+    settings = {"lr": 0.01, "weight_decay": 0.01, "decay": "decoupled"}
+    start = {"table": np.ones((40, 8), np.float32), "w": np.ones(5, np.float32)}
+    pair = []
+    for more in ({"sparse": "exact", "exactness": "bits"}, {}):
+        params = {name: backend.array(array) for name, array in start.items()}
+        pair.append(ga.Adam(params, **settings, **more))
+    by_rows, by_dense = pair
+    random = np.random.default_rng(seed)
+    for _ in range(40):
+        rows = random.permutation(40)[: random.integers(1, 6)]
+        values = random.normal(size=(len(rows), 8)).astype(np.float32)
+        dense = np.zeros((40, 8), np.float32)
+        dense[rows] = values
+        given = ga.RowGrad(backend.array(rows), backend.array(values))
+        kind = random.integers(4)
+        if kind == 2:
+            dense = random.normal(size=(40, 8)).astype(np.float32)
+            given = backend.array(dense)
+        w = random.normal(size=5).astype(np.float32) if random.random() < 0.7 else None
+        options = KINDS_OF_STEPS[random.integers(len(KINDS_OF_STEPS))]
+        for optimizer, gradient in ((by_rows, given), (by_dense, backend.array(dense))):
+            grads = {"table": None if kind == 3 else gradient}
+            grads["w"] = None if w is None else backend.array(w)
+            optimizer.step(grads, **options)
+    by_rows.flush()
+    for name in start:
+        a, b = (backend.numpy(optimizer.params[name]) for optimizer in pair)
+        assert np.array_equal(a, b), name
+        for letter, state in by_rows.state[name].items():
+            other = by_dense.state[name][letter]
+            assert np.array_equal(backend.numpy(state), backend.numpy(other)), (name, letter)

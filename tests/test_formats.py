@@ -109,7 +109,7 @@ def by_reference(parameter, state, method=ADAM):
         draw += form.random
     elements = np.arange(w.size, dtype=np.uint32).reshape(SHAPE)
     for t, gradient in enumerate(gradients, start=1):
-        values = group.prepare(t - 1)
+        values = group.prepare(t - 1).values
         numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
         g = state_formats.decoded(gradient).astype(held.compute_dtype)
         results = evaluate(

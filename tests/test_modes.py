@@ -15,8 +15,8 @@ from cases import CASES
 from test_bits import LARGE
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import compile, modes
-from gpuadapt.steps import Steps
+from gpuadapt.kernels.cpu import calling, compile
+from gpuadapt.run import Steps
 
 X86 = {"flush to zero": 0x9F80, "zeros for subnormals": 0x1FC0, "down": 0x3F80, "up": 0x5F80,
        "towards zero": 0x7F80}  # fmt: skip
@@ -50,7 +50,7 @@ def workers():
 
 def in_modes(given, threads, function):
     """What a function returns in a new thread with other modes, for which there are workers."""
-    switch = modes.switches()
+    switch = calling.switches()
 
     def run():
         numba.set_num_threads(threads)
@@ -106,7 +106,7 @@ def rows(name, request, **changes):
 def rate():
     """Of states that are wanted in other modes too."""
     optimizer = case("adam").optimizer({"w": START.copy()})
-    modes.in_default_modes(optimizer.step)({"w": DENSE[0]})
+    calling.in_default_modes(optimizer.step)({"w": DENSE[0]})
     return [optimizer.effective_lr("w")]
 
 
@@ -179,9 +179,9 @@ def test_of_workers_that_keep_the_modes_of_their_beginning():
 def test_other_modes_are_noticed_and_restored(mode):
     """By the host, also after an error."""
 
-    @modes.in_default_modes
+    @calling.in_default_modes
     def refused():
-        assert modes.switches().enter() & ~FLAGS == DEFAULT
+        assert calling.switches().enter() & ~FLAGS == DEFAULT
         raise ga.Error
 
     def run():

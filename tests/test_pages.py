@@ -152,7 +152,7 @@ def test_steps_say_what_they_touch(by_numpy):
     assert [flags(optimizer.state[k]["m"]) for k in "ab"] == [{"hg"}, set()]
     optimizer.step({"a": dense, "b": dense})
     (device,) = internals(optimizer).steps.devices()
-    assert flags(optimizer.state["b"]["m"]) == {"hg"} and device._paged == []
+    assert flags(optimizer.state["b"]["m"]) == {"hg"} and device.paged == []
 
 
 @pytest.mark.skipif(not HUGE, reason="huge pages are forbidden here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,13 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[Callable[..., None]]]] = {
 SOURCES = str(Path(ga.__file__).parent)
 
 
+UPDATES = tuple(
+    os.path.join("kernels", "cpu", f"{name}.py")
+    for name in ("multi_tensor", "strided", "rows", "exact_rows")
+)
+"""The modules whose updates write to arrays."""
+
+
 class Failure(Exception):
     """Raised in the middle of a step."""
 
@@ -154,9 +162,7 @@ def fails_at(line: int, step: Callable[[], None]) -> bool:
         code = frame.f_code
         if not code.co_filename.startswith(SOURCES):
             return None
-        if code.co_name in ("update", "repeat") and code.co_filename.endswith(
-            "device_parameters.py"
-        ):
+        if code.co_name == "__call__" and code.co_filename.endswith(UPDATES):
             left = -1  # from here on kernels write
         if event == "line" and left >= 0:
             left -= 1

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpuadapt as ga
-from gpuadapt.kernels.cpu import threads
+from gpuadapt.kernels.cpu import calling
 from gpuadapt.kernels.numerics.summation import CHUNK, LANES, total
 
-SIZES = (1, 5, LANES - 1, LANES + 1, CHUNK, 2 * CHUNK + 3, threads.ALONE)
+SIZES = (1, 5, LANES - 1, LANES + 1, CHUNK, 2 * CHUNK + 3, calling.ALONE)
 
 
 def gradients(dtype, sizes=SIZES, seed=0):

@@ -86,7 +86,7 @@ def by_hand(case, gradient):
     bare = replace(rule, results=tuple(one.removeprefix("_normal") for one in rule.results))
     found = [np.zeros_like(gradient)] * (1 + len(rule.states))
     for step in range(1 + IDLE):
-        values = group.prepare(step)
+        values = group.prepare(step).values
         numbers = rule.evaluate(*(values[name] for name in rule.hyperparameters), step + 1)
         given = gradient if step == 0 else gradient * 0
         found = evaluate(bare, [found[0], given, *found[1:]], numbers)

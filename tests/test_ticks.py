@@ -119,7 +119,7 @@ def test_every_tick_is_earned():
     for t in range(1, STEPS + 1):
         g = gradients(random)
         for group, members in groups:
-            values = group.prepare(t - 1)
+            values = group.prepare(t - 1).values
             numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
             given = [np.stack([stack.values[k] for stack, k in column])
                      for column in zip(*members, strict=True)]  # fmt: skip
@@ -161,7 +161,7 @@ def in_float32(method, element):
     parameter = internals(made(method, FLOAT32, "float32")).parameters["w"]
     arrays = [start(), *(state_formats.decoded(state) for state in parameter.states.values())]
     for t in range(1, STEPS + 1):
-        values = group.prepare(t - 1)
+        values = group.prepare(t - 1).values
         numbers = group.rule.evaluate(*(values[h] for h in group.rule.hyperparameters), t)
         g = state_formats.decoded(gradients(random).astype(dtype(element)))
         arrays = evaluate(group.rule, [arrays[0], g, *arrays[1:]], numbers)

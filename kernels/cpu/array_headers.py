@@ -8,8 +8,8 @@ Python's public C interface.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ DIMENSIONS, SHAPE, DTYPE, FLAGS = DATA + 8, DATA + 16, DATA + 40, DATA + 48
 
 TYPE = HEAD - 8
 
+SCALAR_TYPE, BYTE_ORDER = HEAD, HEAD + 10
+"""Offsets in a dtype (``PyArray_Descr``) of its scalar type's address and of its byte order."""
+
 ITEMS = HEAD + 8
 """The offset in a list (``PyListObject``) of the address of its items."""
 
@@ -30,15 +33,33 @@ ORDERS = {"C": 0x1, "F": 0x2}
 
 @cache
 def _kernel() -> Callable[..., int]:
-    names = ("DATA", "DIMENSIONS", "SHAPE", "DTYPE", "FLAGS", "ITEMS", "WRITEABLE")
-    fields = [f"{name} = {globals()[name]}" for name in (*names, "TYPE")]
+    names = ("DATA", "DIMENSIONS", "SHAPE", "DTYPE", "FLAGS", "ITEMS", "WRITEABLE", "TYPE",
+             "SCALAR_TYPE", "BYTE_ORDER")  # fmt: skip
+    fields = [f"{name} = {globals()[name]}" for name in names]
     text = compile.link("array headers", "\n".join(fields), "array_headers")
     compiled: Callable[..., int] = compile.load("array_headers", text).addresses
     return compiled
 
 
-class ArrayHeaders:
-    """The expected gradients: contiguous and aligned arrays that alias no memory of the optimizer.
+class AddressFinder(NamedTuple):
+    """The check of many NumPy gradients, and what it reads."""
+
+    find: Callable[[int, HostArray], int]
+    """(``id`` of a list of gradients, int64 array of the same length) -> number of zeros.
+
+    It writes the address of each gradient; 0 for one that is not as expected, or whose parameter
+    is read-only.
+    """
+    objects: list[Any]
+    """The arrays whose headers it reads, kept alive."""
+
+
+def address_finder(
+    updated: Sequence[HostArray],
+    expected: Sequence[tuple[HostArray, str] | None],
+    ranges: Sequence[tuple[int, int]],
+) -> AddressFinder:
+    """Make the check that gradients are contiguous, aligned, and alias no memory of the optimizer.
 
     Parameters
     ----------
@@ -50,41 +71,14 @@ class ArrayHeaders:
     ranges : sequence of (int, int)
         First and last address of memory that no gradient may alias, ascending.
     """
-
-    def __init__(
-        self,
-        updated: Sequence[HostArray],
-        expected: Sequence[tuple[HostArray, str] | None],
-        ranges: Sequence[tuple[int, int]],
-    ) -> None:
-        self._kernel = _kernel()
-        self._objects = list(updated)
-        self._updated = np.array([id(array) for array in updated], np.int64)
-        # Views, so that nobody else can change their shapes. Their dtype is the object that arrays
-        # usually have; arrays that were unpickled have others.
-        given = {id(of[0]): of[0] for of in expected if of}
-        self._views = {key: array.view(array.dtype.type) for key, array in given.items()}
-        sizes = {key: view.nbytes for key, view in self._views.items()}
-        rows = [
-            (id(self._views[id(of[0])]), ORDERS[of[1]] | ALIGNED, sizes[id(of[0])])
-            if of
-            else (0, 0, 0)
+    headers = np.array(
+        [
+            (id(of[0]), ORDERS[of[1]] | ALIGNED, of[0].nbytes) if of else (0, 0, 0)
             for of in expected
-        ]
-        columns = np.array(rows, np.int64).reshape(-1, 3).T.copy()
-        self._expected, self._flags, self._nbytes = columns
-        self._begins, self._ends = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
-
-    def addresses(self, gradients: list[Any]) -> tuple[HostArray, int]:
-        """Return the addresses of gradients and how many of them are 0.
-
-        The address is 0 if the gradient is not as expected, or if its parameter is read-only.
-        """
-        found = np.empty(len(self._updated), np.int64)
-        if len(gradients) != len(found):
-            raise ValueError(f"got {len(gradients)} gradients of {len(found)} parameters")
-        missing = self._kernel(
-            id(gradients), self._updated, self._expected, self._flags, self._nbytes,
-            self._begins, self._ends, found,
-        )  # fmt: skip
-        return found, missing
+        ],
+        np.int64,
+    ).reshape(-1, 3).T.copy()  # fmt: skip
+    begins, ends = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
+    parameters = np.array([id(array) for array in updated], np.int64)
+    find = partial(_kernel(), parameters, *headers, begins, ends)
+    return AddressFinder(find, [*updated, *(of[0] for of in expected if of)])

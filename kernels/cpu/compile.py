@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary, finalize
 
 import numba
 
-from . import intrinsics, threads
+from . import intrinsics, threading_layer
 
 LINE = 64
 """Bytes of a cache line."""
@@ -166,7 +166,7 @@ def _free(module: types.ModuleType) -> None:
 
 def load(name: str, text: str) -> types.ModuleType:
     """Execute a generated module; Numba finds its earlier machine code, if there is any."""
-    threads.prepare()
+    threading_layer.prepare()
     content = text.encode()
     path = directory() / f"{name[:64]}_{hashlib.sha256(content).hexdigest()[:16]}.py"
     if not (path.exists() and path.read_bytes() == content):

@@ -13,7 +13,7 @@ from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from . import compile, generate, threads
+from . import calling, compile, generate
 from .rows import ALONE, NOWHERE, Plan, Rows
 from .step_history import StepHistory
 
@@ -49,7 +49,7 @@ class ExactRows(Rows):
 
     def __call__(self, plan: Plan, first: int, numbers: HostArray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
-        self._update(plan, first, numbers, *self._given(False, self._nowhere))
+        super().__call__(plan, first, numbers, *self._given(False, self._nowhere))
         self._history.append(numbers, first)
         self.refresh(*self._history.rows_due())
 
@@ -69,7 +69,7 @@ class ExactRows(Rows):
         RowIndexError
             A row is out of range, and they are not to be skipped.
         """
-        parts = threads.share(rows.size * self._width, ALONE)
+        parts = calling.share(rows.size * self._width, ALONE)
         self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         out = np.empty((rows.size, self._width), self._arrays[0].dtype)
         if self._sorted.out_of_range:
@@ -82,13 +82,13 @@ class ExactRows(Rows):
         self._sorted.shift = 0
         for begin in range(start, stop, CHUNK):
             keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
-            self._catch_up(keys, threads.share(keys.size * self._width, ALONE), self._nowhere)
+            self._catch_up(keys, calling.share(keys.size * self._width, ALONE), self._nowhere)
 
     def _catch_up(self, keys: HostArray, parts: int, out: HostArray) -> None:
         self._sorted.hot = self._sorted.hot[:0]
         self._reserve(parts, 0)
         plan = Plan(keys, self._arrays, None, self._no_values, False, math.inf, parts)
-        updated = self._shaped(self._arrays)
+        updated = self._rows
         coefficients = [0.0] * (self._coefficients + len(self._wide))
         random = [self._key, 0.0, NOWHERE] if self._random else []
         self._run(

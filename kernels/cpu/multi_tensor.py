@@ -21,8 +21,8 @@ from ..language.rule import Rule
 from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
-from . import compile, generate, squares, threads
-from .scheduler import Scheduler
+from . import calling, compile, generate, squares
+from .calling import Scheduler
 
 CHUNK = 16384
 """Elements of a chunk: few enough to share evenly, so many that a list of chunks costs nothing."""
@@ -139,4 +139,4 @@ class Part:
         arguments = (
             np.array([[parameter, *states]]), np.array([gradient]), offsets, numbers, False,
         )  # fmt: skip
-        threads.call(self._kernel, self._counters, 1, self._chunk, self._unused, arguments)
+        calling.call(self._kernel, self._counters, 1, self._chunk, self._unused, arguments)

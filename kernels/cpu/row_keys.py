@@ -9,7 +9,7 @@ import numpy as np
 
 from ..array_types import HostArray
 from ..errors import RowIndexError, check_key
-from . import compile, threads
+from . import calling, compile
 
 DIGIT = 12
 """The largest number of bits that one pass sorts by."""
@@ -68,25 +68,25 @@ class SortedRows:
         parts = 1 if n <= ALONE else parts
         shift, found = np.uint64(self.shift), np.empty((parts, 3), np.int64)
         compiled = sort()
-        threads.call(compiled.pack, rows, count, shift, keys, found)
+        calling.call(compiled.pack, rows, count, shift, keys, found)
         self.out_of_range = int(found[:, 0].sum())
         if self.out_of_range and not skip:
             at = int(next(first for bad, first, _ in found if bad))
             raise RowIndexError.of(rows[at], at, count)
-        if bits and not _ascending(rows, found, parts):
+        ascending = found[:, 2].all() and not found[:, 0].any()
+        if bits and not (ascending and (parts == 1 or _borders_ascend(rows, parts))):
             width = min(DIGIT, max(4, n.bit_length() - 2))
             digits = -(-bits // width)
             width = -(-bits // digits)
             counts = np.empty((parts, 2**width), np.int64)
-            threads.call(compiled.sort, keys, spare, shift, digits, np.uint64(width), counts)
+            calling.call(compiled.sort, keys, spare, shift, digits, np.uint64(width), counts)
             keys = spare if digits % 2 else keys
         self.keys = keys[: n - self.out_of_range]
         spans = np.empty((n // self.hot_threshold + 1, 2), np.int64)
         self.hot = spans[: compiled.find_hot(self.keys, shift, self.hot_threshold, spans)]
 
 
-def _ascending(rows: HostArray, found: HostArray, parts: int) -> bool:
-    """Whether the numbers ascend, from what ``pack`` found in each part."""
+def _borders_ascend(rows: HostArray, parts: int) -> bool:
+    """Whether the first number of each part is not below the last one of the part before."""
     borders = [rows.size * part // parts for part in range(1, parts)]
-    inside = found[:, 2].all() and not found[:, 0].any()
-    return bool(inside and all(rows[at - 1] <= rows[at] for at in borders if 0 < at < rows.size))
+    return all(rows[at - 1] <= rows[at] for at in borders if 0 < at < rows.size)

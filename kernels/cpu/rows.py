@@ -22,7 +22,7 @@ from ..language.rule import Rule
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK, SUMS
-from . import compile, generate, threads
+from . import calling, compile, generate
 from .row_keys import SortedRows
 from .squares import Squares
 
@@ -88,6 +88,7 @@ class Rows:
                 width = blocks(self._width) if part == "scale" else self._width
                 self._shapes.append(() if name in rule.row_states else (width,))
         self._whole = all(array.flags.carray for array in arrays)
+        self._rows = self._shaped(arrays) if self._whole else []
         self._kernel = kernel(rule, formats)
         self.overflow_check = check_of(rule, formats)
         self._kind = formats.wide, formats.gradient
@@ -130,7 +131,7 @@ class Rows:
             A row is out of range, and they are not to be skipped.
         """
         rows, values = rows[:count], values[:count]
-        parts = threads.share(values.size, ALONE)
+        parts = calling.share(values.size, ALONE)
         self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), self._width)
         values.flags.writeable = False
@@ -139,9 +140,10 @@ class Rows:
             keys, arrays, copied = self._copied_rows()
         # Whatever may fail, such as memory or compilation, does so before anything is written.
         hot = len(self._sorted.hot)
-        self._reserve(parts, hot)
+        if len(self._work.buffers) < parts or len(self._work.totals) < hot:
+            self._reserve(parts, hot)
         if hot and values.shape[1]:
-            threads.call(
+            calling.call(
                 _hot_rows(*self._kind),
                 self._sorted.keys, self._mask, self._sorted.hot, values,
                 self._work.totals[:hot], compile.LINE // values.itemsize,
@@ -183,10 +185,6 @@ class Rows:
             sums(np.array([address(squared)]), 1.0, partial)
             peaks[:] = np.maximum.reduceat(tops, np.arange(0, n, CHUNK))
 
-    def __call__(self, plan: Plan, first: int, numbers: HostArray) -> None:
-        """Update; ``numbers[first]`` is the first coefficient."""
-        self._update(plan, first, numbers)
-
     def _shaped(self, arrays: Sequence[HostArray]) -> list[HostArray]:
         """Arrays of rows as the kernel takes them."""
         count = len(arrays[0])
@@ -194,8 +192,9 @@ class Rows:
             array.reshape(count, *shape) for array, shape in zip(arrays, self._shapes, strict=True)
         ]
 
-    def _update(self, plan: Plan, first: int, numbers: HostArray, *more: Any) -> None:
-        updated = self._shaped(plan.arrays)
+    def __call__(self, plan: Plan, first: int, numbers: HostArray, *more: Any) -> None:
+        """Update; ``numbers[first]`` is the first coefficient, ``more`` are the kernel's own."""
+        updated = self._rows if plan.copied is None else self._shaped(plan.arrays)
         coefficients = numbers[first : first + self._coefficients].tolist()
         coefficients += [coefficients[k] for k in self._wide]
         random: list[Any] = []
@@ -220,7 +219,7 @@ class Rows:
         if self._width == 0 or keys.size == 0:
             return
         totals = work.totals[: len(found.hot)]
-        threads.call(
+        calling.call(
             kernel,
             work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
             np.uint64(found.shift), found.hot, totals, found.hot_threshold, plan.mean, max_norm,

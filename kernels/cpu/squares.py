@@ -13,7 +13,7 @@ from ..formats import Format
 from ..numerics.chunks import Chunks
 from ..numerics.summation import CHUNK
 from . import compile, generate
-from .scheduler import Scheduler
+from .calling import Scheduler
 
 
 @cache

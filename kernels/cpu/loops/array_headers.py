@@ -1,7 +1,7 @@
 """The addresses of many NumPy arrays, read from their headers in memory.
 
-``DATA`` and the other constants are offsets in bytes of fields of ``PyArrayObject_fields`` and
-``PyListObject``; ``WRITEABLE`` is a flag of NumPy's.
+``DATA`` and the other constants are offsets in bytes of fields of ``PyArrayObject_fields``,
+``PyArray_Descr`` and ``PyListObject``; ``WRITEABLE`` is a flag of NumPy's.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ from numba import njit, types
 
 from ..intrinsics import memory
 from .interface import (
+    BYTE_ORDER,
     DATA,
     DIMENSIONS,
     DTYPE,
@@ -16,6 +17,7 @@ from .interface import (
     FLAGS,
     ITEMS,
     OPTIONS,
+    SCALAR_TYPE,
     SHAPE,
     TYPE,
     WRITEABLE,
@@ -34,10 +36,15 @@ def read_int(address):
 
 @njit(**OPTIONS)
 def alike(array, expected):
-    """Whether two arrays have one Python type, dtype object and shape."""
+    """Whether two arrays have one Python type, dtype and shape."""
     if read(array + TYPE) != read(expected + TYPE):
         return False
-    if read(array + DTYPE) != read(expected + DTYPE):
+    dtype, wanted = read(array + DTYPE), read(expected + DTYPE)
+    # Arrays that were unpickled have dtype objects of their own, of the same type and byte order.
+    if dtype != wanted and (
+        read(dtype + SCALAR_TYPE) != read(wanted + SCALAR_TYPE)
+        or memory(np.uint8, dtype + BYTE_ORDER, 1)[0] != memory(np.uint8, wanted + BYTE_ORDER, 1)[0]
+    ):
         return False
     dimensions = read_int(expected + DIMENSIONS)
     if read_int(array + DIMENSIONS) != dimensions:
@@ -51,12 +58,12 @@ def alike(array, expected):
 LIST = types.Array(types.int64, 1, "C")
 
 
-@njit([types.intp(types.intp, *[LIST] * 7)], **ENTRY)
-def addresses(arrays, updated, expected, flags, nbytes, begins, ends, found):
+@njit([types.intp(*[LIST] * 6, types.intp, LIST)], **ENTRY)
+def addresses(updated, expected, flags, nbytes, begins, ends, arrays, found):
     """Write the address of each array of a list, or 0 where it is not as expected.
 
-    arrays: the address of the list. updated, expected (n,): addresses of parameters and of arrays
-    with the type, dtype and shape of gradients, 0 for none. flags, nbytes (n,): what an array must
+    updated, expected (n,): addresses of parameters and of arrays with the type, dtype and shape of
+    gradients, 0 for none. arrays: the address of the list. flags, nbytes (n,): what an array must
     have. begins, ends (m,), ascending: memory that no array may alias. found (n,): the result.
     Returns how many are 0.
     """

@@ -32,7 +32,7 @@ LANES = 256
 AHEAD, LINE = 1024, 16
 """Elements between what is updated and what is asked for, and elements of a cache line."""
 
-DATA = DIMENSIONS = SHAPE = DTYPE = FLAGS = ITEMS = TYPE = WRITEABLE = 0
+DATA = DIMENSIONS = SHAPE = DTYPE = FLAGS = ITEMS = TYPE = WRITEABLE = SCALAR_TYPE = BYTE_ORDER = 0
 """Offsets of fields of NumPy's arrays, in bytes, and a flag; see `loops.array_headers`."""
 
 ARGUMENTS = types.Tuple([])

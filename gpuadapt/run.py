@@ -1,0 +1,658 @@
+"""Run steps: match gradients with a plan, compute scalars, measure, launch, count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels.array_types import DeviceArray, HostArray
+from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.numerics.overflow import CHECKS, Measured, decide
+
+from . import launch
+from .arrays import bits_of, contiguous, plain
+from .capture import UNLIKE, GraphCapture, StepSignature, check_signature, signature_of
+from .device_parameters import DeviceParameters, by_device
+from .errors import CaptureError, RowIndexError
+from .gradients import check_single, classified, device_addresses
+from .group import Group, Resolved, coefficients, history_scalars
+from .hyperparameters import check_fits, whole
+from .launch import in_default_modes
+from .loss_scale import LossScale
+from .parameter import Parameter
+from .plan import DevicePlan, SingleUpdate, StepPlan, make_plan, with_inactive_steps
+from .rowgrad import RowGrad, prepared
+from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult
+from .sums import added
+
+SYNC_PERIOD = 64
+"""Number of steps after which the host asks the GPU how many it has skipped."""
+
+MAX_REPLAYS = 512
+"""Number of replays whose scalars can be computed ahead; a GPU has memory for more."""
+
+MAX_PLANS = 4
+"""Number of plans that are kept, for training that takes several kinds of steps in turns."""
+
+UNMEASURED = StepResult(None, 1.0, False)
+
+Singles = list[tuple[int, SingleUpdate, Any]]
+"""(index, update, gradient) of parameters that have a launch of their own."""
+
+Matched = tuple[HostArray, Singles]
+"""The gradients of one device: addresses, 0 for none, and the others."""
+
+Launch = tuple[Any, Any, Any]
+"""An `Update`, its gradient, and the offset of its coefficients."""
+
+
+class Steps:
+    """The steps of an optimizer.
+
+    A GPU may skip a step, or replay one, without the host's knowledge. The number of steps is
+    then the GPU's, and the host's number is an upper bound until `sync_counts`.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> None:
+        self._parameters, self._groups = parameters, groups
+        self._on_gpu = any(parameter.backend == "cuda" for parameter in parameters)
+        self._count = 0
+        """Number of steps, including those that the GPU may have skipped."""
+        self._synced_count = 0
+        """Number of steps when the parameters' `update_count` was last set."""
+        self._unconfirmed = 0
+        """Number of the last steps that the GPU may have skipped."""
+        self._plans: tuple[StepPlan, ...] = ()
+        """The plan of the last step, then earlier ones."""
+        self._options = DEFAULT_OPTIONS
+        """Options of the last step."""
+        self._result: DeviceParameters | StepResult | None = None
+        """The result of the last step, or the device that has it."""
+        self._devices: list[DeviceParameters] = []
+        self._loaded_key: Any = None
+        """Versions and options behind the scalars of unconfirmed steps on the GPU."""
+        self._capturable = False
+        self._previous: StepSignature | None = None
+        """The signature of the last step, if steps may be captured."""
+        self._capture: GraphCapture | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has arrays of its own: plans and GPU counts are not for them.
+        return self.renewed(self._parameters, self._groups).__dict__
+
+    def renewed(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> Steps:
+        """New steps that continue the count with other parameters and groups; waits for a GPU."""
+        new = Steps(parameters, groups)
+        new._count = new._synced_count = self.sync_counts()
+        new._result = self.last
+        return new
+
+    @property
+    def plans(self) -> tuple[StepPlan, ...]:
+        """The plan of the last step, then earlier ones."""
+        return self._plans
+
+    @property
+    def count(self) -> int:
+        """Number of steps taken; waits for the GPU if only that knows."""
+        if not self._unconfirmed:
+            return self._count
+        (device,) = self._devices
+        taken = device.scalars.steps()
+        if self._capture is None:
+            self._count = taken
+        # Otherwise prepared replays may still be to come.
+        self._unconfirmed = self._count - taken
+        return taken
+
+    def last_coefficients(self, name: str) -> tuple[Rule, list[float]]:
+        """The rule of a parameter in the last step, and its coefficients; waits for a GPU."""
+        for part in self._plans[0].devices if self._plans else ():
+            for parameter, offset in zip(part.device.parameters, part.layout.offsets, strict=True):
+                if parameter.name == name:
+                    rule, _ = self._plans[0].groups[parameter.group]
+                    with part.device.device:
+                        scalars = _last_scalars(part)
+                    return rule, scalars[offset : offset + len(rule.coefficients)].tolist()
+        raise KeyError(name)
+
+    @property
+    def last(self) -> StepResult | None:
+        """The result of the last step; waits for the GPU."""
+        if isinstance(self._result, DeviceParameters):
+            norm, factor, skipped = self._result.scalars.result()
+            return StepResult(norm if self._options.needs_norm else None, factor, skipped)
+        return self._result
+
+    def sync_counts(self) -> int:
+        """Set the parameters' `update_count`; returns the number of steps, waits for a GPU."""
+        count = self.count
+        if count > self._synced_count and self._plans:
+            plan = self._plans[0]
+            inactive = plan.inactive_steps.tolist()
+            for k in np.flatnonzero(plan.active).tolist():
+                self._parameters[k].update_count = count - inactive[k]
+        self._synced_count = count
+        return count
+
+    def restart(self, count: int) -> None:
+        """Continue from a number of steps, and from the parameters' `update_count`."""
+        self._count = self._synced_count = count
+        self._unconfirmed, self._result = 0, None
+        for group in self._groups:
+            group.schedules.restart()
+        self._restart_scalars(self._devices)
+        plan = self._plans[0] if self._plans and self._capture is not None else None
+        if plan is not None:
+            plan = with_inactive_steps(plan, self._groups, self._inactive_steps())
+        self._plans = () if plan is None else (plan,)
+        if plan is None:
+            self._capture = self._previous = None
+
+    def devices(self) -> list[DeviceParameters]:
+        """The parameters by device, split when first needed."""
+        if not self._devices:
+            devices = by_device(self._parameters)
+            self._restart_scalars(devices)
+            self._devices = devices
+        return self._devices
+
+    @property
+    def capturable(self) -> bool:
+        """True if steps may be captured."""
+        return self._capturable
+
+    @capturable.setter
+    def capturable(self, value: bool) -> None:
+        if value and [device.backend for device in self.devices()] != ["cuda"]:
+            raise CaptureError("capturable: the parameters are not all on one CUDA device")
+        self._capturable, self._previous, self._capture = bool(value), None, None
+
+    @in_default_modes
+    def take(self, grads: list[Any], options: StepOptions) -> None:
+        """Take a step.
+
+        Parameters
+        ----------
+        grads : list of array, RowGrad, list of these, or None
+            One for each parameter.
+        options : StepOptions
+        """
+        if self._on_gpu:
+            self._take_on_gpu(grads, options)
+            return
+        if isinstance(options.scale, LossScale):
+            options.scale.check_user(self, False)
+        extra = options.values(False) if options.rule_options else {}
+        settings = [group.prepare(self._count, options.rule_options) for group in self._groups]
+        plans = self._plans
+        gradients = match(plans[0], grads, settings) if plans else None
+        if gradients is None:
+            plans, gradients = self._planned(grads, settings)
+        (part,), (own,) = plans[0].devices, gradients
+        if extra:
+            check_scaling(plans[0], extra)
+        launches = launches_of(part, own, settings)
+        numbers: Any = part.numbers
+        numbers[:] = scalars_of(part, self._groups, settings, self._count, extra)
+        # Nothing above has written to an array. Below only a launch can fail.
+        self._plans = plans
+        skipped: bool | None = False
+        result: DeviceParameters | StepResult = UNMEASURED
+        if options is not DEFAULT_OPTIONS:
+            skipped, result = self._decide(plans[0], [launches], options, None)
+        if not skipped:
+            for update, gradient, offset in launches:
+                update(gradient, offset, numbers)
+            self._count += 1
+        self._options, self._result = options, result
+        if isinstance(options.scale, LossScale):
+            options.scale.used(self, bool(skipped))
+
+    def _take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
+        """Take a step of parameters of which some are on a GPU."""
+        capturing = launch.capturing()
+        if capturing and not self._capturable:
+            raise CaptureError("set `capturable`, and take a step, before one is captured")
+        if self._unconfirmed and not capturing and self._needs_count():
+            self.sync_counts()
+        on_gpu = self._scale_on_gpu(options)
+        if isinstance(options.scale, LossScale):
+            options.scale.check_user(self, on_gpu)
+        count, settings = self._count, self._settings(self._count, options)
+        plans = self._plans
+        gradients = match(plans[0], grads, settings) if plans else None
+        if gradients is None and capturing:
+            raise CaptureError(UNLIKE)
+        if gradients is None:
+            plans, gradients = self._planned(grads, settings)
+            if self._count != count:  # the GPU had skipped steps
+                settings = self._settings(self._count, options)
+        plan, signature = plans[0], None
+        if options.rule_options:
+            check_scaling(plan, options.values(on_gpu))
+        if self._capturable:
+            signature = signature_of(plan, gradients[0], grads, settings, options)
+            check_signature(signature, self._capture, self._previous, capturing)
+        scale = options.scale_on(self._parameters[0].array.device) if on_gpu else None
+        launches = []
+        for part, own in zip(plan.devices, gradients, strict=True):
+            with part.device.device:
+                launches.append(launches_of(part, own, settings))
+        if not capturing:
+            self._load_scalars(plan, 1, settings, options)
+        # Nothing above has written to an array. Below only a launch can fail.
+        self._plans = plans
+        try:
+            skipped, result = self._decide(plan, launches, options, scale)
+            if not skipped:
+                update_arrays(plan, launches)
+        except BaseException:
+            if not self._unconfirmed:
+                self._restart_scalars(self._devices)
+            raise
+        self._options, self._result, self._previous = options, result, signature
+        if capturing and signature is not None:
+            self._capture = GraphCapture(signature, grads, scale)
+        else:
+            self._count += not skipped
+            self._unconfirmed += skipped is None
+        if isinstance(options.scale, LossScale):
+            options.scale.used(self, bool(skipped) if scale is None else None)
+
+    def _scale_on_gpu(self, options: StepOptions) -> bool:
+        """True if the scale of the gradients is on the only device, a GPU."""
+        return len(self.devices()) == 1 and not isinstance(options.scale, float)
+
+    def _settings(self, step: int, options: StepOptions) -> list[Resolved]:
+        """The settings of all groups at a step; new schedules are called for unconfirmed steps."""
+        if self._unconfirmed and self._has_new_schedule():
+            for unconfirmed in range(step - self._unconfirmed, step):
+                for group in self._groups:
+                    group.prepare(unconfirmed, options.rule_options)
+        return [group.prepare(step, options.rule_options) for group in self._groups]
+
+    def _planned(
+        self, grads: list[Any], settings: Sequence[Resolved]
+    ) -> tuple[tuple[StepPlan, ...], list[Matched]]:
+        """All plans, the first of which is that of the gradients, and the gradients.
+
+        Raises
+        ------
+        GradientError, ParameterError
+        """
+        grads = [
+            added(parameter, grad) if isinstance(grad, (list, tuple)) else grad
+            for parameter, grad in zip(self._parameters, grads, strict=True)
+        ]
+        devices, earlier = self.devices(), self._plans
+        for known in earlier:
+            gradients = match(known, grads, settings)
+            plan = self._entered(known) if gradients is not None else None
+            if gradients is not None and plan is not None:
+                return (plan, *(one for one in earlier if one is not known)), gradients
+        by_rows = [now.by_rows for now in settings]
+        kinds = [
+            classified(device, [grads[k] for k in device.indices.tolist()], by_rows)
+            for device in devices
+        ]
+        active = np.zeros(len(grads), bool)
+        for device, own in zip(devices, kinds, strict=True):
+            active[device.indices] = [one is not None for one in own]
+        if (
+            earlier
+            and np.array_equal(active, earlier[0].active)
+            and not self._needs_history(grads, settings)
+        ):
+            inactive = earlier[0].inactive_steps
+        else:
+            self.sync_counts()
+            inactive = self._inactive_steps()
+        plan = make_plan(devices, kinds, self._groups, settings, inactive)
+        gradients = match(plan, grads, settings)
+        assert gradients is not None, "a plan follows the gradients that it is made for"
+        return (plan, *earlier[: MAX_PLANS - 1]), gradients
+
+    def _entered(self, plan: StepPlan) -> StepPlan | None:
+        """An earlier plan for the present counts of updates; None if it does not fit them."""
+        current = self._plans[0]
+        if plan.inactive_steps is current.inactive_steps:
+            return plan
+        inactive = current.inactive_steps
+        if not np.array_equal(plan.active, current.active):
+            self.sync_counts()
+            inactive = self._inactive_steps()
+        return with_inactive_steps(plan, self._groups, inactive)
+
+    def _inactive_steps(self) -> HostArray:
+        """int64, shape (parameters,): steps without a gradient, after `sync_counts`."""
+        updates = [parameter.update_count for parameter in self._parameters]
+        return self._count - np.array(updates, np.int64)
+
+    def _needs_history(self, grads: Sequence[Any], settings: Sequence[Resolved]) -> bool:
+        """True if a table's history has to be started, or started anew for another rule."""
+        return any(
+            parameter.exact
+            and grad is not None
+            and parameter.needs_history(settings[parameter.group].rule)
+            for parameter, grad in zip(self._parameters, grads, strict=True)
+        )
+
+    def _needs_count(self) -> bool:
+        """True if the host needs the number of the next step."""
+        # The step's scalars do not include the largest norm of a row.
+        scheduled = any(callable(group.settings.get("max_row_norm")) for group in self._groups)
+        return scheduled or self._unconfirmed > SYNC_PERIOD or self._has_new_schedule()
+
+    def _has_new_schedule(self) -> bool:
+        """True if a schedule has not been called yet."""
+        return any(group.has_new_schedule for group in self._groups)
+
+    @in_default_modes
+    def prepare_replay(self, count: int) -> None:
+        """Upload the scalars of the next ``count`` replays of the captured step."""
+        if self._capture is None:
+            raise CaptureError("prepare_replay: no step has been captured")
+        if (number := whole(count)) is None or not 1 <= number <= MAX_REPLAYS:
+            raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MAX_REPLAYS}")
+        count = number
+        if self._unconfirmed + count > MAX_REPLAYS:
+            taken = self.count
+            if self._unconfirmed + count > MAX_REPLAYS:
+                # So many cannot be under way: they were skipped.
+                self._count, self._unconfirmed = taken, 0
+                self._restart_scalars(self._devices)
+        if self._unconfirmed and self._has_new_schedule():
+            self.sync_counts()  # schedules are called in order, from the first unconfirmed step
+        settings, plan = self._settings(self._count, self._options), self._plans[0]
+        if [rule for rule, _ in plan.groups] != [now.rule for now in settings]:
+            raise CaptureError("prepare_replay: the captured step had other options")
+        self._load_scalars(plan, count, settings, self._options)
+        self._result = self._devices[0]
+        self._count += count
+        self._unconfirmed += count
+
+    def _load_scalars(
+        self, plan: StepPlan, count: int, settings: list[Resolved], options: StepOptions
+    ) -> None:
+        """Upload the scalars of the next ``count`` steps; ``settings`` are those of the first.
+
+        If settings changed, upload those of unconfirmed steps again.
+        """
+        extra = options.values(self._scale_on_gpu(options)) if options.rule_options else {}
+        key = [now.version for now in settings], options.key
+        first = self._count if key == self._loaded_key else self._count - self._unconfirmed
+        of_steps = [settings]
+        if first < self._count or count > 1:
+            steps = range(first, self._count + count)
+            of_steps = [self._settings(step, options) for step in steps]
+        for part in plan.devices:
+            rows = [
+                scalars_of(part, self._groups, now, step, extra)
+                for step, now in enumerate(of_steps, first)
+            ]
+            if part.numbers is not None:
+                part.numbers[:] = rows[0]
+                continue
+            with part.device.device:
+                part.device.scalars.load(first, rows)
+        self._loaded_key = key
+
+    def _restart_scalars(self, devices: Sequence[DeviceParameters]) -> None:
+        """Let the scalars of devices continue from the current number of steps."""
+        for device in devices:
+            with device.device:
+                device.scalars.restart(self._count)
+
+    def _decide(
+        self,
+        plan: StepPlan,
+        launches: Sequence[Sequence[Launch]],
+        options: StepOptions,
+        scale: DeviceArray | None,
+    ) -> tuple[bool | None, DeviceParameters | StepResult]:
+        """Measure and clip the gradients, and decide whether to skip the step.
+
+        Returns
+        -------
+        bool or None
+            True to skip the step; None if only the GPU knows.
+        DeviceParameters or StepResult
+            The step's result, or the device that has it.
+        """
+        for part in plan.devices:
+            with part.device.device:
+                indices = part.layout.scale_indices
+                select = part.device.scalars.select_step
+                select(scale, indices, options.micro_batches, options.needs_norm)
+        if not options.needs_norm:
+            return False, plan.devices[0].device if self._capturable else UNMEASURED
+        measured = [measure(part, own) for part, own in zip(plan.devices, launches, strict=True)]
+        limits, skip = (options.norm_limit, options.value_limit), options.skip_nonfinite
+        verdict = None
+        if len(plan.devices) > 1:
+            on_host = [
+                own._replace(numbers=part.device.scalars.to_host(own.numbers))
+                for part, own in zip(plan.devices, measured, strict=True)
+            ]
+            verdict = decide(on_host, *limits)
+        loss_scale = None
+        if isinstance(options.scale, LossScale) and scale is not None:
+            loss_scale = options.scale.on_gpu(scale.device), *options.scale.rates
+        skips = []
+        for part, own in zip(plan.devices, measured, strict=True):
+            with part.device.device:
+                clip, scalars = part.layout.clip_indices, part.device.scalars
+                if part.numbers is not None:
+                    scalars.numbers = part.numbers
+                skips.append(scalars.finish_norm(own, verdict, *limits, skip, clip, loss_scale))
+        skipped = skips[0] if verdict is None else not verdict.finite
+        return skipped if skip else False, plan.devices[0].device
+
+
+def match(plan: StepPlan, grads: list[Any], settings: Sequence[Resolved]) -> list[Matched] | None:
+    """Check gradients that follow a plan; None if the plan is not for them.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    grads : list of array, RowGrad or None
+        One for each parameter; anything else does not follow a plan.
+    settings : sequence of Resolved
+        Of the groups, at this step.
+
+    Returns
+    -------
+    list of (addresses, singles), one for each device
+
+    Raises
+    ------
+    GradientError, ParameterError
+        A gradient of the planned type has another shape, or shares memory with a parameter.
+    """
+    for (rule, by_rows), now in zip(plan.groups, settings, strict=True):
+        if now.rule is not rule or now.by_rows != by_rows:
+            return None
+    matched: list[Matched] = []
+    for part in plan.devices:
+        device, own = part.device, grads
+        if len(plan.devices) > 1:
+            own = [grads[k] for k in device.indices.tolist()]
+        addresses = np.empty(len(own), np.int64)
+        if part.finder is None:
+            missing = device_addresses(device, part.expected, own, addresses)
+        else:
+            missing = part.finder.find(id(own), addresses)
+        if missing != len(part.unaddressed):
+            return None
+        singles: Singles = []
+        for k, single in part.unaddressed:
+            grad: Any = own[k]
+            if single is None:
+                if grad is not None:
+                    return None
+                continue
+            if (
+                type(grad) is not single.kind
+                or grad.dtype != single.dtype
+                or single.parameter.history is not single.history
+                or (single.order and contiguous(grad, single.order))
+            ):
+                return None
+            check_single(device, single.parameter, grad)
+            singles.append((k, single, grad))
+        matched.append((addresses, singles))
+    return matched
+
+
+def check_scaling(plan: StepPlan, values: Mapping[str, float]) -> None:
+    """Check that the gradients can be scaled and clipped by the values of a step.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    values : mapping of str to float
+        "grad_scale", "clip_factor" and "clip_value".
+
+    Raises
+    ------
+    HyperparameterError
+        If a value overflows or vanishes in the type of the arithmetic.
+    """
+    for name, value in values.items():
+        for dtype, only_below_1 in plan.dtypes:
+            if value < 1 or not only_below_1:
+                check_fits(name, value, dtype)
+
+
+def launches_of(part: DevicePlan, gradients: Matched, settings: Sequence[Resolved]) -> list[Launch]:
+    """The launches of one device; row indices are checked, and nothing is written.
+
+    Raises
+    ------
+    RowIndexError
+    """
+    addresses, singles = gradients
+    launches: list[Launch] = []
+    for _, single, grad in singles:
+        if single.by_rows:
+            argument = sorted_rows(single, grad, settings[single.parameter.group])
+        else:
+            argument = bits_of(plain(grad))
+            if not argument.size:
+                continue
+        launches.append((single.update, argument, single.offset))
+    # Last, since their kernels can count the step, which one for any strides cannot.
+    for update, indices, offsets in part.buckets:
+        launches.append((update, addresses if indices is None else addresses[indices], offsets))
+    if part.device.paged:
+        touch(part.device, addresses, singles)
+    return launches
+
+
+def sorted_rows(single: SingleUpdate, grad: Any, now: Resolved) -> Any:
+    """Check and sort a gradient's row indices; the argument of its update.
+
+    Raises
+    ------
+    RowIndexError
+    """
+    parameter = single.parameter
+    rows = grad if single.kind is RowGrad else parameter.as_rows(plain(grad))
+    skip = now.skips_rows[parameter.backend]
+    try:
+        return prepared(single.update, rows, skip, now.max_row_norm)
+    except RowIndexError as error:
+        raise RowIndexError(f"gradient of {parameter.name!r}: {error}") from None
+
+
+def touch(device: DeviceParameters, addresses: HostArray, singles: Singles) -> None:
+    """Announce what a step writes of parameters with large states."""
+    single = {k: grad for k, _, grad in singles}
+    device.paged = [
+        k
+        for k in device.paged
+        if not (addresses[k] or k in single) or device.parameters[k].touch(single.get(k))
+    ]
+
+
+def scalars_of(
+    part: DevicePlan,
+    groups: Sequence[Group],
+    settings: Sequence[Resolved],
+    step: int,
+    extra: dict[str, float],
+) -> list[float]:
+    """Compute the scalars of a step, bias corrections among them.
+
+    Parameters
+    ----------
+    part : DevicePlan
+    groups : sequence of Group
+    settings : sequence of Resolved
+        Of the groups, at the step.
+    step : int
+        Counted from 0.
+    extra : dict of str to float
+        The hyperparameters that the step adds to those of groups.
+
+    Returns
+    -------
+    list of float, length part.layout.width
+        See `kernels.numerics.scalar_layout`.
+
+    Raises
+    ------
+    HyperparameterError
+    """
+    scalars = [0.0, extra.get("grad_scale", 1.0)]
+    for number, inactive_steps, history in part.layout.blocks:
+        now, largest = settings[number], groups[number].largest_value
+        values = now.values | extra if extra else now.values
+        updates = step + 1 - inactive_steps
+        scalars += coefficients(now.rule, values, updates, largest)
+        scalars.append(float(updates))
+        if history is not None:
+            scalars += history_scalars(history, values, updates, largest)
+    return scalars
+
+
+def _last_scalars(part: DevicePlan) -> HostArray:
+    """The scalars of the last step; waits for a GPU."""
+    return part.device.scalars.last_scalars() if part.numbers is None else part.numbers
+
+
+def _numbers(part: DevicePlan) -> Any:
+    """What updates and measurements take as the scalars of the step."""
+    return part.device.scalars.numbers if part.numbers is None else part.numbers
+
+
+def measure(part: DevicePlan, launches: Sequence[Launch]) -> Measured:
+    """Compute partial sums of squares and largest magnitudes of the unscaled gradients."""
+    # The sums have the same total in any order.
+    ordered = sorted(launches, key=lambda one: one[0].overflow_check)
+    counts = [update.partials(gradient) for update, gradient, _ in ordered]
+    total, start = sum(counts), 0
+    ends = [0] * CHECKS
+    with part.device.device:
+        partial, numbers = part.device.scalars.partial_sums(2 * total), _numbers(part)
+        for (update, gradient, _), count in zip(ordered, counts, strict=True):
+            stop = start + count
+            sums, peaks = partial[start:stop], partial[total + start : total + stop]
+            update.squares(gradient, numbers, sums, peaks)
+            ends[update.overflow_check :] = [stop] * (CHECKS - update.overflow_check)
+            start = stop
+    return Measured(partial, tuple(ends))
+
+
+def update_arrays(plan: StepPlan, launches: Sequence[Sequence[Launch]]) -> None:
+    """Launch on all devices; from here on arrays are written."""
+    for part, own in zip(plan.devices, launches, strict=True):
+        with part.device.device:
+            numbers, scalars = _numbers(part), part.device.scalars
+            for k, (update, gradient, offset) in enumerate(own, 1):
+                counts = k == len(own) and part.numbers is None
+                update(gradient, offset, scalars.last_numbers() if counts else numbers)
+            scalars.end_step()
