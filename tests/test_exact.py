@@ -653,8 +653,13 @@ KINDS_OF_STEPS = [{}, {"max_norm": 1e9}, {"grad_scale": 2.0}, {"clip_value": 0.5
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_steps_of_many_kinds_in_turns(seed, backend):
-    """Rows, dense and absent gradients, options that change: bits are those of dense steps."""
+@pytest.mark.parametrize("kinds", ["many kinds", "two rules"])
+def test_steps_of_several_kinds_in_turns(kinds, seed, backend):
+    """Rows, dense and absent gradients, options that change: bits are those of dense steps.
+
+    Two rules alone take plans in turns, each of which has started a history of the table.
+    """
+    rules_only = kinds == "two rules"
     settings = {"lr": 0.01, "weight_decay": 0.01, "decay": "decoupled"}
     start = {"table": np.ones((40, 8), np.float32), "w": np.ones(5, np.float32)}
     pair = []
@@ -669,12 +674,13 @@ def test_steps_of_many_kinds_in_turns(seed, backend):
         dense = np.zeros((40, 8), np.float32)
         dense[rows] = values
         given = ga.RowGrad(backend.array(rows), backend.array(values))
-        kind = random.integers(4)
+        kind = 0 if rules_only else random.integers(4)
         if kind == 2:
             dense = random.normal(size=(40, 8)).astype(np.float32)
             given = backend.array(dense)
-        w = random.normal(size=5).astype(np.float32) if random.random() < 0.7 else None
-        options = KINDS_OF_STEPS[random.integers(len(KINDS_OF_STEPS))]
+        absent = not rules_only and random.random() < 0.3
+        w = None if absent else random.normal(size=5).astype(np.float32)
+        options = KINDS_OF_STEPS[random.integers(2 if rules_only else len(KINDS_OF_STEPS))]
         for optimizer, gradient in ((by_rows, given), (by_dense, backend.array(dense))):
             grads = {"table": None if kind == 3 else gradient}
             grads["w"] = None if w is None else backend.array(w)
