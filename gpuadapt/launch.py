@@ -11,6 +11,7 @@ from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
 
 # Imported early: it registers a hook for forks.
 from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
+from gpuadapt.kernels.cuda.scalars import capturing as capturing
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import Measured, Verdict
@@ -114,7 +115,7 @@ class StepScalars(Protocol):
 
         Then, in this order, if ``measured``: `Update.squares` with `numbers`, and `finish_norm`.
         In any case: all updates but the last one with `numbers`, the last one with
-        `last_numbers`, and `end_step`.
+        `last_numbers`, and `end_step` unless the last one was multi-tensor.
 
         Parameters
         ----------
@@ -251,12 +252,6 @@ def step_scalars(backend: str) -> StepScalars:
     """The scalars of steps on the current device of a backend."""
     made: StepScalars = _module(backend, "scalars").StepScalars()
     return made
-
-
-def capturing() -> bool:
-    """True while CuPy's current stream is being captured in a CUDA graph."""
-    captured: bool = _module("cuda", "scalars").capturing()
-    return captured
 
 
 def current_stream() -> int:

@@ -359,11 +359,12 @@ class Optimizer:
         if stream is not None and not hasattr(stream, "ptr"):
             raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
         watches = self._watch(stats, flat) if stats else {}
+        take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
         if stream is None:
-            self._steps.take(flat, options)
+            take(flat, options)
         else:
             with stream:
-                self._steps.take(flat, options)
+                take(flat, options)
         if stats:
             skipped = self.last is not None and self.last.skipped
             self._stats = {} if skipped else {name: finish() for name, finish in watches.items()}

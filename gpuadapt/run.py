@@ -57,7 +57,8 @@ class Steps:
 
     def __init__(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> None:
         self._parameters, self._groups = parameters, groups
-        self._on_gpu = any(parameter.backend == "cuda" for parameter in parameters)
+        self.on_gpu = any(parameter.backend == "cuda" for parameter in parameters)
+        """True if some parameters are on a GPU: their steps are those of `take_on_gpu`."""
         self._count = 0
         """Number of steps, including those that the GPU may have skipped."""
         self._synced_count = 0
@@ -172,7 +173,7 @@ class Steps:
 
     @in_default_modes
     def take(self, grads: list[Any], options: StepOptions) -> None:
-        """Take a step.
+        """Take a step of parameters that are all on the CPU.
 
         Parameters
         ----------
@@ -180,9 +181,6 @@ class Steps:
             One for each parameter.
         options : StepOptions
         """
-        if self._on_gpu:
-            self._take_on_gpu(grads, options)
-            return
         if isinstance(options.scale, LossScale):
             options.scale.check_user(self, False)
         extra = options.values(False) if options.rule_options else {}
@@ -201,7 +199,7 @@ class Steps:
         self._plans = plans
         skipped: bool | None = False
         result: DeviceParameters | StepResult = UNMEASURED
-        if options is not DEFAULT_OPTIONS:
+        if options.needs_norm:
             skipped, result = self._decide(plans[0], [launches], options, None)
         if not skipped:
             for update, gradient, offset in launches:
@@ -211,68 +209,138 @@ class Steps:
         if isinstance(options.scale, LossScale):
             options.scale.used(self, bool(skipped))
 
-    def _take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
-        """Take a step of parameters of which some are on a GPU."""
+    @in_default_modes
+    def take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
+        """Take a step of parameters of which some are on a GPU; as `take`."""
         capturing = launch.capturing()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
-        if self._unconfirmed and not capturing and self._needs_count():
-            self.sync_counts()
-        on_gpu = self._scale_on_gpu(options)
+        if self._unconfirmed:
+            if not capturing and self._needs_count():
+                self.sync_counts()
+            self._call_new_schedules(options)
+        # Several devices take the value of a scale from the host.
+        scale_on_gpu = not isinstance(options.scale, float) and len(self.devices()) == 1
         if isinstance(options.scale, LossScale):
-            options.scale.check_user(self, on_gpu)
-        count, settings = self._count, self._settings(self._count, options)
-        plans = self._plans
+            options.scale.check_user(self, scale_on_gpu)
+        count, plans = self._count, self._plans
+        settings = [group.prepare(count, options.rule_options) for group in self._groups]
         gradients = match(plans[0], grads, settings) if plans else None
         if gradients is None and capturing:
             raise CaptureError(UNLIKE)
         if gradients is None:
             plans, gradients = self._planned(grads, settings)
             if self._count != count:  # the GPU had skipped steps
-                settings = self._settings(self._count, options)
-        plan, signature = plans[0], None
+                count, settings = self._count, self._settings(self._count, options)
+        plan, extra, signature = plans[0], {}, None
         if options.rule_options:
-            check_scaling(plan, options.values(on_gpu))
+            extra = options.values(scale_on_gpu)
+            check_scaling(plan, extra)
         if self._capturable:
             signature = signature_of(plan, gradients[0], grads, settings, options)
             check_signature(signature, self._capture, self._previous, capturing)
-        scale = options.scale_on(self._parameters[0].array.device) if on_gpu else None
-        launches = []
+        scale = options.scale_on(self._parameters[0].array.device) if scale_on_gpu else None
+        launches, scalars = [], []
         for part, own in zip(plan.devices, gradients, strict=True):
             with part.device.device:
                 launches.append(launches_of(part, own, settings))
-        if not capturing:
-            self._load_scalars(plan, 1, settings, options)
+            if not capturing:
+                scalars.append([scalars_of(part, self._groups, settings, count, extra)])
+        key = [now.version for now in settings], options.key
+        if scalars and self._unconfirmed and key != self._loaded_key:
+            count -= self._unconfirmed
+            scalars = self._scalars(plan, range(count, self._count + 1), options, extra)
         # Nothing above has written to an array. Below only a launch can fail.
         self._plans = plans
-        try:
-            skipped, result = self._decide(plan, launches, options, scale)
-            if not skipped:
-                update_arrays(plan, launches)
-        except BaseException:
-            if not self._unconfirmed:
-                self._restart_scalars(self._devices)
-            raise
+        skipped, result = self._launch(plan, launches, count, scalars, options, scale)
         self._options, self._result, self._previous = options, result, signature
         if capturing and signature is not None:
             self._capture = GraphCapture(signature, grads, scale)
         else:
+            self._loaded_key = key
             self._count += not skipped
             self._unconfirmed += skipped is None
         if isinstance(options.scale, LossScale):
             options.scale.used(self, bool(skipped) if scale is None else None)
 
-    def _scale_on_gpu(self, options: StepOptions) -> bool:
-        """True if the scale of the gradients is on the only device, a GPU."""
-        return len(self.devices()) == 1 and not isinstance(options.scale, float)
+    def _call_new_schedules(self, options: StepOptions) -> None:
+        """Call schedules that have not been called yet for the unconfirmed steps, in order."""
+        if self._unconfirmed and self._has_new_schedule():
+            for step in range(self._count - self._unconfirmed, self._count):
+                self._settings(step, options)
 
     def _settings(self, step: int, options: StepOptions) -> list[Resolved]:
-        """The settings of all groups at a step; new schedules are called for unconfirmed steps."""
-        if self._unconfirmed and self._has_new_schedule():
-            for unconfirmed in range(step - self._unconfirmed, step):
-                for group in self._groups:
-                    group.prepare(unconfirmed, options.rule_options)
+        """The settings of all groups at a step."""
         return [group.prepare(step, options.rule_options) for group in self._groups]
+
+    def _scalars(
+        self, plan: StepPlan, steps: range, options: StepOptions, extra: dict[str, float]
+    ) -> list[list[list[float]]]:
+        """The scalars of several steps, for each device."""
+        of_steps = [self._settings(step, options) for step in steps]
+        return [
+            [
+                scalars_of(part, self._groups, settings, step, extra)
+                for step, settings in zip(steps, of_steps, strict=True)
+            ]
+            for part in plan.devices
+        ]
+
+    def _launch(
+        self,
+        plan: StepPlan,
+        launches: Sequence[Sequence[Launch]],
+        first: int,
+        scalars: Sequence[Sequence[Sequence[float]]],
+        options: StepOptions,
+        scale: DeviceArray | None,
+    ) -> tuple[bool | None, DeviceParameters | StepResult]:
+        """Upload the scalars of a step, measure its gradients if need be, and update.
+
+        Parameters
+        ----------
+        plan, launches, options, scale
+            As of `_decide`.
+        first : int
+        scalars : sequence of sequence of sequence of float
+            For each device those of steps ``first``, ``first + 1``, ...; empty while a step is
+            captured, whose replays have theirs uploaded.
+
+        Returns
+        -------
+        As `_decide`.
+        """
+        skipped: bool | None = False
+        result: Any = plan.devices[0].device if self._capturable else UNMEASURED
+        if scalars:
+            self._loaded_key = None  # until all are uploaded
+        try:
+            for part, rows in zip(plan.devices, scalars, strict=False):
+                if part.numbers is not None:
+                    part.numbers[:], part.device.scalars.numbers = rows[0], part.numbers
+                    continue
+                with part.device.device:
+                    part.device.scalars.load(first, rows)
+            for part in plan.devices:
+                indices, select = part.layout.scale_indices, part.device.scalars.select_step
+                with part.device.device:
+                    select(scale, indices, options.micro_batches, options.needs_norm)
+            if options.needs_norm:
+                skipped, result = self._decide(plan, launches, options, scale)
+            for part, own in zip(plan.devices, [] if skipped else launches, strict=False):
+                here = part.device.scalars
+                with part.device.device:
+                    for k, (update, gradient, offset) in enumerate(own, 1):
+                        update(
+                            gradient, offset, here.last_numbers() if k == len(own) else here.numbers
+                        )
+                    if not part.buckets:  # the last of which counts the step
+                        here.end_step()
+        except BaseException:
+            if not self._unconfirmed:
+                self._restart_scalars(self._devices)
+            raise
+        return skipped, result
 
     def _planned(
         self, grads: list[Any], settings: Sequence[Resolved]
@@ -365,40 +433,25 @@ class Steps:
                 self._count, self._unconfirmed = taken, 0
                 self._restart_scalars(self._devices)
         if self._unconfirmed and self._has_new_schedule():
-            self.sync_counts()  # schedules are called in order, from the first unconfirmed step
-        settings, plan = self._settings(self._count, self._options), self._plans[0]
+            self.sync_counts()
+        options, plan, first = self._options, self._plans[0], self._count
+        self._call_new_schedules(options)
+        settings = self._settings(first, options)
         if [rule for rule, _ in plan.groups] != [now.rule for now in settings]:
             raise CaptureError("prepare_replay: the captured step had other options")
-        self._load_scalars(plan, count, settings, self._options)
-        self._result = self._devices[0]
+        key = [now.version for now in settings], options.key
+        if key != self._loaded_key:
+            first -= self._unconfirmed
+        on_gpu = not isinstance(options.scale, float)
+        extra = options.values(on_gpu) if options.rule_options else {}
+        (scalars,) = self._scalars(plan, range(first, self._count + count), options, extra)
+        (device,) = self._devices
+        self._loaded_key = None  # until all are uploaded
+        with device.device:
+            device.scalars.load(first, scalars)
+        self._loaded_key, self._result = key, device
         self._count += count
         self._unconfirmed += count
-
-    def _load_scalars(
-        self, plan: StepPlan, count: int, settings: list[Resolved], options: StepOptions
-    ) -> None:
-        """Upload the scalars of the next ``count`` steps; ``settings`` are those of the first.
-
-        If settings changed, upload those of unconfirmed steps again.
-        """
-        extra = options.values(self._scale_on_gpu(options)) if options.rule_options else {}
-        key = [now.version for now in settings], options.key
-        first = self._count if key == self._loaded_key else self._count - self._unconfirmed
-        of_steps = [settings]
-        if first < self._count or count > 1:
-            steps = range(first, self._count + count)
-            of_steps = [self._settings(step, options) for step in steps]
-        for part in plan.devices:
-            rows = [
-                scalars_of(part, self._groups, now, step, extra)
-                for step, now in enumerate(of_steps, first)
-            ]
-            if part.numbers is not None:
-                part.numbers[:] = rows[0]
-                continue
-            with part.device.device:
-                part.device.scalars.load(first, rows)
-        self._loaded_key = key
 
     def _restart_scalars(self, devices: Sequence[DeviceParameters]) -> None:
         """Let the scalars of devices continue from the current number of steps."""
@@ -422,13 +475,6 @@ class Steps:
         DeviceParameters or StepResult
             The step's result, or the device that has it.
         """
-        for part in plan.devices:
-            with part.device.device:
-                indices = part.layout.scale_indices
-                select = part.device.scalars.select_step
-                select(scale, indices, options.micro_batches, options.needs_norm)
-        if not options.needs_norm:
-            return False, plan.devices[0].device if self._capturable else UNMEASURED
         measured = [measure(part, own) for part, own in zip(plan.devices, launches, strict=True)]
         limits, skip = (options.norm_limit, options.value_limit), options.skip_nonfinite
         verdict = None
@@ -645,14 +691,3 @@ def measure(part: DevicePlan, launches: Sequence[Launch]) -> Measured:
             ends[update.overflow_check :] = [stop] * (CHECKS - update.overflow_check)
             start = stop
     return Measured(partial, tuple(ends))
-
-
-def update_arrays(plan: StepPlan, launches: Sequence[Sequence[Launch]]) -> None:
-    """Launch on all devices; from here on arrays are written."""
-    for part, own in zip(plan.devices, launches, strict=True):
-        with part.device.device:
-            numbers, scalars = _numbers(part), part.device.scalars
-            for k, (update, gradient, offset) in enumerate(own, 1):
-                counts = k == len(own) and part.numbers is None
-                update(gradient, offset, scalars.last_numbers() if counts else numbers)
-            scalars.end_step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class StepOptions:
     rule_options: frozenset[str] = field(default=frozenset())
     """Names of the options of `gpuadapt.kernels.options` that the step composes around a rule."""
 
-    @property
+    @cached_property
     def needs_norm(self) -> bool:
         """True if the gradients must be measured before the update."""
         return self.skip_nonfinite or self.max_norm is not None
@@ -56,7 +57,7 @@ class StepOptions:
         """``clip_value``, or infinity."""
         return math.inf if self.clip_value is None else self.clip_value
 
-    @property
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """A value that is equal for equal options; a GPU's scale is known by its address."""
         scale = address(self.scale) if backend_of(self.scale) == "cuda" else self.scale
