@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 import sys
@@ -16,7 +15,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from gpuadapt.kernels import addresses
-from gpuadapt.kernels.array_types import Array, HostArray
+from gpuadapt.kernels.addresses import Layouts
+from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
@@ -94,25 +94,6 @@ def describe(array: object) -> str:
 def plain(array: Array) -> Array:
     """Return NumPy's subclasses (memory maps, matrices) and numbers as plain arrays."""
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else array
-
-
-def owner(array: Array) -> int | None:
-    """Return the id of the memory that an array is a view of; None if another library has it.
-
-    Arrays with different owners share no memory, unless one owner is None. CuPy makes a new owner
-    whenever it imports another library's memory.
-    """
-    own = pages.pages_of(array)
-    if own is not None:
-        return id(own)
-    if not isinstance(array, np.ndarray):
-        memory = array.data.mem
-        imported = isinstance(memory, namespace("cuda").cuda.UnownedMemory)
-        return None if imported else id(memory)
-    base = array.base
-    while isinstance(base, np.ndarray):
-        array, base = base, base.base
-    return id(array) if base is None else None
 
 
 def contiguous(array: Array, order: str) -> bool:
@@ -202,6 +183,11 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
 
 CHUNKS: WeakValueDictionary[int, HostArray] = WeakValueDictionary()
 """By id: the memory of every `SmallArrayArena`, in which nothing but its arrays lies."""
+
+
+def arena_memory() -> list[HostArray]:
+    """Return the memory of every `SmallArrayArena` whose arrays are in use."""
+    return list(CHUNKS.values())
 
 
 class SmallArrayArena:
@@ -372,32 +358,39 @@ def bounds(array: Array) -> tuple[int, int, int]:
     return device, low, high
 
 
-def merged_bounds(arrays: Iterable[Array]) -> list[tuple[int, int, int]]:
-    """Return the sorted bounds of arrays; overlapping ones are joined.
+def cupy_layouts(arrays: Sequence[DeviceArray]) -> Layouts:
+    """Return where CuPy arrays lie in memory; see `launch.layouts`."""
+    found = [(address(a), *bounds(a)[1:], a.size) for a in arrays]
+    first, low, high, size = np.array(found, np.int64).reshape(-1, 4).T.copy()
+    orders = {name: np.array([contiguous(a, name) for a in arrays], bool) for name in "CF"}
+    return Layouts(first, low, high, size, orders)
 
-    Arrays of a `SmallArrayArena` are covered by the bounds of its memory.
+
+def merged_ranges(
+    lows: HostArray, highs: HostArray, covers: Layouts
+) -> tuple[HostArray, HostArray]:
+    """Join ranges of addresses that overlap.
+
+    Parameters
+    ----------
+    lows, highs : ndarray of int64, shape (n,)
+        First address of each range, and the address behind it.
+    covers : Layouts
+        Of arrays that do not overlap: one that covers a range replaces it.
+
+    Returns
+    -------
+    starts, ends : ndarray of int64, shape (m,), ascending
     """
-    result: list[tuple[int, int, int]] = []
-    chunks: dict[int, HostArray] = {}
-    found = []
-    for array in arrays:
-        base = array.base if isinstance(array, np.ndarray) else None
-        if base is not None and id(base) in CHUNKS:
-            chunks[id(base)] = base
-        elif array.size:
-            found.append(bounds(array))
-    for device, low, high in sorted([*found, *map(bounds, chunks.values())]):
-        if result and result[-1][0] == device and low < result[-1][2]:
-            device, low, before = result.pop()
-            high = max(high, before)
-        result.append((device, low, high))
-    return result
-
-
-def overlaps_any(array: Array, intervals: list[tuple[int, int, int]]) -> bool:
-    """Return whether an array overlaps one of the intervals of `merged_bounds`."""
-    if not array.size:
-        return False
-    device, low, high = bounds(array)
-    index = bisect.bisect_left(intervals, (device, high, high))
-    return index > 0 and intervals[index - 1][0] == device and intervals[index - 1][2] > low
+    order = np.argsort(covers.lows)
+    starts, ends = covers.lows[order], covers.highs[order]
+    before = np.searchsorted(starts, lows, side="right") - 1
+    covered = before >= 0
+    covered[covered] = highs[covered] <= ends[before[covered]]
+    used, own = np.unique(before[covered]), ~covered
+    lows = np.concatenate([lows[own], starts[used]])
+    highs = np.concatenate([highs[own], ends[used]])
+    order = np.argsort(lows, kind="stable")
+    lows, highs = lows[order], np.maximum.accumulate(highs[order])
+    apart = lows[1:] >= highs[:-1]
+    return lows[np.append(True, apart)[: lows.size]], highs[np.append(apart, True)[: lows.size]]

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels.addresses import address
+from gpuadapt.kernels.addresses import Layouts, address
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import Formats
 from gpuadapt.kernels.language.rule import Rule
 
 from . import launch
-from .arrays import contiguous, merged_bounds, on_device, overlaps_any, owner
+from .arrays import arena_memory, bounds, merged_ranges, on_device
 from .pages import has_pages
 from .parameter import Parameter
 
 MAX_UPDATES = 16
 """Number of multi-tensor updates that are kept; the oldest is dropped for a new one."""
+
+
+class Alike(NamedTuple):
+    """Parameters of one group with one storage, and with one order of their memory."""
+
+    parameter: Parameter
+    """The first of them."""
+    order: str
+    """The order ("C" or "F") in which all arrays of a parameter are contiguous, or ""."""
 
 
 class DeviceParameters:
@@ -36,8 +46,15 @@ class DeviceParameters:
     ----------
     parameters : list of Parameter
     scalars : StepScalars
-    memory_orders : list of str
-        For each parameter "C", "F", or "" if its arrays are not contiguous in one order.
+    alike : list of Alike
+    alike_numbers : ndarray of int64, shape (n,)
+        The index in ``alike`` of each parameter.
+    groups : ndarray of int64, shape (n,)
+        The group of each parameter.
+    sizes : ndarray of int64, shape (n,)
+        The number of elements of each parameter.
+    range_starts, range_ends : ndarray of int64, shape (m,), ascending
+        First address, and address behind the last, of memory that gradients may not alias.
     paged : list of int
         Parameters whose states are large enough to choose their page size.
     """
@@ -52,19 +69,22 @@ class DeviceParameters:
         self.device = on_device(self.parameters[0].array if self.parameters else None)
         with self.device:
             self.scalars = launch.step_scalars(backend)
-        memory = [parameter.arrays for parameter in self.parameters]
-        arrays = [array for own in memory for array in own]
-        self._owners = {owner(array) for array in arrays}
-        self.memory_ranges = merged_bounds(arrays)
-        """Sorted (device, start, end) of the memory that gradients may not alias."""
-        self._starts = [start for _, start, _ in self.memory_ranges]
-        self._ends = [end for _, _, end in self.memory_ranges]
-        self.range_starts = np.array(self._starts, np.int64)
-        self.range_ends = np.array(self._ends, np.int64)
-        self.memory_orders = [
-            _memory_order(parameter, own)
-            for parameter, own in zip(self.parameters, memory, strict=True)
-        ]
+        arrays: list[Array] = []
+        firsts: list[int] = []
+        for parameter in self.parameters:
+            firsts.append(len(arrays))
+            arrays += parameter.arrays
+        layouts = launch.layouts(backend, arrays)
+        self.sizes = layouts.sizes[firsts]
+        self.alike, self.alike_numbers = _alike(self.parameters, layouts, firsts, self.sizes)
+        groups = [one.parameter.group for one in self.alike]
+        self.groups = np.array(groups, np.int64)[self.alike_numbers]
+        used = layouts.sizes > 0
+        # The small states of many parameters lie side by side.
+        arenas = launch.layouts("cpu", arena_memory() if backend == "cpu" else [])
+        ranges = merged_ranges(layouts.lows[used], layouts.highs[used], arenas)
+        self.range_starts, self.range_ends = ranges
+        self._starts, self._ends = (of.tolist() for of in ranges)
         self.paged = [
             k
             for k, parameter in enumerate(self.parameters)
@@ -86,7 +106,7 @@ class DeviceParameters:
         if key not in self._updates:
             if len(self._updates) >= MAX_UPDATES:
                 del self._updates[next(iter(self._updates))]
-            operands = [self.parameters[k].operand for k in indices.tolist()]
+            operands = (self.parameters[k].operand for k in indices.tolist())
             self._updates[key] = launch.bind_multi_tensor(rule, self.backend, formats, operands)
         return self._updates[key]
 
@@ -105,19 +125,42 @@ class DeviceParameters:
 
     def may_alias(self, array: Array) -> bool:
         """True if an array may share memory with a parameter or state of this device."""
-        base = owner(array)
-        separate = base is not None and base not in self._owners and None not in self._owners
-        return not separate and overlaps_any(array, self.memory_ranges)
+        if not array.size:
+            return False
+        _, low, high = bounds(array)
+        before = bisect.bisect_left(self._starts, high)
+        return before > 0 and self._ends[before - 1] > low
 
 
-def _memory_order(parameter: Parameter, arrays: Sequence[Array]) -> str:
-    """The order ("C" or "F") in which all arrays of a parameter are contiguous, or ""."""
-    if not parameter.array.size:
-        return ""
-    for order in "C" if parameter.needs_c_order else "CF":
-        if all(contiguous(array, order) for array in arrays):
-            return order
-    return ""
+def _alike(
+    parameters: Sequence[Parameter], layouts: Layouts, firsts: list[int], sizes: HostArray
+) -> tuple[list[Alike], HostArray]:
+    """Find parameters that are alike.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+    layouts : Layouts
+        Of the arrays of all parameters.
+    firsts : list of int
+        The index in ``layouts`` of each parameter's first array.
+    sizes : ndarray of int64, shape (parameters,)
+    """
+    numbers: dict[int, int] = {}  # of storages: each is of one group
+    storages = [numbers.setdefault(id(one.storage), len(numbers)) for one in parameters]
+    if not parameters:
+        return [], np.zeros(0, np.int64)
+    # In which order are all arrays of a parameter contiguous?
+    whole = {name: np.logical_and.reduceat(of, firsts) for name, of in layouts.orders.items()}
+    orders = np.where(sizes > 0, np.where(whole["C"], 1, np.where(whole["F"], 2, 0)), 0)
+    keys = np.array(storages, np.int64) * 3 + orders
+    _, examples, alike = np.unique(keys, return_index=True, return_inverse=True)
+    found = []
+    for k in examples.tolist():
+        order = ("", "C", "F")[orders[k]]
+        usable = order != "F" or not parameters[k].needs_c_order
+        found.append(Alike(parameters[k], order if usable else ""))
+    return found, alike.astype(np.int64)
 
 
 def by_device(parameters: Sequence[Parameter]) -> list[DeviceParameters]:
@@ -128,11 +171,11 @@ def by_device(parameters: Sequence[Parameter]) -> list[DeviceParameters]:
     """
     if not parameters:
         return [DeviceParameters("cpu", np.zeros(0, np.int64), ())]
-    members: dict[tuple[bool, int], list[int]] = {}
-    for k, parameter in enumerate(parameters):
-        on_cpu = parameter.backend == "cpu"
-        members.setdefault((on_cpu, 0 if on_cpu else parameter.array.device.id), []).append(k)
+    numbers = np.array([-1 if p.backend == "cpu" else p.array.device.id for p in parameters])
+    places = np.unique(numbers).tolist()
     return [
-        DeviceParameters("cpu" if on_cpu else "cuda", np.array(indices), parameters)
-        for (on_cpu, _), indices in sorted(members.items())
+        DeviceParameters(
+            "cpu" if place < 0 else "cuda", np.flatnonzero(numbers == place), parameters
+        )
+        for place in sorted(places, key=lambda place: (place < 0, place))
     ]

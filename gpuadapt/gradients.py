@@ -16,7 +16,7 @@ from gpuadapt.kernels.array_types import Array, HostArray
 from . import launch
 from .addition import plain_backend
 from .arrays import DTYPES, backend_of, contiguous, describe, dtype_name, namespace, plain
-from .device_parameters import DeviceParameters
+from .device_parameters import Alike, DeviceParameters
 from .errors import GradientError, ParameterError
 from .parameter import Parameter
 from .row_indices import advice, listed
@@ -27,8 +27,6 @@ from .state_formats import decoded, parts_of
 class DenseGradient(NamedTuple):
     """A contiguous gradient, which multi-tensor launches read by its address."""
 
-    like: Array
-    """An array of its type, dtype and shape; on a GPU the parameter."""
     dtype: np.dtype
     dtype_name: str
     order: str
@@ -56,15 +54,26 @@ class StridedGradient(NamedTuple):
 StepGradient = DenseGradient | RowGradient | StridedGradient | None
 
 
-def classified(
-    device: DeviceParameters, grads: Sequence[Any], by_rows: Sequence[bool]
-) -> list[StepGradient]:
+class Classified(NamedTuple):
+    """The kinds of a device's gradients."""
+
+    kinds: list[tuple[Alike, StepGradient]]
+    """Parameters that are alike, and how those with a gradient of this kind are updated."""
+    numbers: HostArray
+    """int64, shape (parameters,): the index in ``kinds`` of each parameter's gradient."""
+    active: HostArray
+    """bool, shape (parameters,): True for those with a gradient."""
+    finder: Any
+    """The check of NumPy gradients of these kinds (`launch.address_finder`); None on a GPU."""
+
+
+def classified(device: DeviceParameters, grads: list[Any], by_rows: Sequence[bool]) -> Classified:
     """Check the gradients of a step, and find out how each is launched.
 
     Parameters
     ----------
     device : DeviceParameters
-    grads : sequence of array, RowGrad or None
+    grads : list of array, RowGrad or None
         One for each parameter of the device.
     by_rows : sequence of bool
         For each group whether dense gradients are launched by rows.
@@ -76,57 +85,89 @@ def classified(
     ParameterError
         If a parameter has been made read-only.
     """
-    # Those of their parameters' own dtypes and orders need no Python of their own.
-    usual = [
-        DenseGradient(parameter.array, parameter.array.dtype, parameter.dtype_name, order)
-        if order and not by_rows[parameter.group] and parameter.history is None
-        else None
-        for parameter, order in zip(device.parameters, device.memory_orders, strict=True)
-    ]
-    own, addresses = list(grads), np.zeros(len(grads), np.int64)
-    if (finder := address_finder(device, usual)) is not None:
-        finder.find(id(own), addresses)
-    found: list[StepGradient] = []
-    parameters, orders, known = device.parameters, device.memory_orders, addresses.tolist()
-    for k, (parameter, order, grad) in enumerate(zip(parameters, orders, own, strict=True)):
-        if grad is None or known[k]:  # nearly all of them, if there are many
-            found.append(usual[k] if known[k] else None)
-            continue
-        check_gradient(parameter, grad)
-        parameter.check_writable()
-        kind = type(grad)
-        if isinstance(grad, RowGrad):
-            for array in grad.arrays:
-                _check_alias(device, parameter, array)
-            found.append(RowGradient(kind, grad.values.dtype, dtype_name(grad.values) or ""))
-            continue
-        alias = _check_alias(device, parameter, plain(grad))
-        dtype, name = grad.dtype, dtype_name(grad) or ""
-        if by_rows[parameter.group] or parameter.history is not None:
-            found.append(RowGradient(kind, dtype, name))
-        elif kind is parameter.array_type and order and not alias and contiguous(grad, order):
-            found.append(DenseGradient(_like(parameter, dtype), dtype, name, order))
-        else:
-            gaps = kind is parameter.array_type and not alias
-            found.append(StridedGradient(kind, dtype, name, order if gaps else ""))
-    return found
+    # Gradients of their parameters' own dtypes and orders need no Python of their own.
+    alike, numbers = device.alike, device.alike_numbers
+    kinds: list[StepGradient] = [_usual(one, by_rows) for one in alike]
+    finder = _address_finder(device, kinds, numbers)
+    found = np.zeros(len(grads), np.int64)
+    if finder is None or finder.find(id(grads), found):
+        numbers = numbers.copy()
+        known = {(number, kind): number for number, kind in enumerate(kinds)}
+        for k in np.flatnonzero(found == 0).tolist():
+            parameter, grad = device.parameters[k], grads[k]
+            number = int(device.alike_numbers[k])
+            kind = None
+            if grad is not None:
+                rows = by_rows[parameter.group] or parameter.history is not None
+                kind = _kind(device, parameter, device.alike[number].order, grad, rows)
+            numbers[k] = known.setdefault((number, kind), len(known))
+        used, numbers = np.unique(numbers, return_inverse=True)
+        found_kinds = list(known)
+        alike = [device.alike[found_kinds[number][0]] for number in used.tolist()]
+        kinds = [found_kinds[number][1] for number in used.tolist()]
+        finder = _address_finder(device, kinds, numbers)
+    active = np.array([kind is not None for kind in kinds], bool)[numbers]
+    return Classified([*zip(alike, kinds, strict=True)], numbers, active, finder)
 
 
-def _like(parameter: Parameter, dtype: np.dtype) -> Array:
-    """An array of a parameter's type and shape, and of a dtype."""
-    if parameter.backend == "cuda" or dtype is parameter.array.dtype:
-        return parameter.array
-    return np.broadcast_to(np.zeros((), dtype), parameter.shape)
+def _usual(alike: Alike, by_rows: Sequence[bool]) -> DenseGradient | None:
+    """The contiguous gradient of the parameters' own dtype and order; None if there is none."""
+    parameter, order = alike
+    if not order or by_rows[parameter.group] or parameter.exact:
+        return None
+    return DenseGradient(parameter.array.dtype, parameter.dtype_name, order)
 
 
-def address_finder(device: DeviceParameters, expected: Sequence[DenseGradient | None]) -> Any:
-    """The check of NumPy gradients (`launch.address_finder`); None on a GPU."""
+def _kind(
+    device: DeviceParameters, parameter: Parameter, order: str, grad: Any, by_rows: bool
+) -> StepGradient:
+    """Check a gradient, and find out how it is launched.
+
+    Parameters
+    ----------
+    device : DeviceParameters
+    parameter : Parameter
+    order : str
+        The order of the parameter's memory; "" if it is not contiguous.
+    grad : array or RowGrad
+    by_rows : bool
+        Launch a dense gradient by rows.
+
+    Raises
+    ------
+    GradientError, ParameterError
+    """
+    check_gradient(parameter, grad)
+    parameter.check_writable()
+    kind = type(grad)
+    if isinstance(grad, RowGrad):
+        for array in grad.arrays:
+            _check_alias(device, parameter, array)
+        return RowGradient(kind, grad.values.dtype, dtype_name(grad.values) or "")
+    alias = _check_alias(device, parameter, plain(grad))
+    dtype, name = grad.dtype, dtype_name(grad) or ""
+    if by_rows:
+        return RowGradient(kind, dtype, name)
+    simple = kind is parameter.array_type and not alias
+    if simple and order and contiguous(grad, order):
+        return DenseGradient(dtype, name, order)
+    return StridedGradient(kind, dtype, name, order if simple else "")
+
+
+def _address_finder(
+    device: DeviceParameters, kinds: Sequence[StepGradient], numbers: HostArray
+) -> Any:
+    """The check of NumPy gradients of kinds (`launch.address_finder`); None on a GPU."""
     if device.backend != "cpu":
         return None
     return launch.address_finder(
         [parameter.user_array for parameter in device.parameters],
-        [None if one is None else (one.like, one.order) for one in expected],
-        [(start, end) for _, start, end in device.memory_ranges],
+        [parameter.array for parameter in device.parameters],
+        device.sizes,
+        [(one.dtype, one.order) if isinstance(one, DenseGradient) else None for one in kinds],
+        numbers,
+        device.range_starts,
+        device.range_ends,
     )
 
 
@@ -155,12 +196,12 @@ def device_addresses(
     number = device.parameters[0].array.device.id
     sizes = np.zeros(len(found), np.int64)
     for k, (grad, one) in enumerate(zip(grads, expected, strict=True)):
-        found[k] = 0
+        found[k], parameter = 0, device.parameters[k]
         if (
             one is not None
-            and type(grad) is type(one.like)
+            and type(grad) is parameter.array_type
             and grad.dtype == one.dtype
-            and grad.shape == one.like.shape
+            and grad.shape == parameter.shape
             and grad.device.id == number
             and (grad.flags.c_contiguous if one.order == "C" else grad.flags.f_contiguous)
         ):

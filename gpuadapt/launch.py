@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
 
@@ -17,7 +18,7 @@ from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import Measured, Verdict
 from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
-from .arrays import on_device
+from .arrays import cupy_layouts, on_device
 from .errors import CaptureError
 
 
@@ -183,9 +184,11 @@ def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -
 
 
 def bind_multi_tensor(
-    rule: Rule, backend: str, formats: Formats, operands: Sequence[Operand]
+    rule: Rule, backend: str, formats: Formats, operands: Iterable[Operand]
 ) -> Update:
     """Compile the update of many contiguous parameters of equal formats in one launch."""
+    if backend == "cuda":
+        operands = list(operands)
     update: Update = _module(backend, "multi_tensor").MultiTensor(rule, formats, operands)
     return update
 
@@ -228,24 +231,17 @@ def step_history(
     return _module(backend, "step_history").StepHistory(rule, formats, plan, rows, updates)
 
 
-def address_finder(
-    updated: Sequence[HostArray],
-    expected: Sequence[tuple[HostArray, str] | None],
-    ranges: Sequence[tuple[int, int]],
-) -> Any:
-    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers`.
+def layouts(backend: str, arrays: list[Array]) -> Layouts:
+    """Where arrays of one device lie in memory; see `kernels.cpu.array_headers`."""
+    if backend == "cuda":
+        return cupy_layouts(arrays)
+    found: Layouts = _module(backend, "array_headers").layouts(arrays)
+    return found
 
-    Parameters
-    ----------
-    updated : sequence of ndarray
-        The parameters.
-    expected : sequence of (ndarray, {"C", "F"}) or None
-        For each gradient an array of its dtype and shape, and its memory order; None for one that
-        the check cannot accept.
-    ranges : sequence of (int, int)
-        First and last address of memory that gradients may not alias.
-    """
-    return _module("cpu", "array_headers").address_finder(updated, expected, ranges)
+
+def address_finder(*given: Any) -> Any:
+    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers`."""
+    return _module("cpu", "array_headers").address_finder(*given)
 
 
 def step_scalars(backend: str) -> StepScalars:

@@ -165,6 +165,8 @@ class Parameter:
     @property
     def arrays(self) -> list[Array]:
         """The arrays that kernels update: the parameter, its companions and its states."""
+        if self.storage.plain:
+            return [self.array, *self.states.values()]
         return state_formats.operand_arrays(self.array, self.companions, self.states)
 
     @property

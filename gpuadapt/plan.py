@@ -15,7 +15,7 @@ from gpuadapt.kernels.numerics.scalar_layout import FIRST, SCALE
 
 from . import launch
 from .device_parameters import DeviceParameters
-from .gradients import DenseGradient, RowGradient, StepGradient, StridedGradient, address_finder
+from .gradients import Classified, DenseGradient, RowGradient, StridedGradient
 from .group import Group, Resolved
 from .parameter import Parameter
 
@@ -63,8 +63,8 @@ class CoefficientLayout(NamedTuple):
     """The indices of coefficients in the scalars of a step."""
 
     blocks: tuple[CoefficientBlock, ...]
-    offsets: tuple[int, ...]
-    """The offset of each parameter's block; 0 for parameters without a gradient."""
+    offsets: HostArray
+    """int64: the offset of each parameter's block; 0 for parameters without a gradient."""
     width: int
     """Number of scalars."""
     scale_indices: tuple[int, ...]
@@ -108,9 +108,10 @@ class StepPlan(NamedTuple):
 
 def make_plan(
     devices: Sequence[DeviceParameters],
-    gradients: Sequence[Sequence[StepGradient]],
+    gradients: Sequence[Classified],
     groups: Sequence[Group],
     settings: Sequence[Resolved],
+    active: HostArray,
     inactive_steps: HostArray,
 ) -> StepPlan:
     """Plan steps with gradients like these: compile their kernels, and write nothing.
@@ -118,11 +119,13 @@ def make_plan(
     Parameters
     ----------
     devices : sequence of DeviceParameters
-    gradients : sequence of sequence of (DenseGradient, RowGradient, StridedGradient or None)
-        For each device and parameter, from `gradients.classified`.
+    gradients : sequence of Classified
+        For each device.
     groups : sequence of Group
     settings : sequence of Resolved
         Of the groups, at this step.
+    active : ndarray of bool, shape (parameters,)
+        True for those with a gradient.
     inactive_steps : ndarray of int64, shape (parameters,)
 
     Raises
@@ -131,14 +134,13 @@ def make_plan(
         A table cannot be updated by rows.
     """
     rules = [now.rule for now in settings]
-    active = np.zeros(len(inactive_steps), bool)
     parts = []
+    dtypes: set[tuple[np.dtype, bool]] = set()
     for device, own in zip(devices, gradients, strict=True):
-        active[device.indices] = [one is not None for one in own]
         with device.device:
             parts.append(_device_plan(device, own, groups, rules, inactive_steps[device.indices]))
+        dtypes |= _scaled_dtypes(own)
     keys = tuple((now.rule, now.by_rows) for now in settings)
-    dtypes = {dtype for part in parts for dtype in _scaled_dtypes(part)}
     return StepPlan(keys, tuple(parts), active, inactive_steps, tuple(dtypes))
 
 
@@ -156,15 +158,15 @@ def with_inactive_steps(
     rules = [rule for rule, _ in plan.groups]
     parts = []
     for part in plan.devices:
-        indices, parameters = part.device.indices, part.device.parameters
-        active = plan.active[indices].tolist()
-        own = inactive_steps[indices]
-        layout = _coefficient_layout(parameters, active, groups, rules, own)
+        indices = part.device.indices
+        active, own = plan.active[indices], inactive_steps[indices]
+        layout = _coefficient_layout(part.device, active, groups, rules, own)
         other_history = any(
             single is not None and single.history is not single.parameter.history
             for _, single in part.unaddressed
         )
-        if other_history or layout[1:] != part.layout[1:]:
+        same = layout[2:] == part.layout[2:]
+        if other_history or not (same and np.array_equal(layout.offsets, part.layout.offsets)):
             return None
         parts.append(part._replace(layout=layout))
     return plan._replace(devices=tuple(parts), inactive_steps=inactive_steps)
@@ -172,119 +174,121 @@ def with_inactive_steps(
 
 def _device_plan(
     device: DeviceParameters,
-    gradients: Sequence[StepGradient],
+    gradients: Classified,
     groups: Sequence[Group],
     rules: Sequence[Rule],
     inactive_steps: HostArray,
 ) -> DevicePlan:
     """The part of a plan for one device."""
-    parameters = device.parameters
+    kinds = [kind for _, kind in gradients.kinds]
+    dense = [kind if isinstance(kind, DenseGradient) else None for kind in kinds]
+    expected = tuple(map(dense.__getitem__, gradients.numbers.tolist()))
+    others = [k for k, one in enumerate(expected) if one is None]
     updates: dict[int, Any] = {}
-    for k, one in enumerate(gradients):
-        if one is not None and not isinstance(one, DenseGradient):
-            rule, name = rules[parameters[k].group], one.dtype_name
-            by_rows = isinstance(one, RowGradient)
-            updates[k] = (
-                parameters[k].row_update(rule, name)
-                if by_rows
-                else parameters[k].strided_update(rule, name)
-            )
-    active = [one is not None for one in gradients]
-    layout = _coefficient_layout(parameters, active, groups, rules, inactive_steps)
-    singles = {
-        k: SingleUpdate(
-            parameters[k], update, isinstance(one, RowGradient), one.kind, one.dtype,
-            one.order if isinstance(one, StridedGradient) else "", layout.offsets[k],
-            parameters[k].history,
-        )
-        for k, update in updates.items()
-        if (one := gradients[k]) is not None and not isinstance(one, DenseGradient)
-    }  # fmt: skip
-    expected = tuple(one if isinstance(one, DenseGradient) else None for one in gradients)
-    unaddressed = tuple((k, singles.get(k)) for k, one in enumerate(expected) if one is None)
-    finder = address_finder(device, expected)
+    for k in others:
+        kind, parameter = kinds[gradients.numbers[k]], device.parameters[k]
+        if isinstance(kind, RowGradient):
+            updates[k] = parameter.row_update(rules[parameter.group], kind.dtype_name)
+        elif isinstance(kind, StridedGradient):
+            updates[k] = parameter.strided_update(rules[parameter.group], kind.dtype_name)
+    layout = _coefficient_layout(device, gradients.active, groups, rules, inactive_steps)
+    singles = {}
+    for k, update in updates.items():
+        one: Any = kinds[gradients.numbers[k]]
+        singles[k] = SingleUpdate(
+            device.parameters[k], update, isinstance(one, RowGradient), one.kind, one.dtype,
+            one.order if isinstance(one, StridedGradient) else "", int(layout.offsets[k]),
+            device.parameters[k].history,
+        )  # fmt: skip
+    unaddressed = tuple((k, singles.get(k)) for k in others)
     numbers = np.zeros(layout.width) if device.backend == "cpu" else None
-    buckets = _buckets(device, expected, rules, np.array(layout.offsets, np.int64))
-    return DevicePlan(device, expected, finder, unaddressed, buckets, layout, numbers)
+    buckets = _buckets(device, gradients, rules, layout.offsets)
+    return DevicePlan(device, expected, gradients.finder, unaddressed, buckets, layout, numbers)
 
 
 def _buckets(
     device: DeviceParameters,
-    expected: Sequence[DenseGradient | None],
+    gradients: Classified,
     rules: Sequence[Rule],
     offsets: HostArray,
 ) -> tuple[Bucket, ...]:
     """The multi-tensor launches of a device."""
-    members: dict[tuple[Rule, Formats], list[int]] = {}
-    known: dict[tuple[int, str, int], list[int]] = {}
+    members: dict[tuple[Rule, Formats], int] = {}
     used = set()
-    for k, (parameter, one) in enumerate(zip(device.parameters, expected, strict=True)):
-        if not device.memory_orders[k]:
-            continue
-        # A parameter without a gradient stays in its bucket: others may lack theirs at times.
-        name = parameter.dtype_name if one is None else one.dtype_name
-        key = id(parameter.formats), name, parameter.group
-        if key not in known:  # formats take long to compare
-            formats = parameter.formats_for(name)
-            known[key] = members.setdefault((rules[parameter.group], formats), [])
-        known[key].append(k)
-        if one is not None:
-            used.add(id(known[key]))
+    of_kinds = np.full(len(gradients.kinds), -1)
+    for number, ((parameter, order), kind) in enumerate(gradients.kinds):
+        if order:
+            # A parameter without a gradient stays in its bucket: others may lack theirs at times.
+            dense = isinstance(kind, DenseGradient)
+            name = kind.dtype_name if isinstance(kind, DenseGradient) else parameter.dtype_name
+            key = rules[parameter.group], parameter.formats_for(name)
+            of_kinds[number] = bucket = members.setdefault(key, len(members))
+            if dense:
+                used.add(bucket)
+    of_parameters = of_kinds[gradients.numbers]
     buckets = []
-    for (rule, formats), own in members.items():
-        if id(own) in used:
-            indices = np.array(own, np.int64)
+    for (rule, formats), bucket in members.items():
+        if bucket in used:
+            indices = np.flatnonzero(of_parameters == bucket)
             update = device.update_of(rule, formats, indices)
-            whole = len(own) == len(expected)
+            whole = len(indices) == len(of_parameters)
             buckets.append(Bucket(update, None if whole else indices, offsets[indices]))
     return tuple(buckets)
 
 
 def _coefficient_layout(
-    parameters: Sequence[Parameter],
-    active: Sequence[bool],
+    device: DeviceParameters,
+    active: HostArray,
     groups: Sequence[Group],
     rules: Sequence[Rule],
     inactive_steps: HostArray,
 ) -> CoefficientLayout:
     """Lay out the coefficients of parameters that have gradients."""
-    members: dict[tuple[int, int], list[int]] = {}
-    for k, (parameter, steps) in enumerate(zip(parameters, inactive_steps.tolist(), strict=True)):
-        if active[k]:
-            members.setdefault((parameter.group, steps), []).append(k)
-    width, offsets = FIRST, [0] * len(parameters)
-    blocks, scale_indices, clip_indices = [], [SCALE], []
-    for (number, steps), own in members.items():
-        rule, history = rules[number], None
-        if groups[number].approximate and any(parameters[k].history is not None for k in own):
-            history = catch_up_plan(rule)
+    indices = np.flatnonzero(active)
+    # Blocks in the order of their first parameters.
+    known, steps_of = np.unique(inactive_steps[indices], return_inverse=True)
+    keys = device.groups[indices] * (known.size + 1) + steps_of
+    _, firsts, of_indices = np.unique(keys, return_index=True, return_inverse=True)
+    places, starts = np.argsort(firsts), np.zeros(len(firsts), np.int64)
+    approximate = np.array([group.approximate for group in groups], bool)[device.groups[indices]]
+    with_history = {
+        of_indices[n]
+        for n in np.flatnonzero(approximate).tolist()
+        if device.parameters[indices[n]].history is not None
+    }
+    width, blocks, scale_indices, clip_indices = FIRST, [], [SCALE], []
+    for place in places.tolist():
+        k = indices[firsts[place]]
+        number, steps = int(device.groups[k]), int(inactive_steps[k])
+        rule = rules[number]
+        history = catch_up_plan(rule) if place in with_history else None
         names = [*rule.coefficients, "t"]
         scale_indices += [width + n for n, name in enumerate(names) if name == "h_grad_scale"]
         clip_indices += [width + n for n, name in enumerate(names) if name == "h_clip_factor"]
         blocks.append(CoefficientBlock(number, steps, history))
-        for k in own:
-            offsets[k] = width
+        starts[place] = width
         width += len(names)
         if history is not None:
             layout = history_layout(rule, history)
             width += layout.width - layout.displacement
-    indices = tuple(scale_indices), tuple(clip_indices)
-    return CoefficientLayout(tuple(blocks), tuple(offsets), width, *indices)
+    offsets = np.zeros(len(active), np.int64)
+    offsets[indices] = starts[of_indices]
+    return CoefficientLayout(
+        tuple(blocks), offsets, width, tuple(scale_indices), tuple(clip_indices)
+    )
 
 
-def _scaled_dtypes(part: DevicePlan) -> list[tuple[np.dtype, bool]]:
+def _scaled_dtypes(gradients: Classified) -> set[tuple[np.dtype, bool]]:
     """The types in which the gradients of a device are scaled and clipped.
 
     float64 gradients are in float64, whatever their parameter's dtype. The history of exact rows
     has values below 1 in the parameter's compute type, in which they must not become 0.
     """
-    singles = {k: one.dtype for k, one in part.unaddressed if one is not None}
-    dtypes: list[tuple[np.dtype, bool]] = []
-    for k, (parameter, one) in enumerate(zip(part.device.parameters, part.expected, strict=True)):
-        dtype = singles.get(k) if one is None else one.dtype
-        if dtype is not None:
-            wide = dtype == np.float64
-            dtypes.append((np.dtype(np.float64) if wide else parameter.compute_dtype, False))
+    dtypes: set[tuple[np.dtype, bool]] = set()
+    for (parameter, _), kind in gradients.kinds:
+        if kind is not None:
+            wide = kind.dtype == np.float64
+            dtypes.add((np.dtype(np.float64) if wide else parameter.compute_dtype, False))
             if parameter.exact:
-                dtypes.append((parameter.compute_dtype, True))
+                dtypes.add((parameter.compute_dtype, True))
     return dtypes

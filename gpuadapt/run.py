@@ -368,7 +368,7 @@ class Steps:
         ]
         active = np.zeros(len(grads), bool)
         for device, own in zip(devices, kinds, strict=True):
-            active[device.indices] = [one is not None for one in own]
+            active[device.indices] = own.active
         if (
             earlier
             and np.array_equal(active, earlier[0].active)
@@ -378,7 +378,7 @@ class Steps:
         else:
             self.sync_counts()
             inactive = self._inactive_steps()
-        plan = make_plan(devices, kinds, self._groups, settings, inactive)
+        plan = make_plan(devices, kinds, self._groups, settings, active, inactive)
         gradients = match(plan, grads, settings)
         assert gradients is not None, "a plan follows the gradients that it is made for"
         return (plan, *earlier[: MAX_PLANS - 1]), gradients

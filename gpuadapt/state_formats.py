@@ -10,6 +10,7 @@ import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import (
+    BITS,
     MASTERS,
     NONNEGATIVE,
     PLAIN,
@@ -63,6 +64,8 @@ class Storage(NamedTuple):
     """True if random bits are drawn."""
     block: bool
     """True if blocks of elements share scales."""
+    plain: bool
+    """True if kernels take the arrays of parameter and states as they are, and no others."""
     states: tuple[StateStorage, ...]
 
 
@@ -95,7 +98,9 @@ def storage_of(
         by_row = letter in row_states
         state_dtype = compute_dtype if by_row else form.array_dtype(backend)
         states.append(StateStorage(letter, form, state_dtype, by_row))
-    return Storage(dtype, formats, compute_dtype, formats.random, formats.block, tuple(states))
+    block = formats.block
+    plain = formats.itemsize > max(BITS) and all(len(one.parts) == 1 for one in formats.updated)
+    return Storage(dtype, formats, compute_dtype, formats.random, block, plain, tuple(states))
 
 
 def formats_of(

@@ -7,6 +7,7 @@ NumPy 1 and 2.
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 from .array_types import HostArray
 
@@ -22,3 +23,18 @@ _read = ctypes.c_int64.from_address
 def address(array: HostArray) -> int:
     """Return the address of an array's data: ``array.ctypes.data``, several times as fast."""
     return _read(id(array) + DATA).value
+
+
+class Layouts(NamedTuple):
+    """The memory of many arrays; ndarrays of int64, shape (arrays,), orders of bool."""
+
+    addresses: HostArray
+    """The address of the first element."""
+    lows: HostArray
+    """The address of the lowest element."""
+    highs: HostArray
+    """The address behind the highest element."""
+    sizes: HostArray
+    """Number of elements."""
+    orders: dict[str, HostArray]
+    """For "C" and "F": is the array contiguous in that order, and aligned?"""

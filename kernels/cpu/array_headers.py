@@ -1,4 +1,4 @@
-"""The addresses of many NumPy arrays, checked in one call of `loops/array_headers.py`.
+"""What is in the headers of many NumPy arrays, read in one call of `loops/array_headers.py`.
 
 In Python the type, shape, flags and address of a thousand arrays take 1.5 ms; in memory, some
 microseconds. The fields of an array are those of `kernels.addresses`; those of a list are in
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..addresses import DATA, HEAD
+from ..addresses import DATA, HEAD, Layouts
 from ..array_types import HostArray
 from . import compile
 
-DIMENSIONS, SHAPE, DTYPE, FLAGS = DATA + 8, DATA + 16, DATA + 40, DATA + 48
+DIMENSIONS, SHAPE, STRIDES, DTYPE, FLAGS = (DATA + n for n in (8, 16, 24, 40, 48))
 
 TYPE = HEAD - 8
 
@@ -32,13 +33,22 @@ ORDERS = {"C": 0x1, "F": 0x2}
 
 
 @cache
-def _kernel() -> Callable[..., int]:
-    names = ("DATA", "DIMENSIONS", "SHAPE", "DTYPE", "FLAGS", "ITEMS", "WRITEABLE", "TYPE",
-             "SCALAR_TYPE", "BYTE_ORDER")  # fmt: skip
+def _kernels() -> ModuleType:
+    names = ("DATA", "DIMENSIONS", "SHAPE", "STRIDES", "DTYPE", "FLAGS", "ITEMS", "WRITEABLE",
+             "TYPE", "SCALAR_TYPE", "BYTE_ORDER")  # fmt: skip
     fields = [f"{name} = {globals()[name]}" for name in names]
     text = compile.link("array headers", "\n".join(fields), "array_headers")
-    compiled: Callable[..., int] = compile.load("array_headers", text).addresses
-    return compiled
+    return compile.load("array_headers", text)
+
+
+def layouts(arrays: list[HostArray]) -> Layouts:
+    """Return where arrays lie in memory."""
+    found = np.empty((5, len(arrays)), np.int64)
+    _kernels().layouts(id(arrays), found)
+    addresses, lows, highs, sizes, flags = found
+    highs += np.fromiter((array.itemsize for array in arrays), np.int64, len(arrays))
+    orders = {name: flags & (bit | ALIGNED) == bit | ALIGNED for name, bit in ORDERS.items()}
+    return Layouts(addresses, lows, highs, sizes, orders)
 
 
 class AddressFinder(NamedTuple):
@@ -51,13 +61,17 @@ class AddressFinder(NamedTuple):
     is read-only.
     """
     objects: list[Any]
-    """The arrays whose headers it reads, kept alive."""
+    """The arrays and dtypes whose headers it reads, kept alive."""
 
 
 def address_finder(
     updated: Sequence[HostArray],
-    expected: Sequence[tuple[HostArray, str] | None],
-    ranges: Sequence[tuple[int, int]],
+    like: Sequence[HostArray],
+    sizes: HostArray,
+    expected: Sequence[tuple[np.dtype, str] | None],
+    kinds: HostArray,
+    begins: HostArray,
+    ends: HostArray,
 ) -> AddressFinder:
     """Make the check that gradients are contiguous, aligned, and alias no memory of the optimizer.
 
@@ -65,20 +79,22 @@ def address_finder(
     ----------
     updated : sequence of ndarray
         The parameters as their owner has them, who may make them read-only.
-    expected : sequence of (ndarray, {"C", "F"}) or None
-        An array of the type, dtype and shape of the gradient, and the order of its memory; None if
-        there is no address to find.
-    ranges : sequence of (int, int)
+    like : sequence of ndarray
+        Arrays of the type and shape of the gradients.
+    sizes : ndarray of int64, shape (n,)
+        Their number of elements.
+    expected : sequence of (dtype, {"C", "F"}) or None
+        Kinds of gradients: the dtype, and the order of the memory. None for a kind that has no
+        address to find.
+    kinds : ndarray of int64, shape (n,)
+        The index of each gradient's kind.
+    begins, ends : ndarray of int64, shape (m,)
         First and last address of memory that no gradient may alias, ascending.
     """
-    headers = np.array(
-        [
-            (id(of[0]), ORDERS[of[1]] | ALIGNED, of[0].nbytes) if of else (0, 0, 0)
-            for of in expected
-        ],
-        np.int64,
-    ).reshape(-1, 3).T.copy()  # fmt: skip
-    begins, ends = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
-    parameters = np.array([id(array) for array in updated], np.int64)
-    find = partial(_kernel(), parameters, *headers, begins, ends)
-    return AddressFinder(find, [*updated, *(of[0] for of in expected if of)])
+    table = [
+        (id(of[0]), ORDERS[of[1]] | ALIGNED, of[0].itemsize) if of else (0, 0, 0) for of in expected
+    ]
+    of_kinds = np.array(table, np.int64).reshape(-1, 3).T.copy()
+    headers = [np.fromiter(map(id, arrays), np.int64, len(arrays)) for arrays in (updated, like)]
+    find = partial(_kernels().addresses, *headers, sizes, kinds, *of_kinds, begins, ends)
+    return AddressFinder(find, [*updated, *like, *(of[0] for of in expected if of)])

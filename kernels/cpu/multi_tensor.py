@@ -7,8 +7,8 @@ is a table of one.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
@@ -21,7 +21,7 @@ from ..language.rule import Rule
 from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
-from . import calling, compile, generate, squares
+from . import array_headers, calling, compile, generate, squares
 from .calling import Scheduler
 
 CHUNK = 16384
@@ -66,22 +66,30 @@ class MultiTensor:
     ----------
     rule : Rule
     formats : Formats
-    operands : sequence of Operand
+    operands : iterable of Operand
         With contiguous arrays, not empty.
     """
 
-    def __init__(self, rule: Rule, formats: Formats, operands: Sequence[Operand]) -> None:
+    def __init__(self, rule: Rule, formats: Formats, operands: Iterable[Operand]) -> None:
         self._kernel = kernel(rule, formats)
         self.overflow_check = check_of(rule, formats)
-        self._operands = operands  # keeps the arrays at these addresses alive
-        addresses = [address(array) for of in operands for array in of.arrays]
-        self._addresses = np.array(addresses, np.int64).reshape(len(operands), -1)
-        sizes = [of.arrays[0].size for of in operands]
-        starts = _chunk_starts(formats, operands, self._addresses[:, 0])
-        self._launch = Scheduler(Chunks(sizes, CHUNK, **starts))
-        self._tables = tables(formats, operands)
-        self._long = sum(sizes) * np.dtype(formats.compute).itemsize > CACHED
-        self._squares = squares.Squares(formats.wide, formats.gradient, sizes)
+        # 100,000 operands at once are so many objects that Python looks for garbage meanwhile.
+        fields = formats.tables
+        operands = [*operands] if fields else operands
+        self._tables = tables(fields, operands)
+        self._arrays = [array for of in operands for array in of.arrays]  # kept alive
+        layouts = array_headers.layouts(self._arrays)
+        parts = sum(len(one.parts) for one in formats.updated)
+        self._addresses = layouts.addresses.reshape(-1, parts)
+        sizes = layouts.sizes[::parts]
+        if "width" in fields:
+            starts = {"widths": self._tables[fields.index("width")]}
+        else:
+            starts = {"shorter": _before_a_line(formats, self._addresses[:, 0])}
+        chunks = Chunks(sizes, CHUNK, **starts)
+        self._launch = Scheduler(chunks)
+        self._long = chunks.total * np.dtype(formats.compute).itemsize > CACHED
+        self._measured = formats.wide, formats.gradient, sizes
 
     def __call__(self, gradients: HostArray, offsets: HostArray, numbers: HostArray) -> None:
         """Update the arrays.
@@ -103,6 +111,11 @@ class MultiTensor:
         """Return the length of each result of `squares`."""
         return self._squares.partials
 
+    @cached_property
+    def _squares(self) -> squares.Squares:
+        """Made for the first step that measures its gradients."""
+        return squares.Squares(*self._measured)
+
     def squares(
         self, gradients: HostArray, numbers: HostArray, partial: HostArray, peaks: HostArray
     ) -> None:
@@ -110,16 +123,14 @@ class MultiTensor:
         self._squares(gradients, numbers[SCALE], partial, peaks)
 
 
-def _chunk_starts(
-    formats: Formats, operands: Sequence[Operand], addresses: HostArray
-) -> dict[str, Any]:
-    """The arguments of `Chunks` that say where chunks may begin."""
-    if formats.block:
-        return {"widths": [of.width for of in operands]}
-    # On a cache line of the parameter: a vector that crosses lines costs two accesses. Pairs are
-    # not split.
+def _before_a_line(formats: Formats, addresses: HostArray) -> HostArray:
+    """By how many elements the first chunk of each parameter is shorter, given its address.
+
+    Chunks then begin on a cache line of the parameter: a vector that crosses lines costs two
+    accesses. Pairs are not split.
+    """
     itemsize, pair = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
-    return {"shorter": addresses % compile.LINE // itemsize // pair * pair}
+    return addresses % compile.LINE // itemsize // pair * pair
 
 
 class Part:

@@ -5,12 +5,12 @@ The kernels are `loops/squares.py` and `loops/sums.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 
 from ..array_types import HostArray
 from ..formats import Format
-from ..numerics.chunks import Chunks
+from ..numerics.chunks import Chunks, Integers
 from ..numerics.summation import CHUNK
 from . import compile, generate
 from .calling import Scheduler
@@ -30,9 +30,7 @@ class Squares:
     Not ``squared``: sums of the numbers themselves, which have no largest magnitudes beside them.
     """
 
-    def __init__(
-        self, compute: str, form: Format, sizes: Sequence[int], squared: bool = True
-    ) -> None:
+    def __init__(self, compute: str, form: Format, sizes: Integers, squared: bool = True) -> None:
         self._kind = compute, form, squared
         chunks = Chunks(sizes, CHUNK)
         self._launch, self._squared = Scheduler(chunks), squared

@@ -81,7 +81,7 @@ class MultiTensor:
         self._addresses = cupy.asarray(
             np.array([[array.data.ptr for array in of.arrays] for of in operands], np.uint64)
         )
-        self._tables = [cupy.asarray(table) for table in tables(formats, operands)]
+        self._tables = [cupy.asarray(table) for table in tables(formats.tables, operands)]
         self._gradients = Mirror(np.uint64)
         self._firsts = Mirror(np.int64)
         self._squares = Squares(formats.wide, formats.gradient, sizes)

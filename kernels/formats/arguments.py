@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,8 +62,8 @@ class Formats(NamedTuple):
         The CPU then works on two elements at a time. The parameter's format is ignored, so that
         master="split" and float32 parameters get the same random bits.
         """
-        dtypes = [dtype for state in self.states for _, dtype in state.parts]
-        return self.random and self.compute == "float32" and set(dtypes) <= {"uint16"}
+        dtypes = {dtype for state in self.states for _, dtype in state.parts}
+        return self.compute == "float32" and dtypes <= {"uint16"} and self.random
 
     @property
     def block(self) -> bool:
@@ -133,12 +133,9 @@ def load(form: Format, compute: str, at: Sequence[str]) -> str:
     return at[0] if form == PLAIN[compute] else f"T({form.load.format(*at)})"
 
 
-def tables(formats: Formats, operands: Sequence[Operand]) -> list[np.ndarray]:
-    """Return an array of int64, shape (operands,), for each field of `Formats.tables`."""
-    return [
-        np.array([getattr(operand, name) for operand in operands], np.int64)
-        for name in formats.tables
-    ]
+def tables(fields: Sequence[str], operands: Iterable[Operand]) -> list[np.ndarray]:
+    """Return an array of int64, shape (operands,), for each of these fields of `Operand`."""
+    return [np.array([getattr(operand, name) for operand in operands], np.int64) for name in fields]
 
 
 class Named(NamedTuple):

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..array_types import HostArray
+
+Integers = Sequence[int] | HostArray
+
 
 class Chunks:
     """The chunks of arrays with these sizes.
@@ -34,22 +38,20 @@ class Chunks:
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: Integers,
         size: int,
-        shorter: Sequence[int] = (),
-        widths: Sequence[int] = (),
+        shorter: Integers = (),
+        widths: Integers = (),
     ) -> None:
         self.table = _table(sizes, size, shorter, widths)
-        self.total = sum(sizes)
+        self.total = int(np.sum(sizes, dtype=np.int64))
         # A task ends with the chunk that fills it.
         filled = np.cumsum(self.table[:, 2]) // size
         ends = np.flatnonzero(np.diff(filled, prepend=0)) + 1
         self.tasks = np.unique(np.concatenate([[0], ends, [len(self.table)]])).astype(np.int64)
 
 
-def _table(
-    sizes: Sequence[int], size: int, shorter: Sequence[int], widths: Sequence[int]
-) -> np.ndarray:
+def _table(sizes: Integers, size: int, shorter: Integers, widths: Integers) -> np.ndarray:
     """Return `Chunks.table`, by arithmetic with arrays: there may be 100,000 sizes."""
     elements = np.array(sizes, np.int64)
     missing = np.array(shorter, np.int64) if len(shorter) else np.zeros_like(elements)

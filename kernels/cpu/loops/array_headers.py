@@ -19,6 +19,7 @@ from .interface import (
     OPTIONS,
     SCALAR_TYPE,
     SHAPE,
+    STRIDES,
     TYPE,
     WRITEABLE,
 )
@@ -35,11 +36,11 @@ def read_int(address):
 
 
 @njit(**OPTIONS)
-def alike(array, expected):
-    """Whether two arrays have one Python type, dtype and shape."""
+def alike(array, expected, wanted):
+    """Whether an array has the Python type and shape of another, and the wanted dtype."""
     if read(array + TYPE) != read(expected + TYPE):
         return False
-    dtype, wanted = read(array + DTYPE), read(expected + DTYPE)
+    dtype = read(array + DTYPE)
     # Arrays that were unpickled have dtype objects of their own, of the same type and byte order.
     if dtype != wanted and (
         read(dtype + SCALAR_TYPE) != read(wanted + SCALAR_TYPE)
@@ -58,14 +59,15 @@ def alike(array, expected):
 LIST = types.Array(types.int64, 1, "C")
 
 
-@njit([types.intp(*[LIST] * 6, types.intp, LIST)], **ENTRY)
-def addresses(updated, expected, flags, nbytes, begins, ends, arrays, found):
+@njit([types.intp(*[LIST] * 9, types.intp, LIST)], **ENTRY)
+def addresses(updated, like, sizes, kinds, dtypes, flags, itemsizes, begins, ends, arrays, found):
     """Write the address of each array of a list, or 0 where it is not as expected.
 
-    updated, expected (n,): addresses of parameters and of arrays with the type, dtype and shape of
-    gradients, 0 for none. arrays: the address of the list. flags, nbytes (n,): what an array must
-    have. begins, ends (m,), ascending: memory that no array may alias. found (n,): the result.
-    Returns how many are 0.
+    updated, like, sizes (n,): addresses of the headers of parameters and of arrays with the type
+    and shape of gradients, and their number of elements. kinds (n,): the kind of each gradient.
+    dtypes, flags, itemsizes (kinds,): the address of its dtype, 0 where none is expected, the flags
+    that it must have, the bytes of an element. begins, ends (m,), ascending: memory that no array
+    may alias. arrays: the address of the list. found (n,): the result. Returns how many are 0.
     """
     missing = 0
     items = read(arrays + ITEMS)
@@ -73,17 +75,19 @@ def addresses(updated, expected, flags, nbytes, begins, ends, arrays, found):
         missing += 1
         found[k] = 0
         array = read(items + 8 * k)
-        if expected[k] == 0 or not alike(array, expected[k]):
+        kind = kinds[k]
+        if dtypes[kind] == 0 or not alike(array, like[k], dtypes[kind]):
             continue
-        if read_int(array + FLAGS) & flags[k] != flags[k]:
+        if read_int(array + FLAGS) & flags[kind] != flags[kind]:
             continue
         if not read_int(updated[k] + FLAGS) & WRITEABLE:
             continue
         low = read(array + DATA)
+        high = low + sizes[k] * itemsizes[kind]
         first, last = np.intp(0), begins.size
         while first < last:  # how many ranges begin before this array ends
             middle = (first + last) // 2
-            if begins[middle] < low + nbytes[k]:
+            if begins[middle] < high:
                 first = middle + 1
             else:
                 last = middle
@@ -91,3 +95,23 @@ def addresses(updated, expected, flags, nbytes, begins, ends, arrays, found):
             found[k] = low
             missing -= 1
     return missing
+
+
+@njit([types.void(types.intp, types.Array(types.int64, 2, "C"))], **ENTRY)
+def layouts(arrays, found):
+    """Write address, lowest and highest element's address, size and flags of each array of a list.
+
+    arrays: the address of the list. found (5, n): the result.
+    """
+    items = read(arrays + ITEMS)
+    for k in range(found.shape[1]):
+        array = read(items + 8 * k)
+        low = high = read(array + DATA)
+        size = np.int64(1)
+        for d in range(read_int(array + DIMENSIONS)):
+            length = read(read(array + SHAPE) + 8 * d)
+            extent = (length - 1) * read(read(array + STRIDES) + 8 * d)
+            low, high = low + min(extent, 0), high + max(extent, 0)
+            size *= length
+        found[0, k], found[1, k], found[2, k] = read(array + DATA), low, high
+        found[3, k], found[4, k] = size, read_int(array + FLAGS)
