@@ -122,7 +122,7 @@ def _has_no_rate(rule: ga.Rule) -> bool:
 def _skipped_steps(rule: ga.Rule) -> str:
     if ignores_zero_gradients(rule):
         return "change nothing"
-    return "interpolated" if catch_up_plan(rule) else "replayed"
+    return "closed form" if catch_up_plan(rule) else "replayed"
 
 
 def _reason(

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels.catchup.plan import CatchUpPlan
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.recomputed import recomputes_parameter
 from gpuadapt.kernels.language.rule import Rule
@@ -80,7 +79,7 @@ class Group:
         self.exact = settings["sparse"] == "exact"
         """True if rows without a gradient catch up with the steps."""
         self.approximate = self.exact and settings["exactness"] != "bits"
-        """True if they may interpolate skipped steps."""
+        """True if they may take skipped steps at once."""
         self.dtypes: set[np.dtype] = set()
         """The parameters' compute dtypes."""
         self.largest_value = math.inf
@@ -447,23 +446,6 @@ def coefficients(
         reason = str(error)
     named = dict(zip((*rule.hyperparameters, "t"), (*arguments, updates), strict=True))
     raise HyperparameterError(f"{rule.name}: {reason}, with {named}")
-
-
-def history_scalars(
-    plan: CatchUpPlan, values: Mapping[str, float], updates: int, largest: float
-) -> list[float]:
-    """The scalars of an update for the history of exact rows, after the rule's own.
-
-    Parameters
-    ----------
-    plan : CatchUpPlan
-    values, updates, largest
-        As of `coefficients`.
-    """
-    scalars: list[float] = []
-    for rule in plan.rules:
-        scalars += coefficients(rule, values, updates, largest)
-    return scalars + plan.history_scalars(values, updates)
 
 
 def _zero_divisor(rule: Rule, arguments: Sequence[float], updates: int) -> str:

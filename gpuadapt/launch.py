@@ -215,7 +215,7 @@ def step_history(
     rule, backend, formats
         Of the table's updates.
     approximate : bool
-        Interpolate skipped steps where rule and formats allow it; otherwise replay them.
+        Take skipped steps at once where rule and formats allow it; otherwise replay them.
     rows : int
     updates : int
         Number of updates that the table has had.

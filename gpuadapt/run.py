@@ -17,7 +17,7 @@ from .capture import UNLIKE, GraphCapture, StepSignature, check_signature, signa
 from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError, RowIndexError
 from .gradients import check_single, classified, device_addresses
-from .group import Group, Resolved, coefficients, history_scalars
+from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
 from .launch import in_default_modes
 from .loss_scale import LossScale
@@ -661,7 +661,9 @@ def scalars_of(
         scalars += coefficients(now.rule, values, updates, largest)
         scalars.append(float(updates))
         if history is not None:
-            scalars += history_scalars(history, values, updates, largest)
+            if history.displacement is not None:
+                scalars += coefficients(history.displacement, values, updates, largest)
+            scalars += history.history_scalars(values, updates)
     return scalars
 
 

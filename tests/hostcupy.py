@@ -162,6 +162,13 @@ static double __shfl_down_sync(unsigned, double value, int by, int width) {
 static unsigned __shfl_xor_sync(unsigned, unsigned value, int by, int) {
     return (unsigned)exchange(value, threadIdx.x ^ by);
 }
+static unsigned __ballot_sync(unsigned, bool value) {
+    unsigned all = 0;
+    for (int k = 0; k < 32; ++k) {
+        all |= (unsigned)(exchange(value, threadIdx.x / 32 * 32 + k) != 0) << k;
+    }
+    return all;
+}
 static double __shfl_sync(unsigned, double value, int from, int width) {
     const int x = threadIdx.x;
     return exchange(value, x - x % width + from % width);
@@ -250,7 +257,7 @@ class RawKernel:
 
     def _text(self):
         given = ", ".join(f"*({a[1]} {a[2]}*)given[{k}]" for k, a in enumerate(self.arguments))
-        waits = "true" if re.search("__sync|__shfl", self.code) else "false"
+        waits = "true" if re.search("__sync|__shfl|__ballot", self.code) else "false"
         return (
             RAW
             + self.code

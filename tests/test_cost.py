@@ -156,8 +156,8 @@ REPEATED = {
     "one array": (one, one, {}, 10, 5),
     "1,000 arrays": (thousand, thousand, {}, 10, 5),
     "rows": (table, rows, {}, 25, 13),
-    "exact rows": (table, rows, {"sparse": "exact"}, 55, 17),
-    "exact rows, bits": (table, rows, {"sparse": "exact", "exactness": "bits"}, 42, 17),
+    "exact rows": (table, rows, {"sparse": "exact"}, 35, 15),
+    "exact rows, bits": (table, rows, {"sparse": "exact", "exactness": "bits"}, 33, 14),
 }
 """Parameters, gradients, settings; the most calls of a repeated step, and files that have them."""
 

@@ -4,23 +4,35 @@ A row without a gradient has skipped steps. It catches up by taking each with a 
 the coefficients of that step, in one of two ways.
 
 - *Replay*: call the rule once for each skipped step.
-- *Interpolate*, if `zero_gradient_update` finds a closed form (see there), in float32 only:
+- The *closed form* of all of them, if `zero_gradient_update` finds one, in float32 only.
 
-      s_k     <- s_k * f_k(1) f_k(2) ... f_k(n)               f_k(t): decay factor of state k
-      p       <- apply(...apply(apply(p, d_1), d_2)..., d_n)  d_t: displacement of step t
+The update of step t without a gradient is
 
-  d_t is evaluated in every `MAX_INTERVAL`-th step. Between two evaluations
-  d_{t+1} = d_t r_{t+1}, with a ratio r from the history, times the correction of `PowerProduct`,
-  which is interpolated linearly. The row stops where all remaining displacements are together too
-  small to change the parameter.
+    s_k <- f_k(t) s_k                              for each state
+    p   <- a(t) p + b(t) d_t
+    d_t  = S_t s1^a s2^b ... (1 + C_t s1^c ...)^e  with the states before the step, and e <= 0
 
-Interpolation goes along a *segment*: consecutive steps whose displacement keeps its form, whose
-scale is not zero and whose decay factors are at most 1. Any other step, such as one with a learning
-rate of zero, ends the segment and is replayed. Steps are also replayed where numbers are too small
-for float32, or so many displacements remain that float32 cannot follow a dense run.
+Over the steps 1 to n, states are multiplied by products F_k of their factors. All elements share
+the ratio of the products of powers of d_t and d_1, and that of their corrections, 1 + y_t:
 
-The history is a ring buffer of steps: their coefficients (`HistoryLayout`), the last step of each
-one's segment, and products of the factors of all later steps.
+    d_t = d_1 w_t (1 + u y_t)^e,  u = C_1 s1^c .../(1 + C_1 s1^c ...)
+
+with u in [0, 1]. Expanding the bracket, with A_t = a(t+1) ... a(n), gives
+
+    p_n = A_0 p + d_1 (M_0 + M_1 u + M_2 u^2 + ...),  M_j = binomial(e, j) sum_t A_t b(t) w_t y_t^j
+
+of which `TERMS` are taken. y_t is not negative, so the first one left out bounds the error; a y_t
+above `MAX_RATIO` counts as that, and its whole step as an error. F, A_0 and M depend on the steps
+alone. Each step updates them for every step of the history that a row could begin with: then a row
+needs one displacement for each element, however many steps it has skipped.
+
+This holds along a *segment*: consecutive steps whose displacement keeps its form, whose scale S is
+not zero, whose factors f are at most 1 and whose y does not fall. Any other step, such as one with
+a learning rate of zero, ends the segment and is replayed. So are steps where an element of the row
+needs more terms, or has numbers too small or large for float32.
+
+The history is a ring buffer of steps: their coefficients (`HistoryLayout`), the last step of the
+segment that begins with each one, and its `Moments`.
 """
 
 from __future__ import annotations
@@ -30,8 +42,6 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-import numpy as np
-
 from ..formats import PLAIN, Formats
 from ..language.caching import cached_with_rule
 from ..language.emit import Writer
@@ -39,36 +49,31 @@ from ..language.program import Program
 from ..language.rule import STEP, Rule, from_program
 from .zero_gradient import zero_gradient_update
 
-MAX_INTERVAL = 32
-"""Largest number of steps from one evaluated displacement to the next."""
+TERMS = 4
+"""Number of terms of the expansion in u. With Adam's defaults the next one is 2^-26 of the first
+late in a run, even for u = 1."""
 
-MAX_REPLAY = 5
-"""Number of skipped steps up to which replay is cheaper than interpolation."""
+ERROR = 2.0**-25
+"""Replay if what is left out is above this fraction of the parameter."""
 
-LINEAR = 2.0**-12
-"""Interpolate linearly if the correction changes a displacement by at most this fraction from one
-evaluation to the next. The error is a third of the square, below float32 rounding."""
+MAX_REPLAY = 1
+"""Number of skipped steps up to which replay is cheaper than the closed form."""
 
-NEGLIGIBLE = 2.0**-26
-"""Ignore a change of the correction if its sum over the interval is below this fraction of the
-parameter (divided by n^2 in the n-th interval)."""
-
-STOP = 2.0**-24
-"""Leave out all remaining displacements if their sum is below this fraction of the parameter."""
-
-MAX_REMAINING = 14.0
-"""Replay if sum(d_t...) / d_t of the remaining displacements is above this: the rounding of states
-then moves a dense run's parameter away from an exact one."""
+REPLAYED = 32
+"""Number of steps that are replayed before the closed form is tried again."""
 
 SMALLEST_NORMAL = 2.0**-126
 """The smallest normal number of float32. States below it become zero."""
 
-MIN_PRODUCT = 2.0**-100
-"""Replay if a product of factors, a scale or a displacement that matters is below this: numbers
-multiplied by it may lose bits in float32."""
+MIN_SIZE = 2.0**-100
+"""Replay if a scale or a displacement that matters is below this: it may have lost bits in
+float32."""
 
 MAX_GROWTH = 2.0**60
-"""Replay if displacements become this many times larger within an interval."""
+"""Replay if a sum of displacements is this many times the first one."""
+
+MAX_RATIO = 2.0**20
+"""Largest ratio of corrections that is used; steps with a larger one are small in general."""
 
 NO_END = 2**63 - 1
 """The last step of a segment that still continues."""
@@ -77,36 +82,45 @@ MIN_LENGTH, MAX_LENGTH, ROWS_PER_STEP = 1024, 16384, 256
 """The history has one step for each ROWS_PER_STEP rows of the table, within these bounds."""
 
 
+CONSTANTS = (
+    "ERROR", "MAX_GROWTH", "MAX_REPLAY", "MIN_SIZE", "REPLAYED", "SMALLEST_NORMAL", "TERMS",
+)  # fmt: skip
+"""What the kernels of both backends read of these."""
+
 Powers = tuple[tuple[str, float], ...]
 """(state, exponent) of each factor."""
 
 
 class CatchUpPlan(NamedTuple):
-    """The rules and powers by which skipped steps are interpolated."""
+    """The rules and powers of the closed form of skipped steps."""
 
     displacement: Rule | None
     """The displacement, from the states before a step; None if it is always zero."""
-    apply: Rule | None
-    """The new parameter from the old one and the displacement; None if there is none."""
-    decay_only: Rule | None
-    """The new parameter for a displacement of zero; None if it stays the same."""
+    inverse: Rule | None
+    """One divided by the powers of the states in the correction; None without one."""
     history: Rule
-    """Its coefficients are decay factors, form, coefficient, and (scale, correction) per form."""
+    """Its coefficients are decay factors, a, b, form, and (scale, correction) of each form."""
     names: tuple[str, ...]
     """The names of these coefficients, in this order."""
     powers: tuple[tuple[Powers, Powers], ...]
     """For each form the powers of the states in the product and in its correction."""
+    exponents: tuple[float, ...]
+    """For each form the exponent of its correction, at most 0."""
     states: tuple[str, ...]
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules whose coefficients are in the history, in the order of `HistoryLayout`."""
-        rules = (self.displacement, self.apply, self.decay_only)
-        return tuple(rule for rule in rules if rule is not None)
 
     def decays(self, k: int) -> bool:
         """True if the k-th state's decay factor is not always 1."""
         return self.history.coefficients[self.names[k]] != "1"
+
+    @property
+    def shrinks(self) -> bool:
+        """True if steps multiply the parameter by a factor that is not always 1."""
+        return self.history.coefficients[self.names[len(self.states)]] != "1"
+
+    @property
+    def moments(self) -> Moments:
+        """The columns of the numbers of a segment that begins with a step."""
+        return Moments(len(self.states))
 
     def history_scalars(self, values: Mapping[str, float], updates: int) -> list[float]:
         """Compute the part of a step's history that does not depend on rounding.
@@ -129,12 +143,12 @@ class CatchUpPlan(NamedTuple):
             results = rule.evaluate(*(values[name] for name in rule.hyperparameters), updates)
             known = dict(zip(rule.coefficients, map(float, results), strict=True))
             scalars = [known[name] for name in self.names]
-            # Kernels multiply states by rounded factors.
-            decay = [float(np.float32(factor)) for factor in scalars[:count]]
-            form, coefficient = scalars[count : count + 2]
-            scale, correction = scalars[count + 2 + 2 * int(form) :][:2]
-            in_bounds = all(0 <= f <= 1 for f in decay) and abs(coefficient) <= 1
-            if not (in_bounds and correction >= 0):
+            decay = scalars[:count]
+            shrink, coefficient, form = scalars[count : count + 3]
+            scale, correction = scalars[count + 3 + 2 * int(form) :][:2]
+            scale *= coefficient if self.displacement else 1.0
+            in_bounds = all(0 <= f <= 1 for f in decay) and shrink >= 0 and correction >= 0
+            if not (in_bounds and math.isfinite(shrink + coefficient + scale + correction)):
                 return self._outside_segments()
             factors = dict(zip(self.states, decay, strict=True))
             later = [
@@ -143,19 +157,20 @@ class CatchUpPlan(NamedTuple):
             ]
         except (ArithmeticError, ValueError, TypeError):  # the rule itself may still be right
             return self._outside_segments()
-        return [*decay, *later, scale, correction, form]
+        exponent = self.exponents[int(form)]
+        return [*decay, shrink, coefficient, *later, scale, correction, exponent, form]
 
     def _outside_segments(self) -> list[float]:
-        return [1.0] * (len(self.states) + 4) + [math.nan]
+        return [1.0] * (len(self.states) + 7) + [math.nan]
 
 
 @cached_with_rule
 def catch_up_plan(rule: Rule) -> CatchUpPlan | None:
-    """Return how skipped steps of a rule are interpolated; None if they have to be replayed."""
+    """Return the closed form of the skipped steps of a rule; None if they have to be replayed."""
     update = zero_gradient_update(rule.program)
     if update is None:
         return None
-    results = (*update.decay, update.form, update.coefficient)
+    results = (*update.decay, update.shrink, update.coefficient, update.form)
     results += tuple(node for form in update.forms for node in (form.scale, form.correction))
     writer = Writer(rule.program.h)
     names = tuple(writer.hoist(node) for node in results)
@@ -163,13 +178,14 @@ def catch_up_plan(rule: Rule) -> CatchUpPlan | None:
         f"{rule.name}_history", "", (), rule.program.h, (), results, {}, rule.program.prepare
     )
     hyperparameters = tuple(name for name in writer.read if name != STEP)
-    displacement, apply, decay_only = (
+    displacement, inverse = (
         None if program is None else from_program(program)
-        for program in (update.displacement, update.apply, update.decay_only)
+        for program in (update.displacement, update.inverse)
     )
     history = Rule(program, hyperparameters, writer.coefficients(), (), names, ())
     powers = tuple((_powers(f.powers), _powers(f.correction_powers)) for f in update.forms)
-    return CatchUpPlan(displacement, apply, decay_only, history, names, powers, rule.states)
+    exponents = tuple(float(form.exponent) for form in update.forms)
+    return CatchUpPlan(displacement, inverse, history, names, powers, exponents, rule.states)
 
 
 def _powers(powers: Mapping[str, Fraction]) -> Powers:
@@ -188,7 +204,8 @@ def ignores_zero_gradients(rule: Rule) -> bool:
     plan = catch_up_plan(rule)
     return (
         plan is not None
-        and not plan.rules
+        and plan.displacement is None
+        and not plan.shrinks
         and not any(plan.decays(k) for k in range(len(rule.states)))
     )
 
@@ -213,29 +230,63 @@ class HistoryLayout(NamedTuple):
 
     displacement: int
     """First coefficient of the displacement; the rule's own coefficients come before it."""
-    apply: int
-    decay_only: int
-    """First coefficients of these rules."""
     decay: int
     """The first state's decay factor."""
+    shrink: int
+    """The factor a of the parameter, then the factor b of the displacement."""
     later: int
     """Two factors of the next displacement because of the states' decay: product, correction."""
     scale: int
-    """The scale of the displacement, then its correction, without the states' powers."""
+    """The scale of b d, then the correction, without the states' powers, and its exponent."""
     form: int
     """The index of the form of the displacement; NaN outside segments."""
     width: int
 
 
 def history_layout(rule: Rule, plan: CatchUpPlan | None) -> HistoryLayout:
-    """Return the layout for replay (None) or for interpolation by a plan."""
-    offsets = [len(rule.coefficients)]
+    """Return the layout for replay (None) or for a closed form."""
+    count = len(rule.coefficients)
     if plan is None:
-        return HistoryLayout(*offsets * 8)
-    for part in (plan.displacement, plan.apply, plan.decay_only):
-        offsets.append(offsets[-1] + (len(part.coefficients) if part else 0))
-    displacement, apply, decay_only, decay = offsets
-    later = decay + len(rule.states)
-    return HistoryLayout(
-        displacement, apply, decay_only, decay, later, later + 2, later + 4, later + 5
-    )
+        return HistoryLayout(*[count] * 7)
+    decay = count + (len(plan.displacement.coefficients) if plan.displacement else 0)
+    shrink = decay + len(rule.states)
+    return HistoryLayout(count, decay, shrink, shrink + 2, shrink + 4, shrink + 7, shrink + 8)
+
+
+class Moments(NamedTuple):
+    """The columns of the numbers of a segment that begins with a step and goes to the last one.
+
+    The first ``states`` columns are the products of the states' decay factors.
+    """
+
+    states: int
+
+    @property
+    def shrink(self) -> int:
+        """The product of the factors of the parameter."""
+        return self.states
+
+    @property
+    def correction(self) -> int:
+        """The correction of the first step, without the states' powers."""
+        return self.states + 1
+
+    @property
+    def weight(self) -> int:
+        """b w of the last step; then its 1 + y."""
+        return self.states + 2
+
+    @property
+    def left_out(self) -> int:
+        """The sum of A b w over steps whose y is too large."""
+        return self.states + 4
+
+    @property
+    def sums(self) -> int:
+        """M_0 to M_TERMS."""
+        return self.states + 5
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.states + 6 + TERMS

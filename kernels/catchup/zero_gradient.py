@@ -5,7 +5,8 @@ With zero for the gradient most of a rule falls away. The rest has a closed form
     s_k <- f_k(h) s_k                  for every state
     p   <- a(h) p + b(h) d(s, h)       with one displacement d of the states before the step
 
-and d is a product of powers of the states (see `PowerProduct`).
+and d is a product of powers of the states (see `PowerProduct`), of which no two forms have
+different powers in the correction.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ class ZeroGradientUpdate(NamedTuple):
 
     displacement: Program | None
     """d, from the states before the step; None if it is always zero."""
-    apply: Program | None
-    """a p + b d, from parameter and displacement; None if there is no displacement."""
-    decay_only: Program | None
-    """a p, from the parameter; None if a = 1."""
+    inverse: Program | None
+    """1 / (s1^c s2^e ...), the powers of the states in a correction; None without one."""
     decay: tuple[ast.expr, ...]
     """f_k, from hyperparameters."""
     forms: list[PowerProduct]
     """The forms of the displacement."""
     form: ast.expr
     """The index of a step's form, from hyperparameters."""
+    shrink: ast.expr
+    """a, from hyperparameters."""
     coefficient: ast.expr
     """b, from hyperparameters."""
 
@@ -71,27 +72,24 @@ def zero_gradient_update(program: Program) -> ZeroGradientUpdate | None:
         return None
     (displacement,) = displacements.values() or (ast.Constant(1),)
     forms, form = power_products(inlined(displacement, assigned), states, program.h)
-    if not forms:
+    if not forms or len({frozenset(f.correction_powers.items()) for f in forms if f.exponent}) > 1:
         return None
 
     def new_with(**values: int) -> ast.expr:
         known = {name: ast.Constant(value) for name, value in values.items()}
         return _simplified(Substitute(known).visit(copy.deepcopy(new)))
 
-    decayed = new_with(**{DISPLACEMENT: 0})
-    arguments = parameter, DISPLACEMENT
     moved = bool(displacements)
+    inverse = _inverse(forms)
     return ZeroGradientUpdate(
         _program(program, "displacement", (DISPLACEMENT, *states), lines, displacement)
         if moved
         else None,
-        _program(program, "apply", arguments, [], new) if moved else None,
-        None
-        if _names(decayed, parameter)
-        else _program(program, "decay_only", arguments, [], decayed),
+        _program(program, "inverse", (DISPLACEMENT, *states), [], inverse) if inverse else None,
         tuple(factor for factor in decay if factor is not None),
         forms,
         form,
+        new_with(**{parameter: 1, DISPLACEMENT: 0}),
         new_with(**{parameter: 0, DISPLACEMENT: 1}) if moved else ast.Constant(0),
     )
 
@@ -112,6 +110,21 @@ def _without(program: Program, zero: set[str]) -> tuple[Lines, list[ast.expr]]:
         else:
             remaining.append((target, node))
     return remaining, [reduced(node) for node in results]
+
+
+def _inverse(forms: list[PowerProduct]) -> ast.expr | None:
+    """Return one divided by the powers of states in the correction that some forms have."""
+    powers = next((form.correction_powers for form in forms if form.exponent), None)
+    if powers is None:
+        return None
+    result: ast.expr = ast.Constant(1)
+    for name, power in powers.items():
+        root: ast.expr = ast.Name(name)
+        for _ in range(power.denominator.bit_length() - 1):  # a rule has square roots alone
+            root = ast.Call(ast.Name("sqrt"), [root], [])
+        for _ in range(abs(power.numerator)):
+            result = ast.BinOp(result, ast.Mult() if power < 0 else ast.Div(), root)
+    return _simplified(result)
 
 
 def _program(
@@ -207,7 +220,7 @@ def _simplified(node: ast.expr) -> ast.expr:
 
 
 class _Zeros(ast.NodeTransformer):
-    """Simplifies 0 * x, 0 / x, x + 0 and functions of zeros; other numbers are finite."""
+    """Simplifies 0 * x, 0 / x, x + 0, 1 * x and functions of zeros; other numbers are finite."""
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         self.generic_visit(node)
@@ -218,6 +231,8 @@ class _Zeros(ast.NodeTransformer):
         match node.op:
             case ast.Mult() if _is(node.left, 0) or _is(node.right, 0):
                 return ast.Constant(0)
+            case ast.Mult() if _is(node.left, 1):
+                return node.right
             case ast.Div() if _is(node.left, 0):
                 return node.left
             case ast.Add() if _is(node.left, 0):

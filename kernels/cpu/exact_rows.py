@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -42,6 +41,7 @@ class ExactRows(Rows):
         super().__init__(rule, formats, operand)
         self._kernel = kernel(rule, formats, history.plan)
         self._history = history
+        self._given = history.last, history.history, history.moments, history.ends
         self._no_gradient = _zeros(self._width, formats.wide)
         ((_, kept),) = formats.gradient.parts
         self._no_values = _zeros(self._width, kept)
@@ -49,17 +49,9 @@ class ExactRows(Rows):
 
     def __call__(self, plan: Plan, first: int, numbers: HostArray) -> None:
         """Update; ``numbers[first]`` is the first coefficient."""
-        super().__call__(plan, first, numbers, *self._given(False, self._nowhere))
-        self._history.append(numbers, first)
-        self.refresh(*self._history.rows_due())
-
-    def _given(self, reading: bool, out: HostArray) -> tuple[Any, ...]:
-        history = self._history
-        return (
-            history.last, history.history, history.factors, history.products, history.ends,
-            history.now,
-            self._no_gradient, reading, out,
-        )  # fmt: skip
+        given = *self._given, self._history.now, self._no_gradient, False, self._nowhere
+        super().__call__(plan, first, numbers, *given)
+        self.refresh(*self._history.append(numbers, first))
 
     def read(self, rows: HostArray, skip: bool) -> HostArray:
         """Rows as they are after the last step, in a new array; zeros for those out of range.
@@ -93,7 +85,8 @@ class ExactRows(Rows):
         random = [self._key, 0.0, NOWHERE] if self._random else []
         self._run(
             self._kernel, plan, math.inf,
-            (*updated, *coefficients, *random, *self._given(True, out)),
+            (*updated, *coefficients, *random, *self._given, self._history.now,
+             self._no_gradient, True, out),
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..catchup import plan as catchup
-from ..catchup.plan import MAX_INTERVAL, CatchUpPlan, history_layout
+from ..catchup.plan import CatchUpPlan, history_layout
 from ..formats import BLOCK, PLAIN, Conversion, Format, Formats, Named, load, named, needed, scaling
 from ..language import primitives
 from ..language.emit import indented
@@ -402,8 +402,7 @@ PREFETCHED = 1024
 HISTORY = {
     "last_step": "types.Array(types.int32, 1, 'C')",
     "history": "types.Array(types.{compute}, 2, 'C')",
-    "factors": "types.Array(types.float64, 2, 'C')",
-    "products": "types.Array(types.float64, 2, 'C')",
+    "moments": "types.Array(types.float64, 2, 'C')",
     "ends": "types.Array(types.int64, 1, 'C')",
     "now": "types.int64",
     "no_gradient": "types.Array(types.{merged}, 2, 'C', readonly=True)",
@@ -424,7 +423,7 @@ class RowUpdate:
     exact : bool
         Rows catch up with the history of their table.
     plan : CatchUpPlan, optional
-        How skipped steps are interpolated; they are replayed by default.
+        The closed form of skipped steps; they are replayed by default.
     """
 
     def __init__(
@@ -458,12 +457,8 @@ class RowUpdate:
         }
         if exact:
             self._numbers["mask"] = "np.uint64(history.shape[0] - 1)"
-        if plan and plan.rules:
-            rows = 2 + max(len(part.coefficients) for part in plan.rules)
-            self._storage["scratch"] = f"np.empty((1, {rows * MAX_INTERVAL}), T)"
-        if plan and plan.displacement:
-            self._storage["buffers"] = "np.empty((3, no_gradient.shape[1]), T)"
-            self._storage["corrections"] = f"np.empty({MAX_INTERVAL}, D)"
+        if plan:
+            self._storage["buffer"] = "np.empty((1, no_gradient.shape[1]), T)"
         self._names = [*self.arguments, *self._numbers, *self._storage]
 
     def text(self) -> str:
@@ -480,7 +475,7 @@ class RowUpdate:
         return _function(name, arguments.split(), _reading(self._names, "arguments", lines))
 
     def _catch_up(self) -> str:
-        """The functions that `loops.exact_row`, `replay` and `segments` call."""
+        """The functions that `loops.exact_row`, `replay` and `closed_form` call."""
         rule = self.rule
         past = {name: f"history[past, {k}]" for k, name in enumerate(rule.coefficients)}
         past |= {name: f"D(history[past, {k}])" for name, k in self.elements.wide.items()}
@@ -498,7 +493,7 @@ class RowUpdate:
         }
         text = _accessors(returned, self._names, "arguments")
         text += self._function("replay_step", "arguments row past_step sums", step)
-        return text + (Segments(rule, self.plan, self._names).text() if self.plan else "")
+        return text + (ClosedForm(rule, self.plan, self._names).text() if self.plan else "")
 
     def _thread_arguments(self) -> str:
         arrays = [name for name, type_ in self.arguments.items() if "Array" in type_]
@@ -583,118 +578,64 @@ def _row_of(name: str) -> str:
     return f"part({name}_, row, 0, no_gradient.shape[1])"
 
 
-class Segments:
-    """The functions of a head that take skipped steps along segments; see `loops.interpolate`."""
+class ClosedForm:
+    """The functions of a head that take skipped steps at once; see `loops.closed_form`."""
 
     def __init__(self, rule: Rule, plan: CatchUpPlan, names: Sequence[str]) -> None:
         self.rule, self.plan, self.names = rule, plan, names
         self.layout = history_layout(rule, plan)
-        self.count = len(rule.states)
-        self.decays = [f"decay_{k}" for k in range(self.count)]
 
     def text(self) -> str:
         """Return the functions."""
-        names = ("MAX_INTERVAL", "MAX_REPLAY", "LINEAR", "NEGLIGIBLE", "STOP", "MAX_REMAINING",
-                 "SMALLEST_NORMAL", "MIN_PRODUCT", "MAX_GROWTH")  # fmt: skip
-        text = "\n\n" + "".join(f"{name} = {getattr(catchup, name)!r}\n" for name in names)
-        text += f"STATES = {self.count}\n"
-        whole = [f"products[{k}, np.uint64(step) & mask]" for k in range(self.count)]
-        decay, decay_by = self._decay(whole), self._decay(self.decays)
-        text += self._function("decay_states", "arguments row step", decay)
-        if self.plan.rules:
-            scratch = "scratch, buffers, corrections" if self.plan.displacement else "scratch,"
-            text += _accessors({"scratch_of(arguments)": scratch}, self.names, "arguments")
-        if self.plan.decay_only:
-            text += self._coefficients("decay_only", self.plan.decay_only, 0, "decay_only_at")
-            text += self._call("decay_once", ["p", "c"], self.plan.decay_only, ["p", "T(0)"])
-        if self.plan.displacement and self.plan.apply:
-            decay_by = _reading(self.decays, "decays", decay_by)
-            text += self._function("decay_states_by", "arguments row decays", decay_by)
-            text += self._coefficients("apply", self.plan.apply, 2, "apply_at")
-            text += self._call("apply_displacement", ["p", "x", "c"], self.plan.apply, ["p", "x"])
-            text += self._displacement(self.plan.displacement)
-        return text
+        plan, states = self.plan, self.rule.states
+        text = "\n\n" + "".join(
+            f"{name} = {getattr(catchup, name)!r}\n" for name in catchup.CONSTANTS
+        )
+        text += f"STATES = {len(states)}\n"
+        text += f"MOVES = {plan.displacement is not None or plan.shrinks}\n"
+        rows = [
+            f"{name}_[row]" if name in self.rule.row_states else _row_of(name) for name in states
+        ]
+        count = len(plan.displacement.coefficients) if plan.displacement else 0
+        first = "np.uint64(step) & mask"
+        past = [f"history[{first}, {self.layout.displacement + k}]" for k in range(count)]
+        returned = {
+            "moments_of(arguments, step)": f"part(moments, {first}, 0, moments.shape[1])",
+            "buffer_of(arguments)": "buffer",
+            "state_rows(arguments, row)": _tuple(rows),
+            "displacement_coefficients(arguments, step)": _tuple(past),
+        }
+        text += _accessors(returned, self.names, "arguments")
+        text += self._of_element("displacement_at", plan.displacement, "T(0)")
+        text += self._of_element("inverse_at", plan.inverse, "T(1)")
+        lines = _reading(self.names, "arguments", self._decay(first))
+        return text + _function("decay_states", ["arguments", "row", "step"], lines)
 
-    def _function(self, name: str, arguments: str, lines: Sequence[str]) -> str:
-        return _function(name, arguments.split(), _reading(self.names, "arguments", lines))
-
-    def _decay(self, products: Sequence[str]) -> list[str]:
-        """Lines that multiply states by products."""
+    def _decay(self, first: str) -> list[str]:
+        """Lines that multiply states by the products of their decay factors."""
         lines = []
-        for k, (state, product) in enumerate(zip(self.rule.states, products, strict=True)):
+        for k, state in enumerate(self.rule.states):
+            product = f"moments[{first}, {k}]"
             if self.plan.decays(k) and state in self.rule.row_states:
                 lines.append(f"{state}_[row] = decayed({state}_[row], {product})")
             elif self.plan.decays(k):
                 lines.append(f"decay({_row_of(state)}, {product})")
         return lines
 
-    def _coefficients(self, name: str, rule: Rule, first: int, at: str) -> str:
-        """The functions that copy a rule's coefficients in a step to ``scratch``, and read them."""
-        column = getattr(self.layout, name)
-        count = range(len(rule.coefficients))
-        offsets = [(first + k) * MAX_INTERVAL for k in count]
-        copies = [
-            f"scratch[0, {offsets[k]} + j] = history[np.uint64(step) & mask, {column + k}]"
-            for k in count
+    def _of_element(self, name: str, rule: Rule | None, otherwise: str) -> str:
+        """The function of a rule of an element's states."""
+        arguments = ["i", "states", "coefficients"]
+        if rule is None:
+            return _function(name, arguments, [f"return {otherwise}"])
+        states = [f"{state}_" for state in self.rule.states]
+        numbers = [
+            given if state in self.rule.row_states else f"{given}[i]"
+            for state, given in zip(self.rule.states, states, strict=True)
         ]
-        read = _tuple([f"scratch[0, {offset} + j]" for offset in offsets])
-        load = self._function(f"load_{name}", "arguments j step", copies)
-        return rule_function(rule) + load + _function(at, ["scratch", "j"], [f"return {read}"])
-
-    def _call(self, name: str, arguments: Sequence[str], rule: Rule, numbers: Sequence[str]) -> str:
-        call = f"{rule.symbol}({', '.join([*numbers, *rule.coefficients])})"
-        return _function(name, arguments, _reading(rule.coefficients, "c", [f"return {call}"]))
-
-    def _displacement(self, rule: Rule) -> str:
-        """The displacement of an element, and the products of decay factors."""
-        states = [f"{name}_" for name in self.rule.states]
-        at = [
-            state if name in self.rule.row_states else f"{state}[i]"
-            for name, state in zip(self.rule.states, states, strict=True)
-        ]
-        decayed = [f"{decay} * {state}" for decay, state in zip(self.decays, at, strict=True)]
-        call = f"{rule.symbol}({', '.join(['T(0)', *decayed, *rule.coefficients])})"
-        tests = [f"((np.abs({x}) < T(SMALLEST_NORMAL)) & ({x} != T(0)))" for x in decayed]
-        history = [
-            f"history[column, {self.layout.displacement + k}]"
-            for k in range(len(rule.coefficients))
-        ]
-        further = [
-            f"{name} * factors[{k}, at]" if self.plan.decays(k) else name
-            for k, name in enumerate(self.decays)
-        ]
-        rows = [
-            f"{name}_[row]" if name in self.rule.row_states else _row_of(name)
-            for name in self.rule.states
-        ]
-        returned = {
-            "factors_of(arguments)": "factors, products",
-            "state_rows(arguments, row)": _tuple(rows),
-        }
-        element = {
-            "displacement_at(i, states, coefficients)": call,
-            "underflows(i, states, coefficients)": " | ".join(tests),
-        }
-        of_decays = {
-            "decayed_further(decays, factors, at)": _tuple(further),
-            "smallest_of_decays(decays)": f"min({', '.join(self.decays)}, 1.0)",
-        }
-        numbers = _tuple([*(f"T({name})" for name in self.decays), *history])
-        text = _accessors(returned, self.names, "arguments") + rule_function(rule)
-        for head, value in element.items():
-            lines = _reading(states, "states", [f"return {value}"])
-            lines = _reading([*self.decays, *rule.coefficients], "coefficients", lines)
-            text += _function(head.partition("(")[0], ["i", "states", "coefficients"], lines)
-        return (
-            text
-            + _function("no_decay", [], [f"return {_tuple(['1.0'] * self.count)}"])
-            + _accessors(of_decays, self.decays, "decays")
-            + self._function(
-                "displacement_coefficients",
-                "arguments decays column",
-                _reading(self.decays, "decays", [f"return {numbers}"]),
-            )
-        )
+        lines = [f"return {rule.symbol}({', '.join(['T(0)', *numbers, *rule.coefficients])})"]
+        lines = _reading(rule.coefficients, "coefficients", lines)
+        lines = _reading(states, "states", lines)
+        return rule_function(rule) + _function(name, arguments, lines)
 
 
 def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | None = None) -> str:
@@ -707,7 +648,7 @@ def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | 
     exact : bool
         Rows catch up with the history of their table.
     plan : CatchUpPlan, optional
-        How skipped steps are interpolated; they are replayed by default.
+        The closed form of skipped steps; they are replayed by default.
     """
     update = RowUpdate(rule, formats, exact, plan)
     merged = "T" if formats.wide == formats.compute else "D"
@@ -715,9 +656,7 @@ def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | 
     head += update.squared_value() + update.elements.text() + update.text()
     files = [*update.elements.loops, *["mean_square"] * (rule.squared is not None)]
     if plan:
-        files += ["decay"] * bool(rule.states)
-        files.append("decay_only" if plan.decay_only else "no_decay_only")
-        files += ["interpolate" if plan.displacement else "settle", "segments"]
+        files += ["decay", "closed_form"]
     elif exact:
         files.append("replay")
     files.append("exact_row" if exact else "lazy_row")
@@ -759,3 +698,10 @@ def _row_gradients(wide: str, form: Format, merged: str) -> str:
         [f"return part({row}, 0, values.shape[1])"],
     )
     return "\n\n" + "\n".join(lines) + "\n" + value + unmerged
+
+
+def history() -> str:
+    """Return the module of `loops.history`."""
+    names = ("MAX_RATIO", "MIN_SIZE", "NO_END", "TERMS")
+    head = "".join(f"{name} = {getattr(catchup, name)!r}\n" for name in names)
+    return compile.link("the history of exact rows", head, "history")

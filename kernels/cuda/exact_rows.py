@@ -28,7 +28,7 @@ CHUNK = 2**20
 
 
 def source(rule: Rule, formats: Formats) -> str:
-    """Write the kernel: skipped steps are interpolated, or replayed if they cannot be."""
+    """Write the kernel: skipped steps are taken by their closed form, or replayed without one."""
     return by_row.source(rule, formats, exact=True, catch_up=plan_for(rule, formats))
 
 
@@ -62,7 +62,7 @@ class ExactRows(Rows):
     def _catch_up_arguments(self, mode: int, out: DeviceArray) -> tuple[Any, ...]:
         history = self._history
         return (
-            history.last, history.history, history.products, history.ends,
+            history.last, history.history, history.moments, history.ends,
             np.int64(history.length - 1), history.now, np.int32(mode), out,
         )  # fmt: skip
 

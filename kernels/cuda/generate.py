@@ -598,59 +598,40 @@ def _method(head: str, lines: Sequence[str]) -> str:
     return f"    __device__ {head} {{\n{indented((n for n in lines if n), 8)}\n    }}"
 
 
-class Interpolation:
-    """Writes what ``interpolate.cuh`` needs of a rule, for float32 and rows without gaps."""
+class ClosedForm:
+    """Writes what ``closed_form.cuh`` needs of a rule, for float32 and rows without gaps."""
 
-    def __init__(self, run: Run, catch_up: CatchUpPlan) -> None:
-        self.run, self.rule, self.catch_up = run, run.rule, catch_up
-        self.layout = history_layout(self.rule, catch_up)
-        names = (self.rule.parameter, *self.rule.states)
+    def __init__(self, rule: Rule, plan: CatchUpPlan) -> None:
+        self.rule, self.plan = rule, plan
         self.packs = {
             name: f"*reinterpret_cast<pack<T, N> *>(&update.{name}_[row * width + j])"
-            for name in names
-            if name not in self.rule.row_states
+            for name in (rule.parameter, *rule.states)
+            if name not in rule.row_states
         }
 
     def macros(self) -> dict[str, object]:
         """Return the macros of the file."""
-        names = (
-            "MAX_INTERVAL", "MAX_REPLAY", "LINEAR", "NEGLIGIBLE", "STOP", "MAX_REMAINING",
-            "SMALLEST_NORMAL", "MIN_PRODUCT", "MAX_GROWTH",
-        )  # fmt: skip
-        return {name: repr(getattr(catchup, name)) for name in names} | {
+        plan = self.plan
+        return {name: repr(getattr(catchup, name)) for name in catchup.CONSTANTS} | {
             "states": len(self.rule.states),
-            "displaced": int(self.catch_up.displacement is not None),
-            "decay_only": int(self.catch_up.decay_only is not None),
-            "decay": self.layout.decay,
-            "ratio": self.layout.width,
-            "correction": self.layout.width + 1,
+            "moves": int(plan.displacement is not None or plan.shrinks),
         }
 
     def text(self) -> str:
         """Write the functions and the rules."""
-        rule, catch_up, layout = self.rule, self.catch_up, self.layout
+        rule, plan = self.rule, self.plan
         states = list(enumerate(rule.states))
-        parts = [function(part) for part in catch_up.rules]
+        parts = [function(part) for part in (plan.displacement, plan.inverse) if part]
         parts.append("constexpr int STATES = GA_STATES > 0 ? GA_STATES : 1;")
         parts.append("template <int N> struct Values { pack<T, N> parameter, states[STATES]; };")
-        parts.append(_test("decays", [k for k, _ in states if catch_up.decays(k)]))
+        parts.append(_test("decays", [k for k, _ in states if plan.decays(k)]))
         parts.append(_test("by_row", [k for k, name in states if name in rule.row_states]))
         parts += self._memory()
-        elements = [f"states[{k}]" for k, _ in states]
-        numbers = ["p", self.run.gradient("T(0)"), *elements]
-        numbers += ["T(0)"] * (rule.squared is not None)
-        lines = [_call(rule, numbers)]
-        parts.append(_step("ZeroGradientStep", rule, 0, "void", "T &p, T *states", lines, self.run))
-        displacement, apply, only = catch_up.displacement, catch_up.apply, catch_up.decay_only
-        if displacement and apply:
-            lines = ["T x = T(0);", _call(displacement, ["x", *elements]), "return x;"]
-            head = "T", "const T *states"
-            parts.append(_step("Displacement", displacement, layout.displacement, *head, lines))
-            lines, head = [_call(apply, ["p", "displacement"])], ("void", "T &p, T displacement")
-            parts.append(_step("Apply", apply, layout.apply, *head, lines))
-        if only:
-            lines = [_call(only, ["p", "T(0)"])]
-            parts.append(_step("DecayOnly", only, layout.decay_only, "void", "T &p", lines))
+        column = history_layout(rule, plan).displacement
+        parts.append(_displacement(plan.displacement, column, len(states)))
+        parts.append(
+            _method("inline T inverse(const T *states)", _value(plan.inverse, 1, len(states)))
+        )
         return namespace("\n".join(parts))
 
     def _memory(self) -> list[str]:
@@ -686,29 +667,28 @@ def _test(name: str, numbers: Sequence[int]) -> str:
     return f"__device__ inline bool {name}(int k) {{ return {tests}; }}"
 
 
-def _call(rule: Rule, numbers: Sequence[str]) -> str:
-    return f"{rule.symbol}<T>({', '.join([*numbers, *rule.coefficients])});"
+def _value(rule: Rule | None, otherwise: int, states: int) -> list[str]:
+    """Write the lines that return a rule's value from states; ``otherwise`` without a rule."""
+    if rule is None:
+        return [f"return T({otherwise});"]
+    numbers = ["x", *(f"states[{k}]" for k in range(states)), *rule.coefficients]
+    return ["T x = T(0);", f"{rule.symbol}<T>({', '.join(numbers)});", "return x;"]
 
 
-def _step(
-    name: str, rule: Rule, column: int, result: str, arguments: str, lines: Sequence[str],
-    run: Run | None = None,
-) -> str:  # fmt: skip
-    """Write a rule with the coefficients of a step, which begin at a column of the history."""
+def _displacement(rule: Rule | None, column: int, states: int) -> str:
+    """Write a displacement in a step, whose coefficients begin at a column of the history."""
+    coefficients = [] if rule is None else list(rule.coefficients)
+    members = [f"T {name};" for name in coefficients]
     read = [
-        f"ieee::narrow(at_step(history, mask, {column + k}, step), {coefficient}.value);"
-        for k, coefficient in enumerate(rule.coefficients)
+        f"ieee::narrow(at_step(history, mask, {column + k}, step), {name}.value);"
+        for k, name in enumerate(coefficients)
     ]
-    members = [f"T {coefficient};" for coefficient in rule.coefficients]
-    for wide, k in (run.wide if run else {}).items():
-        members.append(f"D {wide};")
-        read.append(f"{wide} = at_step(history, mask, {column + k}, step);")
     return "\n".join(
         [
-            f"struct {name} {{",
+            "struct Displacement {",
             indented(members, 4),
-            _method(f"{name}(const double *history, long long mask, long long step)", read),
-            _method(f"{result} operator()({arguments}) const", lines),
+            _method("Displacement(const double *history, long long mask, long long step)", read),
+            _method("T operator()(const T *states) const", _value(rule, 0, states)),
             "};",
         ]
     )

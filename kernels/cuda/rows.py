@@ -47,7 +47,7 @@ HOT = 128
 EXACT_ARGUMENTS = (
     "int *last_step",
     "const double *__restrict__ history",
-    "const double *__restrict__ products",
+    "const double *__restrict__ moments",
     "const long long *__restrict__ ends",
     "long long mask",
     "const long long *__restrict__ step_count",
@@ -125,7 +125,7 @@ def source(
     exact : bool
         Rows take the steps that they have skipped.
     catch_up : CatchUpPlan, optional
-        How skipped steps are interpolated; they are replayed by default.
+        The closed form of skipped steps; they are replayed by default.
     """
     config = config or LaunchConfig(ACCESS // formats.itemsize, WARP, False)
     run = Run(rule, formats)
@@ -158,12 +158,12 @@ def source(
         + '#include "layout.cuh"\n'
         + generate.namespace(update.struct())
     )
+    if exact:
+        generated += '#include "exact_rows.cuh"\n'
     if catch_up:
-        interpolation = generate.Interpolation(run, catch_up)
-        macros |= interpolation.macros()
-        generated += (
-            f'#include "exact_rows.cuh"\n{interpolation.text()}#include "interpolate.cuh"\n'
-        )
+        closed_form = generate.ClosedForm(rule, catch_up)
+        macros |= closed_form.macros()
+        generated += f'{closed_form.text()}#include "closed_form.cuh"\n'
     elif exact:
         generated += '#include "replay.cuh"\n'
     return compile.link(macros, generated, "rows.cuh")

@@ -9,8 +9,10 @@ import numpy as np
 
 from ..array_types import DeviceArray
 from ..catchup.plan import (
-    MIN_PRODUCT,
+    MAX_RATIO,
+    MIN_SIZE,
     NO_END,
+    TERMS,
     CatchUpPlan,
     history_layout,
     history_length,
@@ -27,7 +29,8 @@ THREADS = 256
 
 def source() -> str:
     """Write the kernel of ``step_history.cuh``."""
-    macros = {**scalars.UPDATE_MACROS, "no_end": f"{NO_END}LL", "min_product": repr(MIN_PRODUCT)}
+    macros = {**scalars.UPDATE_MACROS, "no_end": f"{NO_END}LL", "terms": TERMS}
+    macros |= {"min_size": repr(MIN_SIZE), "max_ratio": repr(MAX_RATIO)}
     return compile.link(macros, "", "step_history.cuh")
 
 
@@ -45,7 +48,7 @@ class StepHistory:
     rule : Rule
     formats : Formats
     plan : CatchUpPlan or None
-        How skipped steps are interpolated; None for replay.
+        The closed form of skipped steps; None for replay.
     rows : int
         Number of rows of the table.
     updates : int
@@ -57,13 +60,12 @@ class StepHistory:
         Number of steps so far.
     last : CuPy array of int32, shape (rows,)
         The last step that each row has taken.
-    history : CuPy array of float64, shape (width + 2, length)
-        The columns of `HistoryLayout`, then the ratio of each displacement to that of the step
-        before, for the product of powers and for the correction.
-    products : CuPy array of float64, shape (states + 2, length)
+    history : CuPy array of float64, shape (width, length)
+        The columns of `HistoryLayout`.
+    moments : CuPy array of float64, shape (length, k)
         As the CPU's.
     ends : CuPy array of int64, shape (length,)
-        The last step of each step's segment.
+        As the CPU's.
     """
 
     def __init__(
@@ -73,15 +75,13 @@ class StepHistory:
 
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
-        self.length, states = history_length(rows), len(rule.states)
+        self.length, columns = history_length(rows), plan.moments.width if plan else 1
         self.last: DeviceArray = cupy.full(rows, updates, np.int32)
-        self.history: DeviceArray = cupy.zeros((self._layout.width + 2, self.length), np.float64)
-        self.products: DeviceArray = cupy.full(
-            (states + 2 if plan else 1, self.length), 1.0, np.float64
-        )
-        self.ends: DeviceArray = cupy.full(self.length, NO_END, np.int64)
+        # Of a step without a form, NaN, no segment goes on.
+        self.history: DeviceArray = cupy.full((self._layout.width, self.length), np.nan, np.float64)
+        self.moments: DeviceArray = cupy.zeros((self.length, columns), np.float64)
+        self.ends: DeviceArray = cupy.full(self.length, updates, np.int64)
         self.now: DeviceArray = cupy.full(1, updates, np.int64)
-        self._start = updates
         self._period, count = refresh_period(rows, self.length)
         first = updates % self._period * count
         self._due: DeviceArray = cupy.arange(first, first + count, 1, np.uint64)
@@ -97,12 +97,12 @@ class StepHistory:
             overwrites them.
         """
         layout, due = self._layout, self._due
-        columns = (layout.displacement, layout.decay, layout.scale, layout.width)
-        places = (offset, *columns, self.length - 1, self._start, self._period, due.size)
+        columns = (layout.displacement, layout.decay, layout.shrink, layout.scale, layout.width)
+        places = (offset, *columns, self.length - 1, self._period, due.size)
         self._kernel(
             (-(-max(self.length, due.size) // THREADS),),
             (THREADS,),
-            (*numbers.of_update(), *map(np.int64, places), self.now, self.history, self.products,
+            (*numbers.of_update(), *map(np.int64, places), self.now, self.history, self.moments,
              self.ends, due),
         )  # fmt: skip
         return due

@@ -222,25 +222,28 @@ def process_row(arguments, batch, i, end, row, k):
     """Do what is to be done to a row whose keys are keys[i:end]; ``batch`` as in `loops.rows`."""
 
 
-MAX_INTERVAL = MAX_REPLAY = STATES = 0
-LINEAR = NEGLIGIBLE = STOP = MAX_REMAINING = SMALLEST_NORMAL = MIN_PRODUCT = MAX_GROWTH = 0.0
+MAX_REPLAY = REPLAYED = NO_END = STATES = TERMS = 0
+ERROR = MAX_GROWTH = MAX_RATIO = MIN_SIZE = SMALLEST_NORMAL = 0.0
 """Constants of `gpuadapt.kernels.catchup.plan`, and the number of a rule's states."""
+
+MOVES = True
+"""Whether skipped steps change the parameter."""
 
 
 def history_of(arguments):
     """The last step of each row, the number of steps, the ring's mask, the ends of segments."""
 
 
-def factors_of(arguments):
-    """Decay factors of each step, and products of those of later steps; see `step_history`."""
+def moments_of(arguments, step):
+    """The `Moments` of the segment that begins with a step."""
 
 
 def output_of(arguments):
     """Whether rows are only read, and the array (occurrences, width) for them."""
 
 
-def scratch_of(arguments):
-    """A thread's memory: (1, n) for coefficients by step, (3, width), (MAX_INTERVAL,)."""
+def buffer_of(arguments):
+    """A thread's memory, (1, width)."""
 
 
 def parameter_row(arguments, row):
@@ -255,72 +258,24 @@ def catch_up(arguments, row, sums):
     """Take all steps that the row has skipped."""
 
 
-def take_segment(arguments, row, step, target):
-    """Take steps of a segment at once; returns the step, and how many steps to replay next."""
-
-
 def replay_step(arguments, row, past_step, sums):
     """Take one step by the rule, with its coefficients and a gradient of zero."""
 
 
 def decay_states(arguments, row, step):
-    """Multiply states by the products of all later factors of the segment."""
-
-
-def decay_states_by(arguments, row, decays):
-    """Multiply states by products."""
-
-
-def decay_parameter(arguments, row, step, target):
-    """Multiply the parameter by its factors of the steps after ``step``, up to ``target``."""
-
-
-def load_decay_only(arguments, j, step):
-    """Copy the coefficients of a step to column ``j`` of the scratch memory."""
-
-
-def decay_only_at(scratch, j):
-    """The coefficients of column ``j``."""
-
-
-def decay_once(p, c):
-    """A parameter's element after a step without a displacement."""
-
-
-def load_apply(arguments, j, step):
-    """As `load_decay_only`, for `apply_displacement`."""
-
-
-def apply_at(scratch, j):
-    """The coefficients of column ``j``."""
-
-
-def apply_displacement(p, x, c):
-    """A parameter's element after a step with displacement ``x``."""
+    """Multiply states by the products of all factors of the segment that begins with a step."""
 
 
 def displacement_at(i, states, coefficients):
     """The displacement of element ``i``."""
 
 
-def underflows(i, states, coefficients):
-    """Whether a decayed state of element ``i`` is subnormal."""
+def displacement_coefficients(arguments, step):
+    """The coefficients of `displacement_at` in a step, of the compute type."""
 
 
-def displacement_coefficients(arguments, decays, column):
-    """Products of decay factors and the coefficients of a displacement, of the compute type."""
-
-
-def no_decay():
-    """A product of 1 for each state."""
-
-
-def decayed_further(decays, factors, at):
-    """Products with the factors of one more step."""
-
-
-def smallest_of_decays(decays):
-    """The smallest product, at most 1."""
+def inverse_at(i, states, coefficients):
+    """One divided by the powers of the states of element ``i`` in the correction."""
 
 
 def _normal(x):

@@ -37,7 +37,7 @@ extern "C" __global__ void GA_NAME(
     const bool active = row < count && (i == 0 || keys[i - 1] >> shift != row);
 #ifdef GA_EXACT
     catch_up<LANES, N>(
-        update, active, row, width, last_step, history, products, ends, mask, step_count, mode
+        update, active, row, width, last_step, history, moments, ends, mask, step_count, mode
     );
     if (mode == READ) {  // every key gets a copy of its row
         const long long end = active ? end_of_row(keys, i, n, shift) : i;

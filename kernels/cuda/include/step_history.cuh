@@ -1,17 +1,16 @@
-// The history of a table's steps: a ring buffer of `mask + 1` steps (a power of two), by columns.
+// The history of a table's steps: a ring buffer of `mask + 1` steps (a power of two). The
+// mathematics is in catchup/plan.py.
 //
 //   GA_SCALARS  see scalars.cuh; nothing is written if the step is not taken
 //   offset      of the first coefficient in the scalars of the step at hand. The number of the step
 //               is between the rule's `coefficients` and the other columns.
-//   start       number of steps before the first one of the history
+//   decay, shrink, scale, width   columns of catchup.plan.HistoryLayout
 //   step_count  (1,) out: the number of the step at hand
-//   history     (width + 2, mask + 1) out: the numbers of each step, see
-//   catchup.plan.HistoryLayout;
-//               then the two ratios of a step's displacement to that of the step before
-//   products    (states + 2, mask + 1) out: for each step the product of the decay factors of all
-//               later steps of its segment, for each state and for the displacement; then the sum
-//               of the latter, which is all displacements to come as a multiple of its own
-//   ends        (mask + 1,) out: the last step of the segment of each step, GA_NO_END if it goes on
+//   history     (width, mask + 1) out: the numbers of each step
+//   moments     (mask + 1, states + GA_TERMS + 6) out: catchup.plan.Moments of the segment that
+//               begins with each step
+//   ends        (mask + 1,) out: the last step of that segment, GA_NO_END if it goes on; the step
+//               before if no segment begins there
 #include "scalars.cuh"
 
 namespace gpuadapt {
@@ -19,40 +18,64 @@ namespace gpuadapt {
 // The step at hand and the step before it.
 struct Step {
     const double *numbers, *history;
-    long long size, previous, scale, width;
+    long long size, previous, scale;
 
     __device__ double now(long long c) const { return numbers[c]; }
     __device__ double before(long long c) const { return history[c * size + previous]; }
 
-    // d[t] / d[t-1] of the product of powers in a displacement d.
+    // The displacement divided by that of the step before, of the product of powers.
     __device__ double ratio() const { return now(scale) / before(scale) * before(scale - 2); }
     // The same of its correction.
-    __device__ double correction() const {
+    __device__ double growth() const {
         const bool none = now(scale + 1) == 0 && before(scale + 1) == 0;
         return none ? 1 : now(scale + 1) / before(scale + 1) * before(scale - 1);
     }
-    // Whether its displacement is a multiple of the one before, or can be the first.
-    __device__ bool continues(bool first) const {
-        const double form = now(scale + 2), size = now(scale) < 0 ? -now(scale) : now(scale);
+    // Whether a segment can begin with it.
+    __device__ bool begins() const {
+        const double form = now(scale + 3), size = now(scale) < 0 ? -now(scale) : now(scale);
+        return form == form && size >= GA_MIN_SIZE;
+    }
+    // Whether it continues the segment of the step before.
+    __device__ bool follows() const {
         const double largest = 1.7976931348623157e308;
-        if (!(size >= GA_MIN_PRODUCT) || form != (first ? form : before(scale + 2))) {
-            return false;
-        }
-        return first
-            || (ratio() >= 0 && ratio() <= largest && correction() >= 1 && correction() <= largest);
+        return now(scale + 3) == before(scale + 3) && ratio() >= 0 && ratio() <= largest
+            && growth() >= 1 && growth() <= largest;
     }
 };
+
+// Adds a step to the moments of a segment.
+__device__ inline void add_step(double *moments, int states, const Step &step, long long decay) {
+    for (int k = 0; k < states; ++k) {
+        moments[k] *= step.now(decay + k);
+    }
+    const double shrink = step.now(decay + states), exponent = step.now(step.scale + 2);
+    const double weight = moments[states + 2] * step.ratio();
+    double relative = moments[states + 3] * step.growth();
+    relative = relative < GA_MAX_RATIO ? relative : GA_MAX_RATIO;
+    moments[states] *= shrink;
+    moments[states + 2] = weight;
+    moments[states + 3] = relative;
+    const double error = relative == GA_MAX_RATIO ? (weight < 0 ? -weight : weight) : 0.0;
+    moments[states + 4] = moments[states + 4] * shrink + error;
+    double *const sums = moments + states + 5;
+    double term = weight;
+    sums[0] = sums[0] * shrink + term;
+    for (int j = 1; j <= GA_TERMS; ++j) {
+        term *= (relative - 1) * ((exponent - (j - 1)) / j);
+        sums[j] = sums[j] * shrink + term;
+    }
+}
 
 }  // namespace gpuadapt
 
 // Appends the step at hand to the history and lists the rows that it refreshes. A thread for each
-// step of the ring: that of the step at hand writes its numbers, the others update products and
+// step of the ring: that of the step at hand writes its numbers, the others update moments and
 // ends. And a thread for each row that is due: `keys` gets (due,) rows, the next ones in every
 // step.
 extern "C" __global__ void gpuadapt_append(
-    GA_SCALARS, long long offset, long long coefficients, long long decay, long long scale,
-    long long width, long long mask, long long start, long long period, long long due,
-    long long *step_count, double *history, double *products, long long *ends,
+    GA_SCALARS, long long offset, long long coefficients, long long decay, long long shrink,
+    long long scale, long long width, long long mask, long long period, long long due,
+    long long *step_count, double *history, double *moments, long long *ends,
     unsigned long long *keys
 ) {
     const double *numbers = gpuadapt::scalars_of_step(scalars, scalars_width, steps);
@@ -71,8 +94,7 @@ extern "C" __global__ void gpuadapt_append(
     if (k > mask) {
         return;
     }
-    const gpuadapt::Step step = {numbers + offset + 1, history, size,
-                                 (now - 1) & mask,     scale,   width};
+    const gpuadapt::Step step = {numbers + offset + 1, history, size, (now - 1) & mask, scale};
     if (k == here) {
         for (long long c = 0; c < coefficients; ++c) {
             history[c * size + here] = numbers[offset + c];
@@ -81,26 +103,26 @@ extern "C" __global__ void gpuadapt_append(
     if (width == coefficients) {
         return;
     }
-    const bool first = now - 1 == start, continues = step.continues(first);
-    const double ratio = first ? 1 : step.ratio(), correction = first ? 1 : step.correction();
-    const long long states = scale - 2 - decay;
+    const int states = int(shrink - decay);
+    double *const own = moments + k * (states + GA_TERMS + 6);
     if (k == here) {
         for (long long c = coefficients; c < width; ++c) {
             history[c * size + here] = step.now(c);
         }
-        history[width * size + here] = ratio;
-        history[(width + 1) * size + here] = correction;
-        for (long long c = 0; c < states + 2; ++c) {
-            products[c * size + k] = 1;
+        for (int c = 0; c <= states; ++c) {
+            own[c] = step.now(decay + c);
         }
-        ends[k] = GA_NO_END;
-    } else if (!continues && ends[k] == GA_NO_END) {
+        own[states + 1] = step.now(scale + 1);
+        own[states + 2] = own[states + 5] = step.now(shrink + 1);
+        own[states + 3] = 1;
+        own[states + 4] = 0;
+        for (int j = 1; j <= GA_TERMS; ++j) {
+            own[states + 5 + j] = 0;
+        }
+        ends[k] = step.begins() ? GA_NO_END : now - 1;
+    } else if (ends[k] == GA_NO_END && step.begins() && step.follows()) {
+        gpuadapt::add_step(own, states, step, decay);
+    } else if (ends[k] == GA_NO_END) {
         ends[k] = now - 1;
-    } else if (continues && ends[k] == GA_NO_END) {
-        for (long long c = 0; c < states; ++c) {
-            products[c * size + k] *= step.now(decay + c);
-        }
-        products[states * size + k] *= ratio;
-        products[(states + 1) * size + k] += products[states * size + k];
     }
 }
