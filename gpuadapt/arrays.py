@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
@@ -231,12 +230,12 @@ def zeros_like(
     dtype: np.dtype,
     order: str = "K",
     memory: SmallArrayArena | None = None,
-    number: int = 0,
+    beside: int | None = None,
 ) -> Array:
     """Return zeros of an array's shape, on its device.
 
-    On the CPU their offset in a cache line is that of the array, so that a row of one line has
-    states of one line.
+    On the CPU their offset in a cache line is that of the array, or of the address ``beside``, so
+    that a row of one line has states of one line.
 
     Parameters
     ----------
@@ -246,12 +245,11 @@ def zeros_like(
     order : {"K", "C"}
         The memory order: the array's or C's.
     memory : SmallArrayArena, optional
-    number : int
-        The number of the state, from 1; see `STAGGER`.
+    beside : int, optional
     """
     if backend == "cpu" and array.flags.c_contiguous and array.flags.aligned:
         nbytes = array.size * dtype.itemsize
-        beside = address(array) + number * STAGGER
+        beside = address(array) if beside is None else beside
         if memory:
             return memory.zeros(array.shape, dtype, nbytes, beside)
         unit = LINE if nbytes <= SmallArrayArena.SMALL else PAGE
@@ -286,6 +284,9 @@ def copied(array: Array) -> Array:
 
 def copy_into(destination: Array, source: Array) -> None:
     """Copy the bits of an array into another of its shape, from either backend."""
+    if type(destination) is type(source) is np.ndarray and destination.dtype == source.dtype:
+        destination[...] = source
+        return
     destination, source = bits_of(destination), bits_of(source)
     if not isinstance(destination, np.ndarray):
         with destination.device:
@@ -321,29 +322,28 @@ def take_rows(table: Array, rows: Array, skip: bool) -> Array:
     return result
 
 
-def check_disjoint(arrays: Iterable[tuple[str, str, Array]]) -> None:
-    """Raise `ParameterError` if two of (name, backend, array) share memory."""
-    entries = [(*bounds(array), name, backend, array)
-               for name, backend, array in arrays if array.size]  # fmt: skip
-    if not _intersect([entry[:3] for entry in entries]):
+def check_disjoint(arrays: Mapping[str, Array]) -> None:
+    """Raise `ParameterError` if two arrays, by name of the parameter, share memory."""
+    # Flat, since Python looks for garbage while it makes many tuples.
+    flat: list[int] = []
+    names = [name for name, array in arrays.items() if array.size]
+    for name in names:
+        flat.extend(bounds(arrays[name]))
+    devices, lows, highs = np.array(flat, np.int64).reshape(-1, 3).T
+    order = np.lexsort((lows, devices))
+    devices, lows, highs = devices[order], lows[order], highs[order]
+    # If two of them overlap, so do two neighbours.
+    if not ((devices[1:] == devices[:-1]) & (highs[:-1] > lows[1:])).any():
         return
-    intervals = sorted(entries, key=lambda entry: entry[:3])
-    active: list[tuple[Any, ...]] = []
-    for entry in intervals:
-        device, low, _, name, backend, array = entry
-        active = [other for other in active if other[0] == device and other[2] > low]
-        for other in active:
-            if namespace(backend).shares_memory(array, other[5]):
-                raise ParameterError(f"parameters {other[3]!r} and {name!r} share memory")
-        active.append(entry)
-
-
-def _intersect(intervals: Sequence[tuple[int, int, int]]) -> bool:
-    """Return whether two of (device, start, end) intersect."""
-    ordered = sorted(intervals)
-    # If two of them do, so do two neighbours.
-    pairs = itertools.pairwise(ordered)
-    return any(one[0] == next_[0] and one[2] > next_[1] for one, next_ in pairs)
+    active: list[tuple[int, int, str]] = []
+    for k, device, low, high in zip(order, devices, lows, highs, strict=True):
+        name = names[k]
+        active = [other for other in active if other[0] == device and other[1] > low]
+        for *_, before in active:
+            shares = namespace(backend_of(arrays[name]) or "cpu").shares_memory
+            if shares(arrays[name], arrays[before]):
+                raise ParameterError(f"parameters {before!r} and {name!r} share memory")
+        active.append((device, high, name))
 
 
 def bounds(array: Array) -> tuple[int, int, int]:

@@ -81,7 +81,7 @@ def build(
             add_group(settings.pop("params"), settings)
     else:
         add_group(params, common)
-    check_disjoint((p.name, p.backend, p.array) for p in built.parameters.values())
+    check_disjoint({name: one.array for name, one in built.parameters.items()})
     return built
 
 

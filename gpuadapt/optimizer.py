@@ -440,7 +440,7 @@ class Optimizer:
         settings = self._groups[parameter.group].settings
         new = grown(parameter, array, settings, self._initial)
         parameters = {**self._parameters, name: new}
-        check_disjoint((p.name, p.backend, p.array) for p in parameters.values())
+        check_disjoint({name: one.array for name, one in parameters.items()})
         attributes: dict[str, Any] = {"_parameters": parameters, "_groups": self._groups}
         attributes |= {"_grown": self._grown | {name}, "_held": None}
         attributes["_built"] = self._built._replace(parameters=parameters)

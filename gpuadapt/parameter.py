@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.addresses import address
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
@@ -17,6 +18,7 @@ from gpuadapt.kernels.language.rule import Rule
 
 from . import pages, state_formats
 from .arrays import (
+    STAGGER,
     SmallArrayArena,
     contiguous,
     copied,
@@ -72,6 +74,8 @@ class Parameter:
     # What most parameters never change costs no time and no memory for each of them.
     update_count = 0
     """Number of updates up to the last `Steps.sync_counts`."""
+    companions: Mapping[str, Array] = {}
+    """Arrays with the bits of the parameter that its 16 bits cannot hold, by name."""
     _strided_updates: Mapping[tuple[Rule, str], Update] = {}
     _row_updates: Mapping[tuple[Rule, str], RowUpdate] = {}
     """By rule and dtype of the gradient, compiled when needed; exact ones have one history."""
@@ -108,13 +112,8 @@ class Parameter:
         self.needs_c_order = storage.random or storage.block
         self.states: dict[str, Any] = self._new_states(settings, initial, arena)
         """By the rule's letters; `Quantized` or arrays."""
-        self.companions = state_formats.new_companions(self.formats.parameter, self.array)
-        """Arrays with the bits of the parameter that its 16 bits cannot hold, by name."""
-        if taken := self.states.keys() & {"updates", *self.companions}:
-            raise ParameterError(
-                f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
-                "has beside the states: give the state another name"
-            )
+        if not storage.plain:
+            self.companions = state_formats.new_companions(self.formats.parameter, self.array)
         self._seed = settings["seed"]
         self.exact = settings["sparse"] == "exact"
         """True if rows catch up with the steps in which they had no gradient."""
@@ -136,10 +135,14 @@ class Parameter:
         """New states, filled with their initial values."""
         states: dict[str, Any] = {}
         order = "C" if self.needs_c_order else "K"
-        for number, kept in enumerate(self.storage.states, start=1):
-            new = state_formats.new_state(kept, self.array, self.backend, order, arena, number)
-            states[kept.letter] = new
-            value = initial.get(kept.letter, 0.0)
+        beside = address(self.array) if self.backend == "cpu" else 0
+        for kept in self.storage.states:
+            beside += STAGGER
+            states[kept.letter] = state_formats.new_state(
+                kept, self.array, self.backend, order, arena, beside
+            )
+        for kept in self.storage.states if initial else ():
+            new, value = states[kept.letter], initial.get(kept.letter, 0.0)
             if isinstance(value, Start):
                 numbers = value.of(state_formats.decoded(self.array), settings)
                 state_formats.write(state_formats.parts_of(new), kept.form.encode(numbers))
@@ -176,13 +179,15 @@ class Parameter:
         return Operand(self.arrays, key, block_width(self.shape) if self.storage.block else 0)
 
     @property
-    def saved_states(self) -> dict[str, Any]:
+    def saved_states(self) -> Mapping[str, Any]:
         """The states and companions, by name: everything that a snapshot needs."""
-        return self.states | self.companions if self.companions else self.states.copy()
+        return {**self.states, **self.companions} if self.companions else self.states
 
     @property
-    def saved_arrays(self) -> dict[str, Array]:
+    def saved_arrays(self) -> Mapping[str, Array]:
         """`saved_states` as arrays: a quantized state ``m`` gives "m.codes" and "m.scales"."""
+        if self.storage.plain:
+            return self.states
         return state_formats.arrays_of(self.saved_states)
 
     def formats_for(self, gradient: str) -> Formats:
@@ -269,6 +274,8 @@ class Parameter:
         ParameterError
             If the table has been made read-only.
         """
+        if self.history is None:
+            return
         update = self._exact_update()
         if update is None:
             return
@@ -420,7 +427,7 @@ class Parameter:
         # Only arrays are copied: what else a parameter has is never changed, but replaced.
         new = memo[id(self)] = object.__new__(type(self))
         state = self.__getstate__()
-        for name in ("user_array", "states", "companions"):
+        for name in {"user_array", "states", "companions"} & state.keys():
             state[name] = copy.deepcopy(state[name], memo)
         new.__setstate__(state)
         return new

@@ -68,8 +68,8 @@ class Snapshot(NamedTuple):
     """Names of parameters, for each group."""
     settings: list[dict[str, Any]]
     updates: dict[str, int]
-    arrays: dict[str, dict[str, Any]]
-    """States by name of parameter, then letter."""
+    arrays: dict[str, Mapping[str, Any]]
+    """States by name of parameter, then letter; "updates" is among the letters."""
 
 
 class Plan(NamedTuple):
@@ -77,7 +77,8 @@ class Plan(NamedTuple):
 
     step_count: int
     updates: dict[str, int]
-    arrays: dict[str, dict[str, Any]]
+    arrays: dict[str, Mapping[str, Any]]
+    """By name of parameter, for those to write."""
     rows: dict[str, int]
     """Number of rows to write, for tables that have more rows."""
     settings: list[dict[str, Any]]
@@ -112,12 +113,16 @@ def snapshot(
             | {"params": names, "schedules": _schedules(group.settings)}
             for group, names in zip(groups, members, strict=True)
         ],
-        "state": {
-            parameter.name: {"updates": parameter.update_count}
-            | {letter: copied(array) for letter, array in parameter.saved_arrays.items()}
-            for parameter in parameters.values()
-        },
+        "state": {name: _entry(parameter) for name, parameter in parameters.items()},
     }
+
+
+def _entry(parameter: Parameter) -> dict[str, Any]:
+    """Return the count of updates and copies of the state arrays of a parameter."""
+    entry: dict[str, Any] = {"updates": parameter.update_count}
+    for letter, array in parameter.saved_arrays.items():
+        entry[letter] = copied(array)
+    return entry
 
 
 def _schedules(settings: Mapping[str, Any]) -> list[str]:
@@ -131,11 +136,6 @@ def _members(groups: Sequence[Group], parameters: Parameters) -> list[list[str]]
     for name, parameter in parameters.items():
         members[parameter.group].append(name)
     return members
-
-
-def _is_count(value: Any) -> bool:
-    """True for most of the values that `count` accepts; it costs less than a message's text."""
-    return type(value) is int and 0 <= value < MAX_COUNT
 
 
 def count(name: str, value: Any) -> int:
@@ -174,14 +174,17 @@ def examined(state: Any, rule: Rule) -> Snapshot:
         settings = [dict(given) for given in state["param_groups"]]
         names = [list(given.pop("params")) for given in settings]
         schedules = [list(given.get("schedules", ())) for given in settings]
-        entries = {name: dict(entry) for name, entry in state["state"].items()}
-        counts = {key: entry.pop("updates") for key, entry in entries.items()}
+        entries: dict[str, Mapping[str, Any]] = {
+            name: entry if type(entry) is dict else dict(entry)
+            for name, entry in state["state"].items()
+        }
+        updates = {key: entry["updates"] for key, entry in entries.items()}
         step_count = state["step_count"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"not a state_dict() of an optimizer: {error!r}") from None
     texts = [*entries, *(one for of in names + schedules for one in of)]
     texts += [key for given in settings for key in given]
-    if not all(isinstance(text, str) for text in [name, *texts]):
+    if not all(issubclass(kind, str) for kind in {type(name), *map(type, texts)}):
         raise StateError("not a state_dict() of an optimizer: a name is no string")
     if _whole(version) != VERSION or name != rule.name:
         raise StateError(
@@ -189,18 +192,13 @@ def examined(state: Any, rule: Rule) -> Snapshot:
         )
     if digest is not None and not (isinstance(digest, str) and digest == rule.digest):
         raise StateError(f"got a rule {name!r} with other formulas than this optimizer's")
-    parsed = Snapshot(
-        count("step_count", step_count), digest, names, settings,
-        {
-            key: value if _is_count(value) else count(f"updates of {key!r}", value)
-            for key, value in counts.items()
-        },
-        entries,
-    )  # fmt: skip
-    for key, updates in parsed.updates.items():
-        if updates > parsed.step_count:
-            raise StateError(f"{key!r}: got {updates} updates in {parsed.step_count} steps")
-    return parsed
+    steps = count("step_count", step_count)
+    if not all(type(value) is int and 0 <= value <= steps for value in updates.values()):
+        updates = {key: count(f"updates of {key!r}", value) for key, value in updates.items()}
+        for key, value in updates.items():
+            if value > steps:
+                raise StateError(f"{key!r}: got {value} updates in {steps} steps")
+    return Snapshot(steps, digest, names, settings, updates, entries)
 
 
 def plan(
@@ -223,23 +221,27 @@ def plan(
         had more updates than the snapshot has steps.
     """
     left = Left([], [], [], [], [], {})
-    planned = Plan(parsed.step_count, {}, {}, {}, [])
+    planned = Plan(parsed.step_count, parsed.updates, {}, {}, [])
+    members = _members(groups, parameters)
     if strict:
-        _check_names(parsed, groups, parameters)
-    places = _places(parsed.names)
-    for number, (group, names) in enumerate(zip(groups, _members(groups, parameters), strict=True)):
-        saved = _saved_settings(names, places, parsed, number)
+        _check_names(parsed, members, parameters)
+    settings = _saved_settings(parsed, members)
+    for number, (group, saved) in enumerate(zip(groups, settings, strict=True)):
         if strict:
             planned.settings.append(_settings(group, saved or {}))
         else:
             planned.settings.append(_fitting(group, saved, number, left))
-    left.missing.extend(name for name in parameters if name not in parsed.updates)
     left.unexpected.extend(name for name in parsed.updates if name not in parameters)
-    for name in [name for name in parameters if name in parsed.updates]:
-        _plan_parameter(parameters[name], parsed, planned, left, strict)
+    for name, parameter in parameters.items():
+        if name not in parsed.updates:
+            left.missing.append(name)
+        elif not parameter.exact and _equal_kinds(parsed.arrays[name], parameter.saved_arrays):
+            planned.arrays[name] = parsed.arrays[name]
+        else:
+            _plan_parameter(parameter, parsed, planned, left, strict)
     if not strict:
         for name, parameter in parameters.items():
-            if name not in planned.updates and parameter.update_count > parsed.step_count:
+            if name not in planned.arrays and parameter.update_count > parsed.step_count:
                 raise StateError(
                     f"parameter {name!r}: it is left as it is, after {parameter.update_count} "
                     f"updates, but the snapshot has {parsed.step_count} steps; load it into a new "
@@ -248,9 +250,8 @@ def plan(
     return planned, left
 
 
-def _check_names(parsed: Snapshot, groups: Sequence[Group], parameters: Parameters) -> None:
-    """Check that the groups have the same names, in any order."""
-    expected = _members(groups, parameters)
+def _check_names(parsed: Snapshot, expected: list[list[str]], parameters: Parameters) -> None:
+    """Check that the groups have the expected names, in any order."""
     same = parsed.names == expected  # mostly they are in one order too
     if not same and sorted(map(sorted, parsed.names)) != sorted(map(sorted, expected)):
         raise StateError(
@@ -265,11 +266,8 @@ def _plan_parameter(
 ) -> None:
     """Enter a parameter into the plan, or into ``left``."""
     name, current = parameter.name, parameter.saved_arrays
-    if not parameter.exact and _equal_kinds(parsed.arrays[name], current):
-        planned.updates[name], planned.arrays[name] = parsed.updates[name], parsed.arrays[name]
-        return
     saved: dict[str, Any] = {letter: parsed.arrays[name].get(letter) for letter in current}
-    unknown = [letter for letter in parsed.arrays[name] if letter not in current]
+    unknown = [letter for letter in parsed.arrays[name] if letter not in {*current, "updates"}]
     reason, rows = None, None
     if unknown and strict:
         raise StateError(f"parameter {name!r}: got {', '.join(map(repr, unknown))} besides states")
@@ -302,7 +300,6 @@ def _plan_parameter(
     if rows is not None:
         left.longer.append(name)
         planned.rows[name] = rows
-    planned.updates[name] = updates
     planned.arrays[name] = {
         letter: _to_device_of(array, parameter) for letter, array in saved.items()
     }
@@ -316,7 +313,7 @@ def _equal_kinds(saved: Mapping[str, Any], current: Mapping[str, Array]) -> bool
             return False
         if given.shape != array.shape or given.dtype != array.dtype:
             return False
-    return len(saved) == len(current)
+    return len(saved) == len(current) + 1  # and "updates"
 
 
 def _reason(name: str, letter: str, given: Any, array: Any) -> str:
@@ -336,24 +333,25 @@ def _to_device_of(array: Any, parameter: Parameter) -> Any:
         )
 
 
-def _places(names: Sequence[Sequence[str]]) -> dict[str, int | None]:
-    """Return the number of each name's group; None for a name that is in several."""
+def _saved_settings(
+    parsed: Snapshot, members: Sequence[Sequence[str]]
+) -> list[dict[str, Any] | None]:
+    """Return the saved settings of groups with these names; None if they were in several groups."""
+    if parsed.names == members:  # as mostly
+        return [*parsed.settings]
+    # The number of each name's group; None for a name that is in several.
     places: dict[str, int | None] = {}
-    for number, group in enumerate(names):
+    for number, group in enumerate(parsed.names):
         for name in group:
             places[name] = number if places.get(name, number) == number else None
-    return places
-
-
-def _saved_settings(
-    names: list[str], places: Mapping[str, int | None], parsed: Snapshot, number: int
-) -> dict[str, Any] | None:
-    """Return the saved settings of these names' group; None if they were in several groups."""
-    found = {places[name] for name in names if name in places}
-    if not names and number < len(parsed.names):
-        found = {number}
-    place = found.pop() if len(found) == 1 else None
-    return None if place is None else parsed.settings[place]
+    settings: list[dict[str, Any] | None] = []
+    for number, names in enumerate(members):
+        found = {places[name] for name in names if name in places}
+        if not names and number < len(parsed.names):
+            found = {number}
+        place = found.pop() if len(found) == 1 else None
+        settings.append(None if place is None else parsed.settings[place])
+    return settings
 
 
 def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
@@ -422,15 +420,15 @@ def restore(planned: Plan, groups: Sequence[Group], parameters: Parameters) -> N
     """Write a plan; writing it twice, after an interruption, has the same result."""
     for group, settings in zip(groups, planned.settings, strict=True):
         group.settings.update(settings)
-    for name, updates in planned.updates.items():
+    for name, saved in planned.arrays.items():
         parameter = parameters[name]
-        parameter.update_count = updates
+        parameter.update_count = planned.updates[name]
         parameter.drop_history()
         if name in planned.rows:
-            put_first(parameter, planned.arrays[name], planned.rows[name])
+            put_first(parameter, saved, planned.rows[name])
             continue
         for letter, array in parameter.saved_arrays.items():
-            copy_into(array, planned.arrays[name][letter])
+            copy_into(array, saved[letter])
 
 
 def _same_dtype(given: Array, array: Array) -> bool:

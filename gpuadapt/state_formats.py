@@ -98,6 +98,12 @@ def storage_of(
         by_row = letter in row_states
         state_dtype = compute_dtype if by_row else form.array_dtype(backend)
         states.append(StateStorage(letter, form, state_dtype, by_row))
+    parts = [name for name, _ in formats.parameter.parts[1:]]
+    if taken := {*rule.states} & {"updates", *parts}:
+        raise ParameterError(
+            f"parameter {name!r}: the rule has a state {min(taken)!r} itself, which a snapshot "
+            "has beside the states: give the state another name"
+        )
     block = formats.block
     plain = formats.itemsize > max(BITS) and all(len(one.parts) == 1 for one in formats.updated)
     return Storage(dtype, formats, compute_dtype, formats.random, block, plain, tuple(states))
@@ -211,7 +217,7 @@ def new_state(
     backend: str,
     order: str,
     memory: SmallArrayArena,
-    number: int,
+    beside: int,
 ) -> Any:
     """Return zeros in the format of a state.
 
@@ -224,8 +230,8 @@ def new_state(
     order : {"C", "K"}
         The order of elements in memory: C's or the parameter's.
     memory : SmallArrayArena
-    number : int
-        The number of the state, from 1.
+    beside : int
+        On the CPU an address, whose offset in its page or cache line the state's has.
 
     Returns
     -------
@@ -234,7 +240,7 @@ def new_state(
     if kept.by_row:
         return new_zeros(parameter.shape[:1], kept.dtype, parameter)
     form = kept.form
-    first = zeros_like(parameter, backend, kept.dtype, order, memory, number)
+    first = zeros_like(parameter, backend, kept.dtype, order, memory, beside)
     if len(form.parts) == 1:
         return first
     state = form.view([first, *_other_parts(form, parameter)])

@@ -35,9 +35,9 @@ Place = Branch | str
 
 def branch(path: str, keys: list[str] | None, parts: list[Place], ordered: bool = True) -> Branch:
     """Make a `Branch`; flat and size follow from the parts."""
-    flat = all(isinstance(part, str) for part in parts)
-    size = sum(part.size if isinstance(part, Branch) else 1 for part in parts)
-    return Branch(path, keys, parts, ordered, flat, size)
+    nested = [part for part in parts if isinstance(part, Branch)]
+    size = len(parts) + sum(part.size - 1 for part in nested)
+    return Branch(path, keys, parts, ordered, not nested, size)
 
 
 def opened(given: Any) -> tuple[list[Any] | None, list[Any]] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,8 +60,8 @@ class AddressFinder(NamedTuple):
     It writes the address of each gradient; 0 for one that is not as expected, or whose parameter
     is read-only.
     """
-    objects: list[Any]
-    """The arrays and dtypes whose headers it reads, kept alive."""
+    dtypes: list[np.dtype]
+    """Those whose headers it reads, kept alive; who holds the parameters keeps these alive."""
 
 
 def address_finder(
@@ -97,4 +97,4 @@ def address_finder(
     of_kinds = np.array(table, np.int64).reshape(-1, 3).T.copy()
     headers = [np.fromiter(map(id, arrays), np.int64, len(arrays)) for arrays in (updated, like)]
     find = partial(_kernels().addresses, *headers, sizes, kinds, *of_kinds, begins, ends)
-    return AddressFinder(find, [*updated, *like, *(of[0] for of in expected if of)])
+    return AddressFinder(find, [of[0] for of in expected if of])
