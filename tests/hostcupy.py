@@ -116,7 +116,7 @@ RAW = r"""
 #include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <vector>
+#include <setjmp.h>
 #include <ucontext.h>
 using std::ptrdiff_t;
 #define __device__
@@ -133,19 +133,33 @@ static unsigned long long atomicMax(unsigned long long *at, unsigned long long v
 }
 
 // Every thread of a block has a stack of its own and runs until it waits for its warp; then
-// the next one does. In which order is drawn anew for each round.
-static ucontext_t host;
-static std::vector<ucontext_t> fibers;
-static std::vector<std::vector<char>> stacks;
-static std::vector<char> ended;
-static std::vector<double> exchanged;
+// the next one does. In which order is drawn anew for each round. Threads stay for the next block.
+// Jumps are many times as fast as `swapcontext`, which calls the kernel of the system.
+static const int most = 1024;
+static jmp_buf host, threads_at[most];
+static ucontext_t first;
+static char stacks[most][1 << 15], begun[most], ended[most];
+static double exchanged[most];
 static void (*body)();
 
-static void fiber() { body(); ended[threadIdx.x] = 1; }
 static void __syncwarp() {
     const int x = threadIdx.x;
-    swapcontext(&fibers[x], &host);
+    if (!_setjmp(threads_at[x])) { _longjmp(host, 1); }
     threadIdx.x = x;
+}
+static void fiber() {
+    for (;;) { body(); ended[threadIdx.x] = 1; __syncwarp(); }
+}
+static void resume(int x) {
+    threadIdx.x = x;
+    if (_setjmp(host)) { return; }
+    if (begun[x]) { _longjmp(threads_at[x], 1); }
+    begun[x] = 1;
+    getcontext(&first);
+    first.uc_stack.ss_sp = stacks[x];
+    first.uc_stack.ss_size = sizeof stacks[x];
+    makecontext(&first, fiber, 0);
+    setcontext(&first);
 }
 static void __syncthreads() { __syncwarp(); }
 static double exchange(double value, int from) {
@@ -175,33 +189,26 @@ static double __shfl_sync(unsigned, double value, int from, int width) {
 }
 
 static void block(int threads, bool waits, unsigned &random) {
-    std::vector<int> order(threads);
-    for (int k = 0; k < threads; ++k) { order[k] = k; }
     if (!waits) {
-        for (int k : order) { threadIdx.x = k; body(); }
+        for (int k = 0; k < threads; ++k) { threadIdx.x = k; body(); }
         return;
     }
-    fibers.resize(threads); stacks.resize(threads);
-    exchanged.assign(threads, 0); ended.assign(threads, 0);
-    for (int k = 0; k < threads; ++k) {
-        stacks[k].resize(1 << 15);
-        getcontext(&fibers[k]);
-        fibers[k].uc_stack.ss_sp = stacks[k].data();
-        fibers[k].uc_stack.ss_size = stacks[k].size();
-        fibers[k].uc_link = &host;
-        makecontext(&fibers[k], fiber, 0);
-    }
+    static int order[most];
+    for (int k = 0; k < threads; ++k) { order[k] = k; }
+    memset(ended, 0, sizeof ended);
     for (int left = threads; left;) {
         left = 0;
         for (int k = threads - 1; k > 0; --k) {
             random = random * 1664525u + 1013904223u;
-            std::swap(order[k], order[(random >> 8) % (k + 1)]);
+            const int other = (random >> 8) % (k + 1), before = order[k];
+            order[k] = order[other];
+            order[other] = before;
         }
-        for (int k : order) {
-            if (ended[k]) { continue; }
-            threadIdx.x = k;
-            swapcontext(&host, &fibers[k]);
-            left += !ended[k];
+        for (int k = 0; k < threads; ++k) {
+            if (!ended[order[k]]) {
+                resume(order[k]);
+                left += !ended[order[k]];
+            }
         }
     }
 }
