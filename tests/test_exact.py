@@ -184,11 +184,11 @@ ERRATIC = {
 }
 
 FAR = {
-    "momentum": "cpu", "adam": "cpu", "adamw": "cpu", "radam-uncorrected": "host",
-    "velocity": "host", "adam-inside": "host", "erratic": "host",
+    "sgd+l2+max": "cpu", "momentum": "cpu", "adam": "cpu", "adamw": "cpu",
+    "radam-uncorrected": "host", "velocity": "host", "adam-inside": "host", "erratic": "host",
 }  # fmt: skip
 """Methods that are followed, each by one backend, which has the bits of both; the CPU's kernels are
-those that other tests compile."""
+those that other tests compile, and that of a rule without states."""
 
 BY_CUDA = ("warm-up from 0", "jumping", "late", "beta2")
 """Those whose runs a slow backend takes."""

@@ -656,7 +656,8 @@ def rows(rule: Rule, formats: Formats, exact: bool = False, plan: CatchUpPlan | 
     head += update.squared_value() + update.elements.text() + update.text()
     files = [*update.elements.loops, *["mean_square"] * (rule.squared is not None)]
     if plan:
-        files += ["decay", "closed_form"]
+        decays = any(plan.decays(k) for k in range(len(rule.states)))
+        files += [*["decay"] * decays, "closed_form"]
     elif exact:
         files.append("replay")
     files.append("exact_row" if exact else "lazy_row")
