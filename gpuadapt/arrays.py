@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
@@ -184,9 +184,9 @@ CHUNKS: WeakValueDictionary[int, HostArray] = WeakValueDictionary()
 """By id: the memory of every `SmallArrayArena`, in which nothing but its arrays lies."""
 
 
-def arena_memory() -> list[HostArray]:
-    """Return the memory of every `SmallArrayArena` whose arrays are in use."""
-    return list(CHUNKS.values())
+def arena_memory(bases: Iterable[int]) -> list[HostArray]:
+    """Return the memory of arenas among the objects with these ids, which are alive."""
+    return [chunk for base in {*bases} if (chunk := CHUNKS.get(base)) is not None]
 
 
 class SmallArrayArena:
@@ -329,6 +329,8 @@ def check_disjoint(arrays: Mapping[str, Array]) -> None:
     names = [name for name, array in arrays.items() if array.size]
     for name in names:
         flat.extend(bounds(arrays[name]))
+    if len(names) < 2:
+        return
     devices, lows, highs = np.array(flat, np.int64).reshape(-1, 3).T
     order = np.lexsort((lows, devices))
     devices, lows, highs = devices[order], lows[order], highs[order]
@@ -363,34 +365,44 @@ def cupy_layouts(arrays: Sequence[DeviceArray]) -> Layouts:
     found = [(address(a), *bounds(a)[1:], a.size) for a in arrays]
     first, low, high, size = np.array(found, np.int64).reshape(-1, 4).T.copy()
     orders = {name: np.array([contiguous(a, name) for a in arrays], bool) for name in "CF"}
-    return Layouts(first, low, high, size, orders)
+    return Layouts(first, low, high, size, orders, np.zeros_like(first))
 
 
-def merged_ranges(
-    lows: HostArray, highs: HostArray, covers: Layouts
-) -> tuple[HostArray, HostArray]:
-    """Join ranges of addresses that overlap.
+def memory_ranges(layouts: Layouts, chunks: Sequence[HostArray]) -> tuple[HostArray, HostArray]:
+    """Return the ranges of addresses in which arrays lie; those that overlap are joined.
 
     Parameters
     ----------
-    lows, highs : ndarray of int64, shape (n,)
-        First address of each range, and the address behind it.
-    covers : Layouts
-        Of arrays that do not overlap: one that covers a range replaces it.
+    layouts : Layouts
+    chunks : sequence of ndarray
+        Memory of arenas, whose range covers the arrays in it.
 
     Returns
     -------
     starts, ends : ndarray of int64, shape (m,), ascending
     """
-    order = np.argsort(covers.lows)
-    starts, ends = covers.lows[order], covers.highs[order]
-    before = np.searchsorted(starts, lows, side="right") - 1
-    covered = before >= 0
-    covered[covered] = highs[covered] <= ends[before[covered]]
-    used, own = np.unique(before[covered]), ~covered
-    lows = np.concatenate([lows[own], starts[used]])
-    highs = np.concatenate([highs[own], ends[used]])
-    order = np.argsort(lows, kind="stable")
+    bases, ids = layouts.bases.tolist(), {*map(id, chunks)}
+    own = (layouts.sizes > 0) & ~np.fromiter(map(ids.__contains__, bases), bool, len(bases))
+    starts = np.array([addresses.address(chunk) for chunk in chunks], np.int64)
+    ends = starts + SmallArrayArena.CHUNK
+    lows, highs = np.append(layouts.lows[own], starts), np.append(layouts.highs[own], ends)
+    order = lows.argsort()
     lows, highs = lows[order], np.maximum.accumulate(highs[order])
-    apart = lows[1:] >= highs[:-1]
-    return lows[np.append(True, apart)[: lows.size]], highs[np.append(apart, True)[: lows.size]]
+    first = np.ones(lows.size + 1, bool)
+    first[1:-1] = lows[1:] >= highs[:-1]
+    return lows[first[:-1]], highs[first[1:]]
+
+
+def numbered(keys: Sequence[Hashable]) -> tuple[list[int], HostArray]:
+    """Number equal keys, in the order in which they occur first.
+
+    Returns
+    -------
+    firsts : list of int
+        The index of the first key with each number.
+    numbers : ndarray of int64, shape (keys,)
+    """
+    known = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    firsts = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
+    numbers = np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
+    return [firsts[key] for key in known], numbers

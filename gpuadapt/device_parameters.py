@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from gpuadapt.kernels.formats import Formats
 from gpuadapt.kernels.language.rule import Rule
 
 from . import launch
-from .arrays import arena_memory, bounds, merged_ranges, on_device
+from .arrays import arena_memory, bounds, memory_ranges, numbered
 from .pages import has_pages
 from .parameter import Parameter
 
@@ -66,7 +67,7 @@ class DeviceParameters:
         self.indices = indices
         self.all_parameters = all_parameters
         self.parameters: list[Parameter] = [all_parameters[k] for k in indices.tolist()]
-        self.device = on_device(self.parameters[0].array if self.parameters else None)
+        self.device = self.parameters[0].array.device if backend == "cuda" else nullcontext()
         with self.device:
             self.scalars = launch.step_scalars(backend)
         arrays: list[Array] = []
@@ -79,12 +80,12 @@ class DeviceParameters:
         self.alike, self.alike_numbers = _alike(self.parameters, layouts, firsts, self.sizes)
         groups = [one.parameter.group for one in self.alike]
         self.groups = np.array(groups, np.int64)[self.alike_numbers]
-        used = layouts.sizes > 0
-        # The small states of many parameters lie side by side.
-        arenas = launch.layouts("cpu", arena_memory() if backend == "cpu" else [])
-        ranges = merged_ranges(layouts.lows[used], layouts.highs[used], arenas)
-        self.range_starts, self.range_ends = ranges
-        self._starts, self._ends = (of.tolist() for of in ranges)
+        # Many small states lie side by side in one array.
+        states = np.ones(len(arrays), bool)
+        states[firsts] = False
+        chunks = arena_memory(layouts.bases[states].tolist())
+        self.range_starts, self.range_ends = memory_ranges(layouts, chunks)
+        self._starts, self._ends = self.range_starts.tolist(), self.range_ends.tolist()
         self.paged = [
             k
             for k, parameter in enumerate(self.parameters)
@@ -145,22 +146,25 @@ def _alike(
     firsts : list of int
         The index in ``layouts`` of each parameter's first array.
     sizes : ndarray of int64, shape (parameters,)
+
+    Returns
+    -------
+    list of Alike, and the number of each parameter's: ndarray of int64, shape (parameters,)
     """
-    numbers: dict[int, int] = {}  # of storages: each is of one group
-    storages = [numbers.setdefault(id(one.storage), len(numbers)) for one in parameters]
     if not parameters:
         return [], np.zeros(0, np.int64)
     # In which order are all arrays of a parameter contiguous?
-    whole = {name: np.logical_and.reduceat(of, firsts) for name, of in layouts.orders.items()}
-    orders = np.where(sizes > 0, np.where(whole["C"], 1, np.where(whole["F"], 2, 0)), 0)
-    keys = np.array(storages, np.int64) * 3 + orders
-    _, examples, alike = np.unique(keys, return_index=True, return_inverse=True)
+    c, f = (np.logical_and.reduceat(layouts.orders[name], firsts) for name in "CF")
+    orders = np.where(c, 1, np.where(f, 2, 0)) * (sizes > 0)
+    # Each storage is of one group.
+    keys = [4 * id(one.storage) + n for one, n in zip(parameters, orders.tolist(), strict=True)]
+    examples, numbers = numbered(keys)
     found = []
-    for k in examples.tolist():
+    for k in examples:
         order = ("", "C", "F")[orders[k]]
         usable = order != "F" or not parameters[k].needs_c_order
         found.append(Alike(parameters[k], order if usable else ""))
-    return found, alike.astype(np.int64)
+    return found, numbers
 
 
 def by_device(parameters: Sequence[Parameter]) -> list[DeviceParameters]:
@@ -172,7 +176,7 @@ def by_device(parameters: Sequence[Parameter]) -> list[DeviceParameters]:
     if not parameters:
         return [DeviceParameters("cpu", np.zeros(0, np.int64), ())]
     numbers = np.array([-1 if p.backend == "cpu" else p.array.device.id for p in parameters])
-    places = np.unique(numbers).tolist()
+    places = {*numbers.tolist()}
     return [
         DeviceParameters(
             "cpu" if place < 0 else "cuda", np.flatnonzero(numbers == place), parameters

@@ -15,7 +15,7 @@ from gpuadapt.kernels.array_types import Array, HostArray
 
 from . import launch
 from .addition import plain_backend
-from .arrays import DTYPES, backend_of, contiguous, describe, dtype_name, namespace, plain
+from .arrays import DTYPES, backend_of, contiguous, describe, dtype_name, namespace, numbered, plain
 from .device_parameters import Alike, DeviceParameters
 from .errors import GradientError, ParameterError
 from .parameter import Parameter
@@ -101,7 +101,8 @@ def classified(device: DeviceParameters, grads: list[Any], by_rows: Sequence[boo
                 rows = by_rows[parameter.group] or parameter.history is not None
                 kind = _kind(device, parameter, device.alike[number].order, grad, rows)
             numbers[k] = known.setdefault((number, kind), len(known))
-        used, numbers = np.unique(numbers, return_inverse=True)
+        firsts, compact = numbered(numbers.tolist())
+        used, numbers = numbers[firsts], compact
         found_kinds = list(known)
         alike = [device.alike[found_kinds[number][0]] for number in used.tolist()]
         kinds = [found_kinds[number][1] for number in used.tolist()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 from gpuadapt.kernels.addresses import Layouts
@@ -296,5 +297,6 @@ def scalars(backend: str, coefficients: Sequence[float]) -> Any:
     return _module(backend, "scalars").numbers(coefficients)
 
 
+@cache
 def _module(backend: str, name: str) -> Any:
     return importlib.import_module(f"gpuadapt.kernels.{backend}.{name}")

@@ -192,7 +192,10 @@ class Parameter:
 
     def formats_for(self, gradient: str) -> Formats:
         """The formats with a gradient of the named dtype."""
-        return self.formats._replace(gradient=PLAIN[gradient])
+        formats = self.formats
+        return (
+            formats if gradient == self.dtype_name else formats._replace(gradient=PLAIN[gradient])
+        )
 
     def strided_update(self, rule: Rule, gradient: str) -> Update:
         """The update by a rule from gradients of a named dtype and any strides."""

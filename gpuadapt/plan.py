@@ -14,6 +14,7 @@ from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.scalar_layout import FIRST, SCALE
 
 from . import launch
+from .arrays import numbered
 from .device_parameters import DeviceParameters
 from .gradients import Classified, DenseGradient, RowGradient, StridedGradient
 from .group import Group, Resolved
@@ -245,11 +246,10 @@ def _coefficient_layout(
 ) -> CoefficientLayout:
     """Lay out the coefficients of parameters that have gradients."""
     indices = np.flatnonzero(active)
-    # Blocks in the order of their first parameters.
-    known, steps_of = np.unique(inactive_steps[indices], return_inverse=True)
-    keys = device.groups[indices] * (known.size + 1) + steps_of
-    _, firsts, of_indices = np.unique(keys, return_index=True, return_inverse=True)
-    places, starts = np.argsort(firsts), np.zeros(len(firsts), np.int64)
+    groups_of, steps_of = device.groups[indices].tolist(), inactive_steps[indices].tolist()
+    keys = [steps * len(groups) + number for steps, number in zip(steps_of, groups_of, strict=True)]
+    firsts, of_indices = numbered(keys)
+    starts = np.zeros(len(firsts), np.int64)
     approximate = np.array([group.approximate for group in groups], bool)[device.groups[indices]]
     with_history = {
         of_indices[n]
@@ -257,9 +257,8 @@ def _coefficient_layout(
         if device.parameters[indices[n]].history is not None
     }
     width, blocks, scale_indices, clip_indices = FIRST, [], [SCALE], []
-    for place in places.tolist():
-        k = indices[firsts[place]]
-        number, steps = int(device.groups[k]), int(inactive_steps[k])
+    for place, k in enumerate(firsts):
+        number, steps = groups_of[k], steps_of[k]
         rule = rules[number]
         history = catch_up_plan(rule) if place in with_history else None
         names = [*rule.coefficients, "t"]

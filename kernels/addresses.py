@@ -38,3 +38,5 @@ class Layouts(NamedTuple):
     """Number of elements."""
     orders: dict[str, HostArray]
     """For "C" and "F": is the array contiguous in that order, and aligned?"""
+    bases: HostArray
+    """The ``id`` of the object whose memory a NumPy array is a view of; 0 for none."""

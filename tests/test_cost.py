@@ -174,6 +174,20 @@ def test_a_repeated_step_calls_few_functions(name):
     assert len({file for file, _ in found}) <= files
 
 
+FIRST = {"one array": (one, 60), "1,000 arrays": (thousand, 60 + 3 * 999)}
+"""Parameters; the most calls of a first step, whose kernels are compiled."""
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_first_step_finds_everything_once(name):
+    params, calls = FIRST[name]
+    with installed("cpu") as backend:
+        for _ in range(2):  # the first one compiles
+            optimizer, given = ga.Adam(params(backend)), params(backend)
+            found = own_calls(lambda: optimizer.step(given))  # noqa: B023  (called at once)
+    assert len(found) <= calls, found
+
+
 def test_a_step_on_a_gpu_calls_no_function_for_each_array():
     with installed("host") as backend:
         optimizer, given = ga.Adam(thousand(backend)), thousand(backend)

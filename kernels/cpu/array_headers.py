@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from operator import attrgetter
 from types import ModuleType
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from ..addresses import DATA, HEAD, Layouts
 from ..array_types import HostArray
 from . import compile
 
-DIMENSIONS, SHAPE, STRIDES, DTYPE, FLAGS = (DATA + n for n in (8, 16, 24, 40, 48))
+DIMENSIONS, SHAPE, STRIDES, BASE, DTYPE, FLAGS = (DATA + n for n in (8, 16, 24, 32, 40, 48))
 
 TYPE = HEAD - 8
 
@@ -34,8 +35,8 @@ ORDERS = {"C": 0x1, "F": 0x2}
 
 @cache
 def _kernels() -> ModuleType:
-    names = ("DATA", "DIMENSIONS", "SHAPE", "STRIDES", "DTYPE", "FLAGS", "ITEMS", "WRITEABLE",
-             "TYPE", "SCALAR_TYPE", "BYTE_ORDER")  # fmt: skip
+    names = ("DATA", "DIMENSIONS", "SHAPE", "STRIDES", "BASE", "DTYPE", "FLAGS", "ITEMS",
+             "WRITEABLE", "TYPE", "SCALAR_TYPE", "BYTE_ORDER")  # fmt: skip
     fields = [f"{name} = {globals()[name]}" for name in names]
     text = compile.link("array headers", "\n".join(fields), "array_headers")
     return compile.load("array_headers", text)
@@ -43,12 +44,12 @@ def _kernels() -> ModuleType:
 
 def layouts(arrays: list[HostArray]) -> Layouts:
     """Return where arrays lie in memory."""
-    found = np.empty((5, len(arrays)), np.int64)
+    found = np.empty((6, len(arrays)), np.int64)
     _kernels().layouts(id(arrays), found)
-    addresses, lows, highs, sizes, flags = found
-    highs += np.fromiter((array.itemsize for array in arrays), np.int64, len(arrays))
+    addresses, lows, highs, sizes, flags, bases = found
+    highs += np.fromiter(map(attrgetter("itemsize"), arrays), np.int64, len(arrays))
     orders = {name: flags & (bit | ALIGNED) == bit | ALIGNED for name, bit in ORDERS.items()}
-    return Layouts(addresses, lows, highs, sizes, orders)
+    return Layouts(addresses, lows, highs, sizes, orders, bases)
 
 
 class AddressFinder(NamedTuple):

@@ -74,9 +74,10 @@ class MultiTensor:
         self._kernel = kernel(rule, formats)
         self.overflow_check = check_of(rule, formats)
         # 100,000 operands at once are so many objects that Python looks for garbage meanwhile.
-        fields = formats.tables
-        operands = [*operands] if fields else operands
-        self._tables = tables(fields, operands)
+        self._tables: list[HostArray] = []
+        if fields := formats.tables:
+            operands = [*operands]
+            self._tables = tables(fields, operands)
         self._arrays = [array for of in operands for array in of.arrays]  # kept alive
         layouts = array_headers.layouts(self._arrays)
         parts = sum(len(one.parts) for one in formats.updated)
@@ -89,7 +90,7 @@ class MultiTensor:
         chunks = Chunks(sizes, CHUNK, **starts)
         self._launch = Scheduler(chunks)
         self._long = chunks.total * np.dtype(formats.compute).itemsize > CACHED
-        self._measured = formats.wide, formats.gradient, sizes
+        self._formats, self._sizes = formats, sizes
 
     def __call__(self, gradients: HostArray, offsets: HostArray, numbers: HostArray) -> None:
         """Update the arrays.
@@ -114,7 +115,7 @@ class MultiTensor:
     @cached_property
     def _squares(self) -> squares.Squares:
         """Made for the first step that measures its gradients."""
-        return squares.Squares(*self._measured)
+        return squares.Squares(self._formats.wide, self._formats.gradient, self._sizes)
 
     def squares(
         self, gradients: HostArray, numbers: HostArray, partial: HostArray, peaks: HostArray

@@ -53,7 +53,7 @@ class Formats(NamedTuple):
     @property
     def random(self) -> bool:
         """Whether a store takes random bits."""
-        return any(one.random for one in self.updated)
+        return self.parameter.random or any(one.random for one in self.states)
 
     @property
     def paired(self) -> bool:
@@ -68,7 +68,7 @@ class Formats(NamedTuple):
     @property
     def block(self) -> bool:
         """Whether elements share scales."""
-        return any(one.block for one in self.updated)
+        return bool(self.parameter.block) or any(one.block for one in self.states)
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from numba import njit, types
 
 from ..intrinsics import memory
 from .interface import (
+    BASE,
     BYTE_ORDER,
     DATA,
     DIMENSIONS,
@@ -99,9 +100,9 @@ def addresses(updated, like, sizes, kinds, dtypes, flags, itemsizes, begins, end
 
 @njit([types.void(types.intp, types.Array(types.int64, 2, "C"))], **ENTRY)
 def layouts(arrays, found):
-    """Write address, lowest and highest element's address, size and flags of each array of a list.
+    """Write the addresses of each array's first, lowest and highest element, its size, flags, base.
 
-    arrays: the address of the list. found (5, n): the result.
+    arrays: the address of a list. found (6, n): the result.
     """
     items = read(arrays + ITEMS)
     for k in range(found.shape[1]):
@@ -114,4 +115,4 @@ def layouts(arrays, found):
             low, high = low + min(extent, 0), high + max(extent, 0)
             size *= length
         found[0, k], found[1, k], found[2, k] = read(array + DATA), low, high
-        found[3, k], found[4, k] = size, read_int(array + FLAGS)
+        found[3, k], found[4, k], found[5, k] = size, read_int(array + FLAGS), read(array + BASE)
