@@ -32,7 +32,7 @@ a learning rate of zero, ends the segment and is replayed. So are steps where an
 needs more terms, or has numbers too small or large for float32.
 
 The history is a ring buffer of steps: their coefficients (`HistoryLayout`), the last step of the
-segment that begins with each one, and its `Moments`.
+segment that begins with each one, and the segment's moments: F, A_0 and M.
 """
 
 from __future__ import annotations
@@ -78,14 +78,19 @@ MAX_RATIO = 2.0**20
 NO_END = 2**63 - 1
 """The last step of a segment that still continues."""
 
+SHRINK, CORRECTION, WEIGHT, RELATIVE, LEFT_OUT, FIRST_SUM = range(6)
+"""Columns of the moments of a segment, after the products of the states' decay factors: A_0; the
+correction of the first step, without the states' powers; b w and 1 + y of the last step; the sum of
+A b w over steps whose y is too large; M_0, before M_1 to M_TERMS."""
+
 MIN_LENGTH, MAX_LENGTH, ROWS_PER_STEP = 1024, 16384, 256
 """The history has one step for each ROWS_PER_STEP rows of the table, within these bounds."""
 
 
-CONSTANTS = (
-    "ERROR", "MAX_GROWTH", "MAX_REPLAY", "MIN_SIZE", "REPLAYED", "SMALLEST_NORMAL", "TERMS",
-)  # fmt: skip
-"""What the kernels of both backends read of these."""
+COLUMNS = "SHRINK", "CORRECTION", "WEIGHT", "RELATIVE", "LEFT_OUT", "FIRST_SUM", "TERMS"
+OF_HISTORY = *COLUMNS, "MAX_RATIO", "MIN_SIZE", "NO_END"
+OF_ROWS = *COLUMNS, "ERROR", "MAX_GROWTH", "MAX_REPLAY", "MIN_SIZE", "REPLAYED", "SMALLEST_NORMAL"
+"""What kernels of both backends read of these: those that append to the history, those of rows."""
 
 Powers = tuple[tuple[str, float], ...]
 """(state, exponent) of each factor."""
@@ -118,9 +123,9 @@ class CatchUpPlan(NamedTuple):
         return self.history.coefficients[self.names[len(self.states)]] != "1"
 
     @property
-    def moments(self) -> Moments:
-        """The columns of the numbers of a segment that begins with a step."""
-        return Moments(len(self.states))
+    def moments(self) -> int:
+        """The number of columns of a segment's moments: decay factors and `SHRINK` to M_TERMS."""
+        return len(self.states) + FIRST_SUM + TERMS + 1
 
     def history_scalars(self, values: Mapping[str, float], updates: int) -> list[float]:
         """Compute the part of a step's history that does not depend on rounding.
@@ -251,42 +256,3 @@ def history_layout(rule: Rule, plan: CatchUpPlan | None) -> HistoryLayout:
     decay = count + (len(plan.displacement.coefficients) if plan.displacement else 0)
     shrink = decay + len(rule.states)
     return HistoryLayout(count, decay, shrink, shrink + 2, shrink + 4, shrink + 7, shrink + 8)
-
-
-class Moments(NamedTuple):
-    """The columns of the numbers of a segment that begins with a step and goes to the last one.
-
-    The first ``states`` columns are the products of the states' decay factors.
-    """
-
-    states: int
-
-    @property
-    def shrink(self) -> int:
-        """The product of the factors of the parameter."""
-        return self.states
-
-    @property
-    def correction(self) -> int:
-        """The correction of the first step, without the states' powers."""
-        return self.states + 1
-
-    @property
-    def weight(self) -> int:
-        """b w of the last step; then its 1 + y."""
-        return self.states + 2
-
-    @property
-    def left_out(self) -> int:
-        """The sum of A b w over steps whose y is too large."""
-        return self.states + 4
-
-    @property
-    def sums(self) -> int:
-        """M_0 to M_TERMS."""
-        return self.states + 5
-
-    @property
-    def width(self) -> int:
-        """The number of columns."""
-        return self.states + 6 + TERMS

@@ -588,10 +588,7 @@ class ClosedForm:
     def text(self) -> str:
         """Return the functions."""
         plan, states = self.plan, self.rule.states
-        text = "\n\n" + "".join(
-            f"{name} = {getattr(catchup, name)!r}\n" for name in catchup.CONSTANTS
-        )
-        text += f"STATES = {len(states)}\n"
+        text = "\n\n" + _constants(catchup.OF_ROWS) + f"STATES = {len(states)}\n"
         text += f"MOVES = {plan.displacement is not None or plan.shrinks}\n"
         rows = [
             f"{name}_[row]" if name in self.rule.row_states else _row_of(name) for name in states
@@ -703,6 +700,9 @@ def _row_gradients(wide: str, form: Format, merged: str) -> str:
 
 def history() -> str:
     """Return the module of `loops.history`."""
-    names = ("MAX_RATIO", "MIN_SIZE", "NO_END", "TERMS")
-    head = "".join(f"{name} = {getattr(catchup, name)!r}\n" for name in names)
-    return compile.link("the history of exact rows", head, "history")
+    return compile.link("the history of exact rows", _constants(catchup.OF_HISTORY), "history")
+
+
+def _constants(names: Sequence[str]) -> str:
+    """Definitions of constants of `catchup.plan`."""
+    return "".join(f"{name} = {getattr(catchup, name)!r}\n" for name in names)

@@ -43,7 +43,7 @@ class StepHistory:
     history : ndarray of the compute type, shape (length, k)
         The coefficients of each step, up to `HistoryLayout.decay`.
     moments : ndarray of float64, shape (length, k)
-        `Moments` of the segment that begins with each step.
+        The moments of the segment that begins with each step, see `catchup.plan.SHRINK`.
     ends : ndarray of int64, shape (length,)
         The last step of the segment that begins with each step; the step before, if none does.
     """
@@ -53,7 +53,7 @@ class StepHistory:
     ) -> None:
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
-        length, columns = history_length(rows), plan.moments.width if plan else 0
+        length, columns = history_length(rows), plan.moments if plan else 0
         self.last: HostArray = np.full(rows, updates, np.int32)
         self.history: HostArray = np.zeros((length, self._layout.decay), formats.compute)
         self.moments: HostArray = np.zeros((length, columns))

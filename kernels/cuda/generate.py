@@ -612,7 +612,7 @@ class ClosedForm:
     def macros(self) -> dict[str, object]:
         """Return the macros of the file."""
         plan = self.plan
-        return {name: repr(getattr(catchup, name)) for name in catchup.CONSTANTS} | {
+        return {name: repr(getattr(catchup, name)) for name in catchup.OF_ROWS} | {
             "states": len(self.rule.states),
             "moves": int(plan.displacement is not None or plan.shrinks),
         }

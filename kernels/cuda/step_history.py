@@ -8,16 +8,8 @@ from functools import cache
 import numpy as np
 
 from ..array_types import DeviceArray
-from ..catchup.plan import (
-    MAX_RATIO,
-    MIN_SIZE,
-    NO_END,
-    TERMS,
-    CatchUpPlan,
-    history_layout,
-    history_length,
-    refresh_period,
-)
+from ..catchup import plan as catchup
+from ..catchup.plan import CatchUpPlan, history_layout, history_length, refresh_period
 from ..formats import Formats
 from ..language.rule import Rule
 from . import compile, scalars
@@ -29,9 +21,8 @@ THREADS = 256
 
 def source() -> str:
     """Write the kernel of ``step_history.cuh``."""
-    macros = {**scalars.UPDATE_MACROS, "no_end": f"{NO_END}LL", "terms": TERMS}
-    macros |= {"min_size": repr(MIN_SIZE), "max_ratio": repr(MAX_RATIO)}
-    return compile.link(macros, "", "step_history.cuh")
+    macros = {name: repr(getattr(catchup, name)) for name in catchup.OF_HISTORY}
+    return compile.link({**scalars.UPDATE_MACROS, **macros}, "", "step_history.cuh")
 
 
 @cache
@@ -75,7 +66,7 @@ class StepHistory:
 
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
-        self.length, columns = history_length(rows), plan.moments.width if plan else 1
+        self.length, columns = history_length(rows), plan.moments if plan else 1
         self.last: DeviceArray = cupy.full(rows, updates, np.int32)
         # Of a step without a form, NaN, no segment goes on.
         self.history: DeviceArray = cupy.full((self._layout.width, self.length), np.nan, np.float64)

@@ -5,14 +5,18 @@ from numba import njit
 
 from ..intrinsics import part
 from .interface import (
+    CORRECTION,
     ERROR,
+    FIRST_SUM,
     INLINE,
+    LEFT_OUT,
     MAX_GROWTH,
     MAX_REPLAY,
     MIN_SIZE,
     MOVES,
     OPTIONS,
     REPLAYED,
+    SHRINK,
     STATES,
     TERMS,
     T,
@@ -33,8 +37,8 @@ from .interface import (
 @njit(**OPTIONS)
 def changes(p, change, moments, states, coefficients):
     """Compute the changes of a row; returns True if all of them are as good as float32 allows."""
-    drift, correction = T(moments[STATES] - 1), T(moments[STATES + 1])
-    left_out, sums = T(moments[STATES + 4]), moments[STATES + 5 :]
+    drift, correction = T(moments[STATES + SHRINK] - 1), T(moments[STATES + CORRECTION])
+    left_out, sums = T(moments[STATES + LEFT_OUT]), moments[STATES + FIRST_SUM :]
     m_0, m_1, m_2, m_3 = T(sums[0]), T(sums[1]), T(sums[2]), T(sums[3])
     first_left_out, total, wrong = T(np.abs(sums[TERMS])), np.abs(m_0), U(0)
     for i in range(p.size):
@@ -55,17 +59,14 @@ def take_closed_form(arguments, row, first):
     """Take all steps of the segment that begins with step ``first``; returns False if it cannot."""
     if MOVES:
         p, moments = parameter_row(arguments, row), moments_of(arguments, first)
-        growth = np.abs(moments[STATES])
+        growth = np.abs(moments[STATES + SHRINK])
         for j in range(TERMS):
-            growth = max(growth, np.abs(moments[STATES + 5 + j]))
+            growth = max(growth, np.abs(moments[STATES + FIRST_SUM + j]))
         if not growth <= MAX_GROWTH:
             return False
         change = part(buffer_of(arguments), 0, 0, p.size)
-        states, coefficients = (
-            state_rows(arguments, row),
-            displacement_coefficients(arguments, first),
-        )
-        if not changes(p, change, moments, states, coefficients):
+        coefficients = displacement_coefficients(arguments, first)
+        if not changes(p, change, moments, state_rows(arguments, row), coefficients):
             return False
         for i in range(p.size):
             p[i] += change[i]

@@ -223,6 +223,7 @@ def process_row(arguments, batch, i, end, row, k):
 
 
 MAX_REPLAY = REPLAYED = NO_END = STATES = TERMS = 0
+SHRINK = CORRECTION = WEIGHT = RELATIVE = LEFT_OUT = FIRST_SUM = 0
 ERROR = MAX_GROWTH = MAX_RATIO = MIN_SIZE = SMALLEST_NORMAL = 0.0
 """Constants of `gpuadapt.kernels.catchup.plan`, and the number of a rule's states."""
 
@@ -235,7 +236,7 @@ def history_of(arguments):
 
 
 def moments_of(arguments, step):
-    """The `Moments` of the segment that begins with a step."""
+    """The moments of the segment that begins with a step."""
 
 
 def output_of(arguments):

@@ -20,16 +20,16 @@ struct Segment {
 
     __device__ Segment(const double *moments) : moments(moments) {
         const double *const m = moments + GA_STATES;
-        drift = narrowed(m[0] - 1);
-        correction = narrowed(m[1]);
-        left_out = narrowed(m[4]);
-        usable = magnitude(m[0]) <= GA_MAX_GROWTH;
+        drift = narrowed(m[GA_SHRINK] - 1);
+        correction = narrowed(m[GA_CORRECTION]);
+        left_out = narrowed(m[GA_LEFT_OUT]);
+        usable = magnitude(m[GA_SHRINK]) <= GA_MAX_GROWTH;
 #pragma unroll
         for (int j = 0; j < GA_TERMS; ++j) {
-            sums[j] = narrowed(m[5 + j]);
-            usable &= magnitude(m[5 + j]) <= GA_MAX_GROWTH;
+            sums[j] = narrowed(m[GA_FIRST_SUM + j]);
+            usable &= magnitude(m[GA_FIRST_SUM + j]) <= GA_MAX_GROWTH;
         }
-        first_left_out = narrowed(magnitude(m[5 + GA_TERMS]));
+        first_left_out = narrowed(magnitude(m[GA_FIRST_SUM + GA_TERMS]));
         total = abs(sums[0]);
     }
 
@@ -100,7 +100,7 @@ __device__ inline void catch_up(
         const bool behind = step < now;
         const long long first = (step + 1) & mask, end = ends[first] < now ? ends[first] : now;
         const long long skipped = end - step;
-        const Segment segment(moments + first * (GA_STATES + GA_TERMS + 6));
+        const Segment segment(moments + first * (GA_STATES + GA_FIRST_SUM + GA_TERMS + 1));
         bool whole = behind && skipped > GA_MAX_REPLAY;
 #if GA_MOVES
         whole = whole && segment.usable;

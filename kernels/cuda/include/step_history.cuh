@@ -7,8 +7,8 @@
 //   decay, shrink, scale, width   columns of catchup.plan.HistoryLayout
 //   step_count  (1,) out: the number of the step at hand
 //   history     (width, mask + 1) out: the numbers of each step
-//   moments     (mask + 1, states + GA_TERMS + 6) out: catchup.plan.Moments of the segment that
-//               begins with each step
+//   moments     (mask + 1, states + GA_FIRST_SUM + GA_TERMS + 1) out: of the segment that begins
+//               with each step
 //   ends        (mask + 1,) out: the last step of that segment, GA_NO_END if it goes on; the step
 //               before if no segment begins there
 #include "scalars.cuh"
@@ -49,19 +49,18 @@ __device__ inline void add_step(double *moments, int states, const Step &step, l
         moments[k] *= step.now(decay + k);
     }
     const double shrink = step.now(decay + states), exponent = step.now(step.scale + 2);
-    const double weight = moments[states + 2] * step.ratio();
-    double relative = moments[states + 3] * step.growth();
-    relative = relative < GA_MAX_RATIO ? relative : GA_MAX_RATIO;
-    moments[states] *= shrink;
-    moments[states + 2] = weight;
-    moments[states + 3] = relative;
-    const double error = relative == GA_MAX_RATIO ? (weight < 0 ? -weight : weight) : 0.0;
-    moments[states + 4] = moments[states + 4] * shrink + error;
-    double *const sums = moments + states + 5;
-    double term = weight;
+    double *const own = moments + states;
+    own[GA_SHRINK] *= shrink;
+    own[GA_WEIGHT] *= step.ratio();
+    const double relative = own[GA_RELATIVE] * step.growth();
+    own[GA_RELATIVE] = relative < GA_MAX_RATIO ? relative : GA_MAX_RATIO;
+    double term = own[GA_WEIGHT];
+    const double error = own[GA_RELATIVE] == GA_MAX_RATIO ? (term < 0 ? -term : term) : 0.0;
+    own[GA_LEFT_OUT] = own[GA_LEFT_OUT] * shrink + error;
+    double *const sums = own + GA_FIRST_SUM;
     sums[0] = sums[0] * shrink + term;
     for (int j = 1; j <= GA_TERMS; ++j) {
-        term *= (relative - 1) * ((exponent - (j - 1)) / j);
+        term *= (own[GA_RELATIVE] - 1) * ((exponent - (j - 1)) / j);
         sums[j] = sums[j] * shrink + term;
     }
 }
@@ -104,24 +103,26 @@ extern "C" __global__ void gpuadapt_append(
         return;
     }
     const int states = int(shrink - decay);
-    double *const own = moments + k * (states + GA_TERMS + 6);
+    double *const moments_k = moments + k * (states + GA_FIRST_SUM + GA_TERMS + 1);
     if (k == here) {
         for (long long c = coefficients; c < width; ++c) {
             history[c * size + here] = step.now(c);
         }
-        for (int c = 0; c <= states; ++c) {
-            own[c] = step.now(decay + c);
+        for (int q = 0; q < states; ++q) {
+            moments_k[q] = step.now(decay + q);
         }
-        own[states + 1] = step.now(scale + 1);
-        own[states + 2] = own[states + 5] = step.now(shrink + 1);
-        own[states + 3] = 1;
-        own[states + 4] = 0;
+        double *const own = moments_k + states;
+        own[GA_SHRINK] = step.now(shrink);
+        own[GA_CORRECTION] = step.now(scale + 1);
+        own[GA_WEIGHT] = own[GA_FIRST_SUM] = step.now(shrink + 1);
+        own[GA_RELATIVE] = 1;
+        own[GA_LEFT_OUT] = 0;
         for (int j = 1; j <= GA_TERMS; ++j) {
-            own[states + 5 + j] = 0;
+            own[GA_FIRST_SUM + j] = 0;
         }
         ends[k] = step.begins() ? GA_NO_END : now - 1;
     } else if (ends[k] == GA_NO_END && step.begins() && step.follows()) {
-        gpuadapt::add_step(own, states, step, decay);
+        gpuadapt::add_step(moments_k, states, step, decay);
     } else if (ends[k] == GA_NO_END) {
         ends[k] = now - 1;
     }
