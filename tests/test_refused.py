@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import BACKENDS, Backend
 
 import gpuadapt as ga
 
@@ -95,118 +96,188 @@ def dense(k: int, kind: str = "float32") -> np.ndarray:
     return np.full(SHAPE, 1.0 + k, TYPES[kind])
 
 
-SCENARIOS: dict[str, tuple[dict[str, Any], list[Callable[..., None]]]] = {
-    "first": ({}, [lambda o, k: o.step({"a": dense(k), "b": dense(k)})]),
-    "repeated": ({}, [lambda o, k: o.step({"a": dense(0), "b": dense(k)})] * 2),
-    "another type": (
-        {},
-        [
-            lambda o, k: o.step({"a": dense(k), "b": dense(k)}),
-            lambda o, k: o.step({"a": dense(k), "b": dense(k, "float64")}),
-        ],
+Step = Callable[[int, ga.LossScale], dict[str, Any]]
+"""The arguments of the k-th step: ``grads``, of NumPy arrays, a rate ``lr``, and keywords."""
+
+
+def plainly(k: int, _: ga.LossScale) -> dict[str, Any]:
+    return {"grads": {"a": dense(k), "b": dense(k)}}
+
+
+def of_rows(k: int, _: ga.LossScale) -> dict[str, Any]:
+    return {"grads": {"a": rows(k), "b": rows(k + 1)}}
+
+
+def scaled(k: int, scale: ga.LossScale) -> dict[str, Any]:
+    return plainly(k, scale) | {"grad_scale": scale}
+
+
+def skipped(k: int, scale: ga.LossScale) -> dict[str, Any]:
+    return {"grads": {"a": np.full(SHAPE, np.inf, "f"), "b": dense(k)}, "grad_scale": scale}
+
+
+class Scenario(NamedTuple):
+    """Steps, the last of which fails."""
+
+    steps: list[Step]
+    settings: dict[str, Any] = {}
+    """Of the optimizer."""
+    back: bool = False
+    """The step after the failure is also tried as the first one was, not only as the last."""
+
+
+SCENARIOS = {
+    "first": Scenario([plainly]),
+    "repeated": Scenario([lambda k, s: {"grads": {"a": dense(0), "b": dense(k)}}] * 2),
+    "another type": Scenario(
+        [plainly, lambda k, s: {"grads": {"a": dense(k), "b": dense(k, "float64")}}],
     ),
-    "another set": (
-        {},
+    "another set": Scenario(
         [
-            lambda o, k: o.step({"a": dense(k), "b": None}),
-            lambda o, k: o.step({"a": None, "b": dense(k)}),
+            lambda k, s: {"grads": {"a": dense(k), "b": None}},
+            lambda k, s: {"grads": {"a": None, "b": dense(k)}},
         ],
+        back=True,
     ),
-    "another option": (
-        {},
-        [
-            lambda o, k: o.step({"a": dense(k), "b": dense(k)}),
-            lambda o, k: o.step({"a": dense(k), "b": dense(k)}, grad_scale=2.0, max_norm=3.0),
-        ],
+    "another option": Scenario(
+        [plainly, lambda k, s: plainly(k, s) | {"grad_scale": 2.0, "max_norm": 3.0}],
+        back=True,
     ),
-    "rows": (
-        {},
-        [
-            lambda o, k: o.step({"a": dense(k), "b": dense(k)}),
-            lambda o, k: o.step({"a": rows(k), "b": dense(k)}),
-        ],
-    ),
-    "exact rows": (
+    "rows": Scenario([plainly, lambda k, s: {"grads": {"a": rows(k), "b": dense(k)}}]),
+    "exact rows": Scenario(
+        [lambda k, s: {"grads": {"a": rows(0), "b": rows(k)}}, of_rows],
         {"sparse": "exact", "exactness": "bits"},
+    ),
+    "exact rows in closed form": Scenario([of_rows, of_rows], {"sparse": "exact"}),
+    "norm of rows": Scenario([of_rows, lambda k, s: of_rows(k, s) | {"max_norm": np.inf}]),
+    "loss scale": Scenario([scaled, scaled]),
+    "loss scale, skipped": Scenario([scaled, skipped]),
+    # After a step that was skipped, only a GPU knows the number of steps.
+    "another limit": Scenario(
         [
-            lambda o, k: o.step({"a": rows(0), "b": rows(k)}),
-            lambda o, k: o.step({"a": rows(k), "b": rows(k + 1)}),
+            lambda k, s: scaled(k, s) | {"clip_value": 0.5},
+            lambda k, s: skipped(k, s) | {"clip_value": 0.5},
+            lambda k, s: scaled(k, s) | {"clip_value": 0.25},
         ],
+        back=True,
     ),
 }
 
+
+NOT_YET_ON_A_GPU = {"first", "another option", "norm of rows"}
+"""A failure leaves arrays of kernels.cuda (scalars, memory, rows) that do not fit each other."""
+
+TRIED = [
+    (backend, name)
+    for backend in BACKENDS
+    for name in SCENARIOS
+    if backend == "cpu" or name not in NOT_YET_ON_A_GPU
+]
 
 SOURCES = str(Path(ga.__file__).parent)
 
 
 UPDATES = tuple(
-    os.path.join("kernels", "cpu", f"{name}.py")
+    os.path.join("kernels", backend, f"{name}.py")
+    for backend in ("cpu", "cuda")
     for name in ("multi_tensor", "strided", "rows", "exact_rows")
 )
 """The modules whose updates write to arrays."""
+
+
+def begins_to_write(frame: Any) -> bool:
+    """True for a call that updates arrays, or lets a GPU adapt its loss scale."""
+    code = frame.f_code
+    if code.co_name == "finish_norm":
+        return frame.f_locals["loss_scale"] is not None
+    return code.co_name == "__call__" and code.co_filename.endswith(UPDATES)
 
 
 class Failure(Exception):
     """Raised in the middle of a step."""
 
 
-def fails_at(line: int, step: Callable[[], None]) -> bool:
+def failed_at(line: int, step: Callable[[], None]) -> str:
     """Run a step that fails at the n-th line of gpuadapt's Python before anything is written.
 
-    False if fewer lines came before that.
+    Returns where that is; "" if fewer lines came before the first write.
     """
     left = line
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         nonlocal left
-        code = frame.f_code
-        if not code.co_filename.startswith(SOURCES):
+        if not frame.f_code.co_filename.startswith(SOURCES):
             return None
-        if code.co_name == "__call__" and code.co_filename.endswith(UPDATES):
-            left = -1  # from here on kernels write
+        if event == "call" and begins_to_write(frame):
+            left = -1
         if event == "line" and left >= 0:
             left -= 1
             if left < 0:
-                raise Failure
+                raise Failure(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         step()
-    except Failure:
-        return True
+    except Failure as failure:
+        return str(failure)
     finally:
         sys.settrace(before)
-    return False
+    return ""
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_step_may_fail_at_any_line_before_it_writes(scenario: str) -> None:
-    settings, steps = SCENARIOS[scenario]
-    *before, last = steps
+class Run:
+    """An optimizer, and its loss scale, after all steps of a scenario but the last."""
 
-    def made() -> tuple[dict[str, np.ndarray], ga.Optimizer]:
-        params = {name: np.ones(SHAPE, np.float32) for name in "ab"}
-        optimizer = ga.SGD(params, lr=0.5, momentum=0.5, **settings)
+    def __init__(self, backend: Backend, scenario: Scenario) -> None:
+        *before, self.step = self.steps = scenario.steps
+        self.backend, self.scale = backend, ga.LossScale(4.0, interval=2)
+        self.params = {name: backend.array(np.ones(SHAPE, np.float32)) for name in "ab"}
+        self.optimizer = ga.SGD(self.params, lr=0.5, momentum=0.5, **scenario.settings)
         for k, step in enumerate(before):
-            step(optimizer, k)
-        return params, optimizer
+            self.take(step, k)
 
-    def after(params: dict[str, np.ndarray], optimizer: ga.Optimizer) -> list[Any]:
-        for k in range(3):
-            last(optimizer, k)
-        optimizer.flush()
-        snapshot = optimizer.state_dict()
-        counts = [snapshot["state"][name]["updates"] for name in params]
-        states = [optimizer.state[name]["b"] for name in params]
-        return [*params.values(), *states, snapshot["step_count"], *counts]
+    def given(self, grad: Any) -> Any:
+        if isinstance(grad, ga.RowGrad):
+            return ga.RowGrad(self.backend.array(grad.rows), self.backend.array(grad.values))
+        return None if grad is None else self.backend.array(grad)
 
-    wanted = after(*made())
-    for line in itertools.count():
-        params, optimizer = made()
-        if not fails_at(line, lambda o=optimizer: last(o, 0)):
-            break
-        for found, expected in zip(after(params, optimizer), wanted, strict=True):
-            assert np.array_equal(found, expected), f"{scenario}, line {line}"
-    assert line > 20
+    def take(self, step: Step, k: int) -> None:
+        arguments = step(k, self.scale)
+        self.optimizer.param_groups[0]["lr"] = arguments.pop("lr", 0.5)
+        grads = {name: self.given(grad) for name, grad in arguments.pop("grads").items()}
+        self.optimizer.step(grads, **arguments)
+
+    def after(self, back: bool) -> list[Any]:
+        """Arrays, counts and the scale after three more steps.
+
+        With ``back``, the first of them is as the scenario began.
+        """
+        for k, step in enumerate([self.steps[0] if back else self.step, self.step, self.step]):
+            self.take(step, k)
+        self.optimizer.flush()
+        snapshot = self.optimizer.state_dict()
+        counts = [snapshot["state"][name]["updates"] for name in self.params]
+        arrays = [*self.params.values(), *(self.optimizer.state[name]["b"] for name in self.params)]
+        scale = self.scale.state_dict()
+        found = [self.backend.numpy(array) for array in arrays]
+        return [*found, snapshot["step_count"], *counts, *scale.values()]
+
+
+@pytest.mark.parametrize(("backend", "name"), TRIED, indirect=["backend"])
+def test_a_step_may_fail_at_any_line_before_it_writes(name: str, backend: Backend) -> None:
+    """The state is the one before it, or the one after it."""
+    scenario = SCENARIOS[name]
+    for back in (False, True) if scenario.back else (False,):
+        taken = Run(backend, scenario)
+        taken.take(taken.step, 0)
+        wanted = Run(backend, scenario).after(back), taken.after(back)
+        for line in itertools.count():
+            run = Run(backend, scenario)
+            place = failed_at(line, lambda r=run: r.take(r.step, 0))
+            if not place:
+                break
+            found = run.after(back)
+            assert any(all(map(np.array_equal, found, one)) for one in wanted), place
+        assert line > 20
