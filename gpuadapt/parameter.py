@@ -372,7 +372,8 @@ class Parameter:
 
     def drop_history(self) -> None:
         """Forget the history of steps, because all arrays are about to be overwritten."""
-        self.residence.all(self._state_memory)
+        if not self.residence.settled:
+            self.residence.all(self._state_memory)
         if self.history is not None or self._row_updates or self._next_refreshed_row:
             self._earlier_skipped_rows = self.skipped_rows
             self.history, self._row_updates = None, {}

@@ -102,7 +102,6 @@ def snapshot(
     dict
         ``version``, ``rule``, ``digest``, ``step_count``, ``param_groups``, ``state``.
     """
-    members = _members(groups, parameters)
     return {
         "version": VERSION,
         "rule": rule.name,
@@ -110,8 +109,8 @@ def snapshot(
         "step_count": step_count,
         "param_groups": [
             {key: value for key, value in group.settings.items() if not callable(value)}
-            | {"params": names, "schedules": _schedules(group.settings)}
-            for group, names in zip(groups, members, strict=True)
+            | {"params": [*group.names], "schedules": _schedules(group.settings)}
+            for group in groups
         ],
         "state": {name: _entry(parameter) for name, parameter in parameters.items()},
     }
@@ -119,8 +118,9 @@ def snapshot(
 
 def _entry(parameter: Parameter) -> dict[str, Any]:
     """Return the count of updates and copies of the state arrays of a parameter."""
-    entry: dict[str, Any] = {"updates": parameter.update_count}
-    for letter, array in parameter.saved_arrays.items():
+    saved = parameter.saved_arrays
+    entry: dict[str, Any] = {"updates": parameter.update_count, **saved}
+    for letter, array in saved.items():
         entry[letter] = copied(array)
     return entry
 
@@ -128,14 +128,6 @@ def _entry(parameter: Parameter) -> dict[str, Any]:
 def _schedules(settings: Mapping[str, Any]) -> list[str]:
     """Return the names of settings that are schedules."""
     return [name for name, value in settings.items() if callable(value)]
-
-
-def _members(groups: Sequence[Group], parameters: Parameters) -> list[list[str]]:
-    """Return the names of parameters, for each group."""
-    members: list[list[str]] = [[] for _ in groups]
-    for name, parameter in parameters.items():
-        members[parameter.group].append(name)
-    return members
 
 
 def count(name: str, value: Any) -> int:
@@ -222,7 +214,7 @@ def plan(
     """
     left = Left([], [], [], [], [], {})
     planned = Plan(parsed.step_count, parsed.updates, {}, {}, [])
-    members = _members(groups, parameters)
+    members = [[*group.names] for group in groups]
     if strict:
         _check_names(parsed, members, parameters)
     settings = _saved_settings(parsed, members)
@@ -233,10 +225,11 @@ def plan(
             planned.settings.append(_fitting(group, saved, number, left))
     left.unexpected.extend(name for name in parsed.updates if name not in parameters)
     for name, parameter in parameters.items():
-        if name not in parsed.updates:
+        saved_arrays = parsed.arrays.get(name)
+        if saved_arrays is None:
             left.missing.append(name)
-        elif not parameter.exact and _equal_kinds(parsed.arrays[name], parameter.saved_arrays):
-            planned.arrays[name] = parsed.arrays[name]
+        elif not parameter.exact and _equal_kinds(saved_arrays, parameter.saved_arrays):
+            planned.arrays[name] = saved_arrays
         else:
             _plan_parameter(parameter, parsed, planned, left, strict)
     if not strict:

@@ -78,8 +78,10 @@ class MultiTensor:
         if fields := formats.tables:
             operands = [*operands]
             self._tables = tables(fields, operands)
-        self._arrays = [array for of in operands for array in of.arrays]  # kept alive
-        layouts = array_headers.layouts(self._arrays)
+        arrays = [array for of in operands for array in of.arrays]
+        # Kept alive. Unlike a list, Python does not search them for garbage.
+        self._arrays = np.fromiter(arrays, object, len(arrays))
+        layouts = array_headers.layouts(arrays)
         parts = sum(len(one.parts) for one in formats.updated)
         self._addresses = layouts.addresses.reshape(-1, parts)
         sizes = layouts.sizes[::parts]
