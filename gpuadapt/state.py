@@ -166,10 +166,9 @@ def examined(state: Any, rule: Rule) -> Snapshot:
         settings = [dict(given) for given in state["param_groups"]]
         names = [list(given.pop("params")) for given in settings]
         schedules = [list(given.get("schedules", ())) for given in settings]
-        entries: dict[str, Mapping[str, Any]] = {
-            name: entry if type(entry) is dict else dict(entry)
-            for name, entry in state["state"].items()
-        }
+        entries = dict(state["state"].items())
+        if not {*map(type, entries.values())} <= {dict}:
+            entries = {name: dict(entry) for name, entry in entries.items()}
         updates = {key: entry["updates"] for key, entry in entries.items()}
         step_count = state["step_count"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -223,7 +222,8 @@ def plan(
             planned.settings.append(_settings(group, saved or {}))
         else:
             planned.settings.append(_fitting(group, saved, number, left))
-    left.unexpected.extend(name for name in parsed.updates if name not in parameters)
+    if not strict:
+        left.unexpected.extend(name for name in parsed.updates if name not in parameters)
     for name, parameter in parameters.items():
         saved_arrays = parsed.arrays.get(name)
         if saved_arrays is None:
