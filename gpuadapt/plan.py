@@ -84,6 +84,9 @@ class DevicePlan(NamedTuple):
     """The check of NumPy gradients (`launch.address_finder`); None on a GPU."""
     unaddressed: tuple[tuple[int, SingleUpdate | None], ...]
     """Parameters that no bucket has: their indices, and their launch if they have a gradient."""
+    without_history: tuple[Parameter, ...]
+    """Exact tables that a bucket has, which it may while none of their rows can have skipped a
+    step."""
     buckets: tuple[Bucket, ...]
     layout: CoefficientLayout
     numbers: HostArray | None
@@ -202,9 +205,16 @@ def _device_plan(
             device.parameters[k].history,
         )  # fmt: skip
     unaddressed = tuple((k, singles.get(k)) for k in others)
+    in_bucket = np.array(
+        [one.exact and isinstance(kind, DenseGradient) for (one, _), kind in gradients.kinds], bool
+    )
+    tables = np.flatnonzero(in_bucket[gradients.numbers]).tolist()
+    without_history = tuple(device.parameters[k] for k in tables)
     numbers = np.zeros(layout.width) if device.backend == "cpu" else None
     buckets = _buckets(device, gradients, rules, layout.offsets)
-    return DevicePlan(device, expected, gradients.finder, unaddressed, buckets, layout, numbers)
+    return DevicePlan(
+        device, expected, gradients.finder, unaddressed, without_history, buckets, layout, numbers
+    )
 
 
 def _buckets(

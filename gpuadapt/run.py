@@ -533,6 +533,9 @@ def match(plan: StepPlan, grads: list[Any], settings: Sequence[Resolved]) -> lis
             missing = part.finder.find(id(own), addresses)
         if missing != len(part.unaddressed):
             return None
+        for table in part.without_history:
+            if table.history is not None:
+                return None
         singles: Singles = []
         for k, single in part.unaddressed:
             grad: Any = own[k]

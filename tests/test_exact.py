@@ -537,6 +537,24 @@ def test_beside_dense_parameters(backend):
             assert_same_bits(a, b)
 
 
+def test_dense_gradients_before_and_after_those_of_rows(backend):
+    """The plan of a dense step, while no row had skipped one, is not that of a later one."""
+    start = np.ones((5, 4), np.float32)
+    settings_ = {"sparse": "exact", "exactness": "bits"}
+    by_rows = METHODS["adam"]({"table": backend.array(start)}, **settings_)
+    by_dense = METHODS["adam"]({"table": backend.array(start)})
+    for step in range(12):
+        rows = np.arange(1 if 0 < step < 11 else 5)
+        values = np.ones((len(rows), 4), np.float32)
+        gradient = backend.array(dense(start.shape, rows, values))
+        if 0 < step < 11:
+            take(by_rows, backend, (rows, values))
+        else:
+            by_rows.step({"table": gradient})
+        by_dense.step({"table": gradient})
+    assert_alike(by_rows, by_dense, backend)
+
+
 def test_one_and_two_threads(monkeypatch):
     random = np.random.default_rng(8)
     table = random.normal(size=(3000, 20)).astype(np.float32)
