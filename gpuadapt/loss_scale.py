@@ -243,8 +243,7 @@ class LossScale:
     def _close(self) -> None:
         """Adapt the scale to the steps since `value` was read."""
         if self._skipped is not None:
-            self._scalars = self._adapted()
-            self._skipped, self._owners = None, []
+            self._scalars, self._skipped, self._owners = self._adapted(), None, []
             self._warn(int(self._scalars[2]), int(self._scalars[2]) % self._patience == 0)
 
     def _adapted(self) -> np.ndarray:

@@ -232,7 +232,7 @@ class Run:
 
     def __init__(self, backend: Backend, scenario: Scenario) -> None:
         *before, self.step = self.steps = scenario.steps
-        self.backend, self.scale = backend, ga.LossScale(4.0, interval=2)
+        self.backend, self.scale = backend, ga.LossScale(4.0, interval=2, minimum=2.0**-10)
         self.params = {name: backend.array(np.ones(SHAPE, np.float32)) for name in "ab"}
         self.optimizer = ga.SGD(self.params, lr=0.5, momentum=0.5, **scenario.settings)
         for k, step in enumerate(before):
