@@ -155,7 +155,7 @@ class Group:
         if tuple(settings) != self._seen_names or not all(
             map(operator.is_, settings.values(), self._seen_values)
         ):
-            self._resolved = self._updated(step)
+            self._update_resolved()
         resolved = self._resolved.get(options)
         if resolved is None:
             resolved = self._resolve(step, options)
@@ -177,8 +177,8 @@ class Group:
         self._seen_names, self._seen_values = tuple(self.settings), tuple(self.settings.values())
         self._resolved[options] = resolved
 
-    def _updated(self, step: int) -> dict[frozenset[str], Resolved]:
-        """What is remembered, for new numbers; nothing if more than numbers have changed.
+    def _update_resolved(self) -> None:
+        """Change what is remembered to new numbers; forget it if more than numbers have changed.
 
         Training loops that write a rate into the settings do so in each step.
         """
@@ -199,7 +199,8 @@ class Group:
             or any(type(value) not in (float, int) for value in changed.values())
             or any(map(callable, self._seen_values))
         ):
-            return {}
+            self._resolved = {}
+            return
         values = {name: hyperparameters.number(name, value) for name, value in changed.items()}
         self.check_values(values)
         updated = {}
@@ -208,8 +209,7 @@ class Group:
             self._check_eps(self.settings, together)
             self._version += 1
             updated[options] = resolved._replace(values=together, version=self._version)
-        self._seen_values = given
-        return updated
+        self._resolved, self._seen_values = updated, given
 
     def _at(self, step: int, resolved: Resolved) -> Resolved:
         """The settings with the values of schedules at a step."""

@@ -21,20 +21,22 @@ class Mirror:
     """The device copy of a small host array; it is uploaded only when its values change."""
 
     def __init__(self, dtype: type) -> None:
-        self._host: np.ndarray = np.zeros(0, dtype)
+        self._dtype = np.dtype(dtype)
         self._device: Any = None
+        self._host: np.ndarray | None = None
+        """The values on the device; None if they are not known, as after an upload that failed."""
 
     def of(self, values: np.ndarray) -> Any:
         """Return the values as a CuPy array, which the next call may overwrite."""
         import cupy
 
-        if self._device is None or values.size != self._host.size:
-            self._device = cupy.zeros(max(values.size, 1), self._host.dtype)
-            self._host = np.zeros(values.size, self._host.dtype)
-        values = values.astype(self._host.dtype)
-        if not np.array_equal(values, self._host):
+        values = values.astype(self._dtype)
+        if self._host is None or not np.array_equal(values, self._host):
+            self._host = None
+            if self._device is None or self._device.size != max(values.size, 1):
+                self._device = cupy.zeros(max(values.size, 1), self._dtype)
+            upload(self._device, values)
             self._host = values
-            upload(self._device, self._host)
         return self._device
 
 

@@ -355,11 +355,11 @@ class Rows:
         if n == 0:
             return
         if self._squared.size != 2 * n:
-            self._squared = cupy.zeros(2 * n, np.float64)
-            start = self._squared.data.ptr
-            addresses = np.array([start, start + n * self._squared.itemsize], np.uint64)
-            self._squared_addresses = cupy.asarray(addresses)
-            self._sums = Squares("float64", FLOAT64, [n], squared=False)
+            squared = cupy.zeros(2 * n, np.float64)
+            start = squared.data.ptr
+            addresses = np.array([start, start + n * squared.itemsize], np.uint64)
+            placed, sums = cupy.asarray(addresses), Squares("float64", FLOAT64, [n], squared=False)
+            self._squared, self._squared_addresses, self._sums = squared, placed, sums
         if width:
             config = plan.config._replace(strided=False)
             squares_kernel(self._formats.wide, self._formats.gradient, config)(

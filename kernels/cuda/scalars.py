@@ -171,19 +171,19 @@ class StepScalars:
     def _resize(self, width: int) -> None:
         import cupy
 
-        self._width = width
-        self._ring = cupy.zeros(ROWS * width, np.float64)
-        self._ring.fill(-1)
-        self._uploaded = StepNumbers(self._ring, width, self._steps, self._report)
+        ring = cupy.zeros(ROWS * width, np.float64)
+        ring.fill(-1)
+        uploaded = StepNumbers(ring, width, self._steps, self._report)
         made = cupy.zeros(width, np.float64)
-        self._judged = StepNumbers(made, 0, cupy.zeros(1, np.uint64), self._report)
-        self.numbers = self._uploaded
+        judged = StepNumbers(made, 0, cupy.zeros(1, np.uint64), self._report)
+        # Together: they fit each other, also after an allocation that failed.
+        self._width, self._uploaded, self._judged, self.numbers = width, uploaded, judged, uploaded
 
     def restart(self, step: int) -> None:
         """Continue from this number of steps; none has scalars yet."""
         self._latest = step
         self._steps.fill(np.uint64(step % WRAP << 32))
-        self._ring.fill(-1)
+        self._uploaded.scalars.fill(-1)
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Write the scalars of steps ``step``, ``step + 1``, ... into the ring."""
@@ -197,7 +197,8 @@ class StepScalars:
         while start < len(made):
             row = (step + start) % ROWS
             count = min(len(made) - start, ROWS - row)
-            upload(self._ring[row * width : (row + count) * width], made[start : start + count])
+            ring = self._uploaded.scalars
+            upload(ring[row * width : (row + count) * width], made[start : start + count])
             start += count
 
     def select_step(
@@ -275,7 +276,8 @@ class StepScalars:
         if self.numbers is self._judged:
             return self.to_host(self._judged.scalars)
         row = (self.steps() - 1) % ROWS
-        return self.to_host(self._ring[row * self._width : (row + 1) * self._width])
+        ring = self._uploaded.scalars
+        return self.to_host(ring[row * self._width : (row + 1) * self._width])
 
     def steps(self) -> int:
         """Number of steps taken; waits for the device."""
