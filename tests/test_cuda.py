@@ -117,7 +117,7 @@ def test_kernels_of_rows_compile(architecture):
 
 @pytest.mark.parametrize("architecture", architectures())
 def test_kernels_of_exact_rows_compile(architecture):
-    """Followed and replayed, in one type and in others, on rows of any width."""
+    """By a closed form and replayed, in one type and in others, on rows of any width."""
     adam, dtypes = ga.rules.adam, (np.dtype(np.float32), np.dtype(np.float64))
     rules = [case.rule for case in KINDS[:: 1 if architecture == 90 else 5]]
     sources = [exact_rows.source(rule, uniform(rule, dtypes[0])) for rule in rules]

@@ -35,7 +35,7 @@ METHODS = {
     **{name: case(name).optimizer for name in ("adam", "adamw", "amsgrad")},
     "adam, row-wise": lambda params, **more: case("adam").optimizer(params, rowwise=True, **more),
 }
-FOLLOWED = ["momentum", "rmsprop", "adam", "adamw", "adam, row-wise"]
+CLOSED_FORMS = ["momentum", "rmsprop", "adam", "adamw", "adam, row-wise"]
 """Adadelta is as RMSprop here: nothing moves the parameter, and states fade."""
 
 BY_CUDA_TEXT = ("rmsprop", "adadelta")
@@ -109,10 +109,10 @@ def test_bits_are_those_of_dense_steps(name, run):
                 assert_same_bits(a, b, name=name, backend=where)
 
 
-@pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.parametrize("name", CLOSED_FORMS)
 @given(run=runs())
 @settings(max_examples=25, deadline=None)
-def test_followed_steps_are_the_same_on_both_backends(name, run):
+def test_closed_forms_are_the_same_on_both_backends(name, run):
     table, batches, lr, random = run
     at = [random.integers(len(table), size=3) if random.random() < 0.3 else None for _ in batches]
     found = []
@@ -187,7 +187,7 @@ FAR = {
     "sgd+l2+max": "cpu", "momentum": "cpu", "adam": "cpu", "adamw": "cpu",
     "radam-uncorrected": "host", "velocity": "host", "adam-inside": "host", "erratic": "host",
 }  # fmt: skip
-"""Methods that are followed, each by one backend, which has the bits of both; the CPU's kernels are
+"""Methods with a closed form, each by one backend, which has the bits of both. The CPU's kernels are
 those that other tests compile, and that of a rule without states."""
 
 BY_CUDA = ("warm-up from 0", "jumping", "late", "beta2")
@@ -318,7 +318,7 @@ def test_of_other_formats_with_their_random_bits(parameter, state, backend):
 
 
 def test_float64_is_replayed(host):
-    """Numbers along the steps are float64 themselves: they would not do."""
+    """What a closed form computes in float32 would not do."""
     random = np.random.default_rng(2)
     table = random.normal(size=(12, 5))
     exact, whole = host.array(table), host.array(table)
@@ -347,8 +347,8 @@ def test_more_steps_than_are_remembered(backend, monkeypatch):
             values = random.normal(size=(2, 4)).astype(np.float32)
             take(by_rows, backend, (rows, values))
             by_dense.step({"table": backend.array(dense(table.shape, rows, values))})
-        clock = internals(by_rows).parameters["table"].history
-        assert backend.numpy(clock.last).min() > 50 - 8
+        history = internals(by_rows).parameters["table"].history
+        assert backend.numpy(history.last).min() > 50 - 8
         by_rows.flush()
         if exactness == "bits":
             assert_same_bits(backend.numpy(exact), backend.numpy(whole))
@@ -578,7 +578,7 @@ def test_one_and_two_threads(monkeypatch):
 
 
 def test_what_a_zero_gradient_leaves_of_rules():
-    """Derived from the rules: those that are followed, and those that nothing happens to."""
+    """Derived from the rules: those with a closed form, and those that nothing happens to."""
     rules = {one.name: one.rule for one in CASES}
     are = {name for name, rule in rules.items() if catch_up_plan(rule)}
     replayed = {
@@ -602,7 +602,7 @@ def test_what_a_zero_gradient_leaves_of_rules():
 
 
 @ga.rule
-def two_motions(p, g, a, b, h):
+def two_displacements(p, g, a, b, h):
     a = h.x * a + g
     b = h.y * b + g
     return (p - h.lr * a) * h.z - b, a, b
@@ -637,8 +637,8 @@ def goes_to_a_constant(p, g, a, h):
 
 
 def test_rules_that_can_only_be_replayed():
-    """What a zero gradient leaves is more than motions of which one says what the next ones are."""
-    rules = (two_motions, products, fades_twice, two_roots, passes_zero, goes_to_a_constant)
+    """What a zero gradient leaves of them is not of the form that `catchup.plan` needs."""
+    rules = (two_displacements, products, fades_twice, two_roots, passes_zero, goes_to_a_constant)
     assert [catch_up_plan(rule) for rule in rules] == [None] * len(rules)
 
 
