@@ -187,8 +187,8 @@ FAR = {
     "sgd+l2+max": "cpu", "momentum": "cpu", "adam": "cpu", "adamw": "cpu",
     "radam-uncorrected": "host", "velocity": "host", "adam-inside": "host", "erratic": "host",
 }  # fmt: skip
-"""Methods with a closed form, each by one backend, which has the bits of both. The CPU's kernels are
-those that other tests compile, and that of a rule without states."""
+"""Methods with a closed form, each by one backend, which has the bits of both. The CPU's kernels
+are those that other tests compile, and that of a rule without states."""
 
 BY_CUDA = ("warm-up from 0", "jumping", "late", "beta2")
 """Those whose runs a slow backend takes."""
