@@ -13,6 +13,7 @@ import pytest
 import gpuadapt as ga
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.options import STEP, compose
+from gpuadapt.optimizer import internals
 from gpuadapt.oracle import evaluate
 
 SCALE, VALUE = 1e38, 20.0
@@ -138,6 +139,8 @@ def test_exact_rows(exactness, backend):
         ours.step(given, grad_scale=1e39, clip_value=VALUE)
         twin.step(ga.RowGrad(backend.array(rows), backend.array(seen(values, scale=1e39))))
     for optimizer in (ours, twin):
+        plan = internals(optimizer).parameters["0"].history.plan
+        assert (plan is None) == (exactness == "bits")
         optimizer.flush()
     same(*map(backend.numpy, arrays))
 

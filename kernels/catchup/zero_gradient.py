@@ -103,8 +103,9 @@ def _without(program: Program, zero: set[str]) -> tuple[Lines, list[ast.expr]]:
         return _simplified(Substitute(known).visit(copy.deepcopy(node)))
 
     remaining = []
-    for target, expression in lines:
-        node = reduced(expression)
+    for k, (target, expression) in enumerate(lines):
+        # Unscaling and clipping leave a gradient of zero at zero.
+        node = ast.Constant(0) if k < program.scaling else reduced(expression)
         if isinstance(node, ast.Name) or host_only(node, program.h):
             known[target] = node
         else:
