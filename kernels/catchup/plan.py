@@ -49,12 +49,15 @@ from ..language.program import Program
 from ..language.rule import STEP, Rule, from_program
 from .zero_gradient import zero_gradient_update
 
-TERMS = 4
-"""Number of terms of the expansion in u. With Adam's defaults the next one is 2^-26 of the first
-late in a run, even for u = 1."""
+TERMS = 6
+"""Number of terms of the expansion in u. With Adam's defaults the next one is 2^-36 of the first
+late in a run and 2^-17 after 100 steps, even for u = 1."""
 
-ERROR = 2.0**-25
+ERROR = 2.0**-27
 """Replay if what is left out is above this fraction of the parameter."""
+
+LEAST_U, LEAST_LEFT_OUT = 2.0**-14, 2.0**-40
+"""Smaller numbers count as these in the bound of the error: subnormal products are slow."""
 
 MAX_REPLAY = 1
 """Number of skipped steps up to which replay is cheaper than the closed form."""
@@ -72,7 +75,7 @@ float32."""
 MAX_GROWTH = 2.0**60
 """Replay if a sum of displacements is this many times the first one."""
 
-MAX_RATIO = 2.0**20
+MAX_RATIO = 2.0**12
 """Largest ratio of corrections that is used; steps with a larger one are small in general."""
 
 NO_END = 2**63 - 1
@@ -89,7 +92,10 @@ MIN_LENGTH, MAX_LENGTH, ROWS_PER_STEP = 1024, 16384, 256
 
 COLUMNS = "SHRINK", "CORRECTION", "WEIGHT", "RELATIVE", "LEFT_OUT", "FIRST_SUM", "TERMS"
 OF_HISTORY = *COLUMNS, "MAX_RATIO", "MIN_SIZE", "NO_END"
-OF_ROWS = *COLUMNS, "ERROR", "MAX_GROWTH", "MAX_REPLAY", "MIN_SIZE", "REPLAYED", "SMALLEST_NORMAL"
+OF_ROWS = (
+    *COLUMNS, "ERROR", "LEAST_LEFT_OUT", "LEAST_U", "MAX_GROWTH", "MAX_REPLAY", "MIN_SIZE",
+    "REPLAYED", "SMALLEST_NORMAL",
+)  # fmt: skip
 """What kernels of both backends read of these: those that append to the history, those of rows."""
 
 Powers = tuple[tuple[str, float], ...]

@@ -9,6 +9,8 @@ from .interface import (
     ERROR,
     FIRST_SUM,
     INLINE,
+    LEAST_LEFT_OUT,
+    LEAST_U,
     LEFT_OUT,
     MAX_GROWTH,
     MAX_REPLAY,
@@ -38,15 +40,19 @@ from .interface import (
 def changes(p, change, moments, states, coefficients):
     """Compute the changes of a row; returns True if all of them are as good as float32 allows."""
     drift, correction = T(moments[STATES + SHRINK] - 1), T(moments[STATES + CORRECTION])
-    left_out, sums = T(moments[STATES + LEFT_OUT]), moments[STATES + FIRST_SUM :]
-    m_0, m_1, m_2, m_3 = T(sums[0]), T(sums[1]), T(sums[2]), T(sums[3])
-    first_left_out, total, wrong = T(np.abs(sums[TERMS])), np.abs(m_0), U(0)
+    sums = moments[STATES + FIRST_SUM :]
+    m_0, m_1, m_2 = T(sums[0]), T(sums[1]), T(sums[2])
+    m_3, m_4, m_5 = T(sums[3]), T(sums[4]), T(sums[5])
+    left_out = T(max(moments[STATES + LEFT_OUT], LEAST_LEFT_OUT))
+    term_left_out = T(max(np.abs(sums[TERMS]), LEAST_LEFT_OUT))
+    total, wrong = np.abs(m_0), U(0)
     for i in range(p.size):
         d = displacement_at(i, states, coefficients)
         u = correction / (correction + inverse_at(i, states, ()))
-        x = (((m_3 * u + m_2) * u + m_1) * u + m_0) * d + drift * p[i]
-        size, whole, square = np.abs(d), np.abs(p[i]), u * u
-        error = (square * square * first_left_out + left_out) * size
+        x = (((((m_5 * u + m_4) * u + m_3) * u + m_2) * u + m_1) * u + m_0) * d + drift * p[i]
+        size, whole = np.abs(d), np.abs(p[i])
+        square = u * u if u > T(LEAST_U) else T(LEAST_U * LEAST_U)
+        error = (square * square * square * term_left_out + left_out) * size
         precise = error <= T(ERROR) * (whole + np.abs(x))
         precise &= (size >= T(MIN_SIZE)) | (size * total <= T(ERROR) * whole)
         wrong |= U(0) if precise else U(1)

@@ -15,25 +15,28 @@ namespace gpuadapt {
 // What all elements of a row share.
 struct Segment {
     const double *moments;
-    T drift, correction, left_out, sums[GA_TERMS], first_left_out, total;
+    T drift, correction, left_out, sums[GA_TERMS], term_left_out, total;
     bool usable;
 
     __device__ Segment(const double *moments) : moments(moments) {
         const double *const m = moments + GA_STATES;
         drift = narrowed(m[GA_SHRINK] - 1);
         correction = narrowed(m[GA_CORRECTION]);
-        left_out = narrowed(m[GA_LEFT_OUT]);
+        left_out = narrowed(at_least(m[GA_LEFT_OUT]));
         usable = magnitude(m[GA_SHRINK]) <= GA_MAX_GROWTH;
 #pragma unroll
         for (int j = 0; j < GA_TERMS; ++j) {
             sums[j] = narrowed(m[GA_FIRST_SUM + j]);
             usable &= magnitude(m[GA_FIRST_SUM + j]) <= GA_MAX_GROWTH;
         }
-        first_left_out = narrowed(magnitude(m[GA_FIRST_SUM + GA_TERMS]));
+        term_left_out = narrowed(at_least(magnitude(m[GA_FIRST_SUM + GA_TERMS])));
         total = abs(sums[0]);
     }
 
     __device__ static double magnitude(double x) { return x < 0 ? -x : x; }
+    __device__ static double at_least(double x) {
+        return x > GA_LEAST_LEFT_OUT ? x : GA_LEAST_LEFT_OUT;
+    }
 };
 
 // A decayed state; a product that float32 does not hold is not rounded.
@@ -67,8 +70,10 @@ __device__ inline pack<T, N> changes(
             sum = sum * u + segment.sums[j];
         }
         const T change = sum * d + segment.drift * x.parameter.at[k];
-        const T size = abs(d), whole = abs(x.parameter.at[k]), square = u * u;
-        const T error = (square * square * segment.first_left_out + segment.left_out) * size;
+        const T size = abs(d), whole = abs(x.parameter.at[k]);
+        const T square = u > T(F(GA_LEAST_U)) ? u * u : T(F(GA_LEAST_U * GA_LEAST_U));
+        const T error =
+            (square * square * square * segment.term_left_out + segment.left_out) * size;
         const bool precise = error <= T(F(GA_ERROR)) * (whole + abs(change));
         const bool matters = !(size * segment.total <= T(F(GA_ERROR)) * whole);
         wrong |= !precise || (matters && !(size >= T(F(GA_MIN_SIZE))));
