@@ -56,6 +56,10 @@ late in a run and 2^-17 after 100 steps, even for u = 1."""
 ERROR = 2.0**-27
 """Replay if what is left out is above this fraction of the parameter."""
 
+NEGLIGIBLE = 2.0**-132
+"""A step whose weight is below this fraction of M_0 changes no moment: times `MAX_RATIO` to the
+power of `TERMS` it is 2^-60 of M_0."""
+
 LEAST_U, LEAST_LEFT_OUT = 2.0**-14, 2.0**-40
 """Smaller numbers count as these in the bound of the error: subnormal products are slow."""
 
@@ -91,7 +95,7 @@ MIN_LENGTH, MAX_LENGTH, ROWS_PER_STEP = 1024, 16384, 256
 
 
 COLUMNS = "SHRINK", "CORRECTION", "WEIGHT", "RELATIVE", "LEFT_OUT", "FIRST_SUM", "TERMS"
-OF_HISTORY = *COLUMNS, "MAX_RATIO", "MIN_SIZE", "NO_END"
+OF_HISTORY = *COLUMNS, "MAX_RATIO", "MIN_SIZE", "NEGLIGIBLE", "NO_END"
 OF_ROWS = (
     *COLUMNS, "ERROR", "LEAST_LEFT_OUT", "LEAST_U", "MAX_GROWTH", "MAX_REPLAY", "MIN_SIZE",
     "REPLAYED", "SMALLEST_NORMAL",

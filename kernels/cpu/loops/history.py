@@ -12,9 +12,11 @@ from .interface import (
     CORRECTION,
     ENTRY,
     FIRST_SUM,
+    INLINE,
     LEFT_OUT,
     MAX_RATIO,
     MIN_SIZE,
+    NEGLIGIBLE,
     NO_END,
     OPTIONS,
     RELATIVE,
@@ -36,34 +38,36 @@ def ratios(numbers, before):
     return ratio, growth, follows
 
 
-@njit(**OPTIONS)
-def add_step(moments, states, numbers, ratio, growth):
-    """Add a step to the moments of a segment."""
+@njit(**INLINE)
+def add_step(moments, i, states, numbers, ratio, growth):
+    """Add a step to the moments of the segment that begins with step ``i`` of the ring."""
     for k in range(states):
-        moments[k] *= numbers[k]
+        moments[i, k] *= numbers[k]
     shrink, exponent = numbers[states], numbers[-2]
-    own = moments[states:]
-    own[SHRINK] *= shrink
-    own[WEIGHT] *= ratio
-    own[RELATIVE] = min(own[RELATIVE] * growth, MAX_RATIO)
-    error = np.abs(own[WEIGHT]) if own[RELATIVE] == MAX_RATIO else 0.0
-    own[LEFT_OUT] = own[LEFT_OUT] * shrink + error
-    sums, term, y = own[FIRST_SUM:], own[WEIGHT], own[RELATIVE] - 1
-    sums[0] = sums[0] * shrink + term
+    weight = moments[i, states + WEIGHT] * ratio
+    relative = min(moments[i, states + RELATIVE] * growth, MAX_RATIO)
+    moments[i, states + WEIGHT], moments[i, states + RELATIVE] = weight, relative
+    first = states + FIRST_SUM
+    if shrink == 1 and np.abs(weight) <= NEGLIGIBLE * np.abs(moments[i, first]):
+        return
+    moments[i, states + SHRINK] *= shrink
+    error = np.abs(weight) if relative == MAX_RATIO else 0.0
+    moments[i, states + LEFT_OUT] = moments[i, states + LEFT_OUT] * shrink + error
+    moments[i, first] = moments[i, first] * shrink + weight
+    term = weight
     for j in range(1, TERMS + 1):
-        term *= y * ((exponent - (j - 1)) / j)
-        sums[j] = sums[j] * shrink + term
+        term *= (relative - 1) * ((exponent - (j - 1)) / j)
+        moments[i, first + j] = moments[i, first + j] * shrink + term
 
 
 @njit(**OPTIONS)
-def begin(moments, states, numbers):
-    """Begin a segment with a step."""
-    moments[:states] = numbers[:states]
-    own, coefficient = moments[states:], numbers[states + 1]
-    own[SHRINK], own[CORRECTION] = numbers[states], numbers[-3]
-    own[WEIGHT], own[RELATIVE], own[LEFT_OUT] = coefficient, 1, 0
-    own[FIRST_SUM] = coefficient
-    own[FIRST_SUM + 1 :] = 0
+def begin(moments, i, states, numbers):
+    """Begin a segment with step ``i`` of the ring."""
+    moments[i, :states] = numbers[:states]
+    moments[i, states + SHRINK], moments[i, states + CORRECTION] = numbers[states], numbers[-3]
+    moments[i, states + WEIGHT] = moments[i, states + FIRST_SUM] = numbers[states + 1]
+    moments[i, states + RELATIVE], moments[i, states + LEFT_OUT] = 1, 0
+    moments[i, states + FIRST_SUM + 1 :] = 0
 
 
 NUMBERS, STEPS = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
@@ -82,10 +86,10 @@ def append(moments, ends, numbers, before, now, states):
     for i in range(ends.size):
         if ends[i] == NO_END:
             if begins and follows:
-                add_step(moments[i], states, numbers, ratio, growth)
+                add_step(moments, i, states, numbers, ratio, growth)
             else:
                 ends[i] = now - 1
     if begins:
         ends[here] = NO_END
-        begin(moments[here], states, numbers)
+        begin(moments, here, states, numbers)
     before[:] = numbers

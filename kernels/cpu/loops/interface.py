@@ -224,7 +224,9 @@ def process_row(arguments, batch, i, end, row, k):
 
 MAX_REPLAY = REPLAYED = NO_END = STATES = TERMS = 0
 SHRINK = CORRECTION = WEIGHT = RELATIVE = LEFT_OUT = FIRST_SUM = 0
-ERROR = LEAST_LEFT_OUT = LEAST_U = MAX_GROWTH = MAX_RATIO = MIN_SIZE = SMALLEST_NORMAL = 0.0
+ERROR = LEAST_LEFT_OUT = LEAST_U = MAX_GROWTH = MAX_RATIO = MIN_SIZE = NEGLIGIBLE = (
+    SMALLEST_NORMAL
+) = 0.0
 """Constants of `gpuadapt.kernels.catchup.plan`, and the number of a rule's states."""
 
 MOVES = True

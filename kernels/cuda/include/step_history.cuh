@@ -50,12 +50,16 @@ __device__ inline void add_step(double *moments, int states, const Step &step, l
     }
     const double shrink = step.now(decay + states), exponent = step.now(step.scale + 2);
     double *const own = moments + states;
-    own[GA_SHRINK] *= shrink;
     own[GA_WEIGHT] *= step.ratio();
     const double relative = own[GA_RELATIVE] * step.growth();
     own[GA_RELATIVE] = relative < GA_MAX_RATIO ? relative : GA_MAX_RATIO;
     double term = own[GA_WEIGHT];
-    const double error = own[GA_RELATIVE] == GA_MAX_RATIO ? (term < 0 ? -term : term) : 0.0;
+    const double size = term < 0 ? -term : term, sum = own[GA_FIRST_SUM];
+    if (shrink == 1 && size <= GA_NEGLIGIBLE * (sum < 0 ? -sum : sum)) {
+        return;
+    }
+    own[GA_SHRINK] *= shrink;
+    const double error = own[GA_RELATIVE] == GA_MAX_RATIO ? size : 0.0;
     own[GA_LEFT_OUT] = own[GA_LEFT_OUT] * shrink + error;
     double *const sums = own + GA_FIRST_SUM;
     sums[0] = sums[0] * shrink + term;
