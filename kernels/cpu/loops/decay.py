@@ -2,7 +2,8 @@
 
 from numba import njit
 
-from .interface import OPTIONS, SMALLEST_NORMAL, D, T, _normal
+from ..intrinsics import bits
+from .interface import OPTIONS, SMALLEST_NORMAL, D, T, U, _normal
 
 
 @njit(**OPTIONS)
@@ -12,6 +13,12 @@ def decayed(x, product):
 
 @njit(**OPTIONS)
 def decay(x, product):
+    """Multiply a row; zeros are not written, since they may not have taken memory yet."""
+    some = U(0)
+    for i in range(x.size):
+        some |= bits(x[i])
+    if some == U(0):
+        return
     if product >= SMALLEST_NORMAL:
         for i in range(x.size):
             x[i] = _normal(x[i] * T(product))
