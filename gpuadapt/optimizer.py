@@ -127,10 +127,10 @@ class Optimizer:
         docs/exact_rows.md.
     exactness : {"close", "bits"}
         How exact rows catch up. "bits" takes each step, with the bits of dense steps. "close"
-        takes many steps at once where the rule allows it: let e be the largest distance of a
-        table from dense steps in float64, in units in the last place of the largest magnitude
-        that an element has had. Then e is at most 4 above that of dense steps in float32, for
-        every rule, schedule and number of steps.
+        takes all of them at once where the rule allows it, for every schedule and number of
+        steps: an element that catches up is at most about 6 units in the last place (of the
+        largest magnitude that it has had) farther from dense steps in float64 than dense steps
+        in float32 are, and in general nearer; see docs/exact_rows.md.
     **hyperparameters : float or schedule
         The rule's. NumPy scalars, and arrays of one element, are copied. A schedule is a function
         of the step, counted from 0, that returns the value at that step. It is called once for
