@@ -230,8 +230,8 @@ def _buckets(
     for number, ((parameter, order), kind) in enumerate(gradients.kinds):
         if order:
             # A parameter without a gradient stays in its bucket: others may lack theirs at times.
-            dense = isinstance(kind, DenseGradient)
-            name = kind.dtype_name if isinstance(kind, DenseGradient) else parameter.dtype_name
+            dense = kind if isinstance(kind, DenseGradient) else None
+            name = dense.dtype_name if dense else parameter.dtype_name
             key = rules[parameter.group], parameter.formats_for(name)
             of_kinds[number] = bucket = members.setdefault(key, len(members))
             if dense:

@@ -265,7 +265,7 @@ class Steps:
 
     def _call_new_schedules(self, options: StepOptions) -> None:
         """Call schedules that have not been called yet for the unconfirmed steps, in order."""
-        if self._unconfirmed and self._has_new_schedule():
+        if self._has_new_schedule():
             for step in range(self._count - self._unconfirmed, self._count):
                 self._settings(step, options)
 

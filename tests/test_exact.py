@@ -131,6 +131,32 @@ def test_closed_forms_are_the_same_on_both_backends(name, run):
         assert_same_bits(a, b, name=name)
 
 
+EVERY_OPTION = {
+    "weight_decay": 0.1, "decay": "decoupled", "maximize": True, "max_row_norm": 0.5, "eps": 0.01,
+}  # fmt: skip
+
+
+def test_closed_forms_with_every_option_are_the_same_on_both_backends():
+    """Options of the optimizer and of the step, rows that are away for 1 to 40 steps."""
+    found = []
+    for where in ("cpu", "host"):
+        with installed(where) as backend:
+            random = np.random.default_rng(11)
+            ours = backend.array(random.normal(size=(12, 40)).astype(np.float32))
+            optimizer = ga.Adam({"table": ours}, lr=0.01, sparse="exact", **EVERY_OPTION)
+            for step in range(1, 81):
+                rows = np.flatnonzero(step % np.arange(1, 49, 4) == 0)
+                values = random.normal(size=(len(rows), 40)).astype(np.float32)
+                gradient = ga.RowGrad(backend.array(rows), backend.array(values))
+                scales = {"grad_scale": 4.0, "max_norm": 0.7, "clip_value": 0.1}
+                optimizer.step({"table": gradient}, **scales)
+            assert internals(optimizer).parameters["table"].history.plan is not None
+            optimizer.flush()
+            found.append(arrays(optimizer, backend))
+    for a, b in zip(*found, strict=True):
+        assert_same_bits(a, b)
+
+
 ULPS = 4
 
 

@@ -133,7 +133,7 @@ class CatchUpPlan(NamedTuple):
         return self.history.coefficients[self.names[len(self.states)]] != "1"
 
     @property
-    def moments(self) -> int:
+    def moment_columns(self) -> int:
         """The number of columns of a segment's moments: decay factors and `SHRINK` to M_TERMS."""
         return len(self.states) + FIRST_SUM + TERMS + 1
 

@@ -53,7 +53,7 @@ class StepHistory:
     ) -> None:
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
-        length, columns = history_length(rows), plan.moments if plan else 0
+        length, columns = history_length(rows), plan.moment_columns if plan else 0
         self.last: HostArray = np.full(rows, updates, np.int32)
         self.history: HostArray = np.zeros((length, self._layout.decay), formats.compute)
         self.moments: HostArray = np.zeros((length, columns))

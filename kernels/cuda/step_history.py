@@ -66,7 +66,7 @@ class StepHistory:
 
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
-        self.length, columns = history_length(rows), plan.moments if plan else 1
+        self.length, columns = history_length(rows), plan.moment_columns if plan else 1
         self.last: DeviceArray = cupy.full(rows, updates, np.int32)
         # Of a step without a form, NaN, no segment goes on.
         self.history: DeviceArray = cupy.full((self._layout.width, self.length), np.nan, np.float64)

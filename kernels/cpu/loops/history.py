@@ -28,14 +28,17 @@ from .interface import (
 
 @njit(**OPTIONS)
 def ratios(numbers, before):
-    """The ratios of a step's displacement, and of its correction, to those of the step before."""
+    """The ratios of a step's displacement, and of its correction, to those of the step before.
+
+    And whether the step continues the segment of that step.
+    """
     _, _, scale, correction, _, form = numbers[-6:]
     later, correction_later, old_scale, old_correction, _, old_form = before[-6:]
     ratio, growth = scale / old_scale * later, 1.0
     if correction != 0 or old_correction != 0:
         growth = correction / old_correction * correction_later
-    follows = form == old_form and 0 <= ratio < np.inf and 1 <= growth < np.inf
-    return ratio, growth, follows
+    continues = form == old_form and 0 <= ratio < np.inf and 1 <= growth < np.inf
+    return ratio, growth, continues
 
 
 @njit(**INLINE)
@@ -81,11 +84,11 @@ def append(moments, ends, numbers, before, now, states):
     here = now & (ends.size - 1)
     scale, form = numbers[-4], numbers[-1]
     begins = form == form and np.abs(scale) >= MIN_SIZE
-    ratio, growth, follows = ratios(numbers, before)
+    ratio, growth, continues = ratios(numbers, before)
     ends[here] = now - 1
     for i in range(ends.size):
         if ends[i] == NO_END:
-            if begins and follows:
+            if begins and continues:
                 add_step(moments, i, states, numbers, ratio, growth)
             else:
                 ends[i] = now - 1

@@ -36,7 +36,7 @@ struct Step {
         return form == form && size >= GA_MIN_SIZE;
     }
     // Whether it continues the segment of the step before.
-    __device__ bool follows() const {
+    __device__ bool continues() const {
         const double largest = 1.7976931348623157e308;
         return now(scale + 3) == before(scale + 3) && ratio() >= 0 && ratio() <= largest
             && growth() >= 1 && growth() <= largest;
@@ -125,7 +125,7 @@ extern "C" __global__ void gpuadapt_append(
             own[GA_FIRST_SUM + j] = 0;
         }
         ends[k] = step.begins() ? GA_NO_END : now - 1;
-    } else if (ends[k] == GA_NO_END && step.begins() && step.follows()) {
+    } else if (ends[k] == GA_NO_END && step.begins() && step.continues()) {
         gpuadapt::add_step(moments_k, states, step, decay);
     } else if (ends[k] == GA_NO_END) {
         ends[k] = now - 1;
