@@ -188,7 +188,7 @@ class Steps:
         plans = self._plans
         gradients = match(plans[0], grads, settings) if plans else None
         if gradients is None:
-            plans, gradients = self._planned(grads, settings)
+            plans, gradients, _alive = self._planned(grads, settings)
         (part,), (own,) = plans[0].devices, gradients
         if extra:
             check_scaling(plans[0], extra)
@@ -229,7 +229,7 @@ class Steps:
         if gradients is None and capturing:
             raise CaptureError(UNLIKE)
         if gradients is None:
-            plans, gradients = self._planned(grads, settings)
+            plans, gradients, _alive = self._planned(grads, settings)
             if self._count != count:  # the GPU had skipped steps
                 count, settings = self._count, self._settings(self._count, options)
         plan, extra, signature = plans[0], {}, None
@@ -344,8 +344,10 @@ class Steps:
 
     def _planned(
         self, grads: list[Any], settings: Sequence[Resolved]
-    ) -> tuple[tuple[StepPlan, ...], list[Matched]]:
-        """All plans, the first of which is that of the gradients, and the gradients.
+    ) -> tuple[tuple[StepPlan, ...], list[Matched], list[Any]]:
+        """All plans, the first of which is that of the gradients; the gradients, and their arrays.
+
+        Some of the arrays are new, such as sums: their addresses are valid while the list exists.
 
         Raises
         ------
@@ -360,7 +362,7 @@ class Steps:
             gradients = match(known, grads, settings)
             plan = self._entered(known) if gradients is not None else None
             if gradients is not None and plan is not None:
-                return (plan, *(one for one in earlier if one is not known)), gradients
+                return (plan, *(one for one in earlier if one is not known)), gradients, grads
         by_rows = [now.by_rows for now in settings]
         kinds = [
             classified(device, [grads[k] for k in device.indices.tolist()], by_rows)
@@ -381,7 +383,7 @@ class Steps:
         plan = make_plan(devices, kinds, self._groups, settings, active, inactive)
         gradients = match(plan, grads, settings)
         assert gradients is not None, "a plan follows the gradients that it is made for"
-        return (plan, *earlier[: MAX_PLANS - 1]), gradients
+        return (plan, *earlier[: MAX_PLANS - 1]), gradients, grads
 
     def _entered(self, plan: StepPlan) -> StepPlan | None:
         """An earlier plan for the present counts of updates; None if it does not fit them."""

@@ -53,6 +53,16 @@ def test_rows_follow_one_another(backend):
     assert_alike(stepped(backend, [a]), stepped(backend, a), "one")
 
 
+def test_a_sum_exists_until_it_has_been_read():
+    """Its memory is the step's own; after it has been given back, a large array has none."""
+    table = np.zeros(5_000_000, np.float32)
+    gradient = np.ones_like(table)
+    optimizer = ga.SGD({"table": table}, lr=1.0)
+    for k in (1, 2):  # the second step has a plan
+        optimizer.step({"table": [gradient, gradient]})
+        assert (table == -2 * k).all()
+
+
 @pytest.mark.parametrize(
     "order", [(0, "d"), ("d", 0), (0, 1, "d"), ("d", 0, "e"), ("d", None, "e"), ("e", 0, 1, "d")]
 )
