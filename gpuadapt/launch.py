@@ -245,6 +245,11 @@ def address_finder(*given: Any) -> Any:
     return _module("cpu", "array_headers").address_finder(*given)
 
 
+def numbers_at() -> Any:
+    """The reading and writing of numbers at addresses; see `kernels.cpu.numbers_at`."""
+    return _module("cpu", "numbers_at").compiled()
+
+
 def step_scalars(backend: str) -> StepScalars:
     """The scalars of steps on the current device of a backend."""
     made: StepScalars = _module(backend, "scalars").StepScalars()

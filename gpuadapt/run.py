@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuadapt.kernels.array_types import DeviceArray, HostArray
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.overflow import CHECKS, Measured, decide
+from gpuadapt.kernels.numerics.overflow import decide
 
 from . import launch
 from .arrays import bits_of, contiguous, plain
@@ -21,6 +21,7 @@ from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
 from .launch import in_default_modes
 from .loss_scale import LossScale
+from .measure import Launch, measure
 from .parameter import Parameter
 from .plan import DevicePlan, SingleUpdate, StepPlan, make_plan, with_inactive_steps
 from .rowgrad import RowGrad, prepared
@@ -43,9 +44,6 @@ Singles = list[tuple[int, SingleUpdate, Any]]
 
 Matched = tuple[HostArray, Singles]
 """The gradients of one device: addresses, 0 for none, and the others."""
-
-Launch = tuple[Any, Any, Any]
-"""An `Update`, its gradient, and the offset of its coefficients."""
 
 
 class Steps:
@@ -477,7 +475,10 @@ class Steps:
         DeviceParameters or StepResult
             The step's result, or the device that has it.
         """
-        measured = [measure(part, own) for part, own in zip(plan.devices, launches, strict=True)]
+        measured = []
+        for part, own in zip(plan.devices, launches, strict=True):
+            with part.device.device:
+                measured.append(measure(own, part.device.scalars, _numbers(part)))
         limits, skip = (options.norm_limit, options.value_limit), options.skip_nonfinite
         verdict = None
         if len(plan.devices) > 1:
@@ -680,21 +681,3 @@ def _last_scalars(part: DevicePlan) -> HostArray:
 def _numbers(part: DevicePlan) -> Any:
     """What updates and measurements take as the scalars of the step."""
     return part.device.scalars.numbers if part.numbers is None else part.numbers
-
-
-def measure(part: DevicePlan, launches: Sequence[Launch]) -> Measured:
-    """Compute partial sums of squares and largest magnitudes of the unscaled gradients."""
-    # The sums have the same total in any order.
-    ordered = sorted(launches, key=lambda one: one[0].overflow_check)
-    counts = [update.partials(gradient) for update, gradient, _ in ordered]
-    total, start = sum(counts), 0
-    ends = [0] * CHECKS
-    with part.device.device:
-        partial, numbers = part.device.scalars.partial_sums(2 * total), _numbers(part)
-        for (update, gradient, _), count in zip(ordered, counts, strict=True):
-            stop = start + count
-            sums, peaks = partial[start:stop], partial[total + start : total + stop]
-            update.squares(gradient, numbers, sums, peaks)
-            ends[update.overflow_check :] = [stop] * (CHECKS - update.overflow_check)
-            start = stop
-    return Measured(partial, tuple(ends))

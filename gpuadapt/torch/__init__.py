@@ -1,0 +1,29 @@
+"""Optimizers for PyTorch: those of `torch.optim` by fused kernels, and rules of your own."""
+
+from .methods import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    RAdam,
+    RMSprop,
+    SparseAdam,
+)
+from .refusal import FallbackWarning
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "FallbackWarning",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "SparseAdam",
+]

@@ -1,0 +1,406 @@
+"""The binding of an optimizer: addresses of its parameters and states, and their updates.
+
+``optimizer.state`` is what holds the states. A binding is made of what is there, and each step
+asks whether it still is; if not, another binding is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuadapt.kernels.array_types import HostArray
+from gpuadapt.kernels.formats import PLAIN, Operand, parameter_key
+from gpuadapt.kernels.options import compose
+
+from .. import launch
+from ..errors import StateError
+from .options import of_group, row_norm_limit
+from .recipes import MU_PRODUCT, Recipe, options_of
+from .rows import RowTable
+from .storage import Storage, completed, storage_of, width_of
+from .tensors import array_view, backend_of, element_type, flat_view, is_dense, local
+
+POINTER, STRIDE = Tensor.data_ptr, Tensor.stride
+DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
+
+RULE_SETTINGS = ("maximize", "amsgrad", "centered", "nesterov", "decoupled_weight_decay", "decay")
+"""The settings of a group that choose its rule, beside weight decay and momentum."""
+
+STORED_SETTINGS = ("rounding", "master", "state_dtype", "rowwise", "sparse", "max_row_norm", "seed")
+"""The settings of a group that choose how its parameters are stored and launched."""
+
+SETTINGS = (*RULE_SETTINGS, *STORED_SETTINGS, "fused", "capturable")
+
+GroupKey = tuple[Any, ...]
+
+
+def key_of(group: Mapping[str, Any]) -> GroupKey:
+    """Return what an update of a group depends on, beside its numbers."""
+    momentum = group.get("momentum", 0)
+    return (
+        bool(group.get("weight_decay", 0)),
+        momentum != 0,
+        *map(group.get, SETTINGS),
+        len(group["params"]),
+    )
+
+
+@dataclass
+class Slot:
+    """A parameter that has had a gradient."""
+
+    index: int
+    """Its place among the parameters of all groups."""
+    group: int
+    parameter: Tensor
+    """The part of this process."""
+    storage: Storage
+    tensors: dict[str, Tensor]
+    """Its states as kernels update them, by torch's names."""
+    scalars: dict[str, Tensor]
+    """Its numbers, such as "step"."""
+    is_new: bool
+    """Whether it had no state."""
+    random_key: int
+    gradient: str
+    """The element type of its gradient."""
+
+    @property
+    def operand_tensors(self) -> list[Tensor]:
+        """The tensors of an `Operand`."""
+        return [self.parameter, *(self.tensors[name] for name in self.storage.names)]
+
+
+@dataclass
+class Launch:
+    """A launch of many parameters."""
+
+    update: Any
+    indices: HostArray
+    """int64, shape (n,): their places among all parameters."""
+
+
+@dataclass
+class Round:
+    """Updates that may run in any order: no two of them are of the same memory."""
+
+    many: list[Launch] = field(default_factory=list)
+    strided: list[tuple[int, Any]] = field(default_factory=list)
+    """(index, update) of parameters with gaps between their elements."""
+    rows: dict[int, RowTable] = field(default_factory=dict)
+    """By index: parameters that are updated by rows."""
+    members: list[int] = field(default_factory=list)
+    """The places of its parameters."""
+
+
+@dataclass
+class Binding:
+    """What steps with the same tensors have in common."""
+
+    params: list[Tensor]
+    """The parameters of all groups; one may occur several times."""
+    groups: list[int]
+    keys: list[GroupKey]
+    step_options: frozenset[str]
+    slots: list[Slot | None]
+    """For each parameter, None as long as it has had no gradient."""
+    rounds: list[Round]
+    pointers: list[int]
+    gradient_dtypes: list[torch.dtype]
+    gradient_strides: list[tuple[int, ...]]
+    sizes: list[int]
+    by_rows: frozenset[int]
+    """The places of parameters whose last gradient was sparse."""
+    distributed: bool
+    """Whether some parameters are DTensors."""
+    state_names: list[tuple[tuple[str, ...], list[Tensor]]]
+    """Names of states, and the parameters that have them."""
+    state_pointers: list[int]
+    group_numbers: HostArray
+    """int64: the group of each parameter."""
+    kinds: list[tuple[list[Slot], HostArray]]
+    """Parameters of one group and rule, and their places: they have the same coefficients."""
+    scalars: dict[str, tuple[HostArray, HostArray]]
+    """By name: addresses of numbers, and whether they are float64."""
+
+    def holds(self, params: Sequence[Tensor], keys: Sequence[GroupKey], options: Any) -> bool:
+        """Return whether the parameters and settings are those that this binding is made for."""
+        return (
+            len(params) == len(self.params)
+            and all(map(_same, params, self.params))
+            and keys == self.keys
+            and options == self.step_options
+            and list(map(POINTER, map(local, params) if self.distributed else params))
+            == self.pointers
+        )
+
+    def holds_states(self, state: Mapping[Tensor, Any]) -> bool:
+        """Return whether ``optimizer.state`` has the tensors that this binding is made for."""
+        found: list[Tensor] = []
+        try:
+            for names, params in self.state_names:
+                entries = list(map(state.__getitem__, params))
+                for name in names:
+                    found += [entry[name] for entry in entries]
+            if self.distributed:
+                found = list(map(local, found))
+            return list(map(POINTER, found)) == self.state_pointers
+        except (KeyError, TypeError, AttributeError):
+            return False
+
+
+def _same(first: object, second: object) -> bool:
+    return first is second
+
+
+def bind(
+    recipe: Recipe,
+    groups: Sequence[Mapping[str, Any]],
+    state: Mapping[Tensor, Any],
+    params: list[Tensor],
+    grads: Sequence[Tensor | None],
+    step_options: frozenset[str],
+) -> Binding:
+    """Make a binding for the parameters and their states as they are; changes nothing.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    groups : sequence of dict
+        ``optimizer.param_groups``.
+    state : mapping
+        ``optimizer.state``.
+    params : list of Tensor
+        The parameters of all groups.
+    grads : sequence of Tensor or None
+        Their gradients.
+    step_options : frozenset of str
+        Options that the step composes around all rules.
+
+    Raises
+    ------
+    ParameterError, HyperparameterError, StateError
+    """
+    numbers = [number for number, group in enumerate(groups) for _ in group["params"]]
+    slots = []
+    names = names_of(groups)
+    for index, (number, parameter, gradient) in enumerate(zip(numbers, params, grads, strict=True)):
+        entry = state.get(parameter) or {}
+        if gradient is None and not entry:
+            slots.append(None)
+            continue
+        group = groups[number]
+        slots.append(
+            _slot(
+                recipe, group, index, number, parameter, gradient, entry, names[index], step_options
+            )
+        )
+    own = [local(parameter) for parameter in params]
+    sets: dict[tuple[str, ...], list[Slot]] = {}
+    for slot in slots:
+        if slot is not None:
+            sets.setdefault((*slot.scalars, *slot.tensors), []).append(slot)
+    pointers = [
+        {**slot.scalars, **slot.tensors}[name].data_ptr()
+        for state_names, members in sets.items()
+        for name in state_names
+        for slot in members
+    ]
+    scalars: dict[str, tuple[HostArray, HostArray]] = {}
+    for name in ("step", MU_PRODUCT):
+        there = [None if slot is None else slot.scalars.get(name) for slot in slots]
+        if any(one is not None for one in there):
+            addresses = [0 if one is None else one.data_ptr() for one in there]
+            wide = [one is not None and one.dtype == torch.float64 for one in there]
+            scalars[name] = np.array(addresses, np.int64), np.array(wide, bool)
+    by_rows = frozenset(k for k, g in enumerate(grads) if g is not None and g.is_sparse)
+    dense = [own[k] if g is None or g.is_sparse else local(g) for k, g in enumerate(grads)]
+    return Binding(
+        params=params,
+        groups=numbers,
+        keys=[key_of(group) for group in groups],
+        step_options=step_options,
+        slots=slots,
+        rounds=_rounds(slots, groups, by_rows),
+        pointers=list(map(POINTER, own)),
+        gradient_dtypes=list(map(DTYPE, dense)),
+        gradient_strides=[
+            one.stride() if is_dense(one) else other.stride()
+            for one, other in zip(own, dense, strict=True)
+        ],
+        sizes=[one.numel() for one in own],
+        by_rows=by_rows,
+        distributed=any(one is not other for one, other in zip(own, params, strict=True)),
+        state_names=[
+            (state_names, [params[slot.index] for slot in members])
+            for state_names, members in sets.items()
+        ],
+        state_pointers=pointers,
+        group_numbers=np.array(numbers, np.int64),
+        kinds=_kinds(slots),
+        scalars=scalars,
+    )
+
+
+def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of all parameters; those without names are numbered."""
+    names: list[str] = []
+    for group in groups:
+        given = group.get("param_names")
+        start = len(names)
+        names += given or [str(start + k) for k in range(len(group["params"]))]
+    return names
+
+
+def _slot(
+    recipe: Recipe,
+    group: Mapping[str, Any],
+    index: int,
+    number: int,
+    parameter: Tensor,
+    gradient: Tensor | None,
+    entry: Mapping[str, Any],
+    name: str,
+    step_options: frozenset[str],
+) -> Slot:
+    """A parameter with its states as they are, or new ones."""
+    settings = of_group(group)
+    own = local(parameter)
+    entry = {
+        key: local(value) if isinstance(value, Tensor) else value for key, value in entry.items()
+    }
+    rule = compose(recipe.rule(group), options_of(group) | step_options)
+    storage = storage_of(rule, recipe, settings, own, name)
+    tensors = completed(entry, storage, own, name)
+    scalars = {}
+    if counts(recipe, storage):
+        scalars["step"] = _scalar(entry, "step", 0.0, own, group)
+    if MU_PRODUCT in rule.hyperparameters:
+        scalars[MU_PRODUCT] = _scalar(entry, MU_PRODUCT, 1.0, own, group)
+    seed = settings["seed"]
+    key = parameter_key(seed, name) if storage.formats.random else 0
+    kind = own if gradient is None else gradient
+    return Slot(
+        index, number, own, storage, tensors, scalars,
+        not any(name in entry for name in storage.names), key,
+        element_type(kind) or str(kind.dtype),
+    )  # fmt: skip
+
+
+def counts(recipe: Recipe, storage: Storage) -> bool:
+    """Return whether a parameter has a tensor "step": by torch, or for its random bits."""
+    return (recipe.counts and not recipe.count_is_int) or (
+        storage.formats.random and not recipe.count_is_int
+    )
+
+
+def _scalar(
+    entry: Mapping[str, Any], name: str, start: float, parameter: Tensor, group: Mapping[str, Any]
+) -> Tensor:
+    """A number of a parameter as a tensor of the host, made if it is not there."""
+    given = entry.get(name)
+    double = torch.get_default_dtype() == torch.float64 and not group.get("fused")
+    dtype = torch.float64 if double else torch.float32
+    if given is None:
+        return torch.tensor(start, dtype=dtype)
+    if not isinstance(given, Tensor):
+        return torch.tensor(float(given), dtype=dtype)
+    if given.numel() != 1:
+        raise StateError(f"state {name!r}: got shape {tuple(given.shape)}, expected one number")
+    if given.device.type != "cpu" or given.dtype not in (torch.float32, torch.float64):
+        return given.detach().to("cpu", dtype)
+    return given
+
+
+def _rounds(
+    slots: Sequence[Slot | None], groups: Sequence[Mapping[str, Any]], by_rows: frozenset[int]
+) -> list[Round]:
+    """The launches of all parameters."""
+    rounds: list[Round] = []
+    buckets: list[dict[Any, list[Slot]]] = []
+    for slot, number in _placed(slots):
+        while len(rounds) <= number:
+            rounds.append(Round())
+            buckets.append({})
+        one = rounds[number]
+        one.members.append(slot.index)
+        if not slot.parameter.numel():
+            continue
+        settings = of_group(groups[slot.group])
+        formats = slot.storage.formats._replace(gradient=PLAIN[slot.gradient])
+        limit = row_norm_limit(settings)
+        if slot.index in by_rows or limit < np.inf or settings["rowwise"] or _is_exact(settings):
+            one.rows[slot.index] = RowTable(slot, formats, limit, _is_exact(settings))
+        elif not is_dense(slot.parameter):
+            arrays = [array_view(tensor) for tensor in slot.operand_tensors]
+            operand = Operand(arrays, slot.random_key, width_of(slot.parameter))
+            backend = backend_of(slot.parameter) or "cpu"
+            update = launch.bind_strided(slot.storage.rule, backend, formats, operand)
+            one.strided.append((slot.index, update))
+        else:
+            key = slot.storage.rule, formats, slot.parameter.device
+            buckets[number].setdefault(key, []).append(slot)
+    for one, found in zip(rounds, buckets, strict=True):
+        for (rule, formats, device), members in found.items():
+            operands = [
+                Operand(
+                    [flat_view(tensor) for tensor in slot.operand_tensors],
+                    slot.random_key,
+                    width_of(slot.parameter) if formats.block else 0,
+                )
+                for slot in members
+            ]
+            update = launch.bind_multi_tensor(rule, device.type, formats, operands)
+            one.many.append(Launch(update, np.array([slot.index for slot in members], np.int64)))
+    return rounds
+
+
+def _kinds(slots: Sequence[Slot | None]) -> list[tuple[list[Slot], HostArray]]:
+    """The parameters that have the same coefficients if they have had as many updates."""
+    found: dict[Any, list[Slot]] = {}
+    for slot in slots:
+        if slot is not None:
+            found.setdefault((slot.group, slot.storage.rule), []).append(slot)
+    return [(m, np.array([slot.index for slot in m], np.int64)) for m in found.values()]
+
+
+def _is_exact(settings: Mapping[str, Any]) -> bool:
+    return settings["sparse"] == "exact"
+
+
+def _placed(slots: Sequence[Slot | None]) -> list[tuple[Slot, int]]:
+    """Each parameter with the number of its round: those that share memory are in several."""
+    there = [slot for slot in slots if slot is not None]
+    ends: list[list[tuple[int, int]]] = []
+    spans = [_span(slot.parameter) for slot in there]
+    order = sorted(range(len(there)), key=lambda k: spans[k])
+    shared = any(spans[b][0] < spans[a][1] for a, b in zip(order, order[1:], strict=False))
+    if not shared:
+        return [(slot, 0) for slot in there]
+    placed = []
+    for slot, (low, high) in zip(there, spans, strict=True):
+        # After every earlier parameter with which it shares memory.
+        number = 1 + max(
+            (n for n, taken in enumerate(ends) if any(l < high and low < h for l, h in taken)),
+            default=-1,
+        )
+        while len(ends) <= number:
+            ends.append([])
+        ends[number].append((low, high))
+        placed.append((slot, number))
+    return placed
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """The first address of a tensor and the one behind it."""
+    start = tensor.data_ptr()
+    if not tensor.numel():
+        return start, start
+    reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + (reach + 1) * tensor.element_size()

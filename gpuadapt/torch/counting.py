@@ -1,0 +1,181 @@
+"""The scalars of a step on tensors: how often a parameter has been updated, and coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from gpuadapt.kernels.array_types import HostArray
+from gpuadapt.kernels.numerics.scalar_layout import FIRST
+
+from .. import launch
+from ..group import coefficients
+from .binding import Binding, Slot
+from .recipes import MU_PRODUCT, Recipe, values_of
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Counts(NamedTuple):
+    """The numbers that parameters have beside their states, as a step will leave them."""
+
+    steps: HostArray
+    """float64, shape (parameters,): number of the update, from 1; NaN where there is none."""
+    products: HostArray | None
+    """As `steps`, the "mu_product" of NAdam."""
+    alike: bool
+    """Whether all parameters that are updated have the same numbers."""
+
+
+def counts_after(
+    recipe: Recipe,
+    binding: Binding,
+    state: Mapping[Tensor, Any],
+    groups: Sequence[Mapping[str, Any]],
+    used: HostArray,
+) -> Counts:
+    """Return the numbers that parameters will have after a step.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    binding : Binding
+    state : mapping
+        ``optimizer.state``.
+    groups : sequence of dict
+        ``optimizer.param_groups``.
+    used : ndarray of bool, shape (parameters,)
+        True for those that are updated.
+    """
+    steps, alike = np.full(len(used), np.nan), True
+    if "step" in binding.scalars:
+        addresses, wide = binding.scalars["step"]
+        alike = launch.numbers_at().read_numbers(addresses, wide, used & (addresses != 0), steps)
+        # float32 stops at 2^24, as torch's count does.
+        steps = np.where(wide, steps + 1, (steps + 1).astype(np.float32))
+    if recipe.count_is_int:
+        for k in np.flatnonzero(used).tolist():
+            steps[k] = int(state[binding.params[k]].get("step", 0)) + 1
+        alike = False
+    if not recipe.counts:
+        # Torch does not count: a parameter with a buffer has had its first gradient.
+        later = np.array([slot is not None and not slot.is_new for slot in binding.slots], bool)
+        steps = np.where(used, np.fmax(steps, 1.0 + later), np.nan)
+        alike = False
+    products = None
+    if MU_PRODUCT in binding.scalars:
+        products, same = _products(binding, groups, used, steps)
+        alike = alike and same
+    return Counts(steps, products, alike)
+
+
+def _products(
+    binding: Binding, groups: Sequence[Mapping[str, Any]], used: HostArray, steps: HostArray
+) -> tuple[HostArray, bool]:
+    """The products mu_1 ... mu_t of NAdam, in the float type in which torch keeps them."""
+    addresses, wide = binding.scalars[MU_PRODUCT]
+    products = np.empty(len(used))
+    same = launch.numbers_at().read_numbers(addresses, wide, used & (addresses != 0), products)
+    for number, group in enumerate(groups):
+        there = binding.group_numbers == number
+        beta1, decay = float(group["betas"][0]), float(group["momentum_decay"])
+        mu = beta1 * (1 - 0.5 * 0.96 ** (steps[there] * decay))
+        single = (products[there].astype(np.float32) * mu.astype(np.float32)).astype(np.float64)
+        products[there] = np.where(wide[there], products[there] * mu, single)
+    return products, bool(same)
+
+
+def write_counts(
+    recipe: Recipe, binding: Binding, state: Mapping[Tensor, Any], used: HostArray, counts: Counts
+) -> None:
+    """Write the numbers of parameters that have been updated."""
+    write = launch.numbers_at().write_numbers
+    for name, found in (("step", counts.steps), (MU_PRODUCT, counts.products)):
+        if name in binding.scalars and found is not None:
+            addresses, wide = binding.scalars[name]
+            write(addresses, wide, used & (addresses != 0), found)
+    if recipe.count_is_int:
+        for k in np.flatnonzero(used).tolist():
+            state[binding.params[k]]["step"] = int(counts.steps[k])
+    if not recipe.counts:
+        for k in np.flatnonzero(used).tolist():
+            slot = binding.slots[k]
+            assert slot is not None, "what is updated has states"
+            slot.is_new = False
+
+
+class Scalars:
+    """The scalars of one round of a step, see `kernels.numerics.scalar_layout`.
+
+    Parameters
+    ----------
+    groups : sequence of dict
+        ``optimizer.param_groups``.
+    counts : Counts
+    extra : mapping of str to float
+        The hyperparameters that the step adds to those of groups.
+    """
+
+    def __init__(
+        self, groups: Sequence[Mapping[str, Any]], counts: Counts, extra: Mapping[str, float]
+    ) -> None:
+        self.numbers = [0.0, extra.get("grad_scale", 1.0)]
+        assert len(self.numbers) == FIRST, "the first coefficient follows"
+        self.clip_places: list[int] = []
+        """The scalars that are the clip factor."""
+        self._groups, self._counts, self._extra = groups, counts, extra
+        self._known: dict[Any, int] = {}
+
+    def offset(self, slot: Slot, history: Any = None) -> int:
+        """Return where the coefficients of a parameter begin; they are computed when needed.
+
+        Parameters
+        ----------
+        slot : Slot
+        history : StepHistory, optional
+            Of a table whose rows catch up.
+        """
+        t, product = self._of(slot)
+        rule = slot.storage.rule
+        key = slot.group, rule, t, product, history
+        start = self._known.get(key)
+        if start is None:
+            start = self._known[key] = len(self.numbers)
+            values = values_of(rule, self._groups[slot.group]) | self._extra
+            if product is not None:
+                values[MU_PRODUCT] = product
+            largest = LARGEST if slot.storage.formats.compute == "float32" else np.inf
+            self.numbers += coefficients(rule, values, t, largest)
+            names = enumerate(rule.coefficients)
+            self.clip_places += [start + k for k, name in names if name == "h_clip_factor"]
+            self.numbers.append(float(t))
+            if history is not None and history.plan is not None:
+                plan = history.plan
+                if plan.displacement is not None:
+                    self.numbers += coefficients(plan.displacement, values, t, largest)
+                self.numbers += plan.history_scalars(values, t)
+        return start
+
+    def _of(self, slot: Slot) -> tuple[int, float | None]:
+        """The number of a parameter's update, and its product."""
+        products = self._counts.products
+        product = None if products is None else float(products[slot.index])
+        return int(self._counts.steps[slot.index]), product
+
+    def offsets(self, binding: Binding, used: HostArray) -> HostArray:
+        """Return where the coefficients of all parameters begin; int64, shape (parameters,)."""
+        offsets = np.zeros(len(used), np.int64)
+        if self._counts.alike:
+            for members, indices in binding.kinds:
+                slot = next((one for one in members if used[one.index]), None)
+                if slot is not None:
+                    offsets[indices] = self.offset(slot)
+            return offsets
+        for k in np.flatnonzero(used).tolist():
+            slot = binding.slots[k]
+            assert slot is not None, "what is updated has states"
+            offsets[k] = self.offset(slot)
+        return offsets

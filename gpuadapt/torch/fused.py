@@ -1,0 +1,145 @@
+"""`Fused`: what gpuadapt's optimizers for torch have in common, beside torch's own part."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..errors import HyperparameterError
+from ..step_options import StepResult
+from .binding import Binding
+from .devices import Devices
+from .loading import exact_states
+from .options import changed
+from .recipes import Recipe
+from .refusal import FallbackWarning, own_settings
+from .stepping import found_inf, take_step
+
+UNSEEN = StepResult(None, 1.0, False)
+
+
+class Fused(torch.optim.Optimizer):
+    """The step of all classes; torch's class, which follows it among the bases, has the rest."""
+
+    _recipe: Recipe
+    _torch_class: type[torch.optim.Optimizer]
+
+    _binding: Binding | None = None
+    _last: StepResult | None = None
+    _fallback: str | None = None
+
+    def _add_options(self, given: Mapping[str, Any]) -> None:
+        """Put gpuadapt's keywords into the defaults and the groups, which torch has made."""
+        own = changed(given)
+        self.defaults.update(own)
+        for group in self.param_groups:
+            for name, value in own.items():
+                group.setdefault(name, value)
+
+    @property
+    def _devices(self) -> Devices:
+        made = self.__dict__.get("_devices_")
+        if made is None:
+            made = self.__dict__["_devices_"] = Devices()
+        return made
+
+    @property
+    def last(self) -> StepResult | None:
+        """(grad_norm, clip_factor, skipped) of the last step; None before the first one."""
+        return self._last
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the last step was torch's own; None if it was gpuadapt's."""
+        return self._fallback
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step with the gradients that the parameters have.
+
+        Parameters
+        ----------
+        closure : function, optional
+            Computes the loss and the gradients again; its result is returned.
+
+        Raises
+        ------
+        ParameterError, GradientError, HyperparameterError, StateError, RowIndexError
+            Parameters and states have not changed then.
+        """
+        return _uncompiled(_step)(self, closure)
+
+    def flush(self) -> None:
+        """Let all rows of tables with ``sparse="exact"`` catch up with the last step."""
+        if self._binding is not None:
+            for one in self._binding.rounds:
+                for table in one.rows.values():
+                    table.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        self.flush()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self._binding = None
+        with exact_states(self):
+            super().load_state_dict(dict(state_dict))
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.flush()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._binding = None
+        super().__setstate__(state)
+
+
+def _step(optimizer: Fused, closure: Callable[[], Any] | None) -> Any:
+    """The body of `Fused.step`."""
+    loss = None
+    if closure is not None:
+        with torch.enable_grad():
+            loss = closure()
+    if found_inf(optimizer):
+        return loss
+    reason = take_step(optimizer)
+    if reason is not None:
+        _torch_step(optimizer, reason)
+    optimizer._fallback = reason
+    return loss
+
+
+_wrapped: dict[Any, Any] = {}
+
+
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as `torch.compile` leaves it alone; made late, since it imports a compiler."""
+    made: Callable[..., Any] | None = _wrapped.get(function)
+    if made is None:
+        made = _wrapped[function] = torch.compiler.disable(function)
+    return made
+
+
+def _torch_step(optimizer: Fused, reason: str) -> None:
+    """Take torch's own step, without its hooks, which the caller's step has called.
+
+    Raises
+    ------
+    HyperparameterError
+        The groups have settings that torch's step would ignore.
+    """
+    own = {name for group in optimizer.param_groups for name in own_settings(group)}
+    own -= {"threads", "sparse"}
+    if own:
+        raise HyperparameterError(
+            f"{', '.join(sorted(own))}: this step would have to be torch's own, which ignores them "
+            f"({reason}); leave them out, or change what causes it"
+        )
+    optimizer._binding = None
+    if reason != optimizer._fallback:
+        warnings.warn(f"torch's own step is taken: {reason}", FallbackWarning, stacklevel=6)
+    with torch.set_grad_enabled(bool(optimizer.defaults.get("differentiable"))):
+        inspect.unwrap(optimizer._torch_class.step)(optimizer)

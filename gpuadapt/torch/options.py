@@ -1,0 +1,120 @@
+"""The keywords that gpuadapt's optimizers have beside those of torch's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from gpuadapt.kernels.formats import MASTERS, ROUNDINGS
+
+from ..errors import HyperparameterError
+from ..hyperparameters import check_choice, check_known, number, whole
+
+SPARSE = (None, "raise", "lazy", "exact")
+
+DEFAULTS: dict[str, Any] = {
+    "rounding": "nearest",
+    "master": None,
+    "state_dtype": None,
+    "rowwise": False,
+    "sparse": None,
+    "max_row_norm": None,
+    "seed": 0,
+    "max_norm": None,
+    "clip_value": None,
+    "skip_nonfinite": False,
+    "threads": None,
+}
+"""All keywords. A group has an entry for those that differ from these values."""
+
+WHOLE = ("max_norm", "clip_value", "skip_nonfinite", "threads")
+"""Keywords for all groups together."""
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `gpuadapt.torch`, see `gpuadapt.torch.Optimizer`."""
+
+    rounding: str
+    master: str | None
+    state_dtype: str | Mapping[str, str] | None
+    rowwise: bool
+    sparse: str | None
+    max_row_norm: float | None
+    seed: int
+    max_norm: float | None
+    clip_value: float | None
+    skip_nonfinite: bool
+    threads: int | str | None
+
+
+def changed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords that differ from their defaults, checked.
+
+    Raises
+    ------
+    HyperparameterError, KeywordError
+    """
+    check_known(given, DEFAULTS)
+    check({**DEFAULTS, **given})
+    return {name: value for name, value in given.items() if value != DEFAULTS[name]}
+
+
+def of_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all keywords of a group."""
+    return {name: group.get(name, default) for name, default in DEFAULTS.items()}
+
+
+def of_all(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the keywords of `WHOLE`, which all groups must agree about.
+
+    Raises
+    ------
+    HyperparameterError
+    """
+    first = of_group(groups[0])
+    for name in WHOLE:
+        for group in groups:
+            if group.get(name, DEFAULTS[name]) != first[name]:
+                raise HyperparameterError(
+                    f"{name}: got {first[name]!r} and {group.get(name)!r} in two groups, but it is "
+                    "for all gradients together: give every group the same value"
+                )
+    return {name: first[name] for name in WHOLE}
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Check all keywords of a group.
+
+    Raises
+    ------
+    HyperparameterError
+    """
+    check_choice(settings, "rounding", tuple(ROUNDINGS))
+    check_choice(settings, "master", (None, *MASTERS))
+    check_choice(settings, "rowwise", (False, True))
+    check_choice(settings, "sparse", SPARSE)
+    check_choice(settings, "skip_nonfinite", (False, True))
+    if settings["master"] is not None and settings["rounding"] != "nearest":
+        raise HyperparameterError(
+            f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which has "
+            "all bits already; leave one of the two out"
+        )
+    for name in ("max_norm", "clip_value", "max_row_norm"):
+        if settings[name] is not None:
+            number(name, settings[name])
+    seed = whole(settings["seed"])
+    if seed is None or seed < 0:
+        raise HyperparameterError(f"seed: got {settings['seed']!r}, expected a whole number from 0")
+    threads = settings["threads"]
+    count = whole(threads)
+    if threads not in (None, "numba", "torch") and (count is None or count < 1):
+        raise HyperparameterError(
+            f"threads: got {threads!r}, expected None, 'torch', 'numba' or a whole number from 1"
+        )
+
+
+def row_norm_limit(group: Mapping[str, Any]) -> float:
+    """Return ``max_row_norm``, infinity without one."""
+    given = group.get("max_row_norm")
+    return math.inf if given is None else float(given)

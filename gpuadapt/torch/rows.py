@@ -1,0 +1,106 @@
+"""Parameters that are updated by rows: tables with sparse gradients, or with limits for rows."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
+from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
+
+from .. import launch
+from ..errors import GradientError, ParameterError
+from .tensors import array_view, backend_of, real_view, resolved
+
+if TYPE_CHECKING:
+    from .binding import Slot
+
+
+class RowTable:
+    """The update of one parameter by rows.
+
+    Parameters
+    ----------
+    slot : Slot
+    formats : Formats
+        With the gradient's element type.
+    limit : float
+        Largest norm of a row's gradient.
+    exact : bool
+        Rows without a gradient catch up with the steps they were not in.
+
+    Raises
+    ------
+    GradientError, ParameterError
+        The parameter cannot be updated by rows.
+    """
+
+    def __init__(self, slot: Slot, formats: Formats, limit: float, exact: bool) -> None:
+        parameter, rule = slot.parameter, slot.storage.rule
+        if not parameter.ndim:
+            raise ParameterError("a parameter without dimensions has no rows")
+        shape = real_view(parameter).shape
+        if formats.block and block_width(tuple(shape)) != math.prod(shape[1:]):
+            raise GradientError(
+                f"rows of {math.prod(shape[1:])} elements share scales with others where states "
+                f"have 8 bits: that takes rows of {NARROW}, or another state_dtype"
+            )
+        self._limit, self._parameter = limit, parameter
+        self.exact = exact and not ignores_zero_gradients(rule)
+        self._kind = rule, backend_of(parameter) or "cpu", formats
+        arrays = [array_view(real_view(tensor)) for tensor in slot.operand_tensors]
+        self._operand = Operand(arrays, slot.random_key, block_width(tuple(shape)))
+        self.history: Any = None
+        self.update: Any = None
+        if not self.exact:
+            self.update = launch.bind_rows(*self._kind, self._operand)
+        elif not all(array.flags.c_contiguous for array in arrays):
+            raise ParameterError("sparse='exact' takes tables whose rows lie one behind the other")
+
+    def begin(self, updates: int) -> None:
+        """Let the history of an exact table begin after so many updates, if it does not go on."""
+        if not self.exact or (self.history is not None and self.history.now == updates):
+            return
+        self.flush()
+        rule, backend, formats = self._kind
+        rows = len(self._parameter)
+        self.history = launch.step_history(rule, backend, formats, True, rows, updates)
+        self.update = launch.bind_rows(*self._kind, self._operand, self.history)
+
+    def prepared(self, gradient: Tensor) -> Any:
+        """Check and sort the rows of a gradient; nothing is written yet.
+
+        Parameters
+        ----------
+        gradient : Tensor
+            A COO tensor with one sparse dimension, or a dense one that has every row.
+
+        Raises
+        ------
+        RowIndexError
+        """
+        if gradient.is_sparse:
+            rows, values = gradient._indices()[0], gradient._values()
+        else:
+            rows = torch.arange(len(self._parameter), device=gradient.device)
+            values = gradient
+        values = array_view(real_view(resolved(values)))
+        return self.update.prepare(array_view(rows), values, "sum", None, False, self._limit)
+
+    def flush(self) -> None:
+        """Let all rows catch up with the last step."""
+        if self.history is not None:
+            self.update.refresh(0, len(self._parameter))
+
+    def catch_up(self, rows: Tensor) -> None:
+        """Let these rows catch up with the last step.
+
+        Raises
+        ------
+        RowIndexError
+        """
+        if self.history is not None:
+            self.update.read(array_view(rows.reshape(-1)), False)

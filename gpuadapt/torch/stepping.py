@@ -1,0 +1,292 @@
+"""One step of an optimizer on tensors: look, prepare, then write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuadapt.kernels.array_types import HostArray
+from gpuadapt.kernels.numerics.overflow import decide
+
+from .. import launch
+from ..launch import in_default_modes
+from ..measure import Launch, measure
+from ..step_options import StepResult
+from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
+from .counting import Counts, Scalars, counts_after, write_counts
+from .options import of_all
+from .refusal import check_parameters, reason_of_gradients, reason_of_groups
+from .tensors import (
+    array_view,
+    is_dense,
+    like_parameter,
+    local,
+    real_view,
+    resolved,
+    same_order,
+)
+
+if TYPE_CHECKING:
+    from .fused import Fused
+
+GRADIENT = Tensor.grad.__get__  # type: ignore[attr-defined]
+DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
+NEGATIVE, SIZE = Tensor.is_neg, Tensor.numel
+
+
+class Gradients(NamedTuple):
+    """The gradients of a step as kernels take them."""
+
+    tensors: list[Tensor | None]
+    """With the dtype and the strides that the binding expects, for those that are dense."""
+    addresses: HostArray
+    """int64, shape (parameters,): 0 where there is none, or no element."""
+    present: HostArray
+    """bool, shape (parameters,): True for those with a gradient."""
+
+
+class StepScale(NamedTuple):
+    """What is done to all gradients before the rule."""
+
+    options: frozenset[str]
+    """Names of options of `gpuadapt.kernels.options`."""
+    values: dict[str, float]
+    """Their hyperparameters; "clip_factor" is known when the gradients are measured."""
+    max_norm: float
+    max_value: float
+    skip: bool
+
+    @property
+    def measures(self) -> bool:
+        """Whether the gradients have to be measured before the update."""
+        return self.skip or "clip_norm" in self.options
+
+
+PLAIN_SCALE = StepScale(frozenset(), {}, np.inf, np.inf, False)
+
+
+def scale_of(optimizer: Fused) -> StepScale:
+    """Return what the step does to all gradients, by the settings and a GradScaler."""
+    groups = optimizer.param_groups
+    given = [group for group in groups if not _PLAIN.isdisjoint(group)]
+    scale = getattr(optimizer, "grad_scale", None)
+    if not given and scale is None:
+        return PLAIN_SCALE
+    whole = of_all(groups)
+    values = {"clip_factor": 1.0}
+    if scale is not None:
+        values["grad_scale"] = float(scale)
+    if whole["clip_value"] is not None:
+        values["clip_value"] = float(whole["clip_value"])
+    max_norm = np.inf if whole["max_norm"] is None else float(whole["max_norm"])
+    chosen = {
+        "unscale": scale is not None,
+        "clip_norm": max_norm < np.inf,
+        "clip_value": whole["clip_value"] is not None,
+    }
+    options = frozenset(name for name, on in chosen.items() if on)
+    largest = values.get("clip_value", np.inf)
+    return StepScale(options, values, max_norm, largest, bool(whole["skip_nonfinite"]))
+
+
+_PLAIN = {"max_norm", "clip_value", "skip_nonfinite", "threads"}
+
+
+def found_inf(optimizer: Fused) -> bool:
+    """Return whether a GradScaler has found gradients that are not finite."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found.item() != 0)
+
+
+@in_default_modes
+def take_step(optimizer: Fused) -> str | None:
+    """Take one step with the gradients that the parameters have.
+
+    Returns
+    -------
+    str or None
+        Why torch's own step has to be taken instead; nothing has changed then.
+
+    Raises
+    ------
+    ParameterError, GradientError, HyperparameterError, StateError, RowIndexError
+        Nothing has changed then.
+    """
+    groups = optimizer.param_groups
+    params = [parameter for group in groups for parameter in group["params"]]
+    keys = [key_of(group) for group in groups]
+    scale = scale_of(optimizer)
+    binding = optimizer._binding
+    if binding is not None and not binding.holds(params, keys, scale.options):
+        binding = None
+    if binding is None:
+        if reason := reason_of_groups(optimizer, params):
+            return reason
+        check_parameters(groups, params)
+    grads: list[Tensor | None] = list(map(GRADIENT, params))
+    known = _as_expected(binding, grads) if binding is not None else None
+    if known is None or not binding.holds_states(optimizer.state):  # type: ignore[union-attr]
+        if reason := reason_of_gradients(optimizer, params, grads):
+            return reason
+        optimizer.flush()
+        with torch.no_grad():
+            binding = bind(optimizer._recipe, groups, optimizer.state, params, grads, scale.options)
+        known = _as_expected(binding, grads)
+        assert known is not None, "a binding takes the gradients that it is made for"
+    assert binding is not None
+    _run(optimizer, binding, known, scale, grads)
+    return None
+
+
+def _as_expected(binding: Binding, grads: list[Tensor | None]) -> Gradients | None:
+    """The gradients of a step, if they are of the kinds that a binding is made for."""
+    if any(map(_is_none, grads)) or binding.by_rows or binding.distributed:
+        return _one_by_one(binding, grads)
+    try:
+        if (
+            list(map(DTYPE, grads)) == binding.gradient_dtypes
+            and list(map(STRIDE, grads)) == binding.gradient_strides  # type: ignore[arg-type]
+            and list(map(SIZE, grads)) == binding.sizes  # type: ignore[arg-type]
+            and not any(map(NEGATIVE, grads))  # type: ignore[arg-type]
+            and not any(slot is None for slot in binding.slots)
+        ):
+            addresses = np.array(list(map(POINTER, grads)), np.int64)  # type: ignore[arg-type]
+            return Gradients(grads, addresses, np.ones(len(grads), bool))
+    except RuntimeError:  # sparse tensors have no strides
+        pass
+    return _one_by_one(binding, grads)
+
+
+def _is_none(gradient: object) -> bool:
+    return gradient is None
+
+
+def _one_by_one(binding: Binding, grads: list[Tensor | None]) -> Gradients | None:
+    """As `_as_expected`, with a copy of those gradients that lie in another order."""
+    tensors: list[Tensor | None] = []
+    for k, given in enumerate(grads):
+        if given is None:
+            tensors.append(None)
+            continue
+        gradient, slot = local(given), binding.slots[k]
+        if slot is None or gradient.is_sparse != (k in binding.by_rows):
+            return None
+        if gradient.dtype != binding.gradient_dtypes[k]:
+            return None
+        if not gradient.is_sparse:
+            gradient = _laid_out(resolved(gradient), slot.parameter)
+        tensors.append(gradient)
+    addresses = [0 if one is None or one.is_sparse else one.data_ptr() for one in tensors]
+    present = [one is not None for one in tensors]
+    return Gradients(tensors, np.array(addresses, np.int64), np.array(present, bool))
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient with its elements in the order in which the parameter has them."""
+    if not is_dense(parameter) or same_order(gradient, parameter):
+        return gradient
+    new = torch.empty_like(parameter, dtype=gradient.dtype, memory_format=torch.preserve_format)
+    return new.copy_(gradient.detach())
+
+
+class Prepared(NamedTuple):
+    """One round of a step, before anything is written."""
+
+    launches: list[Launch]
+    """(update, gradient, offset of its coefficients)."""
+    scalars: Scalars
+    counts: Counts
+    used: HostArray
+    """bool, shape (parameters,): True for those that are updated."""
+
+
+def _run(
+    optimizer: Fused,
+    binding: Binding,
+    gradients: Gradients,
+    scale: StepScale,
+    grads: Sequence[Tensor | None],
+) -> None:
+    """Measure, update and count."""
+    rounds = binding.rounds
+    prepared = [_prepared(optimizer, binding, one, gradients, scale) for one in rounds]
+    result = StepResult(None, 1.0, False)
+    devices = optimizer._devices
+    if scale.measures:
+        result = measured([(one.launches, one.scalars.numbers) for one in prepared], scale)
+    if not result.skipped:
+        _put_in_place(optimizer, binding)
+        for number, one in enumerate(prepared):
+            if number:  # a parameter of an earlier round may be here again, with another count
+                one = _prepared(optimizer, binding, rounds[number], gradients, scale)
+            numbers = np.array(one.scalars.numbers)
+            numbers[one.scalars.clip_places] = result.clip_factor
+            devices.launch(one.launches, numbers)
+            write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
+        touched = [p for p, g in zip(binding.params, grads, strict=True) if g is not None]
+        torch.autograd.graph.increment_version(touched)
+    optimizer._last = result
+
+
+def _prepared(
+    optimizer: Fused, binding: Binding, one: Round, gradients: Gradients, scale: StepScale
+) -> Prepared:
+    """The launches of a round and their scalars; row indices are checked, nothing is written."""
+    used, groups = gradients.present, optimizer.param_groups
+    if len(binding.rounds) > 1:
+        used = used & np.isin(np.arange(len(used)), one.members)
+    counts = counts_after(optimizer._recipe, binding, optimizer.state, groups, used)
+    scalars = Scalars(groups, counts, scale.values)
+    launches: list[Launch] = []
+    for index, table in one.rows.items():
+        if used[index]:
+            slot, gradient = binding.slots[index], gradients.tensors[index]
+            assert slot is not None and gradient is not None, "it is used"
+            table.begin(int(counts.steps[index]) - 1)
+            offset = scalars.offset(slot, table.history)
+            launches.append((table.update, table.prepared(gradient), offset))
+    for index, update in one.strided:
+        if used[index]:
+            slot, gradient = binding.slots[index], gradients.tensors[index]
+            assert slot is not None and gradient is not None, "it is used"
+            launches.append((update, array_view(real_view(gradient)), scalars.offset(slot)))
+    if one.many:
+        offsets = scalars.offsets(binding, used)
+        addresses = gradients.addresses
+        for many in one.many:
+            if len(many.indices) == len(used):
+                launches.append((many.update, addresses, offsets))
+            elif addresses[many.indices].any():
+                launches.append((many.update, addresses[many.indices], offsets[many.indices]))
+    return Prepared(launches, scalars, counts, used)
+
+
+def measured(
+    rounds: Sequence[tuple[Sequence[Launch], Sequence[float]]], scale: StepScale
+) -> StepResult:
+    """Measure and clip the gradients, and decide whether to skip the step."""
+    memory = launch.step_scalars("cpu")
+    launches = [one for own, _ in rounds for one in own]
+    found = measure(launches, memory, np.array(rounds[0][1]))
+    verdict = decide([found], scale.max_norm, scale.max_value)
+    skipped = scale.skip and not verdict.finite
+    return StepResult(verdict.norm, verdict.clip_factor, skipped)
+
+
+def _put_in_place(optimizer: Fused, binding: Binding) -> None:
+    """Put new states into ``optimizer.state``."""
+    if binding is optimizer._binding:
+        return
+    for slot in binding.slots:
+        if slot is not None:
+            parameter = binding.params[slot.index]
+            entry = optimizer.state[parameter]
+            for name, tensor in {**slot.scalars, **slot.tensors}.items():
+                there = entry.get(name)
+                if there is None or local(there) is not tensor:
+                    entry[name] = like_parameter(tensor, parameter)
+    optimizer._binding = binding

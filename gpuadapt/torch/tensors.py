@@ -1,0 +1,136 @@
+"""Tensors as kernels see them: element types, memory order, and views without a copy."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuadapt.kernels.array_types import Array
+from gpuadapt.kernels.formats import BITS
+
+REAL = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+"""By a tensor's dtype: the element type of parameters and gradients."""
+
+COMPLEX = {torch.complex64: "float32", torch.complex128: "float64"}
+"""By a complex dtype: the element type of its real and imaginary parts."""
+
+ELEMENTS = REAL | COMPLEX
+
+DTYPES = {name: dtype for dtype, name in REAL.items()}
+
+RAW = {1: torch.uint8, 2: torch.int16}
+"""By bytes of an element: the dtype in which NumPy can see its bits."""
+
+
+def element_type(tensor: Tensor) -> str | None:
+    """Return the element type of a tensor, of the parts of complex numbers; None if none fits."""
+    return ELEMENTS.get(tensor.dtype)
+
+
+def backend_of(tensor: Tensor) -> str | None:
+    """Return the backend that updates a tensor where it lies, or None."""
+    return {"cpu": "cpu", "cuda": "cuda"}.get(tensor.device.type)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a DTensor that this process holds; another tensor itself."""
+    part: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return part
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether the elements fill one piece of memory, in any order of the axes."""
+    return tensor.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
+def same_order(first: Tensor, second: Tensor) -> bool:
+    """Return whether two dense tensors of one shape have their elements in the same order."""
+    if first.shape != second.shape or not (is_dense(first) and is_dense(second)):
+        return False
+    strides = zip(first.shape, first.stride(), second.stride(), strict=True)
+    return first.numel() == 0 or all(n == 1 or one == other for n, one, other in strides)
+
+
+def real_view(tensor: Tensor) -> Tensor:
+    """Return a view of complex numbers as pairs of real ones; a real tensor itself, detached."""
+    plain = tensor.detach()
+    return torch.view_as_real(plain) if plain.is_complex() else plain
+
+
+def flat_view(tensor: Tensor) -> Array:
+    """Return the memory of a dense tensor as a flat array, elements of 16 bits as their bits."""
+    plain = real_view(tensor)
+    return array_view(torch.as_strided(plain, (plain.numel(),), (1,)))
+
+
+def array_view(tensor: Tensor) -> Array:
+    """Return a real tensor as an array that shares its memory, as kernels see it.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        On the CPU or a CUDA device, of any strides.
+
+    Returns
+    -------
+    NumPy or CuPy array
+        Of the tensor's shape; elements of 16 bits are uint16.
+    """
+    plain = tensor.detach()
+    if plain.dtype in (torch.bfloat16, torch.float16, torch.int16):
+        plain = plain.view(torch.int16)
+    if plain.device.type == "cuda":
+        import cupy
+
+        array: Array = cupy.from_dlpack(plain)
+    else:
+        array = plain.numpy()
+    bits = BITS.get(array.itemsize)
+    return array if bits is None else array.view(bits)
+
+
+def as_tensor(array: np.ndarray, dtype: torch.dtype, like: Tensor) -> Tensor:
+    """Return the bits of a NumPy array as a new tensor on another tensor's device.
+
+    Parameters
+    ----------
+    array : ndarray
+        As `Format.encode` returns it.
+    dtype : torch.dtype
+        Of elements as many bits long.
+    like : Tensor
+    """
+    raw = array.view(np.int16) if array.dtype == np.uint16 else array
+    return torch.from_numpy(np.array(raw)).view(dtype).to(like.device)
+
+
+def resolved(gradient: Tensor) -> Tensor:
+    """Return a gradient whose memory holds its numbers: no negative or conjugate bit is set."""
+    return gradient.resolve_conj().resolve_neg()
+
+
+def like_parameter(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return a state of this process's part of a parameter as a DTensor, if the parameter is one.
+
+    States of other shapes than the parameter's, such as scales, stay what they are.
+    """
+    own = local(parameter)
+    if own is parameter or tensor.shape != own.shape or not own.ndim:
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(parameter, DTensor), "nothing else has another local part"
+    return DTensor.from_local(
+        tensor,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
