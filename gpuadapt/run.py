@@ -476,9 +476,9 @@ class Steps:
             The step's result, or the device that has it.
         """
         measured = []
-        for part, own in zip(plan.devices, launches, strict=True):
+        for part, launched in zip(plan.devices, launches, strict=True):
             with part.device.device:
-                measured.append(measure(own, part.device.scalars, _numbers(part)))
+                measured.append(measure(launched, part.device.scalars, _numbers(part)))
         limits, skip = (options.norm_limit, options.value_limit), options.skip_nonfinite
         verdict = None
         if len(plan.devices) > 1:

@@ -12,6 +12,7 @@ from .methods import (
     RMSprop,
     SparseAdam,
 )
+from .own_rule import Optimizer
 from .refusal import FallbackWarning
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Adamax",
     "FallbackWarning",
     "NAdam",
+    "Optimizer",
     "RAdam",
     "RMSprop",
     "SparseAdam",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,15 @@ import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
-from gpuadapt.kernels.formats import PLAIN, Operand, parameter_key
-from gpuadapt.kernels.options import compose
+from gpuadapt.kernels.formats import PLAIN, Operand
 
 from .. import launch
-from ..errors import StateError
 from .options import of_group, row_norm_limit
-from .recipes import MU_PRODUCT, Recipe, options_of
+from .recipes import MU_PRODUCT, Recipe
 from .rows import RowTable
-from .storage import Storage, completed, storage_of, width_of
-from .tensors import array_view, backend_of, element_type, flat_view, is_dense, local
+from .slots import Slot, names_of, slot_of
+from .storage import width_of
+from .tensors import array_view, backend_of, flat_view, is_dense, local
 
 POINTER, STRIDE = Tensor.data_ptr, Tensor.stride
 DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
@@ -49,32 +49,6 @@ def key_of(group: Mapping[str, Any]) -> GroupKey:
         *map(group.get, SETTINGS),
         len(group["params"]),
     )
-
-
-@dataclass
-class Slot:
-    """A parameter that has had a gradient."""
-
-    index: int
-    """Its place among the parameters of all groups."""
-    group: int
-    parameter: Tensor
-    """The part of this process."""
-    storage: Storage
-    tensors: dict[str, Tensor]
-    """Its states as kernels update them, by torch's names."""
-    scalars: dict[str, Tensor]
-    """Its numbers, such as "step"."""
-    is_new: bool
-    """Whether it had no state."""
-    random_key: int
-    gradient: str
-    """The element type of its gradient."""
-
-    @property
-    def operand_tensors(self) -> list[Tensor]:
-        """The tensors of an `Operand`."""
-        return [self.parameter, *(self.tensors[name] for name in self.storage.names)]
 
 
 @dataclass
@@ -145,7 +119,7 @@ class Binding:
         found: list[Tensor] = []
         try:
             for names, params in self.state_names:
-                entries = list(map(state.__getitem__, params))
+                entries: list[Any] = list(map(state.get, params))  # a defaultdict makes no entry
                 for name in names:
                     found += [entry[name] for entry in entries]
             if self.distributed:
@@ -188,7 +162,7 @@ def bind(
     ParameterError, HyperparameterError, StateError
     """
     numbers = [number for number, group in enumerate(groups) for _ in group["params"]]
-    slots = []
+    slots: list[Slot | None] = []
     names = names_of(groups)
     for index, (number, parameter, gradient) in enumerate(zip(numbers, params, grads, strict=True)):
         entry = state.get(parameter) or {}
@@ -197,14 +171,14 @@ def bind(
             continue
         group = groups[number]
         slots.append(
-            _slot(
+            slot_of(
                 recipe, group, index, number, parameter, gradient, entry, names[index], step_options
             )
         )
     own = [local(parameter) for parameter in params]
     sets: dict[tuple[str, ...], list[Slot]] = {}
     for slot in slots:
-        if slot is not None:
+        if slot is not None and (slot.scalars or slot.tensors):
             sets.setdefault((*slot.scalars, *slot.tensors), []).append(slot)
     pointers = [
         {**slot.scalars, **slot.tensors}[name].data_ptr()
@@ -246,76 +220,6 @@ def bind(
         kinds=_kinds(slots),
         scalars=scalars,
     )
-
-
-def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of all parameters; those without names are numbered."""
-    names: list[str] = []
-    for group in groups:
-        given = group.get("param_names")
-        start = len(names)
-        names += given or [str(start + k) for k in range(len(group["params"]))]
-    return names
-
-
-def _slot(
-    recipe: Recipe,
-    group: Mapping[str, Any],
-    index: int,
-    number: int,
-    parameter: Tensor,
-    gradient: Tensor | None,
-    entry: Mapping[str, Any],
-    name: str,
-    step_options: frozenset[str],
-) -> Slot:
-    """A parameter with its states as they are, or new ones."""
-    settings = of_group(group)
-    own = local(parameter)
-    entry = {
-        key: local(value) if isinstance(value, Tensor) else value for key, value in entry.items()
-    }
-    rule = compose(recipe.rule(group), options_of(group) | step_options)
-    storage = storage_of(rule, recipe, settings, own, name)
-    tensors = completed(entry, storage, own, name)
-    scalars = {}
-    if counts(recipe, storage):
-        scalars["step"] = _scalar(entry, "step", 0.0, own, group)
-    if MU_PRODUCT in rule.hyperparameters:
-        scalars[MU_PRODUCT] = _scalar(entry, MU_PRODUCT, 1.0, own, group)
-    seed = settings["seed"]
-    key = parameter_key(seed, name) if storage.formats.random else 0
-    kind = own if gradient is None else gradient
-    return Slot(
-        index, number, own, storage, tensors, scalars,
-        not any(name in entry for name in storage.names), key,
-        element_type(kind) or str(kind.dtype),
-    )  # fmt: skip
-
-
-def counts(recipe: Recipe, storage: Storage) -> bool:
-    """Return whether a parameter has a tensor "step": by torch, or for its random bits."""
-    return (recipe.counts and not recipe.count_is_int) or (
-        storage.formats.random and not recipe.count_is_int
-    )
-
-
-def _scalar(
-    entry: Mapping[str, Any], name: str, start: float, parameter: Tensor, group: Mapping[str, Any]
-) -> Tensor:
-    """A number of a parameter as a tensor of the host, made if it is not there."""
-    given = entry.get(name)
-    double = torch.get_default_dtype() == torch.float64 and not group.get("fused")
-    dtype = torch.float64 if double else torch.float32
-    if given is None:
-        return torch.tensor(start, dtype=dtype)
-    if not isinstance(given, Tensor):
-        return torch.tensor(float(given), dtype=dtype)
-    if given.numel() != 1:
-        raise StateError(f"state {name!r}: got shape {tuple(given.shape)}, expected one number")
-    if given.device.type != "cpu" or given.dtype not in (torch.float32, torch.float64):
-        return given.detach().to("cpu", dtype)
-    return given
 
 
 def _rounds(
@@ -371,7 +275,7 @@ def _kinds(slots: Sequence[Slot | None]) -> list[tuple[list[Slot], HostArray]]:
 
 
 def _is_exact(settings: Mapping[str, Any]) -> bool:
-    return settings["sparse"] == "exact"
+    return bool(settings["sparse"] == "exact")
 
 
 def _placed(slots: Sequence[Slot | None]) -> list[tuple[Slot, int]]:
@@ -380,14 +284,14 @@ def _placed(slots: Sequence[Slot | None]) -> list[tuple[Slot, int]]:
     ends: list[list[tuple[int, int]]] = []
     spans = [_span(slot.parameter) for slot in there]
     order = sorted(range(len(there)), key=lambda k: spans[k])
-    shared = any(spans[b][0] < spans[a][1] for a, b in zip(order, order[1:], strict=False))
+    shared = any(spans[b][0] < spans[a][1] for a, b in pairwise(order))
     if not shared:
         return [(slot, 0) for slot in there]
     placed = []
     for slot, (low, high) in zip(there, spans, strict=True):
         # After every earlier parameter with which it shares memory.
         number = 1 + max(
-            (n for n, taken in enumerate(ends) if any(l < high and low < h for l, h in taken)),
+            (n for n, taken in enumerate(ends) if any(a < high and low < b for a, b in taken)),
             default=-1,
         )
         while len(ends) <= number:

@@ -13,8 +13,9 @@ from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
 from .. import launch
 from ..group import coefficients
-from .binding import Binding, Slot
+from .binding import Binding
 from .recipes import MU_PRODUCT, Recipe, values_of
+from .slots import Slot
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -144,7 +145,7 @@ class Scalars:
         start = self._known.get(key)
         if start is None:
             start = self._known[key] = len(self.numbers)
-            values = values_of(rule, self._groups[slot.group]) | self._extra
+            values = values_of(rule, self._groups[slot.group]) | dict(self._extra)
             if product is not None:
                 values[MU_PRODUCT] = product
             largest = LARGEST if slot.storage.formats.compute == "float32" else np.inf

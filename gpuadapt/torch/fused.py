@@ -9,28 +9,17 @@ from typing import Any
 
 import torch
 
-from ..errors import HyperparameterError
+from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
-from .binding import Binding
-from .devices import Devices
+from .base import Bound
 from .loading import exact_states
 from .options import changed
-from .recipes import Recipe
 from .refusal import FallbackWarning, own_settings
 from .stepping import found_inf, take_step
 
-UNSEEN = StepResult(None, 1.0, False)
 
-
-class Fused(torch.optim.Optimizer):
+class Fused(Bound):
     """The step of all classes; torch's class, which follows it among the bases, has the rest."""
-
-    _recipe: Recipe
-    _torch_class: type[torch.optim.Optimizer]
-
-    _binding: Binding | None = None
-    _last: StepResult | None = None
-    _fallback: str | None = None
 
     def _add_options(self, given: Mapping[str, Any]) -> None:
         """Put gpuadapt's keywords into the defaults and the groups, which torch has made."""
@@ -39,13 +28,6 @@ class Fused(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in own.items():
                 group.setdefault(name, value)
-
-    @property
-    def _devices(self) -> Devices:
-        made = self.__dict__.get("_devices_")
-        if made is None:
-            made = self.__dict__["_devices_"] = Devices()
-        return made
 
     @property
     def last(self) -> StepResult | None:
@@ -57,7 +39,7 @@ class Fused(torch.optim.Optimizer):
         """Why the last step was torch's own; None if it was gpuadapt's."""
         return self._fallback
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step with the gradients that the parameters have.
 
         Parameters
@@ -71,13 +53,6 @@ class Fused(torch.optim.Optimizer):
             Parameters and states have not changed then.
         """
         return _uncompiled(_step)(self, closure)
-
-    def flush(self) -> None:
-        """Let all rows of tables with ``sparse="exact"`` catch up with the last step."""
-        if self._binding is not None:
-            for one in self._binding.rounds:
-                for table in one.rows.values():
-                    table.flush()
 
     def state_dict(self) -> dict[str, Any]:
         self.flush()
@@ -119,7 +94,7 @@ def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as `torch.compile` leaves it alone; made late, since it imports a compiler."""
     made: Callable[..., Any] | None = _wrapped.get(function)
     if made is None:
-        made = _wrapped[function] = torch.compiler.disable(function)
+        made = _wrapped[function] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -133,6 +108,10 @@ def _torch_step(optimizer: Fused, reason: str) -> None:
     """
     own = {name for group in optimizer.param_groups for name in own_settings(group)}
     own -= {"threads", "sparse"}
+    if optimizer._torch_class is None:
+        raise ParameterError(
+            f"this step cannot be taken by kernels, and torch has no step of this rule: {reason}"
+        )
     if own:
         raise HyperparameterError(
             f"{', '.join(sorted(own))}: this step would have to be torch's own, which ignores them "

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .fused import Fused
+from .base import Bound
+from .slots import state_of
+from .tensors import like_parameter, local
 
 
 @contextmanager
-def exact_states(optimizer: Fused) -> Iterator[None]:
-    """Within this, ``load_state_dict`` gives states the dtypes that they were saved with.
+def exact_states(optimizer: Bound) -> Iterator[None]:
+    """Within this, ``load_state_dict`` loads states as they were saved, or not at all.
 
     It is the first to change what torch has loaded, after all hooks that change what is loaded.
+    States in another format than this optimizer's are converted. If that fails, the optimizer has
+    the states and groups that it had before.
     """
+    before = {"state": optimizer.state, "param_groups": optimizer.param_groups}
     seen: dict[str, Any] = {}
 
     def remember(_: Any, state_dict: dict[str, Any]) -> None:
@@ -27,17 +32,20 @@ def exact_states(optimizer: Fused) -> Iterator[None]:
     def restore(loaded: Any) -> None:
         _restore(loaded, seen)
 
-    before = optimizer.register_load_state_dict_pre_hook(remember)
-    after = optimizer.register_load_state_dict_post_hook(restore, prepend=True)
+    first = optimizer.register_load_state_dict_pre_hook(remember)
+    last = optimizer.register_load_state_dict_post_hook(restore, prepend=True)
     try:
         yield
+    except BaseException:
+        optimizer.__setstate__(before)
+        raise
     finally:
-        before.remove()
-        after.remove()
+        first.remove()
+        last.remove()
 
 
-def _restore(optimizer: Fused, saved: Mapping[str, Any]) -> None:
-    """Put the saved tensors in the place of those that torch has cast."""
+def _restore(optimizer: Bound, saved: Mapping[str, Any]) -> None:
+    """Put the saved tensors in the place of those that torch has cast, in the wanted formats."""
     numbers = chain.from_iterable(group["params"] for group in saved["param_groups"])
     params = chain.from_iterable(group["params"] for group in optimizer.param_groups)
     of_numbers = dict(zip(numbers, params, strict=True))
@@ -50,3 +58,13 @@ def _restore(optimizer: Fused, saved: Mapping[str, Any]) -> None:
             now = loaded.get(name)
             if isinstance(value, Tensor) and isinstance(now, Tensor) and now.dtype != value.dtype:
                 loaded[name] = value.detach().clone().to(now.device)
+    with torch.no_grad():
+        for parameter, tensors, unused in state_of(
+            optimizer._recipe, optimizer.param_groups, optimizer.state
+        ):
+            loaded = optimizer.state[parameter]
+            for name in unused:
+                loaded.pop(name, None)
+            for name, tensor in tensors.items():
+                if name not in loaded or local(loaded[name]) is not tensor:
+                    loaded[name] = like_parameter(tensor, parameter)

@@ -20,15 +20,15 @@ class SGD(Fused, torch.optim.SGD):
 
     Parameters
     ----------
-    params, lr, momentum, dampening, weight_decay, nesterov, maximize, foreach, differentiable, fused
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
-    State: ``momentum_buffer`` if there is momentum; ``step`` where random bits round. Robbins & Monro 1951;
-    Polyak 1964; Sutskever et al. 2013, section 2.
+    State: ``momentum_buffer`` if there is momentum; ``step`` where random bits round. Robbins &
+    Monro 1951; Polyak 1964; Sutskever et al. 2013, section 2.
     """
 
     _recipe, _torch_class = RECIPES["SGD"], torch.optim.SGD
@@ -71,10 +71,10 @@ class Adagrad(Fused, torch.optim.Adagrad):
 
     Parameters
     ----------
-    params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, foreach, maximize, differentiable, fused
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
@@ -121,15 +121,15 @@ class RMSprop(Fused, torch.optim.RMSprop):
 
     Parameters
     ----------
-    params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize, differentiable
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
-    State: ``step``, ``square_avg``, ``grad_avg`` if centered, ``momentum_buffer`` if there is momentum.
-    Tieleman & Hinton, lecture 6.5, 2012; Graves 2013, eq. 38-41 (centered).
+    State: ``step``, ``square_avg``, ``grad_avg`` if centered, ``momentum_buffer`` if there is
+    momentum. Tieleman & Hinton, lecture 6.5, 2012; Graves 2013, eq. 38-41 (centered).
     """
 
     _recipe, _torch_class = RECIPES["RMSprop"], torch.optim.RMSprop
@@ -174,10 +174,10 @@ class Adadelta(Fused, torch.optim.Adadelta):
 
     Parameters
     ----------
-    params, lr, rho, eps, weight_decay, foreach, capturable, maximize, differentiable
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
@@ -218,14 +218,15 @@ class Adadelta(Fused, torch.optim.Adadelta):
 class Adam(Fused, torch.optim.Adam):
     """Adam, as `torch.optim.Adam`.
 
-    m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  p <- p - lr mhat / (sqrt(vhat) + eps)
+    m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;
+    p <- p - lr mhat / (sqrt(vhat) + eps)
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, differentiable, fused, decoupled_weight_decay
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
@@ -277,10 +278,10 @@ class AdamW(Fused, torch.optim.AdamW):
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable, differentiable, fused
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
@@ -323,21 +324,21 @@ class AdamW(Fused, torch.optim.AdamW):
 
 
 class SparseAdam(Fused, torch.optim.SparseAdam):
-    """Adam for sparse gradients, as `torch.optim.SparseAdam`: rows that do not occur stay as they are.
+    """Adam for sparse gradients, as `torch.optim.SparseAdam`: other rows stay as they are.
 
     as Adam, with eps added to sqrt(v) before its correction
 
     Parameters
     ----------
-    params, lr, betas, eps, maximize
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
-    State: ``step`` (an int), ``exp_avg``, ``exp_avg_sq``. With ``sparse="exact"`` rows catch up with the
-    steps they were not in.
+    State: ``step`` (an int), ``exp_avg``, ``exp_avg_sq``. With ``sparse="exact"`` rows catch up
+    with the steps they were not in.
     """
 
     _recipe, _torch_class = RECIPES["SparseAdam"], torch.optim.SparseAdam
@@ -362,10 +363,10 @@ class Adamax(Fused, torch.optim.Adamax):
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, foreach, maximize, differentiable, capturable
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
@@ -410,14 +411,15 @@ class NAdam(Fused, torch.optim.NAdam):
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay, foreach, maximize, capturable, differentiable
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----
-    State: ``step``, ``mu_product``, ``exp_avg``, ``exp_avg_sq``. Dozat 2016, algorithm 2 and section 3.
+    State: ``step``, ``mu_product``, ``exp_avg``, ``exp_avg_sq``. Dozat 2016, algorithm 2 and
+    section 3.
     """
 
     _recipe, _torch_class = RECIPES["NAdam"], torch.optim.NAdam
@@ -462,10 +464,10 @@ class RAdam(Fused, torch.optim.RAdam):
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, decoupled_weight_decay, foreach, maximize, capturable, differentiable
-        Torch's.
+    params, lr, ...
+        Those of torch's class, in its order.
     **options
-        See `Optimizer`.
+        gpuadapt's own, see `Optimizer`.
 
     Notes
     -----

@@ -83,7 +83,8 @@ def decay_of(group: Settings) -> str | None:
 def options_of(group: Settings) -> frozenset[str]:
     """Return the options of `gpuadapt.kernels.options` that a group asks for."""
     decay = decay_of(group)
-    return frozenset(["maximize"] * bool(group.get("maximize")) + [decay] * bool(decay))
+    chosen = {decay} if decay else set()
+    return frozenset(chosen | {"maximize"} if group.get("maximize") else chosen)
 
 
 FROM_GROUP: dict[str, Callable[[Settings], Any]] = {

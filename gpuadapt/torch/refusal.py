@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import GradientError, ParameterError
+from .base import Bound
 from .options import DEFAULTS, check, of_group
 from .tensors import backend_of, element_type, local
-
-if TYPE_CHECKING:
-    from .fused import Fused
 
 
 class FallbackWarning(UserWarning):
@@ -25,7 +23,7 @@ def own_settings(group: Mapping[str, Any]) -> list[str]:
     return [name for name, default in DEFAULTS.items() if group.get(name, default) != default]
 
 
-def reason_of_groups(optimizer: Fused, params: Sequence[Tensor]) -> str | None:
+def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> str | None:
     """Return why torch's own step has to be taken for these parameters and settings, or None."""
     for group in optimizer.param_groups:
         if group.get("differentiable"):
@@ -79,7 +77,7 @@ def check_parameters(groups: Sequence[Mapping[str, Any]], params: Sequence[Tenso
 
 
 def reason_of_gradients(
-    optimizer: Fused, params: Sequence[Tensor], grads: Sequence[Tensor | None]
+    optimizer: Bound, params: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> str | None:
     """Return why torch's own step has to be taken for these gradients, or None.
 

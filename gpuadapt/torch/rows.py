@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
 
 from .. import launch
 from ..errors import GradientError, ParameterError
+from .slots import Slot
 from .tensors import array_view, backend_of, real_view, resolved
-
-if TYPE_CHECKING:
-    from .binding import Slot
 
 
 class RowTable:
@@ -40,18 +38,17 @@ class RowTable:
 
     def __init__(self, slot: Slot, formats: Formats, limit: float, exact: bool) -> None:
         parameter, rule = slot.parameter, slot.storage.rule
-        if not parameter.ndim:
-            raise ParameterError("a parameter without dimensions has no rows")
-        shape = real_view(parameter).shape
+        shape = real_view(parameter).shape or (1,)
         if formats.block and block_width(tuple(shape)) != math.prod(shape[1:]):
             raise GradientError(
                 f"rows of {math.prod(shape[1:])} elements share scales with others where states "
                 f"have 8 bits: that takes rows of {NARROW}, or another state_dtype"
             )
-        self._limit, self._parameter = limit, parameter
+        self._limit = limit
         self.exact = exact and not ignores_zero_gradients(rule)
         self._kind = rule, backend_of(parameter) or "cpu", formats
-        arrays = [array_view(real_view(tensor)) for tensor in slot.operand_tensors]
+        arrays = [_as_rows(array_view(real_view(tensor))) for tensor in slot.operand_tensors]
+        self._count = shape[0]
         self._operand = Operand(arrays, slot.random_key, block_width(tuple(shape)))
         self.history: Any = None
         self.update: Any = None
@@ -66,7 +63,7 @@ class RowTable:
             return
         self.flush()
         rule, backend, formats = self._kind
-        rows = len(self._parameter)
+        rows = self._count
         self.history = launch.step_history(rule, backend, formats, True, rows, updates)
         self.update = launch.bind_rows(*self._kind, self._operand, self.history)
 
@@ -85,15 +82,15 @@ class RowTable:
         if gradient.is_sparse:
             rows, values = gradient._indices()[0], gradient._values()
         else:
-            rows = torch.arange(len(self._parameter), device=gradient.device)
+            rows = torch.arange(self._count, device=gradient.device)
             values = gradient
-        values = array_view(real_view(resolved(values)))
+        values = _as_rows(array_view(real_view(resolved(values))))
         return self.update.prepare(array_view(rows), values, "sum", None, False, self._limit)
 
     def flush(self) -> None:
         """Let all rows catch up with the last step."""
         if self.history is not None:
-            self.update.refresh(0, len(self._parameter))
+            self.update.refresh(0, self._count)
 
     def catch_up(self, rows: Tensor) -> None:
         """Let these rows catch up with the last step.
@@ -104,3 +101,8 @@ class RowTable:
         """
         if self.history is not None:
             self.update.read(array_view(rows.reshape(-1)), False)
+
+
+def _as_rows(array: Any) -> Any:
+    """An array without dimensions as one of one row."""
+    return array if array.ndim else array.reshape(1)

@@ -1,16 +1,12 @@
 """Rules whose states torch keeps in another form than gpuadapt's own methods."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from gpuadapt.kernels.language.primitives import maximum, sq, sqrt
 from gpuadapt.kernels.language.rule import rule
 from gpuadapt.kernels.pieces import outside
 
 
 @rule(nonnegative="G")
-def torch_centered(p: Any, g: Any, G: Any, M: Any, h: Any) -> Any:
+def torch_centered(p, g, G, M, h):
     """G <- rho G + (1 - rho) g^2 ;  M <- rho M + (1 - rho) g ;
     p <- p - lr g / (sqrt(G - M^2) + eps)
 
@@ -24,7 +20,7 @@ def torch_centered(p: Any, g: Any, G: Any, M: Any, h: Any) -> Any:
 
 
 @rule(nonnegative="G")
-def torch_centered_momentum(p: Any, g: Any, G: Any, M: Any, b: Any, h: Any) -> Any:
+def torch_centered_momentum(p, g, G, M, b, h):
     """As torch_centered, with b <- momentum b + g / root ;  p <- p - lr b"""
     G = h.rho * G + (1 - h.rho) * sq(g)
     M = h.rho * M + (1 - h.rho) * g
@@ -35,7 +31,7 @@ def torch_centered_momentum(p: Any, g: Any, G: Any, M: Any, b: Any, h: Any) -> A
 
 
 @rule(root=outside, nonnegative="v")
-def torch_nadam(p: Any, g: Any, m: Any, v: Any, h: Any) -> Any:
+def torch_nadam(p, g, m, v, h):
     """As `gpuadapt.kernels.rules.nadam`, with mu_1 ... mu_t = mu_product, which torch keeps
 
     Dozat, Incorporating Nesterov Momentum into Adam, 2016, algorithm 2 and section 3.
@@ -46,5 +42,5 @@ def torch_nadam(p: Any, g: Any, m: Any, v: Any, h: Any) -> Any:
     v = h.beta2 * v + (1 - h.beta2) * sq(g)
     mean = next_mu / (1 - h.mu_product * next_mu) * m
     mhat = mean + (1 - mu) / (1 - h.mu_product) * g
-    rate = h.lr / root(v / (1 - h.beta2**h.t), h)  # noqa: F821
+    rate = h.lr / root(v / (1 - h.beta2**h.t), h)
     return p - rate * mhat, m, v

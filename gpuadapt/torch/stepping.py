@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from .. import launch
 from ..launch import in_default_modes
 from ..measure import Launch, measure
 from ..step_options import StepResult
+from .base import Bound
 from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
 from .counting import Counts, Scalars, counts_after, write_counts
 from .options import of_all
@@ -30,10 +31,7 @@ from .tensors import (
     same_order,
 )
 
-if TYPE_CHECKING:
-    from .fused import Fused
-
-GRADIENT = Tensor.grad.__get__  # type: ignore[attr-defined]
+GRADIENT = Tensor.grad.__get__  # type: ignore[union-attr]
 DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 NEGATIVE, SIZE = Tensor.is_neg, Tensor.numel
 
@@ -69,7 +67,7 @@ class StepScale(NamedTuple):
 PLAIN_SCALE = StepScale(frozenset(), {}, np.inf, np.inf, False)
 
 
-def scale_of(optimizer: Fused) -> StepScale:
+def scale_of(optimizer: Bound) -> StepScale:
     """Return what the step does to all gradients, by the settings and a GradScaler."""
     groups = optimizer.param_groups
     given = [group for group in groups if not _PLAIN.isdisjoint(group)]
@@ -96,14 +94,14 @@ def scale_of(optimizer: Fused) -> StepScale:
 _PLAIN = {"max_norm", "clip_value", "skip_nonfinite", "threads"}
 
 
-def found_inf(optimizer: Fused) -> bool:
+def found_inf(optimizer: Bound) -> bool:
     """Return whether a GradScaler has found gradients that are not finite."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found.item() != 0)
 
 
 @in_default_modes
-def take_step(optimizer: Fused) -> str | None:
+def take_step(optimizer: Bound) -> str | None:
     """Take one step with the gradients that the parameters have.
 
     Returns
@@ -205,7 +203,7 @@ class Prepared(NamedTuple):
 
 
 def _run(
-    optimizer: Fused,
+    optimizer: Bound,
     binding: Binding,
     gradients: Gradients,
     scale: StepScale,
@@ -215,7 +213,6 @@ def _run(
     rounds = binding.rounds
     prepared = [_prepared(optimizer, binding, one, gradients, scale) for one in rounds]
     result = StepResult(None, 1.0, False)
-    devices = optimizer._devices
     if scale.measures:
         result = measured([(one.launches, one.scalars.numbers) for one in prepared], scale)
     if not result.skipped:
@@ -225,7 +222,8 @@ def _run(
                 one = _prepared(optimizer, binding, rounds[number], gradients, scale)
             numbers = np.array(one.scalars.numbers)
             numbers[one.scalars.clip_places] = result.clip_factor
-            devices.launch(one.launches, numbers)
+            for update, gradient, offset in one.launches:
+                update(gradient, offset, numbers)
             write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
         touched = [p for p, g in zip(binding.params, grads, strict=True) if g is not None]
         torch.autograd.graph.increment_version(touched)
@@ -233,7 +231,7 @@ def _run(
 
 
 def _prepared(
-    optimizer: Fused, binding: Binding, one: Round, gradients: Gradients, scale: StepScale
+    optimizer: Bound, binding: Binding, one: Round, gradients: Gradients, scale: StepScale
 ) -> Prepared:
     """The launches of a round and their scalars; row indices are checked, nothing is written."""
     used, groups = gradients.present, optimizer.param_groups
@@ -277,15 +275,16 @@ def measured(
     return StepResult(verdict.norm, verdict.clip_factor, skipped)
 
 
-def _put_in_place(optimizer: Fused, binding: Binding) -> None:
+def _put_in_place(optimizer: Bound, binding: Binding) -> None:
     """Put new states into ``optimizer.state``."""
     if binding is optimizer._binding:
         return
     for slot in binding.slots:
         if slot is not None:
             parameter = binding.params[slot.index]
-            entry = optimizer.state[parameter]
-            for name, tensor in {**slot.scalars, **slot.tensors}.items():
+            new = {**slot.scalars, **slot.tensors}
+            entry = optimizer.state[parameter] if new else {}
+            for name, tensor in new.items():
                 there = entry.get(name)
                 if there is None or local(there) is not tensor:
                     entry[name] = like_parameter(tensor, parameter)

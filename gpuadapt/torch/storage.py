@@ -170,7 +170,7 @@ def completed(
     """
     found: dict[str, Tensor] = {}
     for number, kept in enumerate(storage.kept):
-        there = [state.get(each) for each in kept.names]
+        there: list[Any] = [state.get(each) for each in kept.names]
         if all(map(_fits, there, _likenesses(kept, parameter))):
             found |= zip(kept.names, there, strict=True)
             continue

@@ -1,0 +1,113 @@
+"""`Optimizer`: a rule of your own on torch's parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from gpuadapt.kernels.language.rule import Rule
+
+from ..errors import HyperparameterError
+from ..hyperparameters import DECAYS, check_choice, check_known, check_present, check_rule, expand
+from .fused import Fused
+from .options import DEFAULTS
+from .recipes import Recipe
+
+SETTINGS: dict[str, Any] = {"weight_decay": 0.0, "decay": "l2", "maximize": False}
+"""What a group has beside the rule's hyperparameters, with defaults."""
+
+
+class Optimizer(Fused, torch.optim.Optimizer):
+    """Updates parameters of PyTorch by a rule of your own.
+
+    Parameters
+    ----------
+    rule : Rule
+        Made by `gpuadapt.rule`, or one of `gpuadapt.kernels.rules`.
+    params : iterable of Tensor, of (str, Tensor) or of dict
+        As of every optimizer of torch.
+    weight_decay : float, >= 0
+        Strength of the decay.
+    decay : {"l2", "decoupled", "absolute", "after"}
+        Where the decay is added, see `gpuadapt.Optimizer`.
+    maximize : bool
+        Go along the gradient, not against it.
+    rounding : {"nearest", "stochastic", "kahan"}
+        How parameters of bfloat16 and float16 are rounded; "kahan" keeps what rounding loses in
+        the state "compensation". Their states have 16 bits too, rounded stochastically, unless the
+        rounding is "nearest".
+    master : {None, "float32", "split"}
+        Keep a float32 copy of parameters of 16 bits in the state "master_param", or the 16 bits
+        that a bfloat16 leaves out in "low_bits"; states are then float32.
+    state_dtype : {None, "float32", "float64", "bfloat16", "float16", "8bit"} or dict
+        Element type of the states, or of each by its name; 8 bits are the two tensors
+        "<state>.codes" and "<state>.scales". None is the parameter's.
+    rowwise : bool
+        One number for each row of a table, where the rule allows it.
+    sparse : {None, "raise", "lazy", "exact"}
+        What to do with sparse gradients: refuse them, update the rows that occur, or let each row
+        also catch up with the steps that it was not in, as if the gradient had been dense. None is
+        what torch does: SGD, Adagrad and SparseAdam are lazy, others refuse.
+    max_row_norm : float, optional
+        Largest norm of a row's gradient; longer ones are scaled down.
+    seed : int
+        Of the random bits of stochastic rounding.
+    max_norm, clip_value : float, optional
+        Largest norm of all gradients together, largest magnitude of an element.
+    skip_nonfinite : bool
+        Leave everything as it is if a gradient is not finite.
+    threads : {None, "torch", "numba"} or int
+        Who runs kernels on the CPU: torch's threads by default.
+    **hyperparameters
+        Those that the rule reads, numbers that schedulers may change; ``betas=(b1, b2)`` are
+        ``beta1`` and ``beta2``.
+
+    Raises
+    ------
+    HyperparameterError, KeywordError
+        A hyperparameter is missing or unknown, or a setting is out of range.
+
+    Notes
+    -----
+    State: "step", and each state by its letter in the rule.
+
+    Examples
+    --------
+    >>> import torch, gpuadapt as ga, gpuadapt.torch
+    >>> @ga.rule
+    ... def momentum(p, g, b, h):
+    ...     b = h.mu * b + g
+    ...     return p - h.lr * b, b
+    >>> layer = torch.nn.Linear(3, 1)
+    >>> optimizer = gpuadapt.torch.Optimizer(momentum, layer.parameters(), lr=0.1, mu=0.9)
+    >>> layer(torch.ones(1, 3)).sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.state[layer.bias]["b"]
+    tensor([1.])
+    """
+
+    def __init__(self, rule: Rule, params: ParamsT, **hyperparameters: Any) -> None:
+        if not isinstance(rule, Rule):
+            raise HyperparameterError(f"rule: got {rule!r}, expected a function made by @rule")
+        check_rule(rule)
+        given = expand(hyperparameters)
+        own = {name: given.pop(name) for name in DEFAULTS if name in given}
+        check_known(given, (*rule.hyperparameters, *SETTINGS), DEFAULTS)
+        check_present(given, rule.hyperparameters)
+        defaults = SETTINGS | given
+        check_choice(defaults, "decay", DECAYS)
+        check_choice(defaults, "maximize", (False, True))
+        self._recipe = Recipe(lambda _: rule, {})
+        torch.optim.Optimizer.__init__(self, params, defaults)
+        self._add_options(own)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_rule": self._recipe.rule({})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rule = state.pop("_rule", None)
+        if rule is not None:
+            self._recipe = Recipe(lambda _: rule, {})
+        super().__setstate__(state)

@@ -1,0 +1,68 @@
+"""`gpuadapt.torch` against `torch.optim`: values, states, and what both do with odd tensors."""
+
+import pytest
+import torch
+
+import gpuadapt.torch
+
+CLASSES = [name for name in gpuadapt.torch.__all__ if hasattr(torch.optim, name)]
+CLASSES.remove("Optimizer")
+DENSE = [name for name in CLASSES if name != "SparseAdam"]
+
+OPTIONS = {
+    "SGD": [{}, {"momentum": 0.9, "dampening": 0.5}, {"momentum": 0.9, "nesterov": True}],
+    "Adagrad": [{}, {"initial_accumulator_value": 0.1, "lr_decay": 0.1}],
+    "RMSprop": [{}, {"centered": True}, {"momentum": 0.9}, {"centered": True, "momentum": 0.9}],
+    "Adam": [{}, {"amsgrad": True}],
+    "AdamW": [{}, {"amsgrad": True}],
+    "NAdam": [{}, {"momentum_decay": 6e-3}],
+}
+"""Options of each class that choose a formula; every one is tried with weight decay and maximize."""
+
+CASES = [
+    (name, options | common)
+    for name in DENSE
+    for options in OPTIONS.get(name, [{}])
+    for common in ({}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "maximize": True})
+]
+
+
+def parameters(shapes=((7, 5), (3,), ()), dtype=torch.float32):
+    torch.manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape).to(dtype)) for shape in shapes]
+
+
+def copies(params):
+    return [torch.nn.Parameter(p.detach().clone()) for p in params]
+
+
+def train(optimizer, params, steps, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+        optimizer.step()
+
+
+def ulps(a, b):
+    """The largest difference in units of the last place of the largest number."""
+    unit = max(b.abs().max().item(), 1e-30) * torch.finfo(b.dtype).eps / 2
+    return (a.double() - b.double()).abs().max().item() / (2 * unit)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_states_have_torchs_names_types_and_strides(name, options):
+    params = parameters()
+    ours = copies(params)
+    one = getattr(torch.optim, name)(params, **options)
+    other = getattr(gpuadapt.torch, name)(ours, **options)
+    train(one, params, 3)
+    train(other, ours, 3)
+    assert other.fallback is None
+    assert one.param_groups[0].keys() == other.param_groups[0].keys()
+    for p, q in zip(params, ours, strict=True):
+        assert list(one.state[p]) == list(other.state[q]) or not one.state[p]
+        for key, value in one.state[p].items():
+            found = other.state[q][key]
+            assert found.dtype == value.dtype and found.shape == value.shape
+            assert found.stride() == value.stride()
