@@ -174,6 +174,13 @@ class Stream:
         return Stream.captured is not None
 
 
+class ExternalStream(Stream):
+    """A stream that another library has made, known by its handle."""
+
+    def __init__(self, handle, device_id=-1):
+        self.ptr, self.device_id = handle, device_id
+
+
 Stream.current.append(Stream())
 
 

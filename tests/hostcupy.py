@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from hostarrays import (
     Device,
+    ExternalStream,
     Pool,
     Stream,
     UnownedMemory,
@@ -312,6 +313,7 @@ def module():
         "cuda": types.SimpleNamespace(
             runtime=runtime,
             Device=Device,
+            ExternalStream=ExternalStream,
             MemoryPool=Pool,
             Stream=Stream,
             UnownedMemory=UnownedMemory,

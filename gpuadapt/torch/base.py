@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from ..step_options import StepResult
 from .binding import Binding
+from .places import Places
 from .recipes import Recipe
+from .rows import RowTable
 
 
 class Bound(torch.optim.Optimizer):
@@ -17,12 +20,23 @@ class Bound(torch.optim.Optimizer):
     """Whose step is taken where kernels cannot; None if there is none."""
 
     _binding: Binding | None = None
-    _last: StepResult | None = None
+    _last: Any = None
+    """A `StepResult`, or the `StepScalars` of the GPU that has it."""
     _fallback: str | None = None
+
+    @property
+    def _places(self) -> Places:
+        made: Places | None = self.__dict__.get("_made_places")
+        if made is None:
+            made = self.__dict__["_made_places"] = Places()
+        return made
+
+    def _tables(self) -> list[RowTable]:
+        """The tables that are updated by rows."""
+        rounds = self._binding.rounds if self._binding is not None else ()
+        return [table for one in rounds for table in one.rows.values()]
 
     def flush(self) -> None:
         """Let all rows of tables with ``sparse="exact"`` catch up with the last step."""
-        if self._binding is not None:
-            for one in self._binding.rounds:
-                for table in one.rows.values():
-                    table.flush()
+        for table in self._tables():
+            table.flush()

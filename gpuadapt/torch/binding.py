@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
-from gpuadapt.kernels.formats import PLAIN, Operand
+from gpuadapt.kernels.formats import PLAIN, Formats, Operand
+from gpuadapt.kernels.language.rule import Rule
 
 from .. import launch
 from .options import of_group, row_norm_limit
+from .places import array_view, entered, flat_view, place_of
 from .recipes import MU_PRODUCT, Recipe
 from .rows import RowTable
 from .slots import Slot, names_of, slot_of
 from .storage import width_of
-from .tensors import array_view, backend_of, flat_view, is_dense, local
+from .tensors import is_dense, local, real_view
 
 POINTER, STRIDE = Tensor.data_ptr, Tensor.stride
 DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
@@ -52,10 +54,11 @@ def key_of(group: Mapping[str, Any]) -> GroupKey:
 
 
 @dataclass
-class Launch:
-    """A launch of many parameters."""
+class Bucket:
+    """Parameters that one launch updates."""
 
     update: Any
+    device: torch.device
     indices: HostArray
     """int64, shape (n,): their places among all parameters."""
 
@@ -64,9 +67,9 @@ class Launch:
 class Round:
     """Updates that may run in any order: no two of them are of the same memory."""
 
-    many: list[Launch] = field(default_factory=list)
-    strided: list[tuple[int, Any]] = field(default_factory=list)
-    """(index, update) of parameters with gaps between their elements."""
+    many: list[Bucket] = field(default_factory=list)
+    strided: dict[int, Any] = field(default_factory=dict)
+    """By index: the updates of parameters with gaps between their elements."""
     rows: dict[int, RowTable] = field(default_factory=dict)
     """By index: parameters that are updated by rows."""
     members: list[int] = field(default_factory=list)
@@ -227,7 +230,7 @@ def _rounds(
 ) -> list[Round]:
     """The launches of all parameters."""
     rounds: list[Round] = []
-    buckets: list[dict[Any, list[Slot]]] = []
+    buckets: list[dict[tuple[Rule, Formats, torch.device], list[Slot]]] = []
     for slot, number in _placed(slots):
         while len(rounds) <= number:
             rounds.append(Round())
@@ -239,30 +242,36 @@ def _rounds(
         settings = of_group(groups[slot.group])
         formats = slot.storage.formats._replace(gradient=PLAIN[slot.gradient])
         limit = row_norm_limit(settings)
-        if slot.index in by_rows or limit < np.inf or settings["rowwise"] or _is_exact(settings):
-            one.rows[slot.index] = RowTable(slot, formats, limit, _is_exact(settings))
-        elif not is_dense(slot.parameter):
-            arrays = [array_view(tensor) for tensor in slot.operand_tensors]
-            operand = Operand(arrays, slot.random_key, width_of(slot.parameter))
-            backend = backend_of(slot.parameter) or "cpu"
-            update = launch.bind_strided(slot.storage.rule, backend, formats, operand)
-            one.strided.append((slot.index, update))
-        else:
-            key = slot.storage.rule, formats, slot.parameter.device
-            buckets[number].setdefault(key, []).append(slot)
+        device, exact = place_of(slot.parameter), settings["sparse"] == "exact"
+        with entered(device):
+            if slot.index in by_rows or limit < np.inf or settings["rowwise"] or exact:
+                one.rows[slot.index] = RowTable(slot, formats, limit, exact)
+            elif not is_dense(slot.parameter):
+                arrays = [array_view(real_view(tensor)) for tensor in slot.operand_tensors]
+                operand = Operand(arrays, slot.random_key, width_of(slot.parameter))
+                update = launch.bind_strided(slot.storage.rule, device.type, formats, operand)
+                one.strided[slot.index] = update
+            else:
+                key = slot.storage.rule, formats, device
+                buckets[number].setdefault(key, []).append(slot)
     for one, found in zip(rounds, buckets, strict=True):
-        for (rule, formats, device), members in found.items():
-            operands = [
-                Operand(
-                    [flat_view(tensor) for tensor in slot.operand_tensors],
-                    slot.random_key,
-                    width_of(slot.parameter) if formats.block else 0,
-                )
-                for slot in members
-            ]
-            update = launch.bind_multi_tensor(rule, device.type, formats, operands)
-            one.many.append(Launch(update, np.array([slot.index for slot in members], np.int64)))
+        one.many = [_bucket(*key, members) for key, members in found.items()]
     return rounds
+
+
+def _bucket(rule: Rule, formats: Formats, device: torch.device, members: Sequence[Slot]) -> Bucket:
+    """The launch of parameters of equal rules and formats."""
+    with entered(device):
+        operands = [
+            Operand(
+                [flat_view(tensor) for tensor in slot.operand_tensors],
+                slot.random_key,
+                width_of(slot.parameter) if formats.block else 0,
+            )
+            for slot in members
+        ]
+        update = launch.bind_multi_tensor(rule, device.type, formats, operands)
+    return Bucket(update, device, np.array([slot.index for slot in members], np.int64))
 
 
 def _kinds(slots: Sequence[Slot | None]) -> list[tuple[list[Slot], HostArray]]:
@@ -272,10 +281,6 @@ def _kinds(slots: Sequence[Slot | None]) -> list[tuple[list[Slot], HostArray]]:
         if slot is not None:
             found.setdefault((slot.group, slot.storage.rule), []).append(slot)
     return [(m, np.array([slot.index for slot in m], np.int64)) for m in found.values()]
-
-
-def _is_exact(settings: Mapping[str, Any]) -> bool:
-    return bool(settings["sparse"] == "exact")
 
 
 def _placed(slots: Sequence[Slot | None]) -> list[tuple[Slot, int]]:

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
 from .base import Bound
 from .loading import exact_states
 from .options import changed
+from .places import result_of
 from .refusal import FallbackWarning, own_settings
 from .stepping import found_inf, take_step
+from .tables import Watch, catch_up, watch
 
 
 class Fused(Bound):
@@ -31,8 +34,11 @@ class Fused(Bound):
 
     @property
     def last(self) -> StepResult | None:
-        """(grad_norm, clip_factor, skipped) of the last step; None before the first one."""
-        return self._last
+        """(grad_norm, clip_factor, skipped) of the last step; waits for a GPU.
+
+        None before the first step.
+        """
+        return result_of(self._last)
 
     @property
     def fallback(self) -> str | None:
@@ -54,11 +60,56 @@ class Fused(Bound):
         """
         return _uncompiled(_step)(self, closure)
 
+    def catch_up(self, table: Tensor, rows: Tensor | None = None) -> None:
+        """Let rows of a table with ``sparse="exact"`` catch up with the last step.
+
+        Rows that a step had no gradient for catch up when a step has one for them. Whoever reads
+        them otherwise, such as a forward pass, calls this before; `watch` makes lookups do so.
+
+        Parameters
+        ----------
+        table : Tensor
+            A parameter of this optimizer.
+        rows : Tensor of integers, optional
+            Any shape; by default all rows.
+
+        Raises
+        ------
+        ParameterError
+            The optimizer does not have this parameter.
+        RowIndexError
+            A row is out of range.
+        """
+        _uncompiled(catch_up)(self, table, rows)
+
+    def watch(self, module: torch.nn.Module) -> Watch:
+        """Let lookups in a module read rows of exact tables that are up to date.
+
+        Each Embedding and EmbeddingBag of the module whose weight has ``sparse="exact"`` calls
+        `catch_up` before its forward pass, and before its ``state_dict`` is taken.
+
+        Parameters
+        ----------
+        module : Module
+
+        Returns
+        -------
+        Watch
+            Its ``remove()`` ends this.
+
+        Raises
+        ------
+        ParameterError
+            The module has no such lookup.
+        """
+        return watch(self, module, self.catch_up)
+
     def state_dict(self) -> dict[str, Any]:
         self.flush()
         return super().state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.flush()
         self._binding = None
         with exact_states(self):
             super().load_state_dict(dict(state_dict))
@@ -107,7 +158,8 @@ def _torch_step(optimizer: Fused, reason: str) -> None:
         The groups have settings that torch's step would ignore.
     """
     own = {name for group in optimizer.param_groups for name in own_settings(group)}
-    own -= {"threads", "sparse"}
+    exact = any(group.get("sparse") == "exact" for group in optimizer.param_groups)
+    own -= {"threads"} if exact else {"threads", "sparse"}
     if optimizer._torch_class is None:
         raise ParameterError(
             f"this step cannot be taken by kernels, and torch has no step of this rule: {reason}"

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..errors import GradientError, ParameterError
 from .base import Bound
 from .options import DEFAULTS, check, of_group
-from .tensors import backend_of, element_type, local
+from .places import place_of
+from .tensors import element_type, local
 
 
 class FallbackWarning(UserWarning):
@@ -36,11 +37,11 @@ def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> str | None:
         kind = type(parameter)
         if kind not in (Tensor, torch.nn.Parameter) and local(parameter) is parameter:
             return f"parameters of type {kind.__module__}.{kind.__qualname__}"
-        if backend_of(parameter) is None:
+        if place_of(parameter).type not in ("cpu", "cuda"):
             return f"parameters on the device {parameter.device.type!r}"
         if element_type(parameter) is None:
             return f"parameters of {parameter.dtype}"
-        if parameter.device.type == "cuda" and (reason := _without_cupy()):
+        if place_of(parameter).type == "cuda" and (reason := _without_cupy()):
             return reason
     return None
 

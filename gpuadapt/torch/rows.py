@@ -13,8 +13,9 @@ from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
 
 from .. import launch
 from ..errors import GradientError, ParameterError
+from .places import array_view, entered, place_of
 from .slots import Slot
-from .tensors import array_view, backend_of, real_view, resolved
+from .tensors import real_view, resolved
 
 
 class RowTable:
@@ -44,9 +45,10 @@ class RowTable:
                 f"rows of {math.prod(shape[1:])} elements share scales with others where states "
                 f"have 8 bits: that takes rows of {NARROW}, or another state_dtype"
             )
-        self._limit = limit
+        self.slot, self._limit = slot, limit
         self.exact = exact and not ignores_zero_gradients(rule)
-        self._kind = rule, backend_of(parameter) or "cpu", formats
+        self.parameter, self.place = parameter, place_of(parameter)
+        self._kind = rule, self.place.type, formats
         arrays = [_as_rows(array_view(real_view(tensor))) for tensor in slot.operand_tensors]
         self._count = shape[0]
         self._operand = Operand(arrays, slot.random_key, block_width(tuple(shape)))
@@ -90,7 +92,8 @@ class RowTable:
     def flush(self) -> None:
         """Let all rows catch up with the last step."""
         if self.history is not None:
-            self.update.refresh(0, self._count)
+            with entered(self.place):
+                self.update.refresh(0, self._count)
 
     def catch_up(self, rows: Tensor) -> None:
         """Let these rows catch up with the last step.
@@ -100,7 +103,9 @@ class RowTable:
         RowIndexError
         """
         if self.history is not None:
-            self.update.read(array_view(rows.reshape(-1)), False)
+            indices = rows.detach().reshape(-1).to(self.parameter.device, torch.int64)
+            with entered(self.place):
+                self.update.read(array_view(indices), False)
 
 
 def _as_rows(array: Any) -> Any:

@@ -29,8 +29,10 @@ class Slot:
     index: int
     """Its place among the parameters of all groups."""
     group: int
+    owner: Tensor
+    """The parameter of ``param_groups``."""
     parameter: Tensor
-    """The part of this process."""
+    """The part of it that this process has."""
     storage: Storage
     tensors: dict[str, Tensor]
     """Its states as kernels update them, by torch's names."""
@@ -87,7 +89,7 @@ def slot_of(
     key = parameter_key(seed, name) if storage.formats.random else 0
     kind = own if gradient is None else gradient
     return Slot(
-        index, number, own, storage, tensors, scalars,
+        index, number, parameter, own, storage, tensors, scalars,
         not any(name in entry for name in storage.names), key,
         element_type(kind) or str(kind.dtype),
     )  # fmt: skip

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
-from gpuadapt.kernels.numerics.overflow import decide
 
-from .. import launch
 from ..launch import in_default_modes
-from ..measure import Launch, measure
+from ..measure import Launch
 from ..step_options import StepResult
 from .base import Bound
 from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
 from .counting import Counts, Scalars, counts_after, write_counts
 from .options import of_all
+from .places import array_view, entered, place_of
 from .refusal import check_parameters, reason_of_gradients, reason_of_groups
 from .tensors import (
-    array_view,
     is_dense,
     like_parameter,
     local,
@@ -34,6 +32,9 @@ from .tensors import (
 GRADIENT = Tensor.grad.__get__  # type: ignore[union-attr]
 DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 NEGATIVE, SIZE = Tensor.is_neg, Tensor.numel
+
+
+UNMEASURED = StepResult(None, 1.0, False)
 
 
 class Gradients(NamedTuple):
@@ -194,7 +195,7 @@ def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
 class Prepared(NamedTuple):
     """One round of a step, before anything is written."""
 
-    launches: list[Launch]
+    launches: dict[torch.device, list[Launch]]
     """(update, gradient, offset of its coefficients)."""
     scalars: Scalars
     counts: Counts
@@ -210,24 +211,47 @@ def _run(
     grads: Sequence[Tensor | None],
 ) -> None:
     """Measure, update and count."""
-    rounds = binding.rounds
+    rounds, places = binding.rounds, optimizer._places
     prepared = [_prepared(optimizer, binding, one, gradients, scale) for one in rounds]
-    result = StepResult(None, 1.0, False)
-    if scale.measures:
-        result = measured([(one.launches, one.scalars.numbers) for one in prepared], scale)
-    if not result.skipped:
-        _put_in_place(optimizer, binding)
-        for number, one in enumerate(prepared):
-            if number:  # a parameter of an earlier round may be here again, with another count
-                one = _prepared(optimizer, binding, rounds[number], gradients, scale)
-            numbers = np.array(one.scalars.numbers)
-            numbers[one.scalars.clip_places] = result.clip_factor
-            for update, gradient, offset in one.launches:
-                update(gradient, offset, numbers)
-            write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
-        touched = [p for p, g in zip(binding.params, grads, strict=True) if g is not None]
-        torch.autograd.graph.increment_version(touched)
+    result: Any = UNMEASURED
+    limits = scale.max_norm, scale.max_value
+    on_gpu = scale.measures and not scale.skip and _single_gpu(prepared)
+    if scale.measures and not on_gpu:
+        together = _together([one.launches for one in prepared])
+        numbers = np.array(prepared[0].scalars.numbers)
+        result = places.measured(together, numbers, limits, scale.skip)
+    if result.skipped:
+        optimizer._last = result
+        return
+    _put_in_place(optimizer, binding)
+    for number, one in enumerate(prepared):
+        if number:  # a parameter of an earlier round may be here again, with another count
+            one = _prepared(optimizer, binding, rounds[number], gradients, scale)
+        numbers, clip = np.array(one.scalars.numbers), one.scalars.clip_places
+        if on_gpu:
+            ((device, launches),) = one.launches.items()
+            result = places.run_clipped(device, launches, numbers, limits, clip)
+        else:
+            numbers[clip] = result.clip_factor
+            places.run(one.launches, numbers)
+        write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
+    touched = [p for p, g in zip(binding.params, grads, strict=True) if g is not None]
+    torch.autograd.graph.increment_version(touched)
     optimizer._last = result
+
+
+def _single_gpu(rounds: Sequence[Prepared]) -> bool:
+    """Whether a step has one round, on one GPU, which can then measure and clip by itself."""
+    return len(rounds) == 1 and [device.type for device in rounds[0].launches] == ["cuda"]
+
+
+def _together(rounds: Sequence[dict[torch.device, list[Launch]]]) -> dict[Any, list[Launch]]:
+    """The launches of all rounds, by device."""
+    found: dict[Any, list[Launch]] = {}
+    for launches in rounds:
+        for device, own in launches.items():
+            found.setdefault(device, []).extend(own)
+    return found
 
 
 def _prepared(
@@ -239,40 +263,30 @@ def _prepared(
         used = used & np.isin(np.arange(len(used)), one.members)
     counts = counts_after(optimizer._recipe, binding, optimizer.state, groups, used)
     scalars = Scalars(groups, counts, scale.values)
-    launches: list[Launch] = []
-    for index, table in one.rows.items():
-        if used[index]:
-            slot, gradient = binding.slots[index], gradients.tensors[index]
-            assert slot is not None and gradient is not None, "it is used"
-            table.begin(int(counts.steps[index]) - 1)
-            offset = scalars.offset(slot, table.history)
-            launches.append((table.update, table.prepared(gradient), offset))
-    for index, update in one.strided:
-        if used[index]:
-            slot, gradient = binding.slots[index], gradients.tensors[index]
-            assert slot is not None and gradient is not None, "it is used"
-            launches.append((update, array_view(real_view(gradient)), scalars.offset(slot)))
+    launches: dict[torch.device, list[Launch]] = {}
+    for index in (*one.rows, *one.strided):
+        slot, gradient = binding.slots[index], gradients.tensors[index]
+        if gradient is None or slot is None:
+            continue
+        device = place_of(slot.parameter)
+        with entered(device):
+            if table := one.rows.get(index):
+                table.begin(int(counts.steps[index]) - 1)
+                offset = scalars.offset(slot, table.history)
+                launched = table.update, table.prepared(gradient), offset
+            else:
+                view = array_view(real_view(gradient))
+                launched = one.strided[index], view, scalars.offset(slot)
+        launches.setdefault(device, []).append(launched)
     if one.many:
-        offsets = scalars.offsets(binding, used)
-        addresses = gradients.addresses
+        offsets, addresses = scalars.offsets(binding, used), gradients.addresses
         for many in one.many:
-            if len(many.indices) == len(used):
-                launches.append((many.update, addresses, offsets))
-            elif addresses[many.indices].any():
-                launches.append((many.update, addresses[many.indices], offsets[many.indices]))
+            own, starts = addresses, offsets
+            if len(many.indices) < len(used):
+                own, starts = addresses[many.indices], offsets[many.indices]
+            if own.any():
+                launches.setdefault(many.device, []).append((many.update, own, starts))
     return Prepared(launches, scalars, counts, used)
-
-
-def measured(
-    rounds: Sequence[tuple[Sequence[Launch], Sequence[float]]], scale: StepScale
-) -> StepResult:
-    """Measure and clip the gradients, and decide whether to skip the step."""
-    memory = launch.step_scalars("cpu")
-    launches = [one for own, _ in rounds for one in own]
-    found = measure(launches, memory, np.array(rounds[0][1]))
-    verdict = decide([found], scale.max_norm, scale.max_value)
-    skipped = scale.skip and not verdict.finite
-    return StepResult(verdict.norm, verdict.clip_factor, skipped)
 
 
 def _put_in_place(optimizer: Bound, binding: Binding) -> None:

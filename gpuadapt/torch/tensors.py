@@ -6,9 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuadapt.kernels.array_types import Array
-from gpuadapt.kernels.formats import BITS
-
 REAL = {
     torch.float32: "float32",
     torch.float64: "float64",
@@ -31,11 +28,6 @@ RAW = {1: torch.uint8, 2: torch.int16}
 def element_type(tensor: Tensor) -> str | None:
     """Return the element type of a tensor, of the parts of complex numbers; None if none fits."""
     return ELEMENTS.get(tensor.dtype)
-
-
-def backend_of(tensor: Tensor) -> str | None:
-    """Return the backend that updates a tensor where it lies, or None."""
-    return {"cpu": "cpu", "cuda": "cuda"}.get(tensor.device.type)
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -61,38 +53,6 @@ def real_view(tensor: Tensor) -> Tensor:
     """Return a view of complex numbers as pairs of real ones; a real tensor itself, detached."""
     plain = tensor.detach()
     return torch.view_as_real(plain) if plain.is_complex() else plain
-
-
-def flat_view(tensor: Tensor) -> Array:
-    """Return the memory of a dense tensor as a flat array, elements of 16 bits as their bits."""
-    plain = real_view(tensor)
-    return array_view(torch.as_strided(plain, (plain.numel(),), (1,)))
-
-
-def array_view(tensor: Tensor) -> Array:
-    """Return a real tensor as an array that shares its memory, as kernels see it.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        On the CPU or a CUDA device, of any strides.
-
-    Returns
-    -------
-    NumPy or CuPy array
-        Of the tensor's shape; elements of 16 bits are uint16.
-    """
-    plain = tensor.detach()
-    if plain.dtype in (torch.bfloat16, torch.float16, torch.int16):
-        plain = plain.view(torch.int16)
-    if plain.device.type == "cuda":
-        import cupy
-
-        array: Array = cupy.from_dlpack(plain)
-    else:
-        array = plain.numpy()
-    bits = BITS.get(array.itemsize)
-    return array if bits is None else array.view(bits)
 
 
 def as_tensor(array: np.ndarray, dtype: torch.dtype, like: Tensor) -> Tensor:

@@ -1,0 +1,175 @@
+"""Where the kernels of a step run: on the CPU, or on torch's current stream of a CUDA device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuadapt.kernels.array_types import Array, HostArray
+from gpuadapt.kernels.formats import BITS
+from gpuadapt.kernels.numerics.overflow import decide
+
+from .. import launch
+from ..launch import StepScalars
+from ..measure import Launch, measure
+from ..step_options import StepResult
+from .tensors import real_view
+
+CPU = torch.device("cpu")
+
+
+def place_of(tensor: Tensor) -> torch.device:
+    """Return the device on which a tensor is updated."""
+    return tensor.device
+
+
+def stream_of(device: torch.device) -> int:
+    """Return the handle of torch's current stream on a CUDA device."""
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def device_view(tensor: Tensor) -> Array:
+    """Return a real tensor on a CUDA device as a CuPy array that shares its memory."""
+    import cupy
+
+    return cupy.from_dlpack(tensor)
+
+
+@contextmanager
+def entered(device: torch.device) -> Iterator[None]:
+    """Within this, CuPy's current device and stream are those of torch."""
+    if device.type == "cpu":
+        yield
+        return
+    import cupy
+
+    stream = cupy.cuda.ExternalStream(stream_of(device), device.index)
+    with cupy.cuda.Device(device.index), stream:
+        yield
+
+
+def array_view(tensor: Tensor) -> Array:
+    """Return a real tensor as an array that shares its memory, as kernels see it.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        On the CPU or a CUDA device, of any strides.
+
+    Returns
+    -------
+    NumPy or CuPy array
+        Of the tensor's shape; elements of 16 bits are uint16.
+    """
+    plain = tensor.detach()
+    if plain.dtype in (torch.bfloat16, torch.float16):
+        plain = plain.view(torch.int16)
+    array: Array = plain.numpy() if place_of(tensor).type == "cpu" else device_view(plain)
+    bits = BITS.get(array.itemsize)
+    return array if bits is None else array.view(bits)
+
+
+def flat_view(tensor: Tensor) -> Array:
+    """Return the memory of a dense tensor as a flat array, elements of 16 bits as their bits."""
+    plain = real_view(tensor)
+    return array_view(torch.as_strided(plain, (plain.numel(),), (1,)))
+
+
+class Places:
+    """The scalars of steps on each device of an optimizer's parameters."""
+
+    def __init__(self) -> None:
+        self._scalars: dict[torch.device, StepScalars] = {}
+        self._rounds: dict[torch.device, int] = {}
+        """Number of rounds that each device has run."""
+
+    def _begin(self, device: torch.device, numbers: HostArray, measured: bool) -> StepScalars:
+        """Give a device, which is the current one, the scalars of its next round."""
+        scalars = self._scalars.get(device)
+        if scalars is None:
+            scalars = self._scalars[device] = launch.step_scalars(device.type)
+            scalars.restart(0)
+            self._rounds[device] = 0
+        scalars.load(self._rounds[device], [numbers])  # type: ignore[list-item]
+        scalars.select_step(None, (), 1, measured)
+        return scalars
+
+    def run(self, launches: Mapping[torch.device, Sequence[Launch]], numbers: HostArray) -> None:
+        """Launch all updates of a round with these scalars."""
+        for device, own in launches.items():
+            if device.type == "cpu":
+                for update, gradient, offset in own:
+                    update(gradient, offset, numbers)
+                continue
+            with entered(device):
+                self._finish(device, self._begin(device, numbers, False), own)
+
+    def _finish(
+        self, device: torch.device, scalars: StepScalars, launches: Sequence[Launch]
+    ) -> None:
+        """Launch the updates of a round, the last of which counts it."""
+        for k, (update, gradient, offset) in enumerate(launches, 1):
+            numbers = scalars.last_numbers() if k == len(launches) else scalars.numbers
+            update(gradient, offset, numbers)
+        scalars.end_step()
+        self._rounds[device] += 1
+
+    def run_clipped(
+        self,
+        device: torch.device,
+        launches: Sequence[Launch],
+        numbers: HostArray,
+        limits: tuple[float, float],
+        clip_places: Sequence[int],
+    ) -> StepScalars:
+        """Measure, clip and update on one CUDA device, without waiting for it.
+
+        Parameters
+        ----------
+        device : torch.device
+        launches : sequence of Launch
+        numbers : ndarray of float64
+        limits : pair of float
+            Largest norm and largest magnitude.
+        clip_places : sequence of int
+            The scalars that become the clip factor.
+
+        Returns
+        -------
+        StepScalars
+            It has the step's result.
+        """
+        with entered(device):
+            scalars = self._begin(device, numbers, True)
+            found = measure(launches, scalars, scalars.numbers)
+            scalars.finish_norm(found, None, *limits, False, clip_places, None)
+            self._finish(device, scalars, launches)
+        return scalars
+
+    def measured(
+        self,
+        launches: Mapping[torch.device, Sequence[Launch]],
+        numbers: HostArray,
+        limits: tuple[float, float],
+        skip: bool,
+    ) -> StepResult:
+        """Measure all gradients, and decide on the host; waits for a GPU."""
+        found = []
+        for device, own in launches.items():
+            with entered(device):
+                scalars = self._begin(device, numbers, True)
+                one = measure(own, scalars, scalars.numbers)
+                found.append(one._replace(numbers=scalars.to_host(one.numbers)))
+        verdict = decide(found, *limits)
+        return StepResult(verdict.norm, verdict.clip_factor, skip and not verdict.finite)
+
+
+def result_of(last: Any) -> StepResult | None:
+    """Return the result of a step; waits for a GPU that has it."""
+    if last is None or isinstance(last, StepResult):
+        return last
+    return StepResult(*last.result())
