@@ -53,6 +53,8 @@ class RowTable:
         self._count = shape[0]
         self._operand = Operand(arrays, slot.random_key, block_width(tuple(shape)))
         self.history: Any = None
+        self.updates = -1
+        """Number of updates that the history of an exact table has."""
         self.update: Any = None
         if not self.exact:
             self.update = launch.bind_rows(*self._kind, self._operand)
@@ -61,9 +63,10 @@ class RowTable:
 
     def begin(self, updates: int) -> None:
         """Let the history of an exact table begin after so many updates, if it does not go on."""
-        if not self.exact or (self.history is not None and self.history.now == updates):
+        if not self.exact or self.updates == updates:
             return
         self.flush()
+        self.updates = updates
         rule, backend, formats = self._kind
         rows = self._count
         self.history = launch.step_history(rule, backend, formats, True, rows, updates)

@@ -235,6 +235,9 @@ def _run(
             numbers[clip] = result.clip_factor
             places.run(one.launches, numbers)
         write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
+        for index, table in rounds[number].rows.items():
+            if one.used[index]:
+                table.updates = int(one.counts.steps[index])
     touched = [p for p, g in zip(binding.params, grads, strict=True) if g is not None]
     torch.autograd.graph.increment_version(touched)
     optimizer._last = result
