@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -96,33 +97,67 @@ class Binding:
     """The places of parameters whose last gradient was sparse."""
     distributed: bool
     """Whether some parameters are DTensors."""
-    state_names: list[tuple[tuple[str, ...], list[Tensor]]]
-    """Names of states, and the parameters that have them."""
-    state_pointers: list[int]
+    all_dense: bool
+    """Whether all parameters have had gradients, which are plain tensors and not sparse."""
+    everywhere: HostArray
+    """bool, shape (parameters,): True."""
     group_numbers: HostArray
     """int64: the group of each parameter."""
     kinds: list[tuple[list[Slot], HostArray]]
     """Parameters of one group and rule, and their places: they have the same coefficients."""
     scalars: dict[str, tuple[HostArray, HostArray]]
     """By name: addresses of numbers, and whether they are float64."""
+    offsets: tuple[tuple[int, ...], HostArray] = ((), np.empty(0, np.int64))
+    """Where the coefficients of each of `kinds` and of each parameter begin, in the last step."""
+    state_keys: list[int] = field(default_factory=list)
+    """The ``id`` of each key of ``optimizer.state``."""
+    state_names: list[tuple[tuple[str, ...], list[int] | None]] = field(default_factory=list)
+    """Names of states, and the places in ``optimizer.state`` of those that have them.
+
+    None for all places.
+    """
+    state_pointers: list[int] = field(default_factory=list)
 
     def holds(self, params: Sequence[Tensor], keys: Sequence[GroupKey], options: Any) -> bool:
         """Return whether the parameters and settings are those that this binding is made for."""
         return (
             len(params) == len(self.params)
-            and all(map(_same, params, self.params))
+            and all(map(is_, params, self.params))
             and keys == self.keys
             and options == self.step_options
             and list(map(POINTER, map(local, params) if self.distributed else params))
             == self.pointers
         )
 
+    def remember(self, state: Mapping[Tensor, Any]) -> None:
+        """Remember the tensors of ``optimizer.state``, which are those of the slots."""
+        self.state_keys, there = list(map(id, state)), list(state.values())
+        places = {key: place for place, key in enumerate(self.state_keys)}
+        sets: dict[tuple[str, ...], set[int]] = {}
+        for slot in self.slots:
+            if slot is not None and (names := (*slot.scalars, *slot.tensors)):
+                sets.setdefault(names, set()).add(places[id(slot.owner)])
+        self.state_names = [
+            (names, None if len(members) == len(there) else sorted(members))
+            for names, members in sets.items()
+        ]
+        self.state_pointers = [
+            local(there[place][name]).data_ptr()
+            for names, members in sets.items()
+            for name in names
+            for place in sorted(members)
+        ]
+
     def holds_states(self, state: Mapping[Tensor, Any]) -> bool:
         """Return whether ``optimizer.state`` has the tensors that this binding is made for."""
+        # By identity: a tensor as a key would be hashed, which takes longer than the rest.
+        if list(map(id, state)) != self.state_keys:
+            return False
         found: list[Tensor] = []
+        there: list[Any] = list(state.values())
         try:
-            for names, params in self.state_names:
-                entries: list[Any] = list(map(state.get, params))  # a defaultdict makes no entry
+            for names, places in self.state_names:
+                entries = there if places is None else [there[k] for k in places]
                 for name in names:
                     found += [entry[name] for entry in entries]
             if self.distributed:
@@ -130,10 +165,6 @@ class Binding:
             return list(map(POINTER, found)) == self.state_pointers
         except (KeyError, TypeError, AttributeError):
             return False
-
-
-def _same(first: object, second: object) -> bool:
-    return first is second
 
 
 def bind(
@@ -179,16 +210,6 @@ def bind(
             )
         )
     own = [local(parameter) for parameter in params]
-    sets: dict[tuple[str, ...], list[Slot]] = {}
-    for slot in slots:
-        if slot is not None and (slot.scalars or slot.tensors):
-            sets.setdefault((*slot.scalars, *slot.tensors), []).append(slot)
-    pointers = [
-        {**slot.scalars, **slot.tensors}[name].data_ptr()
-        for state_names, members in sets.items()
-        for name in state_names
-        for slot in members
-    ]
     scalars: dict[str, tuple[HostArray, HostArray]] = {}
     for name in ("step", MU_PRODUCT):
         there = [None if slot is None else slot.scalars.get(name) for slot in slots]
@@ -196,6 +217,7 @@ def bind(
             addresses = [0 if one is None else one.data_ptr() for one in there]
             wide = [one is not None and one.dtype == torch.float64 for one in there]
             scalars[name] = np.array(addresses, np.int64), np.array(wide, bool)
+    distributed = any(one is not other for one, other in zip(own, params, strict=True))
     by_rows = frozenset(k for k, g in enumerate(grads) if g is not None and g.is_sparse)
     dense = [own[k] if g is None or g.is_sparse else local(g) for k, g in enumerate(grads)]
     return Binding(
@@ -213,12 +235,9 @@ def bind(
         ],
         sizes=[one.numel() for one in own],
         by_rows=by_rows,
-        distributed=any(one is not other for one, other in zip(own, params, strict=True)),
-        state_names=[
-            (state_names, [params[slot.index] for slot in members])
-            for state_names, members in sets.items()
-        ],
-        state_pointers=pointers,
+        distributed=distributed,
+        all_dense=not (by_rows or distributed or any(slot is None for slot in slots)),
+        everywhere=np.ones(len(params), bool),
         group_numbers=np.array(numbers, np.int64),
         kinds=_kinds(slots),
         scalars=scalars,

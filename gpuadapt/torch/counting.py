@@ -51,18 +51,18 @@ def counts_after(
     used : ndarray of bool, shape (parameters,)
         True for those that are updated.
     """
-    steps, alike = np.full(len(used), np.nan), True
+    steps, alike = np.empty(len(used)), True
     if "step" in binding.scalars:
-        addresses, wide = binding.scalars["step"]
-        alike = launch.numbers_at().read_numbers(addresses, wide, used & (addresses != 0), steps)
         # float32 stops at 2^24, as torch's count does.
-        steps = np.where(wide, steps + 1, (steps + 1).astype(np.float32))
+        alike = launch.numbers_at().successors(*binding.scalars["step"], used, steps)
     if recipe.count_is_int:
         for k in np.flatnonzero(used).tolist():
             steps[k] = int(state[binding.params[k]].get("step", 0)) + 1
         alike = False
     if not recipe.counts:
         # Torch does not count: a parameter with a buffer has had its first gradient.
+        if "step" not in binding.scalars:
+            steps.fill(np.nan)
         later = np.array([slot is not None and not slot.is_new for slot in binding.slots], bool)
         steps = np.where(used, np.fmax(steps, 1.0 + later), np.nan)
         alike = False
@@ -79,7 +79,7 @@ def _products(
     """The products mu_1 ... mu_t of NAdam, in the float type in which torch keeps them."""
     addresses, wide = binding.scalars[MU_PRODUCT]
     products = np.empty(len(used))
-    same = launch.numbers_at().read_numbers(addresses, wide, used & (addresses != 0), products)
+    same = launch.numbers_at().read_numbers(addresses, wide, used, products)
     for number, group in enumerate(groups):
         there = binding.group_numbers == number
         beta1, decay = float(group["betas"][0]), float(group["momentum_decay"])
@@ -97,7 +97,7 @@ def write_counts(
     for name, found in (("step", counts.steps), (MU_PRODUCT, counts.products)):
         if name in binding.scalars and found is not None:
             addresses, wide = binding.scalars[name]
-            write(addresses, wide, used & (addresses != 0), found)
+            write(addresses, wide, used, found)
     if recipe.count_is_int:
         for k in np.flatnonzero(used).tolist():
             state[binding.params[k]]["step"] = int(counts.steps[k])
@@ -168,12 +168,18 @@ class Scalars:
 
     def offsets(self, binding: Binding, used: HostArray) -> HostArray:
         """Return where the coefficients of all parameters begin; int64, shape (parameters,)."""
+        if self._counts.alike and used is binding.everywhere:
+            starts = tuple(self.offset(members[0]) for members, _ in binding.kinds)
+            if starts == binding.offsets[0]:
+                return binding.offsets[1]
         offsets = np.zeros(len(used), np.int64)
         if self._counts.alike:
             for members, indices in binding.kinds:
                 slot = next((one for one in members if used[one.index]), None)
                 if slot is not None:
                     offsets[indices] = self.offset(slot)
+            if used is binding.everywhere:
+                binding.offsets = starts, offsets
             return offsets
         for k in np.flatnonzero(used).tolist():
             slot = binding.slots[k]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +145,7 @@ def take_step(optimizer: Bound) -> str | None:
 
 def _as_expected(binding: Binding, grads: list[Tensor | None]) -> Gradients | None:
     """The gradients of a step, if they are of the kinds that a binding is made for."""
-    if any(map(_is_none, grads)) or binding.by_rows or binding.distributed:
+    if not binding.all_dense or any(map(is_, grads, repeat(None))):
         return _one_by_one(binding, grads)
     try:
         if (
@@ -151,17 +153,12 @@ def _as_expected(binding: Binding, grads: list[Tensor | None]) -> Gradients | No
             and list(map(STRIDE, grads)) == binding.gradient_strides  # type: ignore[arg-type]
             and list(map(SIZE, grads)) == binding.sizes  # type: ignore[arg-type]
             and not any(map(NEGATIVE, grads))  # type: ignore[arg-type]
-            and not any(slot is None for slot in binding.slots)
         ):
             addresses = np.array(list(map(POINTER, grads)), np.int64)  # type: ignore[arg-type]
-            return Gradients(grads, addresses, np.ones(len(grads), bool))
+            return Gradients(grads, addresses, binding.everywhere)
     except RuntimeError:  # sparse tensors have no strides
         pass
     return _one_by_one(binding, grads)
-
-
-def _is_none(gradient: object) -> bool:
-    return gradient is None
 
 
 def _one_by_one(binding: Binding, grads: list[Tensor | None]) -> Gradients | None:
@@ -238,7 +235,9 @@ def _run(
         for index, table in rounds[number].rows.items():
             if one.used[index]:
                 table.updates = int(one.counts.steps[index])
-    touched = [p for p, g in zip(binding.params, grads, strict=True) if g is not None]
+    touched = binding.params
+    if gradients.present is not binding.everywhere:
+        touched = [p for p, g in zip(touched, grads, strict=True) if g is not None]
     torch.autograd.graph.increment_version(touched)
     optimizer._last = result
 
@@ -305,4 +304,5 @@ def _put_in_place(optimizer: Bound, binding: Binding) -> None:
                 there = entry.get(name)
                 if there is None or local(there) is not tensor:
                     entry[name] = like_parameter(tensor, parameter)
+    binding.remember(optimizer.state)
     optimizer._binding = binding

@@ -10,5 +10,5 @@ from . import compile
 
 @cache
 def compiled() -> ModuleType:
-    """Compile `loops/numbers_at.py`, with ``read_numbers`` and ``write_numbers``."""
+    """Compile `loops/numbers_at.py`: ``read_numbers``, ``successors``, ``write_numbers``."""
     return compile.load("numbers_at", compile.link("numbers at addresses", "", "numbers_at"))
