@@ -11,6 +11,7 @@ from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import SmallArrayArena, check_disjoint, check_parameter, describe, dtype_name
 from .errors import ParameterError
+from .foreign import as_array
 from .group import Group
 from .hyperparameters import SETTINGS, expand
 from .parameter import Parameter
@@ -62,14 +63,17 @@ def build(
         made: list[Parameter] = []
         storages: dict[tuple[str, np.dtype], Storage] = {}
         common = group.settings, initial, arena
-        for name, array in arrays:
+        for name, given in arrays:
+            array = given
+            if type(given) is not np.ndarray:
+                array = as_array(f"parameter {name!r}", given, ParameterError, writable=True)
             backend = _checked(name, array, built)
             key = backend, array.dtype
             if key not in storages:
                 element = dtype_name(array) or ""
                 storages[key] = storage_of(rule, name, element, backend, *common[:2])
             number = len(built.groups) - 1
-            new = Parameter(name, array, backend, number, storages[key], *common)
+            new = Parameter(name, array, backend, number, storages[key], *common, owner=given)
             built.parameters[name] = new
             made.append(new)
         group.add(made)

@@ -18,10 +18,14 @@ from .addition import plain_backend
 from .arrays import DTYPES, backend_of, contiguous, describe, dtype_name, namespace, numbered, plain
 from .device_parameters import Alike, DeviceParameters
 from .errors import GradientError, ParameterError
+from .foreign import as_array, sparse_rows
 from .parameter import Parameter
 from .row_indices import advice, listed
 from .rowgrad import RowGrad
 from .state_formats import decoded, parts_of
+
+OWN_TYPES = frozenset({np.ndarray, RowGrad, type(None), list, tuple})
+"""Types of gradients that are no other library's arrays."""
 
 
 class DenseGradient(NamedTuple):
@@ -65,6 +69,39 @@ class Classified(NamedTuple):
     """bool, shape (parameters,): True for those with a gradient."""
     finder: Any
     """The check of NumPy gradients of these kinds (`launch.address_finder`); None on a GPU."""
+
+
+def adapted(parameters: Sequence[Parameter], grads: Sequence[Any]) -> list[Any]:
+    """Replace other libraries' arrays by NumPy and CuPy arrays of their memory.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+    grads : sequence
+        One for each parameter. Sparse torch tensors become `RowGrad`; lists stay as they are.
+
+    Raises
+    ------
+    GradientError, BackendError
+    """
+    return [
+        grad if type(grad) in OWN_TYPES else as_gradient(parameter, grad)
+        for parameter, grad in zip(parameters, grads, strict=True)
+    ]
+
+
+def as_gradient(parameter: Parameter, grad: Any) -> Any:
+    """Return what `adapted` puts in place of one gradient."""
+    label = f"gradient of {parameter.name!r}"
+    sparse = sparse_rows(label, grad)
+    if sparse is None:
+        return as_array(label, grad)
+    if tuple(grad.shape) != parameter.shape:
+        raise GradientError(
+            f"{label}: got a sparse tensor of shape {tuple(grad.shape)}, expected "
+            f"{describe(parameter.array)}"
+        )
+    return RowGrad(*sparse)
 
 
 def classified(device: DeviceParameters, grads: list[Any], by_rows: Sequence[bool]) -> Classified:
@@ -315,7 +352,8 @@ def row_numbers(parameter: Parameter, rows: Any) -> Array:
     """
     if parameter.shape == ():
         raise ParameterError(f"parameter {parameter.name!r} has no rows: its shape is ()")
-    rows = plain(listed(rows) if parameter.backend == "cpu" else rows)
+    rows = listed(rows) if parameter.backend == "cpu" else rows
+    rows = plain(as_array(f"rows of {parameter.name!r}", rows))
     if backend_of(rows) != parameter.backend or rows.dtype.kind not in "iu":
         raise GradientError(
             f"rows of {parameter.name!r}: got {describe(rows)}, expected an array of integers on "
@@ -331,6 +369,7 @@ def numbers_of(parameter: Parameter, values: Any) -> HostArray:
     ------
     ParameterError
     """
+    values = as_array(f"values of {parameter.name!r}", values, ParameterError)
     values = plain(values) if plain_backend(values) else values
     kind = dtype_name(values) if plain_backend(values) else None
     if kind is None or values.shape != parameter.shape:

@@ -11,6 +11,7 @@ from gpuadapt.kernels.formats import BLOCK, Quantized
 
 from .arrays import SmallArrayArena, check_parameter, copy_into, describe, dtype_name, to_host
 from .errors import ParameterError
+from .foreign import as_array
 from .parameter import Parameter
 from .state_formats import arrays_of
 
@@ -41,13 +42,14 @@ def grown(
     name, old = parameter.name, parameter.array
     if parameter.shape == ():
         raise ParameterError(f"grow: parameter {name!r} has no rows: its shape is ()")
+    given, label = array, f"grow: parameter {name!r}"
+    array = as_array(label, given, ParameterError, writable=True)
     backend = check_parameter(name, array)
     same = backend == parameter.backend and dtype_name(array) == parameter.dtype_name
     same = same and (backend == "cpu" or array.device == old.device)
     if not (same and array.shape[1:] == parameter.shape[1:] and len(array) >= len(old)):
         raise ParameterError(
-            f"grow: parameter {name!r}: got {describe(array)}, expected {describe(old)} with as "
-            "many rows or more"
+            f"{label}: got {describe(array)}, expected {describe(old)} with as many rows or more"
         )
     if not parameter.is_current:
         raise ParameterError(
@@ -55,7 +57,7 @@ def grown(
             "weights after that"
         )
     common = parameter.storage, settings, initial, SmallArrayArena()
-    new = Parameter(name, array, backend, parameter.group, *common)
+    new = Parameter(name, array, backend, parameter.group, *common, owner=given)
     put_first(new, parameter.saved_arrays, len(old))
     new.take_counts_from(parameter)
     return new

@@ -15,7 +15,8 @@ from .arrays import check_disjoint, describe
 from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
-from .gradients import check_gradient, numbers_of, row_numbers
+from .foreign import written
+from .gradients import adapted, check_gradient, numbers_of, row_numbers
 from .group import Group, skips_out_of_range
 from .growth import grown
 from .hyperparameters import (
@@ -33,7 +34,7 @@ from .rowgrad import RowGrad
 from .run import Steps
 from .state import Left, examined, plan, restore, snapshot
 from .stats import Stats, watch
-from .step_options import DEFAULT_OPTIONS, StepResult, check_step_options
+from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult, check_step_options
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
@@ -70,13 +71,14 @@ class Optimizer:
     rule : Rule
         A rule of `gpuadapt.rules`, or your own (see `gpuadapt.rule`).
     params : array, or dict, list, tuple or iterator of arrays, or of such; or list of groups
-        NumPy or CuPy arrays of float32, float64, float16 or bfloat16 (`ml_dtypes`; on a GPU
-        also its bits as uint16), of any shape and strides. They are updated in place, on their
-        own backend and device. The name of an array is its path: keys, fields of named tuples and
-        indices, such as "encoder.0.w"; "0" for a single array. Pairs of name and array, in a
-        list or from an iterator, count as a dict. A group is a dict with "params" (any of the
-        former) and its own hyperparameters; indices in a group continue from the number of arrays
-        in the groups before.
+        NumPy or CuPy arrays of float32, float64, float16 or bfloat16 (`ml_dtypes`; on a GPU also
+        its bits as uint16), of any shape and strides. They are updated in place, on their own
+        backend and device. So are arrays of other libraries that offer writable memory, such as
+        torch tensors, memoryviews and Numba device arrays. The name of an array is its path: keys,
+        fields of named tuples and indices, such as "encoder.0.w"; "0" for a single array. Pairs of
+        name and array, in a list or from an iterator, count as a dict. A group is a dict with
+        "params" (any of the former) and its own hyperparameters; indices in a group continue from
+        the number of arrays in the groups before.
     weight_decay : float or schedule, >= 0
         Weight decay; 0 for none.
     decay : {"l2", "decoupled", "absolute", "after"}
@@ -177,6 +179,8 @@ class Optimizer:
     _array_type: type | None
     """The type of the only array, if it was passed as params itself."""
     _passed: list[Passed]
+    _foreign: list[Parameter]
+    """The parameters whose arrays are other libraries'."""
     _params: Params | None
     _state: Mapping[str, Mapping[str, Any]] | None
 
@@ -244,7 +248,8 @@ class Optimizer:
         """Assign all attributes at once, and steps that continue from others."""
         parameters = list(attributes["_parameters"].values())
         steps = steps.renewed(parameters, attributes["_groups"])
-        vars(self).update(attributes | {"_steps": steps} | NOT_LISTED)
+        foreign = [one for one in parameters if one.owner is not None]
+        vars(self).update(attributes | {"_steps": steps, "_foreign": foreign} | NOT_LISTED)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `optimizer.lr = x` would change nothing.
@@ -260,6 +265,12 @@ class Optimizer:
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
+        for name, held in self._parameters.items():
+            if type(held.owner) is memoryview:
+                raise StateError(
+                    f"parameter {name!r}: a memoryview cannot be copied or pickled; pass a NumPy "
+                    "array of it (numpy.asarray(view)) to the optimizer, or use state_dict()"
+                )
         self._steps.sync_counts()  # before the parameters are copied
         self.flush()
         watched = {"_passed": portable(self._passed, self._held), "_held": None}
@@ -306,12 +317,14 @@ class Optimizer:
         ----------
         grads
             The structure of ``params`` with a gradient for each array: of the array's shape and
-            device, of any dtype that parameters can have, with any strides. None for no gradient.
-            A `RowGrad` for a gradient of some rows. A list or tuple of these for their sum (see
-            `RowGrad`). Lists, tuples and iterators are interchangeable, and None stands for a
-            whole part without gradients. A dict of name to gradient always works. With groups: a
-            list with the structure of each group's params; if these are dicts, also one dict with
-            the keys of all. A gradient may not alias a parameter or a state.
+            device, of any dtype that parameters can have, with any strides; also of another
+            library, such as torch, and read-only, such as JAX's. None for no gradient. A torch
+            tensor in COO format with one sparse dimension counts as a `RowGrad`. A `RowGrad` for a
+            gradient of some rows. A list or tuple of these for their sum (see `RowGrad`). Lists,
+            tuples and iterators are interchangeable, and None stands for a whole part without
+            gradients. A dict of name to gradient always works. With groups: a list with the
+            structure of each group's params; if these are dicts, also one dict with the keys of
+            all. A gradient may not alias a parameter or a state.
         grad_scale : float > 0, LossScale, int * LossScale, or CuPy array of one float32, optional
             Scale of the loss: gradients are divided by it.
         max_norm : float > 0, optional
@@ -335,8 +348,8 @@ class Optimizer:
         ------
         GradientError, HyperparameterError
         ParameterError
-            If a parameter has been made read-only, or the dict or list that was passed as
-            ``params`` holds another array now.
+            If a parameter has been made read-only, the dict or list that was passed as ``params``
+            holds another array now, or a tensor has other memory than when it was passed.
         RowIndexError
             With the first row that is out of range, and its index in the gradient.
         """
@@ -360,6 +373,8 @@ class Optimizer:
             raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
         watches = self._watch(stats, flat) if stats else {}
         take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
+        if self._foreign:
+            take = partial(self._take_with_owners, take)
         if stream is None:
             take(flat, options)
         else:
@@ -369,8 +384,22 @@ class Optimizer:
             skipped = self.last is not None and self.last.skipped
             self._stats = {} if skipped else {name: finish() for name, finish in watches.items()}
 
+    def _take_with_owners(
+        self, take: Callable[..., None], grads: list[Any], options: StepOptions
+    ) -> None:
+        """Take a step of other libraries' arrays: check where they lie, and tell of the update."""
+        for parameter in self._foreign:
+            parameter.check_place()
+        take(grads, options)
+        if not self._steps.on_gpu and self.last is not None and self.last.skipped:
+            return
+        pairs = zip(self._parameters.values(), grads, strict=True)
+        updated = [one for one, grad in pairs if one.owner is not None and grad is not None]
+        written((one.owner, one.array) for one in updated)
+
     def _watch(self, names: Sequence[str], flat: list[Any]) -> dict[str, Callable[[], Stats]]:
         """Copy parameters before a step; functions that return their `Stats` after it."""
+        flat = adapted([*self._parameters.values()], flat)
         grads = dict(zip(self._parameters, flat, strict=True))
         watches = {}
         for name in names:
@@ -490,6 +519,8 @@ class Optimizer:
         CaptureError, HyperparameterError
         """
         self._steps.prepare_replay(count)
+        for parameter in self._foreign:
+            parameter.tell_owner()
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot from which training resumes exactly, bit for bit.
@@ -574,14 +605,17 @@ class Optimizer:
 
     @property
     def params(self) -> Params:
-        """The arrays that are updated, by name.
+        """The arrays that are updated, by name, as they were passed.
 
         A copy of the optimizer has copies of the arrays, which are found here. To keep arrays and
         optimizer together, copy or pickle both: ``copy.deepcopy((arrays, optimizer))``.
         """
         shown = self._params
         if shown is None:
-            arrays = {name: held.user_array for name, held in self._parameters.items()}
+            arrays = {
+                name: held.user_array if held.owner is None else held.owner
+                for name, held in self._parameters.items()
+            }
             shown = vars(self)["_params"] = Params(arrays)
         return shown
 

@@ -22,6 +22,7 @@ from .arrays import (
     SmallArrayArena,
     contiguous,
     copied,
+    describe,
     namespace,
     on_device,
     plain,
@@ -30,6 +31,7 @@ from .arrays import (
     zeros_like,
 )
 from .errors import GradientError, HyperparameterError, ParameterError, RowIndexError
+from .foreign import as_array, place, written
 from .hyperparameters import Start
 from .launch import RowUpdate, Update, bind_rows, bind_strided, step_history, update_once
 from .pages import Residence
@@ -52,7 +54,7 @@ class Parameter:
     ----------
     name : str
     array : NumPy or CuPy array
-        The user's.
+        The user's, or of the memory of ``owner``.
     backend : {"cpu", "cuda"}
     group : int
         Index of the group. A reference to the group itself would be a cycle, and keep the arrays
@@ -65,6 +67,8 @@ class Parameter:
         Initial values of the states; 0 for those left out.
     arena : SmallArrayArena
         Memory for small states.
+    owner : array of another library, optional
+        The user's; by default, or if it is ``array``, the user has that one.
 
     Raises
     ------
@@ -74,6 +78,10 @@ class Parameter:
     # What most parameters never change costs no time and no memory for each of them.
     update_count = 0
     """Number of updates up to the last `Steps.sync_counts`."""
+    owner: Any = None
+    """The user's array of another library, in whose memory `user_array` lies."""
+    _place: tuple[Any, ...] | None = None
+    """Where the elements of ``owner`` lie."""
     companions: Mapping[str, Array] = {}
     """Arrays with the bits of the parameter that its 16 bits cannot hold, by name."""
     _strided_updates: Mapping[tuple[Rule, str], Update] = {}
@@ -98,9 +106,12 @@ class Parameter:
         settings: Mapping[str, Any],
         initial: Mapping[str, Any],
         arena: SmallArrayArena,
+        owner: Any = None,
     ) -> None:
         self.name = name
         self.user_array = array
+        if owner is not None and owner is not array:
+            self.owner, self._place = owner, place(f"parameter {name!r}", owner)
         self.backend = backend
         self.array = self._view()
         self.group = group
@@ -157,8 +168,24 @@ class Parameter:
         """A view of a NumPy array, whose shape no one else can change; a CuPy array itself."""
         return plain(self.user_array).view() if self.backend == "cpu" else self.user_array
 
+    def check_place(self) -> None:
+        """Raise `ParameterError` if an array of another library has been given other memory."""
+        if self.owner is None or place(f"parameter {self.name!r}", self.owner) == self._place:
+            return
+        raise ParameterError(
+            f"parameter {self.name!r}: its {describe(self.owner)} has other memory than when it "
+            "was passed. Write into the memory that was there (tensor.copy_(new) instead of "
+            "tensor.data = new), or make a new optimizer"
+        )
+
+    def tell_owner(self) -> None:
+        """Tell another library that its array has been written to."""
+        if self.owner is not None:
+            written([(self.owner, self.array)])
+
     def check_writable(self) -> None:
-        """Raise `ParameterError` if the parameter has been made read-only."""
+        """Raise `ParameterError` if the parameter has been made read-only, or lies elsewhere."""
+        self.check_place()
         if self.backend == "cpu" and not self.user_array.flags.writeable:
             raise ParameterError(
                 f"parameter {self.name!r}: the array has been made read-only; make it writable "
@@ -294,6 +321,7 @@ class Parameter:
                 update.refresh(start, stop)
                 remaining -= stop - start
                 self._next_refreshed_row = stop % rows
+        self.tell_owner()
 
     def read(self, rows: Array, skip: bool) -> Array:
         """Rows after the last step.
@@ -312,8 +340,9 @@ class Parameter:
 
         Raises
         ------
-        RowIndexError
+        ParameterError, RowIndexError
         """
+        self.check_place()
         shape = rows.shape + self.shape[1:]
         with on_device(self.array):
             indices = rows.reshape(-1)
@@ -364,6 +393,7 @@ class Parameter:
             )
         self.flush()
         state_formats.write([self.array, *self.companions.values()], parts)
+        self.tell_owner()
 
     def take_counts_from(self, other: Parameter) -> None:
         """Continue the counts of a parameter that this one replaces."""
@@ -417,7 +447,8 @@ class Parameter:
     def __getstate__(self) -> dict[str, Any]:
         # A copy has arrays of its own: the bound updates are not for them. `array` is made anew as
         # a view of the copied array, because copying a view copies its memory.
-        return self.__dict__ | {
+        foreign = {} if self.owner is None else {"user_array": None, "_place": None}
+        return self.__dict__ | foreign | {
             "array": None,
             "_strided_updates": {},
             "_row_updates": {},
@@ -425,18 +456,22 @@ class Parameter:
             "_row_indices": None,
             "_earlier_skipped_rows": self.skipped_rows,
             "residence": None,
-        }
+        }  # fmt: skip
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         # Only arrays are copied: what else a parameter has is never changed, but replaced.
         new = memo[id(self)] = object.__new__(type(self))
         state = self.__getstate__()
-        for name in {"user_array", "states", "companions"} & state.keys():
+        for name in {"user_array", "owner", "states", "companions"} & state.keys():
             state[name] = copy.deepcopy(state[name], memo)
         new.__setstate__(state)
         return new
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if self.owner is not None:
+            label = f"parameter {self.name!r}"
+            self.user_array = as_array(label, self.owner, ParameterError, writable=True)
+            self._place = place(label, self.owner)
         self.array = self._view()
         self.residence = self._new_residence()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .arrays import backend_of
 from .construct import are_groups
 from .errors import ParameterError
+from .foreign import LEAVES
 from .tree import Place, opened
 
 Contents = list[tuple[Any, tuple[Any, ...]]]
@@ -42,7 +43,7 @@ def _find_contents(given: Any, found: Contents) -> None:
         parts = tuple(values)
         if isinstance(values, ValuesView):
             found.append((values, tuple(parts)))
-    elif isinstance(given, MutableSequence):
+    elif isinstance(given, MutableSequence) and not isinstance(given, LEAVES):
         parts = tuple(given)
         found.append((given, parts))
     elif isinstance(given, tuple):
@@ -178,5 +179,5 @@ def _is_plain(given: Any) -> bool:
 
 def _is_container(given: Any) -> bool:
     return isinstance(given, (Mapping, Sequence, Iterator, ValuesView, ItemsView)) and not (
-        isinstance(given, (str, bytes))
+        isinstance(given, LEAVES)
     )

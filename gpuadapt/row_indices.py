@@ -10,6 +10,7 @@ import numpy as np
 
 from .arrays import backend_of, namespace, on_device, to_host
 from .errors import GradientError, RowIndexError
+from .foreign import as_array
 
 INDEX = (np.dtype(np.int64), np.dtype(np.int32))
 """Dtypes of row indices that kernels read."""
@@ -62,6 +63,7 @@ def counted(count: Any, rows: Any, backend: str) -> Any:
     GradientError
         Not such a number, or not from 0 to ``rows.size``.
     """
+    count = as_array("count", count)
     if backend == "cuda" and backend_of(count) == "cuda":
         if count.size == 1 and count.dtype == np.int64:
             return count.reshape(1)

@@ -27,6 +27,7 @@ from .arrays import (
     plain,
 )
 from .errors import GradientError, RowIndexError
+from .foreign import as_array
 from .launch import RowUpdate, bind_rows, scalars
 from .row_indices import INDEX, as_given, counted, in_use, listed
 
@@ -47,6 +48,7 @@ class RowGrad:
     ----------
     rows : array of integers, any shape; or list of int if values are NumPy's
         Row indices from 0, in any order, with duplicates; for example of shape ``(batch, k)``.
+        These and the values may be of other libraries, such as torch; they are not copied.
         Each step copies types other than int32 and int64 to int64.
     values : array, shape (\\*rows.shape, \\*row shape)
         The gradient of each row, on the table's device, of any dtype that gradients may have.
@@ -90,6 +92,8 @@ class RowGrad:
     def __init__(
         self, rows: Array, values: Array, *, duplicates: str = "sum", count: Any = None
     ) -> None:
+        if not (type(rows) is type(values) is np.ndarray):
+            rows, values = as_array("rows", rows), as_array("values", values)
         backend = plain_backend(rows)
         if backend is None and plain_backend(values) == "cpu":
             rows = listed(rows)
@@ -184,6 +188,7 @@ class RowGrad:
         GradientError
             Not such an array.
         """
+        gradient = as_array("gradient", gradient)
         backend = plain_backend(gradient)
         if backend is None or gradient.ndim == 0 or dtype_name(gradient) is None:
             raise GradientError(
@@ -271,6 +276,7 @@ class RowGrad:
     def __add__(self, other: Any) -> Any:
         if isinstance(other, RowGrad):
             return joined([self, other])
+        other = as_array("gradient", other)
         if plain_backend(other) is None:
             return NotImplemented
         return total([self.to_dense(other.shape), other])

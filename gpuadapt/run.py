@@ -16,7 +16,7 @@ from .arrays import bits_of, contiguous, plain
 from .capture import UNLIKE, GraphCapture, StepSignature, check_signature, signature_of
 from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError, RowIndexError
-from .gradients import check_single, classified, device_addresses
+from .gradients import OWN_TYPES, adapted, check_single, classified, device_addresses
 from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
 from .launch import in_default_modes
@@ -57,6 +57,10 @@ class Steps:
         self._parameters, self._groups = parameters, groups
         self.on_gpu = any(parameter.backend == "cuda" for parameter in parameters)
         """True if some parameters are on a GPU: their steps are those of `take_on_gpu`."""
+        self._own_types = OWN_TYPES.union(parameter.array_type for parameter in parameters)
+        """Types of gradients that need not be adapted."""
+        self._adapts = False
+        """True if the last step had others: the next one adapts them at once."""
         self._count = 0
         """Number of steps, including those that the GPU may have skipped."""
         self._synced_count = 0
@@ -179,6 +183,8 @@ class Steps:
             One for each parameter.
         options : StepOptions
         """
+        if self._adapts:
+            grads = self._adapted(grads)
         if isinstance(options.scale, LossScale):
             options.scale.check_user(self, False)
         extra = options.values(False) if options.rule_options else {}
@@ -210,6 +216,8 @@ class Steps:
     @in_default_modes
     def take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
         """Take a step of parameters of which some are on a GPU; as `take`."""
+        if not self._own_types.issuperset(map(type, grads)):
+            grads = self._adapted(grads)
         capturing = launch.capturing()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
@@ -340,6 +348,11 @@ class Steps:
             raise
         return skipped, result
 
+    def _adapted(self, grads: list[Any]) -> list[Any]:
+        """Gradients without other libraries' arrays."""
+        self._adapts = not self._own_types.issuperset(map(type, grads))
+        return adapted(self._parameters, grads) if self._adapts else grads
+
     def _planned(
         self, grads: list[Any], settings: Sequence[Resolved]
     ) -> tuple[tuple[StepPlan, ...], list[Matched], list[Any]]:
@@ -351,6 +364,8 @@ class Steps:
         ------
         GradientError, ParameterError
         """
+        if not self._own_types.issuperset(map(type, grads)):
+            grads = self._adapted(grads)
         grads = [
             added(parameter, grad) if isinstance(grad, (list, tuple)) else grad
             for parameter, grad in zip(self._parameters, grads, strict=True)

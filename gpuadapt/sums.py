@@ -7,7 +7,7 @@ from typing import Any
 
 from .addition import total
 from .arrays import plain
-from .gradients import check_gradient
+from .gradients import adapted, check_gradient
 from .parameter import Parameter
 from .rowgrad import RowGrad, joined
 
@@ -31,6 +31,7 @@ def added(parameter: Parameter, gradients: Sequence[Any]) -> Any:
         One of them does not fit the parameter.
     """
     used = [gradient for gradient in gradients if gradient is not None]
+    used = adapted([parameter] * len(used), used)
     for gradient in used:
         check_gradient(parameter, gradient)
     if len(used) <= 1:

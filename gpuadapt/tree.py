@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .arrays import backend_of, describe
 from .errors import GradientError, ParameterError
+from .foreign import LEAVES, offers_memory
 from .row_indices import advice
 
 
@@ -53,7 +54,7 @@ def opened(given: Any) -> tuple[list[Any] | None, list[Any]] | None:
     if isinstance(given, tuple) and hasattr(given, "_fields"):
         return list(given._fields), list(given)
     in_order = isinstance(given, (Sequence, Iterator, ValuesView, ItemsView))
-    if not in_order or isinstance(given, (str, bytes, bytearray, memoryview)):
+    if not in_order or isinstance(given, LEAVES):
         return None
     parts = list(given)
     if parts and all(_is_pair(part) for part in parts):
@@ -85,7 +86,8 @@ def read(given: Any, first: int) -> tuple[Place, list[tuple[str, Any]]]:
         inside = opened(given)
         if inside is None:
             name = str(first) if path is None else path
-            if not hasattr(given, "dtype") and isinstance(given, Iterable):
+            known = hasattr(given, "dtype") or offers_memory(given)
+            if not known and isinstance(given, Iterable):
                 raise ParameterError(
                     f"parameter {name!r}: got {describe(given)}, expected a NumPy or CuPy array; "
                     "if arrays are in it, pass them as list(...)"

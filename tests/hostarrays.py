@@ -173,6 +173,16 @@ class Stream:
     def is_capturing(self):
         return Stream.captured is not None
 
+    def record(self):
+        return Event(self)
+
+    def wait_event(self, event):
+        """What is done at once need not wait; the order that was asked for is noted."""
+        Stream.waits.append((self.ptr, event.stream.ptr))
+
+    waits: list[tuple[int, int]] = []
+    """Pairs of handles: the first stream has been told to wait for the second one."""
+
 
 class ExternalStream(Stream):
     """A stream that another library has made, known by its handle."""
@@ -182,6 +192,13 @@ class ExternalStream(Stream):
 
 
 Stream.current.append(Stream())
+
+
+class Event:
+    """What a stream has to do at some time."""
+
+    def __init__(self, stream):
+        self.stream = stream
 
 
 class Graph:
@@ -237,7 +254,31 @@ def made(host):
 
 
 def asarray(array):
+    if hasattr(array, "__cuda_array_interface__"):
+        return _imported(array)
     return array if isinstance(array, ndarray) else made(np.array(array))
+
+
+class _Host:
+    """Memory that another library calls a GPU's, as NumPy takes it."""
+
+    def __init__(self, owner, interface):
+        self.owner = owner
+        names = "shape", "typestr", "data", "strides"
+        self.__array_interface__ = {name: interface.get(name) for name in names} | {"version": 3}
+
+
+def _imported(array):
+    interface = array.__cuda_array_interface__
+    assert interface.get("stream") is None, "CuPy lets the host wait for this stream"
+    return ndarray(np.asarray(_Host(array, interface)), imported=True)
+
+
+def from_dlpack(array):
+    """`cupy.from_dlpack`: a capsule is an array here."""
+    kind, number = array.__dlpack_device__()
+    assert kind == 2, "memory of the host"
+    return ndarray(array.__dlpack__(stream=Stream.current[-1].ptr), number, imported=True)
 
 
 def ascontiguousarray(array):
