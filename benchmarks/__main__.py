@@ -20,7 +20,19 @@ from gpuadapt.arrays import check_device
 from gpuadapt.errors import BackendError
 from gpuadapt.machine import describe_machine
 
-from . import exact, failures, goals, overhead, peers, report, rows, suites, training, update
+from . import (
+    exact,
+    failures,
+    goals,
+    overhead,
+    peers,
+    report,
+    rows,
+    suites,
+    torch_loop,
+    training,
+    update,
+)
 
 
 def main() -> int:
@@ -145,7 +157,7 @@ def _suite(suite: str, backend: str, quick: bool) -> Iterator[dict[str, Any]]:
             print(report.entry(entry), flush=True)
             yield entry
         return
-    own = {"rows": rows, "exact": exact}.get(suite)
+    own: Any = {"rows": rows, "exact": exact, "torch": torch_loop}.get(suite)
     run: Callable[..., dict[str, Any]] = own.run if own else update.run
     listed = own.cases(quick) if own else getattr(suites, suite)(backend, quick)
     for number, case in enumerate(listed, 1):

@@ -13,7 +13,7 @@ Errors = dict[str, str]
 WHOLE = "the whole case"
 """In a candidate's place, where what failed is none of them."""
 
-OWN = ("gpuadapt", "limit", "copy", "arithmetic", WHOLE)
+OWN = ("gpuadapt", "kernel", "limit", "copy", "arithmetic", WHOLE)
 """How the names of what is not a peer begin."""
 
 

@@ -235,15 +235,27 @@ def with_kernel(
     kernel: Callable[..., Any], backend: str, arrays: list[Any], coefficients: list[float]
 ) -> Callable[[], None]:
     """An update of (p, g, m, v) by a kernel that takes what Adam's takes."""
-    p, g, m, v = arrays
+    return adam_alone(backend, [arrays], coefficients, kernel)
+
+
+def adam_alone(
+    backend: str,
+    tensors: list[list[Any]],
+    coefficients: list[float],
+    kernel: Callable[..., Any] | None = None,
+) -> Callable[[], None]:
+    """A call of Adam's kernel, or of another that takes the same, for many (p, g, m, v)."""
     formats = uniform(rules.adam, np.dtype(np.float32))
-    update: Any = launch.bind_multi_tensor(rules.adam, backend, formats, [Operand((p, m, v))])
-    update._kernel = kernel
-    address = g.ctypes.data if backend == "cpu" else g.data.ptr
-    given = np.array([address], np.int64), np.array([FIRST], np.int64)
+    operands = [Operand((p, m, v)) for p, _, m, v in tensors]
+    update: Any = launch.bind_multi_tensor(rules.adam, backend, formats, operands)
+    if kernel is not None:
+        update._kernel = kernel
+    gradients = [g for _, g, _, _ in tensors]
+    addresses = [g.ctypes.data if backend == "cpu" else g.data.ptr for g in gradients]
+    given = np.array(addresses, np.int64), np.full(len(tensors), FIRST, np.int64)
     numbers = launch.scalars(backend, coefficients)
 
-    def run(_gradient: Any = g) -> None:  # which only this keeps alive: the update has its address
+    def run(_gradients: Any = gradients) -> None:  # only this keeps them: the update has addresses
         update(*given, numbers)
 
     return run

@@ -17,7 +17,7 @@ from .timing import ratio
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- made by `python -m benchmarks.report` -->", "<!-- end -->"
-SUITES = ("dense", "many", "formats", "rows", "exact")
+SUITES = ("dense", "many", "formats", "rows", "exact", "torch")
 ROOFS = ("limit", "arithmetic")
 """What no kernel of the same bytes, and none of the same operations, gets below."""
 PRINTED = {
@@ -26,6 +26,7 @@ PRINTED = {
     "formats": ("torch fused", "torch bfloat16 fused"),
     "rows": ("torch SparseAdam", "torch Adagrad", "fbgemm", "fbgemm row-wise", "numpy"),
     "exact": ("gpuadapt read and step", "gpuadapt lazy", "gpuadapt dense"),
+    "torch": ("torch fused", "torch foreach", "torch default", "torch SparseAdam", "torch Adagrad"),
 }
 """Peers in the README's tables, by suite, as far as they were there."""
 
@@ -34,8 +35,15 @@ def lines(result: dict[str, Any]) -> Iterable[str]:
     """One case: for each candidate the time with quartiles, bandwidth, and ratios; or its error."""
     times = result["times"]
     yield from (f"  {name:<20}FAILED: {error}" for name, error in _errors(result))
-    if not times:
-        return
+    if times:
+        yield from _candidates(result)
+    for figure in result.get("figures", ()):
+        yield f"  {figure['name'].removeprefix(result['name'] + ': ')}: {_value(figure)}"
+
+
+def _candidates(result: dict[str, Any]) -> Iterable[str]:
+    """A line for each candidate's time."""
+    times = result["times"]
     each = result["bytes"] / result["size"]
     yield f"{'':22}{'time':>12}{'quartiles':>22}{'GB/s':>8}{'of limit':>10}{'ours':>8}{'first':>9}"
     for name, time in sorted(times.items(), key=lambda item: item[1]["median"]):
@@ -92,6 +100,16 @@ def times_table(cases: list[dict[str, Any]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
+def figures_table(cases: list[dict[str, Any]], threads: int) -> list[str]:
+    """A row for each figure of cases that have some: its value, its goal, whether it was met."""
+    rows = [["", "measured", "goal: at most", ""], ["---"] * 4]
+    for figure in (figure for case in cases for figure in case.get("figures", ())):
+        verdict = goals.judged(figure, threads)
+        goal = _value(figure | {"value": goals.MOST[figure["name"]]}) if verdict else ""
+        rows.append([figure["name"], _value(figure), goal, verdict])
+    return [f"| {' | '.join(row)} |" for row in rows] if len(rows) > 2 else []
+
+
 def entry(figure: dict[str, Any]) -> str:
     """A line for a figure beside memory traffic, or for each error in its place."""
     failed = [f"- {figure['name']}, {who}: FAILED: {error}" for who, error in _errors(figure)]
@@ -112,6 +130,7 @@ def page(results: dict[str, Any], picture: str | None) -> str:
         parts += ["## Goals", "\n".join(f"- {line}" for line in verdicts)]
     if results.get("notes"):
         parts += ["## Notes", "\n".join(f"- {note}" for note in results["notes"])]
+    threads = results["machine"]["threads"]
     for suite in SUITES:
         cases = results.get(suite, [])
         if cases:
@@ -121,6 +140,8 @@ def page(results: dict[str, Any], picture: str | None) -> str:
             parts += [f"## {suite}", "\n".join(table(cases, names) if ours else times_table(cases))]
             failed = [entry(case) for case in cases if case.get("errors")]
             parts += ["\n".join(failed)] if failed else []
+            figures = figures_table(cases, threads)
+            parts += ["\n".join(figures)] if figures else []
     if results.get("overhead"):
         parts += ["## overhead", "\n".join(map(entry, results["overhead"]))]
     return "\n\n".join(parts) + "\n"
@@ -130,7 +151,7 @@ def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
     """The README's part: updates of whole arrays, and of rows, on each machine."""
     parts = []
     for name, results in every:
-        if not results.get("dense"):
+        if not (results.get("dense") or results.get("torch")):
             continue
         link = f"[everything measured there](benchmarks/results/{name}.md)"
         parts += [f"{headline(results)} ({link}):"]
@@ -183,10 +204,12 @@ def _time(seconds: float) -> str:
 
 
 def _value(entry: dict[str, Any]) -> str:
-    value = entry["value"]
-    if entry["unit"] == "s":
+    value, unit = entry["value"], entry["unit"]
+    if unit == "s":
         return _time(value)
-    return f"{value / 2**20:.1f} MiB" if entry["unit"] == "B" else f"{value:.2f}x"
+    if unit == "B":
+        return f"{value / 2**20:.1f} MiB"
+    return {"x": f"{value:.2f}x", "%": f"{value:.2f} %"}.get(unit, f"{value:.4f}")
 
 
 def main() -> None:

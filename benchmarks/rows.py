@@ -81,11 +81,11 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for name, (make, of, by) in given.items():
         with noted(errors, name):
-            steps[name] = _cycle(make(of, by, hyper).step)
+            steps[name] = cycle(make(of, by, hyper).step)
     rule = getattr(rules, case.method)
     with noted(errors, "limit"):
         limit = limits.rows(backend, (case.rows, case.width), batches, len(rule.states))
-        steps["limit"] = _cycle(limit)
+        steps["limit"] = cycle(limit)
     times = interleaved(steps, backend, rounds, errors=errors)
     for name in times.keys() & first.keys():
         times[name]["first"] = first[name]
@@ -189,6 +189,6 @@ def _mean_square(gradient: np.ndarray) -> np.ndarray:
     return mean
 
 
-def _cycle(step: Any) -> Any:
+def cycle(step: Any) -> Any:
     turn = itertools.cycle(range(BATCHES))
     return lambda: step(next(turn))

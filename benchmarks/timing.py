@@ -6,6 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .failures import Errors, noted
@@ -20,6 +21,7 @@ def interleaved(
     rounds: int,
     seconds: float = 0.02,
     errors: Errors | None = None,
+    before: Callable[[], Any] | None = None,
 ) -> dict[str, Times]:
     """Time candidates in turn, so that drift of the machine meets all of them alike.
 
@@ -38,6 +40,10 @@ def interleaved(
     errors : dict, optional
         Takes the error of a candidate that raises, which then has no times and no more turns.
         Without it the error is raised.
+    before : function, optional
+        Called right before each call that is timed, and not timed itself: other work of the
+        process, whose threads may not have gone to sleep. A turn is then the median of its calls.
+        On the CPU only.
 
     Returns
     -------
@@ -45,11 +51,13 @@ def interleaved(
         Seconds per call: median and quartiles over the turns, and the turns themselves.
     """
     measure = _cuda if backend == "cuda" else _cpu
+    if before is not None:
+        measure = partial(_each_after, before)
     calls = {}
     for name, run in candidates.items():
         with noted(errors, name):
             measure(run, 1)
-            once = measure(run, 1)
+            once = measure(run, 1) + (0 if before is None else _cpu(before, 1))
             calls[name] = max(1, min(100_000, int(seconds / max(once, 1e-9))))
     turns: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
@@ -94,6 +102,17 @@ def _cpu(run: Callable[[], Any], calls: int) -> float:
     for _ in range(calls):
         run()
     return (time.perf_counter() - start) / calls
+
+
+def _each_after(before: Callable[[], Any], run: Callable[[], Any], calls: int) -> float:
+    """Seconds of one call, each right after the other work: the median."""
+    times = []
+    for _ in range(calls):
+        before()
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def _cuda(run: Callable[[], Any], calls: int) -> float:

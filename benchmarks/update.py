@@ -71,7 +71,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     rule, dtype, size = getattr(rules, case.method), np.dtype(case.dtype), sum(case.sizes)
     each = traffic.element(rule, dtype)
     moved = int(size * (peers.ours.traffic(case.method, case.kept) if case.kept else each))
-    with _threads(case.threads):
+    with threads(case.threads):
         first = check(makers, case, backend, errors)
         copies = _copies(moved) if backend == "cuda" else 1
         draw = normal(backend, 0)
@@ -176,8 +176,8 @@ def _copies(moved: int) -> int:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Numba and torch limited to so many threads."""
+def threads(count: int | None) -> Iterator[None]:
+    """Numba and torch limited to so many threads, Numba to those that it has."""
     if count is None:
         yield
         return
@@ -185,7 +185,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
     torch = peers.torch.library()
     before = numba.get_num_threads(), torch and torch.get_num_threads()
-    numba.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     if torch:
         torch.set_num_threads(count)
     try:

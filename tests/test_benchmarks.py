@@ -31,6 +31,8 @@ from benchmarks import (  # noqa: E402
     rows,
     suites,
     timing,
+    torch_loop,
+    torch_losses,
     traffic,
     training,
     update,
@@ -383,6 +385,130 @@ def test_peak_memory_sees_temporaries_and_finds_none_of_ours():
     }
     assert grown["gpuadapt"] < size / 10
     assert grown["numpy"] > 4 * size
+
+
+# Beside torch
+
+
+@pytest.fixture
+def one_short_turn(monkeypatch):
+    """One thread, since torch's wait for each other where cores are busy; a call is a turn."""
+    monkeypatch.setattr(torch_loop, "THREADS", 1)
+    monkeypatch.setattr(torch_loop, "SECONDS", 0.0)
+    monkeypatch.setattr(torch_loop, "BUSY", 8)
+
+
+def test_lists_of_parameters_are_as_large_as_they_say():
+    for shapes, tensors, least, most in (
+        (torch_loop.resnet(), 62, 11_689_512, 11_689_512),
+        (torch_loop.transformer(), 150, 18.5e6, 19.5e6),
+        (torch_loop.layers(100, 256, 256, 100), 6, 0.11e6, 0.12e6),
+        (torch_loop.layers(*[32] * 202), 402, 0.2e6, 0.22e6),
+    ):
+        assert len(shapes) == tensors
+        assert least <= sum(int(np.prod(shape)) for shape in shapes) <= most
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_suite_torch_has_cases_of_every_kind(quick, monkeypatch):
+    cases = torch_loop.cases(quick)
+    assert len({case.name for case in cases}) == len(cases)
+    assert {type(case).__module__ for case in cases} == {
+        "benchmarks.torch_loop",
+        "benchmarks.torch_losses",
+    }
+    monkeypatch.setattr(peers.torch, "library", lambda: None)
+    assert torch_loop.cases(quick) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_right_after_other_work_of_torchs(method, one_short_turn):
+    case = torch_loop.Arrays(method, "six", ((3, 2), (4,), (), (1, 5), (2, 2), (7,)))
+    result = torch_loop.run(case, "cpu", rounds=25)
+    fused = {"torch fused"} if method in peers.torch.FUSED else set()
+    rivals = {"torch foreach", "torch default"} | fused
+    assert set(result["times"]) == {"gpuadapt", *rivals} and "errors" not in result
+    assert all(len(time["turns"]) == torch_loop.RUNS for time in result["times"].values())
+    figures = {f"{method}, six: over {name}'s time" for name in rivals} | {f"{method}, six: a step"}
+    assert {figure["name"] for figure in result["figures"]} == figures
+    assert all(figure["value"] > 0 for figure in result["figures"])
+    assert "".join(report.lines(result)) and json.dumps(result)
+    with pytest.raises(ValueError, match="runs on the CPU"):
+        torch_loop.run(case, "cuda", rounds=1)
+
+
+def test_what_a_step_costs_above_the_kernel(one_short_turn):
+    case = torch_loop.Arrays("adam", "1,000 x 1", ((1,),) * torch_loop.MANY)
+    result = torch_loop.run(case, "cpu", rounds=2)
+    above = next(f for f in result["figures"] if "above the kernel" in f["name"])
+    medians = {name: time["median"] for name, time in result["times"].items()}
+    assert above["value"] == (medians["gpuadapt"] - medians["kernel"]) / torch_loop.MANY > 0
+    assert above["name"] in goals.MOST
+
+
+def test_the_kernel_alone_is_a_step():
+    arrays = [[np.full(1, value, np.float32) for value in (1, 2, 0, 0)] for _ in range(3)]
+    overhead.adam_alone("cpu", arrays, [0.9, 0.1, 0.999, 0.001, 10.0, 1000.0, 1e-3, 1e-8])()
+    assert all(np.isclose(p, 1 - 1e-3) and m > 0 and v > 0 for p, _, m, v in arrays)
+
+
+@pytest.mark.parametrize("method", ["adam", "adagrad"])
+def test_tables_with_gradients_of_torch(method, one_short_turn):
+    result = torch_loop.run(torch_loop.Table(method, 200, 16, 150), "cpu", rounds=2)
+    rival = "torch SparseAdam" if method == "adam" else "torch Adagrad"
+    assert set(result["times"]) == {"gpuadapt", rival} and "errors" not in result
+
+
+def test_final_losses_of_a_network_of_few_bits(one_short_turn, monkeypatch):
+    some = ("torch float32", "torch bfloat16", "gpuadapt stochastic")  # the others only compile
+    every = torch_losses.formats
+    monkeypatch.setattr(
+        torch_losses, "formats", lambda lr: {name: every(lr)[name] for name in some}
+    )
+    result = torch_loop.run(torch_losses.Case(3, 1e-3), "cpu", rounds=1)
+    figures = {figure["name"]: figure["value"] for figure in result["figures"]}
+    assert len(figures) == 2 * len(some) - 1
+    assert all(1 < value < 4 for name, value in figures.items() if name.endswith("final loss"))
+    assert all(abs(value) < 1 for name, value in figures.items() if name.endswith("above float32"))
+    (long, *_), few = torch_losses.cases(quick=False), torch_losses.cases(quick=True)
+    assert len(few) == 1 and f"{long.name}: gpuadapt stochastic, above float32" in goals.MOST
+    lines = "\n".join(report.lines(result))
+    assert "torch bfloat16, final loss: " in lines and "above float32: " in lines
+
+
+def test_a_candidate_that_differs_from_torch_is_not_timed(one_short_turn, monkeypatch):
+    import gpuadapt.torch
+
+    right = gpuadapt.torch.Adam
+    monkeypatch.setattr(gpuadapt.torch, "Adam", lambda p, **h: right(p, **h | {"lr": 0.2}))
+    case = torch_loop.Arrays("adam", "one", ((3, 2),))
+    result = torch_loop.run(case, "cpu", rounds=2)
+    assert "gpuadapt" not in result["times"] and "off by" in result["errors"]["gpuadapt"]
+    assert not result["figures"]
+
+
+def test_every_goal_of_the_suite_torch_has_its_case():
+    names = [case.name for case in torch_loop.cases(quick=False)]
+    goals_of_torch = [name for name in goals.MOST if not name.startswith(("step of", "clipping"))]
+    assert len(goals_of_torch) == 8
+    for goal in goals_of_torch:
+        assert any(goal.startswith(f"{name}: ") for name in names), goal
+
+
+def test_figures_are_a_table_with_their_goals():
+    names = list(goals.MOST)[-3:]
+    figures = [
+        {"name": names[0], "value": 1.0, "unit": "s"},
+        {"name": names[-1], "value": 0.5, "unit": "%"},
+        {"name": "another", "value": 0.25, "unit": ""},
+    ]
+    case = {"name": "x", "backend": "cpu", "times": {}, "figures": figures}
+    results = some_results() | {"torch": [case]}
+    text = report.page(results, None)
+    assert f"| {names[0]} | 1000.0 ms | 40.0 µs | MISSED |" in text
+    assert f"| {names[-1]} | 0.50 % | 1.00 % | met |" in text
+    assert "| another | 0.2500 |  |  |" in text
+    assert any(line.startswith(f"{names[-1]}: 0.5 %") for line in goals.verdicts(results))
 
 
 # Suites, report

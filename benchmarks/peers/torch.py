@@ -88,21 +88,25 @@ def row_makers(method: str, backend: str) -> dict[str, MakeRows]:
     ):
         return {}
     name = {"adam": "SparseAdam", "adagrad": "Adagrad"}[method]
-    return {f"torch {name}": partial(make_rows, method, name, device)}
+    kind = getattr(library().optim, name)
+    return {f"torch {name}": partial(make_rows, kind, method, device)}
 
 
 def make_rows(
+    kind: Callable[..., Any],
     method: str,
-    name: str,
     device: str,
     start: Any,
     batches: Sequence[tuple[np.ndarray, Any]],
     hyper: Hyper,
 ) -> RowTrainer:
-    """With sparse gradients, not coalesced: the optimizer does that."""
+    """With sparse gradients, not coalesced: the optimizer does that.
+
+    Of anything that is made like torch's optimizer for this method.
+    """
     torch = library()
     table = torch.nn.Parameter(torch.tensor(start, device=device))
-    optimizer = getattr(torch.optim, name)([table], **keywords(method, hyper))
+    optimizer = kind([table], **keywords(method, hyper))
     gradients = [
         torch.sparse_coo_tensor(
             torch.tensor(numbers[None], device=device),
