@@ -7,6 +7,10 @@ class ParameterError(Error, ValueError):
     """An array that cannot be a parameter, or a name that is not one."""
 
 
+class InPlaceError(ParameterError, RuntimeError):
+    """A tensor that no operation may change in place."""
+
+
 class GradientError(Error, ValueError):
     """A gradient that does not fit its parameter, or gradients that do not match the parameters."""
 
@@ -33,6 +37,7 @@ __all__ = [
     "Error",
     "GradientError",
     "HyperparameterError",
+    "InPlaceError",
     "KeywordError",
     "ParameterError",
     "RowIndexError",

@@ -16,9 +16,11 @@ def describe_machine() -> dict[str, Any]:
     import numba
     import numpy as np
 
-    from gpuadapt.kernels.cpu import compile, numba_pool, threading_layer
+    from gpuadapt.kernels import rules
+    from gpuadapt.kernels.cpu import compile, multi_tensor, threading_layer
+    from gpuadapt.kernels.formats import uniform
 
-    numba_pool.entry()
+    multi_tensor.kernel(rules.sgd, uniform(rules.sgd, np.dtype(np.float32)))
     return {
         "gpuadapt": importlib.metadata.version("gpuadapt"),
         "python": platform.python_version(),

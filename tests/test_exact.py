@@ -628,6 +628,21 @@ def test_what_a_zero_gradient_leaves_of_rules():
 
 
 @ga.rule
+def interpolated(p, g, m, v, h):
+    m = m + (1 - h.beta1) * (g - m)
+    v = v - (v - abs(g)) / h.window
+    return p - h.lr * m, m, v
+
+
+def test_a_state_that_moves_towards_the_gradient_decays():
+    plan = catch_up_plan(interpolated)
+    values = {"beta1": 0.75, "lr": 0.1, "window": 8.0}
+    scalars = plan.history.evaluate(*(values[name] for name in plan.history.hyperparameters), 1)
+    found = dict(zip(plan.history.coefficients, scalars, strict=True))
+    assert [found[name] for name in plan.names[:2]] == [0.75, 0.875]
+
+
+@ga.rule
 def two_displacements(p, g, a, b, h):
     a = h.x * a + g
     b = h.y * b + g

@@ -93,12 +93,14 @@ class Binding:
     gradient_dtypes: list[torch.dtype]
     gradient_strides: list[tuple[int, ...]]
     sizes: list[int]
+    layouts: list[tuple[torch.Size, tuple[int, ...]]]
+    """Shape and strides of each parameter, which others may change without moving it."""
     by_rows: frozenset[int]
     """The places of parameters whose last gradient was sparse."""
     distributed: bool
     """Whether some parameters are DTensors."""
     all_dense: bool
-    """Whether all parameters have had gradients, which are plain tensors and not sparse."""
+    """Whether all parameters have had gradients, which are real, plain tensors and not sparse."""
     everywhere: HostArray
     """bool, shape (parameters,): True."""
     group_numbers: HostArray
@@ -130,19 +132,23 @@ class Binding:
         )
 
     def remember(self, state: Mapping[Tensor, Any]) -> None:
-        """Remember the tensors of ``optimizer.state``, which are those of the slots."""
-        self.state_keys, there = list(map(id, state)), list(state.values())
+        """Remember the tensors of the slots, which ``optimizer.state`` has to have."""
+        self.state_keys = list(map(id, state))
         places = {key: place for place, key in enumerate(self.state_keys)}
         sets: dict[tuple[str, ...], set[int]] = {}
+        pointers: dict[tuple[str, int], int] = {}
         for slot in self.slots:
-            if slot is not None and (names := (*slot.scalars, *slot.tensors)):
-                sets.setdefault(names, set()).add(places[id(slot.owner)])
+            if slot is not None and (tensors := {**slot.scalars, **slot.tensors}):
+                place = places[id(slot.owner)]
+                sets.setdefault(tuple(tensors), set()).add(place)
+                for name, tensor in tensors.items():
+                    pointers.setdefault((name, place), tensor.data_ptr())
         self.state_names = [
-            (names, None if len(members) == len(there) else sorted(members))
+            (names, None if len(members) == len(state) else sorted(members))
             for names, members in sets.items()
         ]
         self.state_pointers = [
-            local(there[place][name]).data_ptr()
+            pointers[name, place]
             for names, members in sets.items()
             for name in names
             for place in sorted(members)
@@ -196,19 +202,7 @@ def bind(
     ParameterError, HyperparameterError, StateError
     """
     numbers = [number for number, group in enumerate(groups) for _ in group["params"]]
-    slots: list[Slot | None] = []
-    names = names_of(groups)
-    for index, (number, parameter, gradient) in enumerate(zip(numbers, params, grads, strict=True)):
-        entry = state.get(parameter) or {}
-        if gradient is None and not entry:
-            slots.append(None)
-            continue
-        group = groups[number]
-        slots.append(
-            slot_of(
-                recipe, group, index, number, parameter, gradient, entry, names[index], step_options
-            )
-        )
+    slots = _slots(recipe, groups, state, numbers, params, grads, step_options)
     own = [local(parameter) for parameter in params]
     scalars: dict[str, tuple[HostArray, HostArray]] = {}
     for name in ("step", MU_PRODUCT):
@@ -234,14 +228,54 @@ def bind(
             for one, other in zip(own, dense, strict=True)
         ],
         sizes=[one.numel() for one in own],
+        layouts=[(one.shape, one.stride()) for one in own],
         by_rows=by_rows,
         distributed=distributed,
-        all_dense=not (by_rows or distributed or any(slot is None for slot in slots)),
+        all_dense=not (
+            by_rows
+            or distributed
+            or any(slot is None or one.is_complex() for slot, one in zip(slots, own, strict=True))
+        ),
         everywhere=np.ones(len(params), bool),
         group_numbers=np.array(numbers, np.int64),
         kinds=_kinds(slots),
         scalars=scalars,
     )
+
+
+def _slots(
+    recipe: Recipe,
+    groups: Sequence[Mapping[str, Any]],
+    state: Mapping[Tensor, Any],
+    numbers: Sequence[int],
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    step_options: frozenset[str],
+) -> list[Slot | None]:
+    """A slot for each parameter that has a gradient or a state; ``numbers`` are their groups."""
+    slots: list[Slot | None] = []
+    names = names_of(groups)
+    made: dict[int, Slot] = {}
+    for index, (number, parameter, gradient) in enumerate(zip(numbers, params, grads, strict=True)):
+        entry = state.get(parameter) or {}
+        if gradient is None and not entry:
+            slots.append(None)
+            continue
+        group = groups[number]
+        before = made.get(id(parameter))
+        # A parameter that occurs twice has one state, and is as new in both places. Torch's SGD
+        # gives each place a new buffer, of which the last one stays.
+        there = entry
+        if before is not None and (recipe.counts or not before.is_new):
+            there = {**entry, **before.scalars, **before.tensors}
+        slot = slot_of(
+            recipe, group, index, number, parameter, gradient, there, names[index], step_options
+        )
+        if before is not None:
+            slot.is_new = before.is_new
+        made[id(parameter)] = slot
+        slots.append(slot)
+    return slots
 
 
 def _rounds(

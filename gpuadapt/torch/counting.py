@@ -57,7 +57,7 @@ def counts_after(
         alike = launch.numbers_at().successors(*binding.scalars["step"], used, steps)
     if recipe.count_is_int:
         for k in np.flatnonzero(used).tolist():
-            steps[k] = int(state[binding.params[k]].get("step", 0)) + 1
+            steps[k] = int((state.get(binding.params[k]) or {}).get("step", 0)) + 1
         alike = False
     if not recipe.counts:
         # Torch does not count: a parameter with a buffer has had its first gradient.

@@ -16,7 +16,7 @@ from .base import Bound
 from .loading import exact_states
 from .options import changed
 from .places import result_of
-from .refusal import FallbackWarning, own_settings
+from .refusal import FallbackWarning, Reason, own_settings
 from .stepping import found_inf, take_step
 from .tables import Watch, catch_up, watch
 
@@ -134,7 +134,7 @@ def _step(optimizer: Fused, closure: Callable[[], Any] | None) -> Any:
     reason = take_step(optimizer)
     if reason is not None:
         _torch_step(optimizer, reason)
-    optimizer._fallback = reason
+    optimizer._fallback = None if reason is None else reason.text
     return loss
 
 
@@ -149,7 +149,7 @@ def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def _torch_step(optimizer: Fused, reason: str) -> None:
+def _torch_step(optimizer: Fused, reason: Reason) -> None:
     """Take torch's own step, without its hooks, which the caller's step has called.
 
     Raises
@@ -162,15 +162,17 @@ def _torch_step(optimizer: Fused, reason: str) -> None:
     own -= {"threads"} if exact else {"threads", "sparse"}
     if optimizer._torch_class is None:
         raise ParameterError(
-            f"this step cannot be taken by kernels, and torch has no step of this rule: {reason}"
+            "this step cannot be taken by kernels, and torch has no step of this rule: "
+            f"{reason.text}"
         )
     if own:
         raise HyperparameterError(
             f"{', '.join(sorted(own))}: this step would have to be torch's own, which ignores them "
-            f"({reason}); leave them out, or change what causes it"
+            f"({reason.text}); leave them out, or change what causes it"
         )
     optimizer._binding = None
-    if reason != optimizer._fallback:
-        warnings.warn(f"torch's own step is taken: {reason}", FallbackWarning, stacklevel=6)
+    if reason.text != optimizer._fallback and not reason.refused:
+        text = f"torch's own step is taken: {reason.text}"
+        warnings.warn(text, FallbackWarning, stacklevel=6)
     with torch.set_grad_enabled(bool(optimizer.defaults.get("differentiable"))):
         inspect.unwrap(optimizer._torch_class.step)(optimizer)

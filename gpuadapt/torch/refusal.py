@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import GradientError, ParameterError
+from ..errors import GradientError, InPlaceError
 from .base import Bound
 from .options import DEFAULTS, check, of_group
 from .places import place_of
+from .slots import names_of
 from .tensors import element_type, local
 
 
@@ -19,31 +20,49 @@ class FallbackWarning(UserWarning):
     """An optimizer of `gpuadapt.torch` takes torch's own steps; the text says why."""
 
 
+class Reason(NamedTuple):
+    """Why torch's own step has to be taken."""
+
+    text: str
+    refused: bool = False
+    """Whether that step raises, so that there is no need to warn of it."""
+
+
 def own_settings(group: Mapping[str, Any]) -> list[str]:
     """Return the keywords of a group that torch's own step does not know."""
     return [name for name, default in DEFAULTS.items() if group.get(name, default) != default]
 
 
-def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> str | None:
+def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> Reason | None:
     """Return why torch's own step has to be taken for these parameters and settings, or None."""
+    places = {place_of(parameter).type for parameter in params}
     for group in optimizer.param_groups:
         if group.get("differentiable"):
-            return "differentiable=True: gradients flow through torch's own operations alone"
+            return Reason("differentiable=True: gradients flow through torch's operations alone")
         if group.get("capturable"):
-            return "capturable=True: its step is captured in a CUDA graph by torch"
-        if group.get("foreach") and isinstance(group.get("lr"), Tensor):
-            return "foreach=True with a tensor as lr, which torch refuses"
+            return Reason(
+                "capturable=True: its step is captured in a CUDA graph by torch", "cpu" in places
+            )
+        if group.get("foreach") and isinstance(group["lr"], Tensor) and _is_adam(optimizer):
+            return Reason("foreach=True with a tensor as lr, which torch refuses", True)
     for parameter in params:
         kind = type(parameter)
         if kind not in (Tensor, torch.nn.Parameter) and local(parameter) is parameter:
-            return f"parameters of type {kind.__module__}.{kind.__qualname__}"
-        if place_of(parameter).type not in ("cpu", "cuda"):
-            return f"parameters on the device {parameter.device.type!r}"
+            return Reason(f"parameters of type {kind.__module__}.{kind.__qualname__}")
         if element_type(parameter) is None:
-            return f"parameters of {parameter.dtype}"
-        if place_of(parameter).type == "cuda" and (reason := _without_cupy()):
-            return reason
+            return Reason(f"parameters of {parameter.dtype}")
+        if parameter.is_neg() or parameter.is_conj():
+            return Reason("parameters that are negative or conjugate views")
+    if others := places - {"cpu", "cuda"}:
+        fused = any(group.get("fused") for group in optimizer.param_groups)
+        return Reason(f"parameters on the device {min(others)!r}", fused and others == {"meta"})
+    if "cuda" in places and (reason := _without_cupy()):
+        return Reason(reason)
     return None
+
+
+def _is_adam(optimizer: Bound) -> bool:
+    return isinstance(optimizer, torch.optim.Adam)
 
 
 def _without_cupy() -> str | None:
@@ -64,59 +83,88 @@ def check_parameters(groups: Sequence[Mapping[str, Any]], params: Sequence[Tenso
     Raises
     ------
     HyperparameterError
-    RuntimeError
-        As torch does: an inference tensor, or elements that share memory.
+    InPlaceError
+        A parameter was made in inference mode, and this is outside of it.
     """
     for group in groups:
         check(of_group(group))
     for parameter in params:
-        if parameter.is_inference() and parameter.grad is not None:
-            raise ParameterError(
-                "Inplace update to inference tensor outside InferenceMode is not allowed: a "
-                "parameter was made in inference mode; clone it outside of it"
-            )
+        if parameter.is_inference() and not torch.is_inference_mode_enabled():
+            _refuse_in_place(parameter, "it was made in inference mode: clone it outside of it")
+
+
+def _refuse_in_place(parameter: Tensor, text: str) -> None:
+    """Raise `InPlaceError` with torch's own text, or with this one where torch is content."""
+    try:
+        with torch.no_grad():
+            parameter.mul_(1)  # it raises before it writes
+    except RuntimeError as error:
+        text = str(error)
+    raise InPlaceError(text)
 
 
 def reason_of_gradients(
     optimizer: Bound, params: Sequence[Tensor], grads: Sequence[Tensor | None]
-) -> str | None:
+) -> Reason | None:
     """Return why torch's own step has to be taken for these gradients, or None.
 
     Raises
     ------
-    GradientError, ParameterError
+    GradientError, InPlaceError
         Nobody can take a step with them.
     """
-    recipe = optimizer._recipe
     where = [group for group in optimizer.param_groups for _ in group["params"]]
-    for parameter, gradient, group in zip(params, grads, where, strict=True):
+    names = names_of(optimizer.param_groups)
+    for parameter, gradient, group, name in zip(params, grads, where, names, strict=True):
         if gradient is None:
             continue
         if _overlaps_itself(local(parameter)):
-            raise ParameterError(
-                "unsupported operation: more than one element of the written-to tensor refers to "
-                "a single memory location. Please clone() the tensor before performing the "
-                "operation."
-            )
-        sparse = group.get("sparse")
-        if not gradient.is_sparse:
-            if recipe.count_is_int and sparse is None:
-                return "dense gradients, which SparseAdam refuses"
-            if gradient.layout is not torch.strided:
-                return f"gradients with the layout {gradient.layout}"
-            if gradient.numel() != local(parameter).numel() and local(parameter) is parameter:
-                raise GradientError(
-                    f"a gradient has {gradient.numel()} elements, its parameter {parameter.numel()}"
-                )
-            continue
-        if sparse == "raise" or (sparse is None and not recipe.lazy):
-            return "sparse gradients, which torch refuses; sparse='lazy' or 'exact' takes them"
-        if sparse is None and group.get("weight_decay", 0) and not recipe.count_is_int:
-            return "sparse gradients with weight_decay"
-        if sparse is None and group.get("momentum", 0):
-            return "sparse gradients with momentum; sparse='lazy' or 'exact' says which"
-        if gradient.sparse_dim() != 1:
-            return f"sparse gradients with {gradient.sparse_dim()} sparse dimensions"
+            _refuse_in_place(parameter, f"elements of parameter {name!r} share memory: clone it")
+        _check_gradient(parameter, gradient, name)
+        find = _reason_of_sparse if gradient.is_sparse else _reason_of_dense
+        if reason := find(optimizer, gradient, group):
+            return reason
+    return None
+
+
+def _check_gradient(parameter: Tensor, gradient: Tensor, name: str) -> None:
+    """Raise `GradientError` if a gradient has another shape than its parameter, or no numbers."""
+    if gradient.shape != parameter.shape:
+        raise GradientError(
+            f"gradient of {name!r}: got shape {tuple(gradient.shape)}, expected that of its "
+            f"parameter, {tuple(parameter.shape)}"
+        )
+    if element_type(gradient) is None or gradient.is_complex() != parameter.is_complex():
+        raise GradientError(
+            f"gradient of {name!r}: got {gradient.dtype} for a parameter of {parameter.dtype}; "
+            "convert it to the parameter's dtype"
+        )
+
+
+def _reason_of_dense(optimizer: Bound, gradient: Tensor, group: Mapping[str, Any]) -> Reason | None:
+    """Why torch's own step has to be taken for a gradient that is not COO, or None."""
+    if optimizer._recipe.count_is_int and group.get("sparse") is None:
+        return Reason("dense gradients, which SparseAdam refuses", True)
+    if gradient.layout is not torch.strided:
+        return Reason(f"gradients with the layout {gradient.layout}")
+    return None
+
+
+def _reason_of_sparse(
+    optimizer: Bound, gradient: Tensor, group: Mapping[str, Any]
+) -> Reason | None:
+    """Why torch's own step has to be taken for a COO gradient, or None."""
+    recipe, sparse = optimizer._recipe, group.get("sparse")
+    if sparse == "raise" or (sparse is None and not recipe.lazy):
+        if recipe.lazy or optimizer._torch_class is None:
+            raise GradientError("a gradient is sparse: sparse='lazy' or sparse='exact' takes it")
+        return Reason("sparse gradients; sparse='lazy' or sparse='exact' takes them", True)
+    if sparse is None and group.get("weight_decay", 0) and not recipe.count_is_int:
+        return Reason("sparse gradients with weight_decay", True)
+    if sparse is None and group.get("momentum", 0):
+        return Reason("sparse gradients with momentum; sparse='lazy' or 'exact' says which")
+    if gradient.sparse_dim() != 1:
+        return Reason(f"sparse gradients with {gradient.sparse_dim()} sparse dimensions")
     return None
 
 

@@ -14,7 +14,7 @@ def torch_centered(p, g, G, M, h):
     eps and states. Rounding may take the difference below zero, where torch gets NaN.
     """
     G = h.rho * G + (1 - h.rho) * sq(g)
-    M = h.rho * M + (1 - h.rho) * g
+    M = M + (1 - h.rho) * (g - M)
     rate = h.lr / (sqrt(maximum(G - M * M, 0)) + h.eps)
     return p - rate * g, G, M
 
@@ -23,7 +23,7 @@ def torch_centered(p, g, G, M, h):
 def torch_centered_momentum(p, g, G, M, b, h):
     """As torch_centered, with b <- momentum b + g / root ;  p <- p - lr b"""
     G = h.rho * G + (1 - h.rho) * sq(g)
-    M = h.rho * M + (1 - h.rho) * g
+    M = M + (1 - h.rho) * (g - M)
     root = sqrt(maximum(G - M * M, 0)) + h.eps
     rate = h.lr / root
     b = h.momentum * b + g / root
@@ -40,7 +40,8 @@ def torch_nadam(p, g, m, v, h):
     next_mu = h.beta1 * (1 - 0.5 * 0.96 ** ((h.t + 1) * h.momentum_decay))
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * sq(g)
-    mean = next_mu / (1 - h.mu_product * next_mu) * m
-    mhat = mean + (1 - mu) / (1 - h.mu_product) * g
-    rate = h.lr / root(v / (1 - h.beta2**h.t), h)
-    return p - rate * mhat, m, v
+    scale = root(v / (1 - h.beta2**h.t), h)
+    rate = h.lr / scale
+    # One after the other, as torch: together they would be rounded once.
+    p = p - h.lr * (1 - mu) / (1 - h.mu_product) * g / scale
+    return p - h.lr * next_mu / (1 - h.mu_product * next_mu) * m / scale, m, v

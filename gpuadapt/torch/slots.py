@@ -39,7 +39,7 @@ class Slot:
     scalars: dict[str, Tensor]
     """Its numbers, such as "step"."""
     is_new: bool
-    """Whether it had no state."""
+    """Whether none of its states was there."""
     random_key: int
     gradient: str
     """The element type of its gradient."""
@@ -90,7 +90,7 @@ def slot_of(
     kind = own if gradient is None else gradient
     return Slot(
         index, number, parameter, own, storage, tensors, scalars,
-        not any(name in entry for name in storage.names), key,
+        not any(name in entry for kept in storage.kept if kept.letter for name in kept.names), key,
         element_type(kind) or str(kind.dtype),
     )  # fmt: skip
 

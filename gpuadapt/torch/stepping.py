@@ -21,7 +21,7 @@ from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
 from .counting import Counts, Scalars, counts_after, write_counts
 from .options import of_all
 from .places import array_view, entered, place_of
-from .refusal import check_parameters, reason_of_gradients, reason_of_groups
+from .refusal import Reason, check_parameters, reason_of_gradients, reason_of_groups
 from .tensors import (
     is_dense,
     like_parameter,
@@ -104,12 +104,12 @@ def found_inf(optimizer: Bound) -> bool:
 
 
 @in_default_modes
-def take_step(optimizer: Bound) -> str | None:
+def take_step(optimizer: Bound) -> Reason | None:
     """Take one step with the gradients that the parameters have.
 
     Returns
     -------
-    str or None
+    Reason or None
         Why torch's own step has to be taken instead; nothing has changed then.
 
     Raises
@@ -134,7 +134,7 @@ def take_step(optimizer: Bound) -> str | None:
         if reason := reason_of_gradients(optimizer, params, grads):
             return reason
         optimizer.flush()
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             binding = bind(optimizer._recipe, groups, optimizer.state, params, grads, scale.options)
         known = _as_expected(binding, grads)
         assert known is not None, "a binding takes the gradients that it is made for"
@@ -172,6 +172,8 @@ def _one_by_one(binding: Binding, grads: list[Tensor | None]) -> Gradients | Non
         if slot is None or gradient.is_sparse != (k in binding.by_rows):
             return None
         if gradient.dtype != binding.gradient_dtypes[k]:
+            return None
+        if (slot.parameter.shape, slot.parameter.stride()) != binding.layouts[k]:
             return None
         if not gradient.is_sparse:
             gradient = _laid_out(resolved(gradient), slot.parameter)

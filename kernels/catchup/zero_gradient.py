@@ -166,10 +166,20 @@ def _factor(node: ast.expr, state: str, h: str) -> ast.expr | None:
     if _names(node, state):
         return ast.Constant(1)
     match node:
-        case ast.BinOp(left=factor, op=ast.Mult(), right=ast.Name(id=name)) if name == state:
-            return factor if host_only(factor, h) else None
-        case ast.BinOp(left=ast.Name(id=name), op=ast.Mult(), right=factor) if name == state:
-            return factor if host_only(factor, h) else None
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            if host_only(right, h):
+                left, right = right, left
+            factor = _factor(right, state, h) if host_only(left, h) else None
+            return factor and _simplified(ast.BinOp(factor, ast.Mult(), left))
+        case ast.BinOp(left=left, op=ast.Div() as over, right=right) if host_only(right, h):
+            factor = _factor(left, state, h)
+            return factor and ast.BinOp(factor, over, right)
+        case ast.BinOp(left=left, op=(ast.Add() | ast.Sub()) as sign, right=right):
+            one, other = _factor(left, state, h), _factor(right, state, h)
+            return one and other and ast.BinOp(one, sign, other)
+        case ast.UnaryOp(op=ast.USub() as sign, operand=operand):
+            factor = _factor(operand, state, h)
+            return factor and ast.UnaryOp(sign, factor)
     return None
 
 

@@ -16,7 +16,6 @@ from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK
 from . import multi_tensor
-from .calling import Threads
 from .multi_tensor import kernel, source  # noqa: F401  (the same for one array)
 from .squares import Squares
 
@@ -30,13 +29,9 @@ class Strided:
     formats : Formats
     operand : Operand
         Arrays of one shape, with any strides.
-    threads : Threads, optional
-        See `calling.Threads`; parts of an array with gaps are updated by the calling thread.
     """
 
-    def __init__(
-        self, rule: Rule, formats: Formats, operand: Operand, threads: Threads = None
-    ) -> None:
+    def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
         self.overflow_check = check_of(rule, formats)
         copied = () if formats.uniform else self._arrays
@@ -44,8 +39,7 @@ class Strided:
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._whole = None
         if all(map(_contiguous, arrays)) and arrays[0].size:
-            operands = [operand._replace(arrays=arrays)]
-            self._whole = multi_tensor.MultiTensor(rule, formats, operands, threads)
+            self._whole = multi_tensor.MultiTensor(rule, formats, [operand._replace(arrays=arrays)])
         multi_tensor.kernel(rule, formats)  # compiled before anything is written
 
     def __call__(self, gradient: HostArray, offset: int, numbers: HostArray) -> None:
