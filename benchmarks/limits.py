@@ -78,7 +78,7 @@ def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
         arguments=arguments, arrays=arrays_of_block, scalars=scalars, block=BLOCK
     )
     exec(text, found)  # noqa: S102
-    repeat, threads = found["repeat"], calling.share(size)
+    repeat, threads = found["repeat"], calling.share(size, threads="numba")
     # Each thread has a block of its own: `prange` gives every thread one run of numbers.
     # From the beginning of a cache line, and not all at the same place in a page.
     line, each = compile.LINE // dtype.itemsize, threads * BLOCK

@@ -12,6 +12,7 @@ from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
 
 # Imported early: it registers a hook for forks.
+from gpuadapt.kernels.cpu.calling import Threads
 from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
 from gpuadapt.kernels.cuda.scalars import capturing as capturing
 from gpuadapt.kernels.formats import Formats, Operand
@@ -178,32 +179,54 @@ class StepScalars(Protocol):
         """Norm, clip factor and whether the last step was skipped; waits for a GPU."""
 
 
-def bind_strided(rule: Rule, backend: str, formats: Formats, operand: Operand) -> Update:
-    """Compile the update of one parameter of any strides on a backend, "cpu" or "cuda"."""
-    update: Update = _module(backend, "strided").Strided(rule, formats, operand)
+def bind_strided(
+    rule: Rule, backend: str, formats: Formats, operand: Operand, threads: Threads = None
+) -> Update:
+    """Compile the update of one parameter of any strides on a backend, "cpu" or "cuda".
+
+    ``threads`` are those of the CPU that share the work; see `kernels.cpu.calling.Threads`.
+    """
+    made = _module(backend, "strided").Strided
+    update: Update = made(rule, formats, operand, **_threads(backend, threads))
     return update
 
 
 def bind_multi_tensor(
-    rule: Rule, backend: str, formats: Formats, operands: Iterable[Operand]
+    rule: Rule,
+    backend: str,
+    formats: Formats,
+    operands: Iterable[Operand],
+    threads: Threads = None,
 ) -> Update:
     """Compile the update of many contiguous parameters of equal formats in one launch."""
     if backend == "cuda":
         operands = list(operands)
-    update: Update = _module(backend, "multi_tensor").MultiTensor(rule, formats, operands)
+    made = _module(backend, "multi_tensor").MultiTensor
+    update: Update = made(rule, formats, operands, **_threads(backend, threads))
     return update
 
 
 def bind_rows(
-    rule: Rule, backend: str, formats: Formats, operand: Operand, history: Any = None
+    rule: Rule,
+    backend: str,
+    formats: Formats,
+    operand: Operand,
+    history: Any = None,
+    threads: Threads = None,
 ) -> RowUpdate:
     """Compile the update of a table's rows; ``history`` is its `StepHistory` if they are exact."""
+    given = _threads(backend, threads)
     if history is not None:
         rows = _module(backend, "exact_rows")
-        exact: ExactUpdate = rows.ExactRows(rule, formats, operand, history)
+        exact: ExactUpdate = rows.ExactRows(rule, formats, operand, history, **given)
         return exact
-    update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand)
+    update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand, **given)
     return update
+
+
+def _threads(backend: str, threads: Threads) -> dict[str, Threads]:
+    """The argument of an update's constructor; a GPU has no choice of threads."""
+    return {"threads": threads} if backend == "cpu" else {}
 
 
 def step_history(
@@ -282,18 +305,19 @@ def update_once(
     operand: Operand,
     gradient: Array,
     coefficients: Sequence[float],
+    threads: Threads = None,
 ) -> None:
     """Update one array once, on its device; random bits are those of update 1.
 
     Parameters
     ----------
-    rule, backend, formats, operand
+    rule, backend, formats, operand, threads
         As of `bind_strided`.
     gradient : Array, shape of the parameter
     coefficients : sequence of float
     """
     with on_device(operand.arrays[0]):
-        update = bind_strided(rule, backend, formats, operand)
+        update = bind_strided(rule, backend, formats, operand, threads)
         update(gradient, FIRST, scalars(backend, (*coefficients, 1.0)))
 
 

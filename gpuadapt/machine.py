@@ -16,11 +16,9 @@ def describe_machine() -> dict[str, Any]:
     import numba
     import numpy as np
 
-    from gpuadapt.kernels import rules
-    from gpuadapt.kernels.cpu import compile, multi_tensor, threading_layer
-    from gpuadapt.kernels.formats import uniform
+    from gpuadapt.kernels.cpu import compile, numba_pool, threading_layer
 
-    multi_tensor.kernel(rules.sgd, uniform(rules.sgd, np.dtype(np.float32)))
+    numba_pool.entry()
     return {
         "gpuadapt": importlib.metadata.version("gpuadapt"),
         "python": platform.python_version(),

@@ -250,11 +250,15 @@ def _by_host(rule: Rule) -> Callable[[np.dtype], Callable[..., list[np.ndarray]]
 
 
 def _run(
-    rule: Rule, backend: str, arrays: Sequence[np.ndarray], numbers: Sequence[float]
+    rule: Rule,
+    backend: str,
+    arrays: Sequence[np.ndarray],
+    numbers: Sequence[float],
+    threads: int | None = None,
 ) -> list[np.ndarray]:
     xp = namespace(backend)
     parameter, gradient, *states = [xp.array(array) for array in arrays]
-    _update(rule, backend, parameter, gradient, states, numbers)
+    _update(rule, backend, parameter, gradient, states, numbers, threads)
     new = (parameter, *states)
     return [np.array(array) if backend == "cpu" else array.get() for array in new]
 
@@ -266,15 +270,14 @@ def _update(
     gradient: Any,
     states: Sequence[Any],
     numbers: Sequence[float],
+    threads: int | None = None,
 ) -> None:
     kinds = formats.uniform(rule, parameter.dtype)
-    update_once(rule, backend, kinds, Operand((parameter, *states)), gradient, numbers)
+    update_once(rule, backend, kinds, Operand((parameter, *states)), gradient, numbers, threads)
 
 
 def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling | None) -> None:
     """Compare kernels with NumPy."""
-    import numba
-
     random = np.random.default_rng(1)
     cuda = spelled[1](dtype) if spelled else None
     for t in (1, 2, 1000):
@@ -283,12 +286,8 @@ def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling |
         want = evaluate(rule, arrays, numbers)
         small, wanted = [a[:SMALL] for a in arrays], [a[:SMALL] for a in want]
         _same(rule, "cpu, all threads", dtype, _run(rule, "cpu", arrays, numbers), want)
-        before = numba.get_num_threads()
-        try:
-            numba.set_num_threads(1)
-            _same(rule, "cpu, one thread", dtype, _run(rule, "cpu", arrays, numbers), want)
-        finally:
-            numba.set_num_threads(before)
+        alone = _run(rule, "cpu", arrays, numbers, threads=1)
+        _same(rule, "cpu, one thread", dtype, alone, want)
         _same(rule, "cpu", dtype, _run(rule, "cpu", small, numbers), wanted)
         wide = [np.repeat(a, 2)[::2] for a in small]
         parameter, gradient, *states = wide

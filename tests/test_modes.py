@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numba
@@ -155,24 +156,28 @@ def test_of_kernels(name, threads, mode, monkeypatch):
 
 OPENMP = """
 import test_modes
+from gpuadapt.kernels.cpu import torch_pool
 for mode in test_modes.MODES.values():
     for name in ("many", "rows"):
         test_modes.assert_alike(test_modes.RUNS[name], 2, mode)
 import numba
-print(numba.threading_layer())
+print(numba.threading_layer(), torch_pool.loaded() is not None)
 """
 
 
-def test_of_workers_that_keep_the_modes_of_their_beginning():
+@pytest.mark.parametrize("torch", [False, True], ids=["omp", "torch"])
+def test_of_workers_that_keep_the_modes_of_their_beginning(torch):
     """TBB gives its threads those of the caller at each call, OpenMP only when it makes them."""
+    if torch and not find_spec("torch"):
+        pytest.skip("torch is not installed")
     found = subprocess.run(
-        [sys.executable, "-c", OPENMP],
+        [sys.executable, "-c", "import torch\n" * torch + OPENMP],
         cwd=Path(__file__).parent,
         env={**os.environ, "NUMBA_THREADING_LAYER": "omp", "NUMBA_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
     )
-    assert found.stdout == "omp\n", found.stderr
+    assert found.stdout == f"omp {torch}\n", found.stderr
 
 
 @pytest.mark.parametrize("mode", MODES)

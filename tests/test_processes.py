@@ -419,4 +419,4 @@ def test_loops_over_elements_call_no_function(tmp_path):
     symbol = r"(?:movabsq\s+\$|call\w*\s+)_ZN\d+gpuadapt_generated\d+(adam_[0-9a-f]{16})(\w+?)B\d"
     for kernel in kernels:
         called = {name.lstrip("0123456789") for _, name in re.findall(symbol, kernel)}
-        assert called == {"launch", "run_chunks"}, kernel.split("\n", 1)[0]
+        assert called == {"launch", "run_share", "run_chunks"}, kernel.split("\n", 1)[0]

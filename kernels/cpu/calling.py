@@ -1,27 +1,35 @@
-"""Calling kernels: shared by threads, safely under every threading layer, in default modes.
+"""Calling kernels: which threads share their work, and default modes around them.
+
+There are two pools of threads: those of Numba's layer (`numba_pool`) and, where torch is
+loaded, those of its OpenMP (`torch_pool`). A kernel gets as its last argument the address of the
+function by which it enters a pool, 0 for the calling thread alone; see `intrinsics.fork`. Results
+depend neither on the pool nor on the number of threads.
 
 Libraries change the modes of floating-point arithmetic for the whole thread:
 ``torch.set_flush_denormal(True)``, or C code that was linked with ``-ffast-math``. Kernels set the
-default modes in each thread that they use (`intrinsics.default_modes`); `in_default_modes` does so
-for the Python around them.
+default modes in each thread that they use (`intrinsics.fork`); `in_default_modes` does so for the
+Python around them.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from functools import cache, wraps
 from types import ModuleType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import numpy as np
 
+from ..errors import BackendError
 from ..numerics.chunks import Chunks
-from .threading_layer import layer
+from . import numba_pool, torch_pool
 
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
+
+Threads = int | Literal["numba", "torch"] | None
+"""Which threads kernels use: None for torch's if it is loaded, else Numba's; at most so many of
+these; or the pool by name."""
 
 ALONE = 49152
 """Elements up to which one thread is faster: waking the others takes TBB about 10 us."""
@@ -32,62 +40,64 @@ LITTLE = 2.0**-60
 SMALLEST = 2.0**-1022
 """The smallest normal number: a half of it is zero if subnormal numbers are not kept."""
 
-_lock = threading.Lock()
-_concurrent = False
-"""Whether the layer is known to allow concurrent calls."""
-_serial = False
-"""Whether kernels may not use threads: in a forked child whose OpenMP threads are gone."""
+
+def check(threads: Threads) -> Threads:
+    """Return the choice of threads.
+
+    Raises
+    ------
+    BackendError
+        There are no such threads.
+    """
+    if threads == "torch" and not torch_pool.loaded():
+        raise BackendError(
+            "threads='torch': torch is not imported, or its OpenMP library is not found: "
+            "import torch first, or leave threads=None"
+        )
+    if threads not in (None, "numba", "torch") and not (isinstance(threads, int) and threads > 0):
+        raise BackendError(
+            f"threads={threads!r}: pass None, 'numba', 'torch' or a number from 1 on"
+        )
+    return threads
 
 
-def share(elements: int, alone: int = ALONE) -> int:
+def share(elements: int, alone: int = ALONE, threads: Threads = None) -> int:
     """How many threads to share so many elements among; one does up to ``alone`` of them."""
-    if elements <= alone:
+    if elements <= alone or threads == 1:
         return 1
-    import numba
+    torch = None if threads == "numba" else torch_pool.loaded()
+    count = torch_pool.count(torch) if torch else numba_pool.count()
+    return min(count, threads) if isinstance(threads, int) else count
 
-    return int(numba.get_num_threads())
 
-
-def call(kernel: Callable[..., Any], *arguments: Any) -> None:
-    """Run a kernel whose last argument asks for serial execution; under a lock if need be."""
-    if _concurrent:
-        kernel(*arguments, _serial)
+def call(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: Any) -> None:
+    """Run a kernel whose last argument is the pool that it enters, in ``count`` threads."""
+    if count == 1:
+        kernel(*arguments, 0)
+    elif threads != "numba" and torch_pool.loaded():
+        kernel(*arguments, torch_pool.entry())
     else:
-        _call_locked(kernel, *arguments)
-
-
-def _call_locked(kernel: Callable[..., Any], *arguments: Any) -> None:
-    global _concurrent
-    import numba
-
-    with _lock:
-        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-            with np.errstate(all="ignore"):
-                kernel(*arguments, _serial)
-        else:
-            kernel(*arguments, _serial)
-            _concurrent = layer() in ("tbb", "omp")
+        numba_pool.run(kernel, *arguments)
 
 
 class Scheduler:
     """Launches kernels over the same chunks; see `loops/scheduling.py`."""
 
-    def __init__(self, chunks: Chunks) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Chunks, threads: Threads = None) -> None:
+        self._chunks, self._threads = chunks, check(threads)
         self._counters = np.zeros((1, 8), np.int64)
 
     def __call__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
         """Launch a kernel with its own arguments, in as many threads as its elements occupy."""
-        chunks, count = self._chunks, 1
-        if chunks.total > ALONE:
-            count = share(chunks.total)
-            if count > len(self._counters):
-                self._counters = np.zeros((count, 8), np.int64)  # a cache line for each thread
+        chunks = self._chunks
+        if chunks.total <= ALONE:
+            kernel(self._counters, 1, chunks.table, chunks.tasks, arguments, 0)
+            return
+        count = share(chunks.total, ALONE, self._threads)
+        if count > len(self._counters):
+            self._counters = np.zeros((count, 8), np.int64)  # a cache line for each thread
         given = self._counters, count, chunks.table, chunks.tasks, arguments
-        if _concurrent:  # as `call`, without a call
-            kernel(*given, _serial)
-        else:
-            _call_locked(kernel, *given)
+        call(kernel, count, self._threads, *given)
 
 
 def in_default_modes(function: Callable[[*Given], Result]) -> Callable[[*Given], Result]:
@@ -117,14 +127,3 @@ def switches() -> ModuleType:
     from . import compile  # and Numba, which `import gpuadapt` does without
 
     return compile.load("modes", compile.link("modes", "", "modes"))
-
-
-def _after_fork() -> None:
-    # The parent may have held the lock; its OpenMP threads do not exist here.
-    global _lock, _serial
-    _lock = threading.Lock()
-    _serial = layer() == "omp"
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

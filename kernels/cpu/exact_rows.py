@@ -12,8 +12,9 @@ from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from . import calling, compile, generate
-from .rows import ALONE, NOWHERE, Plan, Rows
+from . import compile, generate
+from .calling import Threads
+from .rows import NOWHERE, Plan, Rows
 from .step_history import StepHistory
 
 CHUNK = 65536
@@ -36,9 +37,14 @@ class ExactRows(Rows):
     """Updates rows of one table after they have caught up with its history."""
 
     def __init__(
-        self, rule: Rule, formats: Formats, operand: Operand, history: StepHistory
+        self,
+        rule: Rule,
+        formats: Formats,
+        operand: Operand,
+        history: StepHistory,
+        threads: Threads = None,
     ) -> None:
-        super().__init__(rule, formats, operand)
+        super().__init__(rule, formats, operand, threads)
         self._kernel = kernel(rule, formats, history.plan)
         self._history = history
         self._given = history.last, history.history, history.moments, history.ends
@@ -61,7 +67,7 @@ class ExactRows(Rows):
         RowIndexError
             A row is out of range, and they are not to be skipped.
         """
-        parts = calling.share(rows.size * self._width, ALONE)
+        parts = self._share(rows.size * self._width)
         self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         out = np.empty((rows.size, self._width), self._arrays[0].dtype)
         if self._sorted.out_of_range:
@@ -74,7 +80,7 @@ class ExactRows(Rows):
         self._sorted.shift = 0
         for begin in range(start, stop, CHUNK):
             keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
-            self._catch_up(keys, calling.share(keys.size * self._width, ALONE), self._nowhere)
+            self._catch_up(keys, self._share(keys.size * self._width), self._nowhere)
 
     def _catch_up(self, keys: HostArray, parts: int, out: HostArray) -> None:
         self._sorted.hot = self._sorted.hot[:0]

@@ -1,6 +1,6 @@
-"""What Numba lacks: `prefetch`, `claim`, views (`borrowed`, `part`, `memory`, `pairs`), `bits`,
-`real`, `tiny` and the modes of a thread's floating-point arithmetic (`default_modes`,
-`restore_modes`, `opaque`).
+"""What Numba lacks: `fork`, `prefetch`, `claim`, views (`borrowed`, `part`, `memory`, `pairs`),
+`bits`, `real`, `tiny`, the modes of a thread's floating-point arithmetic (`default_modes`,
+`restore_modes`, `opaque`) and `call_address`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from numba.np.arrayobj import populate_array
 READ, KEEP, DATA = 0, 3, 1
 """Arguments of LLVM's prefetch: not for writing alone, into every cache level, not code."""
 
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+FAILURES = 2
+"""The position in a task of `_fork` of the number of parts that have failed."""
 
 MODES = {
     **dict.fromkeys(
@@ -174,6 +178,94 @@ def _real(typing_context: Any, code: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
+def _fork(
+    typing_context: Any, body: Any, arguments: Any, parts: Any, threads: Any, pool: Any
+) -> Any:
+    """Call ``body(part, *arguments)`` for each part, in the default modes, in threads of a pool.
+
+    ``pool`` is 0 for the calling thread alone. Otherwise it is the address of a function with the
+    signature of GNU OpenMP's ``GOMP_parallel(void (*function)(void *), void *data, unsigned
+    threads, unsigned flags)``, which calls ``function(data)`` in that many threads. Each of them
+    takes parts until none is left: all parts are done in however many threads the pool gives.
+    """
+    called = body.get_call_type(typing_context, (types.intp, *arguments.types), {})
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        _, values, parts, threads, pool = given
+        kind = ir.LiteralStructType([I64, I64, I64, context.get_value_type(arguments)])
+        task = cgutils.alloca_once(builder, kind)
+        for k, value in enumerate([I64(0), parts, I64(0), values]):
+            builder.store(value, cgutils.gep_inbounds(builder, task, 0, k))
+        compiled = body.dispatcher.get_compile_result(called)
+        context.add_linking_libs([compiled.library])
+        function = _part_taker(context, builder.module, kind, compiled.fndesc, called)
+        data = builder.bitcast(task, cgutils.voidptr_t)
+        with builder.if_else(builder.icmp_unsigned("==", pool, I64(0))) as (alone, shared):
+            with alone:
+                builder.call(function, [data])
+            with shared:
+                enter = builder.inttoptr(pool, _enter_type(function.type).as_pointer())
+                builder.call(enter, [function, data, builder.trunc(threads, I32), I32(0)])
+        failures = builder.load(cgutils.gep_inbounds(builder, task, 0, FAILURES))
+        with cgutils.if_unlikely(builder, builder.icmp_unsigned("!=", failures, I64(0))):
+            message = "no memory is left for a thread of a kernel"
+            context.call_conv.return_user_exc(builder, MemoryError, (message,))
+        return context.get_dummy_value()
+
+    return types.void(body, arguments, types.int64, types.int64, types.int64), generate
+
+
+def _enter_type(function: Any) -> Any:
+    """The type of ``GOMP_parallel`` for a pointer to a function."""
+    return ir.FunctionType(ir.VoidType(), [function, cgutils.voidptr_t, I32, I32])
+
+
+def _part_taker(context: Any, module: Any, kind: Any, body: Any, called: Any) -> Any:
+    """The C function that takes parts of a task of `_fork` and calls the body for each.
+
+    It is not inlined where the calling thread is alone: whatever number of threads there is, the
+    same machine code runs, and the numbers that it computes with are loaded in default modes.
+    """
+    type_ = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
+    function = ir.Function(module, type_, module.get_unique_name("take_parts"))
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    task = builder.bitcast(function.args[0], kind.as_pointer())
+    claimed, parts, failures, arguments = (
+        cgutils.gep_inbounds(builder, task, 0, k) for k in range(len(kind))
+    )
+    before = _enter_modes(builder)
+    count, values = builder.load(parts), builder.load(arguments)
+    given = [builder.extract_value(values, k) for k in range(len(called.args) - 1)]
+    take, work, end = (function.append_basic_block(name) for name in ("take", "work", "end"))
+    builder.branch(take)
+    builder.position_at_end(take)
+    part = builder.atomic_rmw("add", claimed, I64(1), "monotonic")
+    builder.cbranch(builder.icmp_signed("<", part, count), work, end)
+    builder.position_at_end(work)
+    status, _ = context.call_internal_no_propagate(builder, body, called, [part, *given])
+    with cgutils.if_unlikely(builder, status.is_error):  # a failed allocation; nothing is raised
+        builder.atomic_rmw("add", failures, I64(1), "monotonic")
+    builder.branch(take)
+    builder.position_at_end(end)
+    _leave_modes(builder, before)
+    builder.ret_void()
+    return function
+
+
+def _call_address(typing_context: Any, function: Any, data: Any) -> Any:
+    """Call the C function ``void (*)(void *)`` at an address with another address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
+        called = builder.inttoptr(arguments[0], kind.as_pointer())
+        builder.call(called, [builder.inttoptr(arguments[1], cgutils.voidptr_t)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
 def _default_modes(typing_context: Any) -> Any:
     """Set the default modes of this thread's arithmetic; returns what `restore_modes` takes.
 
@@ -183,14 +275,7 @@ def _default_modes(typing_context: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if MODES is None:
-            return ir.IntType(64)(0)
-        width, default = MODES[2:4]
-        before = _read_modes(builder)
-        with builder.if_then(_unusual(builder, before), likely=False):
-            _write_modes(builder, ir.IntType(width)(default))
-        _no_access_across(builder)
-        return builder.zext(before, ir.IntType(64)) if width < 64 else before
+        return _enter_modes(builder)
 
     return types.uint64(), generate
 
@@ -199,13 +284,7 @@ def _restore_modes(typing_context: Any, modes: Any) -> Any:
     """Set the modes that were there before `default_modes`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if MODES is not None:
-            (before,) = arguments
-            width = MODES[2]
-            before = builder.trunc(before, ir.IntType(width)) if width < 64 else before
-            _no_access_across(builder)
-            with builder.if_then(_unusual(builder, before), likely=False):
-                _write_modes(builder, before)
+        _leave_modes(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.uint64), generate
@@ -220,6 +299,27 @@ def _opaque(typing_context: Any, x: Any) -> Any:
         return builder.load(place)
 
     return x(x), generate
+
+
+def _enter_modes(builder: Any) -> Any:
+    if MODES is None:
+        return I64(0)
+    width, default = MODES[2:4]
+    before = _read_modes(builder)
+    with builder.if_then(_unusual(builder, before), likely=False):
+        _write_modes(builder, ir.IntType(width)(default))
+    _no_access_across(builder)
+    return builder.zext(before, I64) if width < 64 else before
+
+
+def _leave_modes(builder: Any, before: Any) -> None:
+    if MODES is None:
+        return
+    width = MODES[2]
+    before = builder.trunc(before, ir.IntType(width)) if width < 64 else before
+    _no_access_across(builder)
+    with builder.if_then(_unusual(builder, before), likely=False):
+        _write_modes(builder, before)
 
 
 def _unusual(builder: Any, modes: Any) -> Any:
@@ -280,6 +380,13 @@ def _tiny(typing_context: Any, x: Any) -> Any:
     return types.boolean(x), generate
 
 
+def _in_turn(body: Any, arguments: Any, parts: int, threads: int, pool: int) -> None:
+    """In plain Python parts follow each other; NumPy warns where a kernel does not."""
+    with np.errstate(all="ignore"):
+        for part in range(parts):
+            body(np.intp(part), *arguments)
+
+
 def _nothing(array: Any, index: Any) -> None:
     """In plain Python there are no cache lines to speak of."""
 
@@ -328,6 +435,8 @@ def _viewed(kind: Any) -> Any:
 
 
 _disabled: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+fork: Any = _in_turn if _disabled else intrinsic(_fork)
+call_address: Any = intrinsic(_call_address)
 prefetch: Any = _nothing if _disabled else intrinsic(_prefetch)
 claim: Any = _add if _disabled else intrinsic(_claim)
 borrowed: Any = _itself if _disabled else intrinsic(_borrowed)

@@ -21,8 +21,8 @@ from ..language.rule import Rule
 from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
-from . import array_headers, calling, compile, generate, squares
-from .calling import Scheduler
+from . import array_headers, compile, generate, squares
+from .calling import Scheduler, Threads
 
 CHUNK = 16384
 """Elements of a chunk: few enough to share evenly, so many that a list of chunks costs nothing."""
@@ -68,9 +68,13 @@ class MultiTensor:
     formats : Formats
     operands : iterable of Operand
         With contiguous arrays, not empty.
+    threads : Threads, optional
+        See `calling.Threads`.
     """
 
-    def __init__(self, rule: Rule, formats: Formats, operands: Iterable[Operand]) -> None:
+    def __init__(
+        self, rule: Rule, formats: Formats, operands: Iterable[Operand], threads: Threads = None
+    ) -> None:
         self._kernel = kernel(rule, formats)
         self.overflow_check = check_of(rule, formats)
         # 100,000 operands at once are so many objects that Python looks for garbage meanwhile.
@@ -90,9 +94,9 @@ class MultiTensor:
         else:
             starts = {"shorter": _before_a_line(formats, self._addresses[:, 0])}
         chunks = Chunks(sizes, CHUNK, **starts)
-        self._launch = Scheduler(chunks)
+        self._launch = Scheduler(chunks, threads)
         self._long = chunks.total * np.dtype(formats.compute).itemsize > CACHED
-        self._formats, self._sizes = formats, sizes
+        self._formats, self._sizes, self._threads = formats, sizes, threads
 
     def __call__(self, gradients: HostArray, offsets: HostArray, numbers: HostArray) -> None:
         """Update the arrays.
@@ -117,7 +121,8 @@ class MultiTensor:
     @cached_property
     def _squares(self) -> squares.Squares:
         """Made for the first step that measures its gradients."""
-        return squares.Squares(self._formats.wide, self._formats.gradient, self._sizes)
+        kind = self._formats.wide, self._formats.gradient
+        return squares.Squares(*kind, self._sizes, threads=self._threads)
 
     def squares(
         self, gradients: HostArray, numbers: HostArray, partial: HostArray, peaks: HostArray
@@ -153,4 +158,4 @@ class Part:
         arguments = (
             np.array([[parameter, *states]]), np.array([gradient]), offsets, numbers, False,
         )  # fmt: skip
-        calling.call(self._kernel, self._counters, 1, self._chunk, self._unused, arguments)
+        self._kernel(self._counters, 1, self._chunk, self._unused, arguments, 0)

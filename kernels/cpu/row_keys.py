@@ -10,6 +10,7 @@ import numpy as np
 from ..array_types import HostArray
 from ..errors import RowIndexError, check_key
 from . import calling, compile
+from .calling import Threads
 
 DIGIT = 12
 """The largest number of bits that one pass sorts by."""
@@ -44,7 +45,8 @@ class SortedRows:
         Number of rows that were out of range.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Threads = None) -> None:
+        self._threads = threads
         self.keys = np.empty(0, np.uint64)
         self.shift = self.hot_threshold = self.out_of_range = 0
         self.hot = np.empty((0, 2), np.int64)
@@ -68,7 +70,7 @@ class SortedRows:
         parts = 1 if n <= ALONE else parts
         shift, found = np.uint64(self.shift), np.empty((parts, 3), np.int64)
         compiled = sort()
-        calling.call(compiled.pack, rows, count, shift, keys, found)
+        calling.call(compiled.pack, parts, self._threads, rows, count, shift, keys, found)
         self.out_of_range = int(found[:, 0].sum())
         if self.out_of_range and not skip:
             at = int(next(first for bad, first, _ in found if bad))
@@ -79,7 +81,8 @@ class SortedRows:
             digits = -(-bits // width)
             width = -(-bits // digits)
             counts = np.empty((parts, 2**width), np.int64)
-            calling.call(compiled.sort, keys, spare, shift, digits, np.uint64(width), counts)
+            given = keys, spare, shift, digits, np.uint64(width), counts
+            calling.call(compiled.sort, parts, self._threads, *given)
             keys = spare if digits % 2 else keys
         self.keys = keys[: n - self.out_of_range]
         spans = np.empty((n // self.hot_threshold + 1, 2), np.int64)

@@ -23,6 +23,7 @@ from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK, SUMS
 from . import calling, compile, generate
+from .calling import Threads
 from .row_keys import SortedRows
 from .squares import Squares
 
@@ -78,7 +79,9 @@ class Plan(NamedTuple):
 class Rows:
     """Updates rows of one table in place; keeps its memory from step to step."""
 
-    def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
+    def __init__(
+        self, rule: Rule, formats: Formats, operand: Operand, threads: Threads = None
+    ) -> None:
         arrays = [array if array.ndim else array.reshape(1) for array in operand.arrays]
         self._arrays = arrays
         self._width = math.prod(arrays[0].shape[1:])
@@ -97,7 +100,8 @@ class Rows:
         self._wide = list(scale.positions.values()) if scale else []
         """list of int : Coefficients that the kernel also takes in the type of wider gradients."""
         self._key, self._random = operand.key, formats.random
-        self._sorted = SortedRows()
+        self._threads = calling.check(threads)
+        self._sorted = SortedRows(threads)
         self.skipped = 0
         """int : The number of rows that were out of range, over all steps."""
         self._work = _workspace(0, 0, 0, np.dtype(formats.wide))
@@ -131,7 +135,7 @@ class Rows:
             A row is out of range, and they are not to be skipped.
         """
         rows, values = rows[:count], values[:count]
-        parts = calling.share(values.size, ALONE)
+        parts = self._share(values.size)
         self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), self._width)
         values.flags.writeable = False
@@ -143,12 +147,21 @@ class Rows:
         if len(self._work.buffers) < parts or len(self._work.totals) < hot:
             self._reserve(parts, hot)
         if hot and values.shape[1]:
-            calling.call(
-                _hot_rows(*self._kind),
-                self._sorted.keys, self._mask, self._sorted.hot, values,
-                self._work.totals[:hot], compile.LINE // values.itemsize,
-            )  # fmt: skip
+            self._sum_hot_rows(values, parts)
         return Plan(keys, arrays, copied, values, duplicates == "mean", max_norm, parts)
+
+    def _share(self, elements: int) -> int:
+        return calling.share(elements, ALONE, self._threads)
+
+    def _sum_hot_rows(self, values: HostArray, parts: int) -> None:
+        """Merge the gradients of rows that occur often."""
+        found = self._sorted
+        block = values.shape[1] if parts == 1 else compile.LINE // values.itemsize
+        calling.call(
+            _hot_rows(*self._kind), parts, self._threads,
+            found.keys, self._mask, found.hot, values, self._work.totals[: len(found.hot)], block,
+            parts,
+        )  # fmt: skip
 
     def _copied_rows(self) -> tuple[HostArray, list[HostArray], HostArray]:
         """The first three fields of `Plan` for arrays whose rows have gaps."""
@@ -181,7 +194,7 @@ class Rows:
             (scale, plan.max_norm * scale, squared, tops),
         )  # fmt: skip
         if n:
-            sums = Squares("float64", FLOAT64, [n], squared=False)
+            sums = Squares("float64", FLOAT64, [n], squared=False, threads=self._threads)
             sums(np.array([address(squared)]), 1.0, partial)
             peaks[:] = np.maximum.reduceat(tops, np.arange(0, n, CHUNK))
 
@@ -220,7 +233,7 @@ class Rows:
             return
         totals = work.totals[: len(found.hot)]
         calling.call(
-            kernel,
+            kernel, plan.parts, self._threads,
             work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
             np.uint64(found.shift), found.hot, totals, found.hot_threshold, plan.mean, max_norm,
             work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, plan.values,

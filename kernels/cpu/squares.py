@@ -13,7 +13,7 @@ from ..formats import Format
 from ..numerics.chunks import Chunks, Integers
 from ..numerics.summation import CHUNK
 from . import compile, generate
-from .calling import Scheduler
+from .calling import Scheduler, Threads
 
 
 @cache
@@ -30,10 +30,17 @@ class Squares:
     Not ``squared``: sums of the numbers themselves, which have no largest magnitudes beside them.
     """
 
-    def __init__(self, compute: str, form: Format, sizes: Integers, squared: bool = True) -> None:
+    def __init__(
+        self,
+        compute: str,
+        form: Format,
+        sizes: Integers,
+        squared: bool = True,
+        threads: Threads = None,
+    ) -> None:
         self._kind = compute, form, squared
         chunks = Chunks(sizes, CHUNK)
-        self._launch, self._squared = Scheduler(chunks), squared
+        self._launch, self._squared = Scheduler(chunks, threads), squared
         self.partials = len(chunks.table)
         """int : The number of chunks."""
 

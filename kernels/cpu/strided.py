@@ -16,6 +16,7 @@ from ..numerics.overflow import check_of
 from ..numerics.scalar_layout import SCALE
 from ..numerics.summation import CHUNK
 from . import multi_tensor
+from .calling import Threads
 from .multi_tensor import kernel, source  # noqa: F401  (the same for one array)
 from .squares import Squares
 
@@ -29,9 +30,13 @@ class Strided:
     formats : Formats
     operand : Operand
         Arrays of one shape, with any strides.
+    threads : Threads, optional
+        See `calling.Threads`; parts of an array with gaps are updated by the calling thread.
     """
 
-    def __init__(self, rule: Rule, formats: Formats, operand: Operand) -> None:
+    def __init__(
+        self, rule: Rule, formats: Formats, operand: Operand, threads: Threads = None
+    ) -> None:
         self._arrays, self._rule, self._formats = operand.arrays, rule, formats
         self.overflow_check = check_of(rule, formats)
         copied = () if formats.uniform else self._arrays
@@ -39,7 +44,8 @@ class Strided:
         arrays = self._arrays if formats.uniform else self._copies.arrays
         self._whole = None
         if all(map(_contiguous, arrays)) and arrays[0].size:
-            self._whole = multi_tensor.MultiTensor(rule, formats, [operand._replace(arrays=arrays)])
+            operands = [operand._replace(arrays=arrays)]
+            self._whole = multi_tensor.MultiTensor(rule, formats, operands, threads)
         multi_tensor.kernel(rule, formats)  # compiled before anything is written
 
     def __call__(self, gradient: HostArray, offset: int, numbers: HostArray) -> None:

@@ -10,9 +10,9 @@ coefficients.
 """
 
 import numpy as np
-from numba import njit, prange, types
+from numba import njit, types
 
-from ..intrinsics import borrowed, claim, default_modes, keep, prefetch, restore_modes
+from ..intrinsics import borrowed, claim, fork, keep, prefetch
 from .interface import (
     ARGUMENTS,
     ENTRY,
@@ -46,10 +46,10 @@ def prefetch_next(keys, later, shift, mask, values, arguments):
 
 @njit(**OPTIONS)
 def update_rows(
-    counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
-    buffers, merged, partial, values, arguments, k,
+    k, counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
+    buffers, merged, partial, values, arguments,
 ):  # fmt: skip
-    """Update rows until no thread finds another; ``k`` is the thread."""
+    """Update rows until no thread finds another; ``k`` is the thread's buffer."""
     n, mask = keys.size, (np.uint64(1) << shift) - np.uint64(1)
     storage = thread_storage(arguments)
     own = thread_arguments(arguments, storage)
@@ -84,28 +84,19 @@ PARTIAL = types.Array(types.float64, 2, "C")
 READ_ONLY = types.Array(MERGED.dtype, 2, "C", readonly=True)
 SIGNATURE = types.void(
     INTEGERS, types.int64, KEYS, types.uint64, SPANS, MERGED, types.int64, types.boolean,
-    types.float64, MERGED, READ_ONLY, PARTIAL, GRADIENTS, ARGUMENTS, types.boolean,
+    types.float64, MERGED, READ_ONLY, PARTIAL, GRADIENTS, ARGUMENTS, types.int64,
 )  # fmt: skip
 
 
-@njit([SIGNATURE], parallel=True, **ENTRY)
+@njit([SIGNATURE], **ENTRY)
 def rows(
     counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
-    buffers, merged, partial, values, arguments, serial,
+    buffers, merged, partial, values, arguments, pool,
 ):  # fmt: skip
-    modes = default_modes()
     counter[0] = 0
-    if serial or buffers.shape[0] == 1:
-        update_rows(
-            counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
-            buffers, merged, partial, values, arguments, np.intp(0),
-        )  # fmt: skip
-    else:
-        for k in prange(buffers.shape[0]):
-            own_modes = default_modes()
-            update_rows(
-                counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
-                buffers, merged, partial, values, arguments, np.intp(k),
-            )  # fmt: skip
-            restore_modes(own_modes)
-    restore_modes(modes)
+    threads = buffers.shape[0]
+    given = (
+        counter, piece, keys, shift, hot, hot_sums, hot_threshold, mean, max_norm,
+        buffers, merged, partial, values, arguments,
+    )  # fmt: skip
+    fork(update_rows, given, threads, threads, pool)

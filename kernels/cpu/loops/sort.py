@@ -5,18 +5,22 @@ equal rows together in order of occurrence.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+from ..intrinsics import fork
 from .interface import ENTRY, OPTIONS
 
 
 @njit(**OPTIONS)
-def pack_part(rows, start, stop, count, shift, keys, found):
-    """Keys of positions start to stop; ``found`` gets what is wrong and whether all ascend.
+def ends(n, parts, part):
+    """The positions between which a part lies."""
+    return n * part // parts, n * (part + 1) // parts
 
-    ``found`` is (rows out of range, the first position of one, 1 if rows ascend). Rows out
-    of range get the number ``count``, and so come last.
-    """
+
+@njit(**OPTIONS)
+def pack_part(part, rows, count, shift, keys, found):
+    """Make the keys of a part; see `pack`."""
+    start, stop = ends(rows.size, found.shape[0], part)
     bad, first, ascending, before = 0, -1, 1, np.int64(0)
     for i in range(start, stop):
         row = np.int64(rows[i])
@@ -29,26 +33,30 @@ def pack_part(rows, start, stop, count, shift, keys, found):
             ascending = 0
         before = row
         keys[i] = (np.uint64(row) << shift) | np.uint64(i)
-    found[0], found[1], found[2] = bad, first, ascending
+    found[part, 0], found[part, 1], found[part, 2] = bad, first, ascending
 
 
 @njit(**OPTIONS)
-def count_part(keys, start, stop, shift, counts):
-    """How often each value of a digit occurs."""
-    counts[:] = 0
-    mask = np.uint64(counts.size - 1)
+def count_part(part, keys, shift, counts):
+    """How often each value of a digit occurs in a part."""
+    start, stop = ends(keys.size, counts.shape[0], part)
+    of_part = counts[part]
+    of_part[:] = 0
+    mask = np.uint64(of_part.size - 1)
     for i in range(start, stop):
-        counts[np.intp((keys[i] >> shift) & mask)] += 1
+        of_part[np.intp((keys[i] >> shift) & mask)] += 1
 
 
 @njit(**OPTIONS)
-def place_part(keys, start, stop, shift, places, sorted_keys):
-    """Put each key where its digit's next place is."""
-    mask = np.uint64(places.size - 1)
+def place_part(part, keys, shift, places, sorted_keys):
+    """Put each key of a part where its digit's next place is."""
+    start, stop = ends(keys.size, places.shape[0], part)
+    of_part = places[part]
+    mask = np.uint64(of_part.size - 1)
     for i in range(start, stop):
         digit = np.intp((keys[i] >> shift) & mask)
-        sorted_keys[places[digit]] = keys[i]
-        places[digit] += 1
+        sorted_keys[of_part[digit]] = keys[i]
+        of_part[digit] += 1
 
 
 @njit(**OPTIONS)
@@ -62,48 +70,26 @@ def accumulate(counts):
             total += counted
 
 
-@njit(**OPTIONS)
-def ends(n, parts, part):
-    """The positions between which a part lies."""
-    return n * part // parts, n * (part + 1) // parts
+@njit(**ENTRY)
+def pack(rows, count, shift, keys, found, pool):
+    """Make a key of every row number; ``found`` (parts, 3) has a line for each part.
+
+    ``found`` is (rows out of range, the first position of one, 1 if rows ascend). Rows out
+    of range get the number ``count``, and so come last.
+    """
+    parts = found.shape[0]
+    fork(pack_part, (rows, count, shift, keys, found), parts, parts, pool)
 
 
-@njit(parallel=True, **ENTRY)
-def pack(rows, count, shift, keys, found, serial):
-    """Make a key of every row number; ``found`` has a line for each part."""
-    n, parts = rows.size, found.shape[0]
-    if serial or parts == 1:
-        for part in range(parts):
-            start, stop = ends(n, parts, part)
-            pack_part(rows, start, stop, count, shift, keys, found[part])
-    else:
-        for part in prange(parts):
-            start, stop = ends(n, parts, np.intp(part))
-            pack_part(rows, start, stop, count, shift, keys, found[part])
-
-
-@njit(parallel=True, **ENTRY)
-def sort(keys, spare, shift, digits, width, counts, serial):
+@njit(**ENTRY)
+def sort(keys, spare, shift, digits, width, counts, pool):
     """Sort by ``digits`` of ``width`` bits, from ``shift`` on; in ``spare`` if they are odd."""
-    n, parts = keys.size, counts.shape[0]
+    parts = counts.shape[0]
     for digit in range(digits):
         at = shift + np.uint64(digit) * width
-        if serial or parts == 1:
-            for part in range(parts):
-                start, stop = ends(n, parts, part)
-                count_part(keys, start, stop, at, counts[part])
-            accumulate(counts)
-            for part in range(parts):
-                start, stop = ends(n, parts, part)
-                place_part(keys, start, stop, at, counts[part], spare)
-        else:
-            for part in prange(parts):
-                start, stop = ends(n, parts, np.intp(part))
-                count_part(keys, start, stop, at, counts[part])
-            accumulate(counts)
-            for part in prange(parts):
-                start, stop = ends(n, parts, np.intp(part))
-                place_part(keys, start, stop, at, counts[part], spare)
+        fork(count_part, (keys, at, counts), parts, parts, pool)
+        accumulate(counts)
+        fork(place_part, (keys, at, counts, spare), parts, parts, pool)
         keys, spare = spare, keys
 
 
