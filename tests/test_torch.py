@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import gpuadapt as ga
 import gpuadapt.torch
 
 CLASSES = [name for name in gpuadapt.torch.__all__ if hasattr(torch.optim, name)]
@@ -66,3 +67,30 @@ def test_states_have_torchs_names_types_and_strides(name, options):
             found = other.state[q][key]
             assert found.dtype == value.dtype and found.shape == value.shape
             assert found.stride() == value.stride()
+
+
+RATES = [
+    *[(name, {}) for name in CLASSES],
+    ("Adam", {"amsgrad": True}),
+    ("Adam", {"state_dtype": "8bit"}),
+    ("Adagrad", {"rowwise": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), RATES)
+def test_effective_rates_are_those_of_the_plain_optimizer(name, options):
+    (parameter,) = parameters([(6, 8)])
+    array = parameter.detach().clone().numpy()
+    own = {} if name != "SparseAdam" else {"sparse": "lazy"}
+    optimizer = getattr(gpuadapt.torch, name)([parameter], **options, **own)
+    plain = getattr(ga.presets.torch, name)({"0": array}, **options)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+        plain.step({"0": parameter.grad.numpy()})
+        optimizer.step()
+    rates = optimizer.effective_lr(parameter)
+    assert rates.shape == parameter.shape and rates.dtype == torch.float32
+    torch.testing.assert_close(rates, torch.from_numpy(plain.effective_lr("0")), rtol=3e-4, atol=0)
+    with pytest.raises(ga.ParameterError, match="not among"):
+        optimizer.effective_lr(torch.zeros(3))

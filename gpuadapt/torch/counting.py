@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
+from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
 from .. import launch
@@ -108,6 +109,30 @@ def write_counts(
             slot.is_new = False
 
 
+def coefficients_of(
+    rule: Rule, group: Mapping[str, Any], extra: Mapping[str, float], t: int, compute: str
+) -> tuple[float, ...]:
+    """Return a rule's coefficients at the update ``t`` of a group's parameters.
+
+    Parameters
+    ----------
+    rule : Rule
+    group : mapping
+    extra : mapping of str to float
+        Hyperparameters that are not the group's.
+    t : int
+        From 1.
+    compute : {"float32", "float64"}
+
+    Raises
+    ------
+    HyperparameterError
+        A coefficient does not fit in the compute type.
+    """
+    values = values_of(rule, group) | dict(extra)
+    return coefficients(rule, values, t, LARGEST if compute == "float32" else np.inf)
+
+
 class Scalars:
     """The scalars of one round of a step, see `kernels.numerics.scalar_layout`.
 
@@ -145,19 +170,17 @@ class Scalars:
         start = self._known.get(key)
         if start is None:
             start = self._known[key] = len(self.numbers)
-            values = values_of(rule, self._groups[slot.group]) | dict(self._extra)
-            if product is not None:
-                values[MU_PRODUCT] = product
-            largest = LARGEST if slot.storage.formats.compute == "float32" else np.inf
-            self.numbers += coefficients(rule, values, t, largest)
+            group, compute = self._groups[slot.group], slot.storage.formats.compute
+            extra = dict(self._extra) if product is None else {**self._extra, MU_PRODUCT: product}
+            self.numbers += coefficients_of(rule, group, extra, t, compute)
             names = enumerate(rule.coefficients)
             self.clip_places += [start + k for k, name in names if name == "h_clip_factor"]
             self.numbers.append(float(t))
             if history is not None and history.plan is not None:
                 plan = history.plan
                 if plan.displacement is not None:
-                    self.numbers += coefficients(plan.displacement, values, t, largest)
-                self.numbers += plan.history_scalars(values, t)
+                    self.numbers += coefficients_of(plan.displacement, group, extra, t, compute)
+                self.numbers += plan.history_scalars(values_of(rule, group) | extra, t)
         return start
 
     def _of(self, slot: Slot) -> tuple[int, float | None]:

@@ -16,6 +16,7 @@ from .base import Bound
 from .loading import exact_states
 from .options import changed
 from .places import result_of
+from .rates import effective_lr
 from .refusal import FallbackWarning, Reason, own_settings
 from .stepping import found_inf, take_step
 from .tables import Watch, catch_up, watch
@@ -103,6 +104,32 @@ class Fused(Bound):
             The module has no such lookup.
         """
         return watch(self, module, self.catch_up)
+
+    def effective_lr(self, parameter: Tensor) -> Tensor:
+        """Return the learning rate of each element, from the states after the last step.
+
+        The factor of the gradient (for Adam, of the corrected mean of gradients), such as
+        lr / (sqrt(v) + eps).
+
+        Parameters
+        ----------
+        parameter : Tensor
+            One of this optimizer.
+
+        Returns
+        -------
+        Tensor
+            New, of the parameter's shape; float64 for float64, otherwise float32.
+
+        Raises
+        ------
+        ParameterError
+            The optimizer does not have this parameter.
+        RuleError
+            The rule (your own) has no variable named ``rate``.
+        """
+        self.flush()
+        return effective_lr(self, parameter)
 
     def state_dict(self) -> dict[str, Any]:
         self.flush()
