@@ -12,7 +12,8 @@ from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
 
 # Imported early: it registers a hook for forks.
-from gpuadapt.kernels.cpu.calling import Threads
+from gpuadapt.kernels.cpu import calling
+from gpuadapt.kernels.cpu.calling import Threads as Threads
 from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
 from gpuadapt.kernels.cuda.scalars import capturing as capturing
 from gpuadapt.kernels.formats import Formats, Operand
@@ -222,6 +223,11 @@ def bind_rows(
         return exact
     update: RowUpdate = _module(backend, "rows").Rows(rule, formats, operand, **given)
     return update
+
+
+def check_threads(threads: Threads) -> Threads:
+    """Return the choice of threads; raises `BackendError` if there are no such threads."""
+    return calling.check(threads)
 
 
 def _threads(backend: str, threads: Threads) -> dict[str, Threads]:

@@ -21,6 +21,7 @@ from gpuadapt.kernels.formats import PLAIN, Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
 
 from .. import launch
+from ..launch import Threads
 from .options import of_group, row_norm_limit
 from .places import array_view, entered, flat_view, place_of
 from .recipes import MU_PRODUCT, Recipe
@@ -38,7 +39,7 @@ RULE_SETTINGS = ("maximize", "amsgrad", "centered", "nesterov", "decoupled_weigh
 STORED_SETTINGS = ("rounding", "master", "state_dtype", "rowwise", "sparse", "max_row_norm", "seed")
 """The settings of a group that choose how its parameters are stored and launched."""
 
-SETTINGS = (*RULE_SETTINGS, *STORED_SETTINGS, "fused", "capturable")
+SETTINGS = (*RULE_SETTINGS, *STORED_SETTINGS, "fused", "capturable", "threads")
 
 GroupKey = tuple[Any, ...]
 
@@ -283,6 +284,7 @@ def _rounds(
 ) -> list[Round]:
     """The launches of all parameters."""
     rounds: list[Round] = []
+    threads = groups[0].get("threads")
     buckets: list[dict[tuple[Rule, Formats, torch.device], list[Slot]]] = []
     for slot, number in _placed(slots):
         while len(rounds) <= number:
@@ -298,21 +300,25 @@ def _rounds(
         device, exact = place_of(slot.parameter), settings["sparse"] == "exact"
         with entered(device):
             if slot.index in by_rows or limit < np.inf or settings["rowwise"] or exact:
-                one.rows[slot.index] = RowTable(slot, formats, limit, exact)
+                one.rows[slot.index] = RowTable(slot, formats, limit, exact, settings["threads"])
             elif not is_dense(slot.parameter):
                 arrays = [array_view(real_view(tensor)) for tensor in slot.operand_tensors]
                 operand = Operand(arrays, slot.random_key, width_of(slot.parameter))
-                update = launch.bind_strided(slot.storage.rule, device.type, formats, operand)
+                update = launch.bind_strided(
+                    slot.storage.rule, device.type, formats, operand, settings["threads"]
+                )
                 one.strided[slot.index] = update
             else:
                 key = slot.storage.rule, formats, device
                 buckets[number].setdefault(key, []).append(slot)
     for one, found in zip(rounds, buckets, strict=True):
-        one.many = [_bucket(*key, members) for key, members in found.items()]
+        one.many = [_bucket(*key, members, threads) for key, members in found.items()]
     return rounds
 
 
-def _bucket(rule: Rule, formats: Formats, device: torch.device, members: Sequence[Slot]) -> Bucket:
+def _bucket(
+    rule: Rule, formats: Formats, device: torch.device, members: Sequence[Slot], threads: Threads
+) -> Bucket:
     """The launch of parameters of equal rules and formats."""
     with entered(device):
         operands = [
@@ -323,7 +329,7 @@ def _bucket(rule: Rule, formats: Formats, device: torch.device, members: Sequenc
             )
             for slot in members
         ]
-        update = launch.bind_multi_tensor(rule, device.type, formats, operands)
+        update = launch.bind_multi_tensor(rule, device.type, formats, operands, threads)
     return Bucket(update, device, np.array([slot.index for slot in members], np.int64))
 
 

@@ -8,8 +8,9 @@ from typing import Any, TypedDict
 
 from gpuadapt.kernels.formats import MASTERS, ROUNDINGS
 
-from ..errors import HyperparameterError
+from ..errors import BackendError, HyperparameterError
 from ..hyperparameters import check_choice, check_known, number, whole
+from ..launch import check_threads
 
 SPARSE = (None, "raise", "lazy", "exact")
 
@@ -106,12 +107,10 @@ def check(settings: Mapping[str, Any]) -> None:
     seed = whole(settings["seed"])
     if seed is None or seed < 0:
         raise HyperparameterError(f"seed: got {settings['seed']!r}, expected a whole number from 0")
-    threads = settings["threads"]
-    count = whole(threads)
-    if threads not in (None, "numba", "torch") and (count is None or count < 1):
-        raise HyperparameterError(
-            f"threads: got {threads!r}, expected None, 'torch', 'numba' or a whole number from 1"
-        )
+    try:
+        check_threads(settings["threads"])
+    except BackendError as error:
+        raise HyperparameterError(str(error)) from None
 
 
 def row_norm_limit(group: Mapping[str, Any]) -> float:

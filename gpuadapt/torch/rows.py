@@ -13,6 +13,7 @@ from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
 
 from .. import launch
 from ..errors import GradientError, ParameterError
+from ..launch import Threads
 from .places import array_view, entered, place_of
 from .slots import Slot
 from .tensors import real_view, resolved
@@ -30,6 +31,8 @@ class RowTable:
         Largest norm of a row's gradient.
     exact : bool
         Rows without a gradient catch up with the steps they were not in.
+    threads
+        See `gpuadapt.kernels.cpu.calling.Threads`.
 
     Raises
     ------
@@ -37,7 +40,9 @@ class RowTable:
         The parameter cannot be updated by rows.
     """
 
-    def __init__(self, slot: Slot, formats: Formats, limit: float, exact: bool) -> None:
+    def __init__(
+        self, slot: Slot, formats: Formats, limit: float, exact: bool, threads: Threads
+    ) -> None:
         parameter, rule = slot.parameter, slot.storage.rule
         shape = real_view(parameter).shape or (1,)
         if formats.block and block_width(tuple(shape)) != math.prod(shape[1:]):
@@ -48,7 +53,7 @@ class RowTable:
         self.slot, self._limit = slot, limit
         self.exact = exact and not ignores_zero_gradients(rule)
         self.parameter, self.place = parameter, place_of(parameter)
-        self._kind = rule, self.place.type, formats
+        self._kind, self._threads = (rule, self.place.type, formats), threads
         arrays = [_as_rows(array_view(real_view(tensor))) for tensor in slot.operand_tensors]
         self._count = shape[0]
         self._operand = Operand(arrays, slot.random_key, block_width(tuple(shape)))
@@ -57,7 +62,7 @@ class RowTable:
         """Number of updates that the history of an exact table has."""
         self.update: Any = None
         if not self.exact:
-            self.update = launch.bind_rows(*self._kind, self._operand)
+            self.update = launch.bind_rows(*self._kind, self._operand, threads=threads)
         elif not all(array.flags.c_contiguous for array in arrays):
             raise ParameterError("sparse='exact' takes tables whose rows lie one behind the other")
 
@@ -70,7 +75,7 @@ class RowTable:
         rule, backend, formats = self._kind
         rows = self._count
         self.history = launch.step_history(rule, backend, formats, True, rows, updates)
-        self.update = launch.bind_rows(*self._kind, self._operand, self.history)
+        self.update = launch.bind_rows(*self._kind, self._operand, self.history, self._threads)
 
     def prepared(self, gradient: Tensor) -> Any:
         """Check and sort the rows of a gradient; nothing is written yet.

@@ -257,6 +257,10 @@ def _numbers(
     given = state.get(stem)
     if isinstance(given, Tensor) and (given.is_floating_point() or given.is_complex()):
         wanted = parameter.shape[:1] if kept.by_row else parameter.shape
+        if kept.by_row and given.shape == parameter.shape:
+            # Torch's state, such as the start of Adagrad's sum: a row's number is a mean.
+            rows = given.detach().reshape(len(given), -1)
+            return rows.cpu().double().mean(dim=1).numpy()
         if given.shape != wanted:
             raise StateError(
                 f"state {stem!r} of {name!r}: got shape {tuple(given.shape)}, expected "
