@@ -106,9 +106,9 @@ def verdicts(results: dict[str, Any]) -> list[str]:
     for entry in entries:
         verdict = judged(entry, results["machine"]["threads"])
         if verdict:
-            least = f"{entry['name']}: {entry['value']:.3g} {entry['unit']}"
+            measured = f"{entry['name']}: {entry['value']:.3g} {entry['unit']}"
             lines.append(
-                f"{least} (goal at most {MOST[entry['name']]:.3g} {entry['unit']}), {verdict}"
+                f"{measured} (goal at most {MOST[entry['name']]:.3g} {entry['unit']}), {verdict}"
             )
     return lines
 
