@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import hostcupy
 import numpy as np
 import pytest
+from updates_by_numpy import Many, in_place_of
 
 from gpuadapt import arrays, launch
 from gpuadapt.kernels.cuda import (
@@ -23,7 +23,6 @@ from gpuadapt.kernels.cuda import (
     step_history,
     strided,
 )
-from gpuadapt.oracle import evaluate
 
 
 def _gpu() -> Any:
@@ -140,38 +139,14 @@ def crossed(items: Any, kinds: Any, always: set[tuple[str, str]]) -> pytest.Mark
     ])  # fmt: skip
 
 
-class ByNumpy:
-    """As `gpuadapt.kernels.cpu.multi_tensor.MultiTensor`, compiling nothing."""
-
-    def __init__(self, rule: Any, operands: Any) -> None:
-        self.rule, self.arrays = rule, [operand.arrays for operand in operands]
-
-    def __call__(self, gradients: Any, firsts: Any, numbers: Any) -> None:
-        for of, address, first in zip(self.arrays, gradients.tolist(), firsts, strict=True):
-            if address:
-                parameter, *states = of
-                kind = ctypes.c_byte * parameter.nbytes
-                gradient = np.frombuffer(kind.from_address(address), parameter.dtype)
-                coefficients = numbers[first : first + len(self.rule.coefficients)]
-                given = [parameter, gradient.reshape(parameter.shape), *states]
-                for array, values in zip(of, evaluate(self.rule, given, coefficients), strict=True):
-                    array[...] = values
-
-
 @pytest.fixture
 def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense updates on the CPU by NumPy, which compiles nothing: for what asks for a formula.
 
     That kernels have these bits is what test_bits and test_testing say.
     """
-    bind_multi_tensor = launch.bind_multi_tensor
-
-    def bind(rule: Any, where: str, formats: Any, operands: Any) -> Any:
-        if where == "cpu" and formats.uniform:
-            return ByNumpy(rule, operands)
-        return bind_multi_tensor(rule, where, formats, operands)
-
-    monkeypatch.setattr(launch, "bind_multi_tensor", bind)
+    by_numpy = in_place_of(Many, launch.bind_multi_tensor)
+    monkeypatch.setattr(launch, "bind_multi_tensor", by_numpy)
 
 
 @pytest.fixture
@@ -183,3 +158,19 @@ def host() -> Iterator[Backend]:
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what came of PyTorch's own tests, or that they have not run."""
+    reports = [one for found in terminalreporter.stats.values() for one in found]
+    for report in reports:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "pytorch":
+                terminalreporter.write_line(value)
+    for report in terminalreporter.stats.get("skipped", ()):
+        if "test_torch_suites" in report.nodeid:
+            terminalreporter.write_sep(
+                "!", "PyTorch's own tests of optimizers have NOT run", red=True
+            )
+            terminalreporter.write_line(str(report.longrepr[-1]))
+            break

@@ -96,8 +96,8 @@ class Binding:
     sizes: list[int]
     layouts: list[tuple[torch.Size, tuple[int, ...]]]
     """Shape and strides of each parameter, which others may change without moving it."""
-    by_rows: frozenset[int]
-    """The places of parameters whose last gradient was sparse."""
+    by_rows: dict[int, int]
+    """By place: sparse dimensions of the last gradient, for those that were sparse."""
     distributed: bool
     """Whether some parameters are DTensors."""
     all_dense: bool
@@ -213,7 +213,8 @@ def bind(
             wide = [one is not None and one.dtype == torch.float64 for one in there]
             scalars[name] = np.array(addresses, np.int64), np.array(wide, bool)
     distributed = any(one is not other for one, other in zip(own, params, strict=True))
-    by_rows = frozenset(k for k, g in enumerate(grads) if g is not None and g.is_sparse)
+    sparse = {k: g for k, g in enumerate(grads) if g is not None and g.is_sparse}
+    by_rows = {k: g.sparse_dim() for k, g in sparse.items()}
     dense = [own[k] if g is None or g.is_sparse else local(g) for k, g in enumerate(grads)]
     return Binding(
         params=params,
@@ -280,7 +281,7 @@ def _slots(
 
 
 def _rounds(
-    slots: Sequence[Slot | None], groups: Sequence[Mapping[str, Any]], by_rows: frozenset[int]
+    slots: Sequence[Slot | None], groups: Sequence[Mapping[str, Any]], by_rows: Mapping[int, int]
 ) -> list[Round]:
     """The launches of all parameters."""
     rounds: list[Round] = []
@@ -300,7 +301,9 @@ def _rounds(
         device, exact = place_of(slot.parameter), settings["sparse"] == "exact"
         with entered(device):
             if slot.index in by_rows or limit < np.inf or settings["rowwise"] or exact:
-                one.rows[slot.index] = RowTable(slot, formats, limit, exact, settings["threads"])
+                dims = by_rows.get(slot.index, 1)
+                threads = settings["threads"]
+                one.rows[slot.index] = RowTable(slot, formats, limit, exact, threads, dims)
             elif not is_dense(slot.parameter):
                 arrays = [array_view(real_view(tensor)) for tensor in slot.operand_tensors]
                 operand = Operand(arrays, slot.random_key, width_of(slot.parameter))

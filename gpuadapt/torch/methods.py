@@ -48,8 +48,7 @@ class SGD(Fused, torch.optim.SGD):
         fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.SGD.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             momentum,
@@ -98,8 +97,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
         fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.Adagrad.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             lr_decay,
@@ -149,8 +147,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.RMSprop.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             alpha,
@@ -200,8 +197,7 @@ class Adadelta(Fused, torch.optim.Adadelta):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.Adadelta.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             rho,
@@ -253,8 +249,7 @@ class Adam(Fused, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.Adam.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             betas,
@@ -306,8 +301,7 @@ class AdamW(Fused, torch.optim.AdamW):
         fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.AdamW.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             betas,
@@ -352,7 +346,7 @@ class SparseAdam(Fused, torch.optim.SparseAdam):
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.SparseAdam.__init__(self, params, lr, betas, eps, maximize)
+        super().__init__(params, lr, betas, eps, maximize)
         self._add_options(options)
 
 
@@ -389,8 +383,7 @@ class Adamax(Fused, torch.optim.Adamax):
         capturable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.Adamax.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             betas,
@@ -440,8 +433,7 @@ class NAdam(Fused, torch.optim.NAdam):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.NAdam.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             betas,
@@ -491,8 +483,7 @@ class RAdam(Fused, torch.optim.RAdam):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        torch.optim.RAdam.__init__(
-            self,
+        super().__init__(
             params,
             lr,
             betas,

@@ -12,6 +12,7 @@ from ..errors import GradientError, InPlaceError
 from .base import Bound
 from .options import DEFAULTS, check, of_group
 from .places import place_of
+from .recipes import RECIPES
 from .slots import names_of
 from .tensors import element_type, local
 
@@ -62,7 +63,8 @@ def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> Reason | Non
 
 
 def _is_adam(optimizer: Bound) -> bool:
-    return isinstance(optimizer, torch.optim.Adam)
+    # Not by its class, whose name in torch.optim may mean another.
+    return optimizer._recipe is RECIPES["Adam"]
 
 
 def _without_cupy() -> str | None:
@@ -163,8 +165,10 @@ def _reason_of_sparse(
         return Reason("sparse gradients with weight_decay", True)
     if sparse is None and group.get("momentum", 0):
         return Reason("sparse gradients with momentum; sparse='lazy' or 'exact' says which")
-    if gradient.sparse_dim() != 1:
-        return Reason(f"sparse gradients with {gradient.sparse_dim()} sparse dimensions")
+    if sparse is None and gradient.is_complex() and recipe is RECIPES["Adagrad"]:
+        return Reason("sparse gradients of complex numbers, whose squares torch takes as they are")
+    if gradient.sparse_dim() == 0:
+        return Reason("sparse gradients without sparse dimensions")
     return None
 
 

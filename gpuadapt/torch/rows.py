@@ -12,7 +12,7 @@ from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
 
 from .. import launch
-from ..errors import GradientError, ParameterError
+from ..errors import GradientError, ParameterError, RowIndexError
 from ..launch import Threads
 from .places import array_view, entered, place_of
 from .slots import Slot
@@ -33,6 +33,8 @@ class RowTable:
         Rows without a gradient catch up with the steps they were not in.
     threads
         See `gpuadapt.kernels.cpu.calling.Threads`.
+    dims : int
+        Dimensions that number the rows: the sparse ones of a gradient.
 
     Raises
     ------
@@ -41,21 +43,32 @@ class RowTable:
     """
 
     def __init__(
-        self, slot: Slot, formats: Formats, limit: float, exact: bool, threads: Threads
+        self,
+        slot: Slot,
+        formats: Formats,
+        limit: float,
+        exact: bool,
+        threads: Threads,
+        dims: int = 1,
     ) -> None:
         parameter, rule = slot.parameter, slot.storage.rule
         shape = real_view(parameter).shape or (1,)
-        if formats.block and block_width(tuple(shape)) != math.prod(shape[1:]):
+        if formats.block and block_width(tuple(shape)) != math.prod(shape[dims:]):
             raise GradientError(
-                f"rows of {math.prod(shape[1:])} elements share scales with others where states "
+                f"rows of {math.prod(shape[dims:])} elements share scales with others where states "
                 f"have 8 bits: that takes rows of {NARROW}, or another state_dtype"
+            )
+        if dims != 1 and (limit < math.inf or any(kept.by_row for kept in slot.storage.kept)):
+            raise GradientError(
+                f"a sparse gradient has {dims} sparse dimensions: max_row_norm and rowwise take "
+                "those whose rows are numbered by the first dimension alone"
             )
         self.slot, self._limit = slot, limit
         self.exact = exact and not ignores_zero_gradients(rule)
         self.parameter, self.place = parameter, place_of(parameter)
         self._kind, self._threads = (rule, self.place.type, formats), threads
-        arrays = [_as_rows(array_view(real_view(tensor))) for tensor in slot.operand_tensors]
-        self._count = shape[0]
+        self._dims, self._count = dims, math.prod(shape[:dims])
+        arrays = [array_view(self._as_rows(real_view(each))) for each in slot.operand_tensors]
         self._operand = Operand(arrays, slot.random_key, block_width(tuple(shape)))
         self.history: Any = None
         self.updates = -1
@@ -83,19 +96,45 @@ class RowTable:
         Parameters
         ----------
         gradient : Tensor
-            A COO tensor with one sparse dimension, or a dense one that has every row.
+            A COO tensor with so many sparse dimensions, or a dense one that has every row.
 
         Raises
         ------
         RowIndexError
         """
         if gradient.is_sparse:
-            rows, values = gradient._indices()[0], gradient._values()
+            rows, values = self._numbered(gradient), gradient._values()
         else:
             rows = torch.arange(self._count, device=gradient.device)
             values = gradient
-        values = _as_rows(array_view(real_view(resolved(values))))
+        values = array_view(real_view(resolved(values)))
+        values = values if values.ndim else values.reshape(1)
         return self.update.prepare(array_view(rows), values, "sum", None, False, self._limit)
+
+    def _numbered(self, gradient: Tensor) -> Tensor:
+        """The rows of a gradient, numbered through all of its sparse dimensions."""
+        indices = gradient._indices()
+        if self._dims == 1:
+            return indices[0]
+        sizes = torch.tensor(gradient.shape[: self._dims], device=indices.device)
+        if bool(((indices < 0) | (indices >= sizes[:, None])).any()):
+            raise RowIndexError(
+                f"a sparse gradient has indices out of range of its shape {tuple(gradient.shape)}"
+            )
+        steps = [math.prod(gradient.shape[k + 1 : self._dims]) for k in range(self._dims)]
+        return (indices * torch.tensor(steps, device=indices.device)[:, None]).sum(0)
+
+    def _as_rows(self, tensor: Tensor) -> Tensor:
+        """A view with rows along one axis; a tensor without dimensions is one row."""
+        if self._dims == 1:
+            return tensor if tensor.ndim else tensor.reshape(1)
+        try:
+            return tensor.view(self._count, *tensor.shape[self._dims :])
+        except RuntimeError as error:
+            raise ParameterError(
+                f"a sparse gradient has {self._dims} sparse dimensions, and the parameter or a "
+                "state has gaps between its rows: make it contiguous"
+            ) from error
 
     def flush(self) -> None:
         """Let all rows catch up with the last step."""
@@ -114,8 +153,3 @@ class RowTable:
             indices = rows.detach().reshape(-1).to(self.parameter.device, torch.int64)
             with entered(self.place):
                 self.update.read(array_view(indices), False)
-
-
-def _as_rows(array: Any) -> Any:
-    """An array without dimensions as one of one row."""
-    return array if array.ndim else array.reshape(1)

@@ -169,7 +169,8 @@ def _one_by_one(binding: Binding, grads: list[Tensor | None]) -> Gradients | Non
             tensors.append(None)
             continue
         gradient, slot = local(given), binding.slots[k]
-        if slot is None or gradient.is_sparse != (k in binding.by_rows):
+        dims = gradient.sparse_dim() if gradient.is_sparse else None
+        if slot is None or dims != binding.by_rows.get(k):
             return None
         if gradient.dtype != binding.gradient_dtypes[k]:
             return None
