@@ -411,11 +411,26 @@ def all_dimensions_sparse(side):
     return seen(optimizer)
 
 
-@row(LAZY, fallback=True)
-def two_sparse_dimensions(side):
-    p = Parameter(numbers(3, 2))
+@row(LAZY)
+def several_sparse_dimensions(side):
+    p, q = Parameter(numbers(3, 2)), Parameter(numbers(3, 2, 4, 2)[..., 1])
+    optimizer = side([p, q])
+    for seed in (1, 2):
+        some = numbers(3, 2, seed=seed).relu()
+        p.grad = some.to_sparse(2)
+        p.grad = torch.sparse_coo_tensor(  # each element twice
+            p.grad.indices().repeat(1, 2), p.grad.values().repeat(2), (3, 2), check_invariants=False
+        )
+        q.grad = (numbers(3, 2, 4, seed=seed) * some[..., None]).to_sparse(seed + 1)
+        optimizer.step()
+    return seen(optimizer)
+
+
+@row(["Adagrad"], fallback=True)
+def sparse_gradients_of_complex_numbers(side):
+    p = Parameter(numbers(3, 2, dtype=torch.complex64))
     optimizer = side([p])
-    p.grad = numbers(3, 2, seed=1).to_sparse(2)
+    p.grad = numbers(3, 2, seed=1, dtype=torch.complex64).to_sparse(1)
     optimizer.step()
     return seen(optimizer)
 
