@@ -26,6 +26,7 @@ from .options import of_group, row_norm_limit
 from .places import array_view, entered, flat_view, place_of
 from .recipes import MU_PRODUCT, Recipe
 from .rows import RowTable
+from .shards import Cut, Spot, cut_of
 from .slots import Slot, names_of, slot_of
 from .storage import width_of
 from .tensors import is_dense, local, real_view
@@ -60,7 +61,7 @@ class Bucket:
     """Parameters that one launch updates."""
 
     update: Any
-    device: torch.device
+    spot: Spot
     indices: HostArray
     """int64, shape (n,): their places among all parameters."""
 
@@ -100,6 +101,8 @@ class Binding:
     """By place: sparse dimensions of the last gradient, for those that were sparse."""
     distributed: bool
     """Whether some parameters are DTensors."""
+    cuts: list[Cut]
+    """Between which processes parameters are divided, in the same order on each of them."""
     all_dense: bool
     """Whether all parameters have had gradients, which are real, plain tensors and not sparse."""
     everywhere: HostArray
@@ -233,6 +236,7 @@ def bind(
         layouts=[(one.shape, one.stride()) for one in own],
         by_rows=by_rows,
         distributed=distributed,
+        cuts=list(dict.fromkeys(filter(None, map(cut_of, params if distributed else ())))),
         all_dense=not (
             by_rows
             or distributed
@@ -286,7 +290,7 @@ def _rounds(
     """The launches of all parameters."""
     rounds: list[Round] = []
     threads = groups[0].get("threads")
-    buckets: list[dict[tuple[Rule, Formats, torch.device], list[Slot]]] = []
+    buckets: list[dict[tuple[Rule, Formats, Spot], list[Slot]]] = []
     for slot, number in _placed(slots):
         while len(rounds) <= number:
             rounds.append(Round())
@@ -312,7 +316,7 @@ def _rounds(
                 )
                 one.strided[slot.index] = update
             else:
-                key = slot.storage.rule, formats, device
+                key = slot.storage.rule, formats, Spot(device, slot.cut)
                 buckets[number].setdefault(key, []).append(slot)
     for one, found in zip(rounds, buckets, strict=True):
         one.many = [_bucket(*key, members, threads) for key, members in found.items()]
@@ -320,10 +324,10 @@ def _rounds(
 
 
 def _bucket(
-    rule: Rule, formats: Formats, device: torch.device, members: Sequence[Slot], threads: Threads
+    rule: Rule, formats: Formats, spot: Spot, members: Sequence[Slot], threads: Threads
 ) -> Bucket:
     """The launch of parameters of equal rules and formats."""
-    with entered(device):
+    with entered(spot.device):
         operands = [
             Operand(
                 [flat_view(tensor) for tensor in slot.operand_tensors],
@@ -332,8 +336,8 @@ def _bucket(
             )
             for slot in members
         ]
-        update = launch.bind_multi_tensor(rule, device.type, formats, operands, threads)
-    return Bucket(update, device, np.array([slot.index for slot in members], np.int64))
+        update = launch.bind_multi_tensor(rule, spot.device.type, formats, operands, threads)
+    return Bucket(update, spot, np.array([slot.index for slot in members], np.int64))
 
 
 def _kinds(slots: Sequence[Slot | None]) -> list[tuple[list[Slot], HostArray]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
 from .base import Bound
-from .loading import exact_states
+from .loading import convert_states, exact_states
 from .options import changed
 from .places import result_of
 from .rates import effective_lr
@@ -32,6 +32,8 @@ class Fused(Bound):
         for group in self.param_groups:
             for name, value in own.items():
                 group.setdefault(name, value)
+        if own:
+            convert_states(self)  # which torch's Adagrad has made already
 
     @property
     def last(self) -> StepResult | None:

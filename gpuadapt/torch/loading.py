@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .base import Bound
+from .shards import like_parameter
 from .slots import state_of
-from .tensors import like_parameter, local
+from .tensors import local
 
 
 @contextmanager
@@ -58,13 +59,24 @@ def _restore(optimizer: Bound, saved: Mapping[str, Any]) -> None:
             now = loaded.get(name)
             if isinstance(value, Tensor) and isinstance(now, Tensor) and now.dtype != value.dtype:
                 loaded[name] = value.detach().clone().to(now.device)
+    convert_states(optimizer)
+
+
+def convert_states(optimizer: Bound) -> None:
+    """Bring the states that there are into the formats of their groups.
+
+    Raises
+    ------
+    StateError, HyperparameterError, ParameterError
+        Nothing has changed then.
+    """
     with torch.no_grad():
         for parameter, tensors, unused in state_of(
             optimizer._recipe, optimizer.param_groups, optimizer.state
         ):
-            loaded = optimizer.state[parameter]
+            entry = optimizer.state[parameter]
             for name in unused:
-                loaded.pop(name, None)
+                entry.pop(name, None)
             for name, tensor in tensors.items():
-                if name not in loaded or local(loaded[name]) is not tensor:
-                    loaded[name] = like_parameter(tensor, parameter)
+                if name not in entry or local(entry[name]) is not tensor:
+                    entry[name] = like_parameter(tensor, parameter)

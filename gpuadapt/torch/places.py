@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import BITS
-from gpuadapt.kernels.numerics.overflow import decide
+from gpuadapt.kernels.numerics.overflow import Measured, decide
 
 from .. import launch
 from ..launch import StepScalars
 from ..measure import Launch, measure
 from ..step_options import StepResult
+from .shards import Cut, Spot, of_all_parts
 from .tensors import real_view
 
 CPU = torch.device("cpu")
@@ -98,9 +100,9 @@ class Places:
         scalars.select_step(None, (), 1, measured)
         return scalars
 
-    def run(self, launches: Mapping[torch.device, Sequence[Launch]], numbers: HostArray) -> None:
+    def run(self, launches: Mapping[Spot, Sequence[Launch]], numbers: HostArray) -> None:
         """Launch all updates of a round with these scalars."""
-        for device, own in launches.items():
+        for (device, _), own in launches.items():
             if device.type == "cpu":
                 for update, gradient, offset in own:
                     update(gradient, offset, numbers)
@@ -152,18 +154,34 @@ class Places:
 
     def measured(
         self,
-        launches: Mapping[torch.device, Sequence[Launch]],
+        launches: Mapping[Spot, Sequence[Launch]],
+        cuts: Sequence[Cut],
         numbers: HostArray,
         limits: tuple[float, float],
         skip: bool,
     ) -> StepResult:
-        """Measure all gradients, and decide on the host; waits for a GPU."""
-        found = []
-        for device, own in launches.items():
+        """Measure all gradients, and decide on the host; waits for a GPU, and other processes.
+
+        Parameters
+        ----------
+        launches : mapping of Spot to sequence of Launch
+        cuts : sequence of Cut
+            Between which processes parameters are divided.
+        numbers : ndarray of float64
+        limits : pair of float
+            Largest norm and largest magnitude.
+        skip : bool
+            Whether a step is skipped if gradients are not finite.
+        """
+        found: list[Measured] = []
+        parts: dict[Cut, list[Measured]] = {}
+        for (device, cut), own in launches.items():
             with entered(device):
                 scalars = self._begin(device, numbers, True)
                 one = measure(own, scalars, scalars.numbers)
-                found.append(one._replace(numbers=scalars.to_host(one.numbers)))
+                one = one._replace(numbers=np.array(scalars.to_host(one.numbers)))
+            (found if cut is None else parts.setdefault(cut, [])).append(one)
+        found += [of_all_parts(parts.get(cut, []), cut) for cut in cuts]
         verdict = decide(found, *limits)
         return StepResult(verdict.norm, verdict.clip_factor, skip and not verdict.finite)
 

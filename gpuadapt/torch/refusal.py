@@ -13,6 +13,7 @@ from .base import Bound
 from .options import DEFAULTS, check, of_group
 from .places import place_of
 from .recipes import RECIPES
+from .shards import unknown_placement
 from .slots import names_of
 from .tensors import element_type, local
 
@@ -50,6 +51,8 @@ def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> Reason | Non
         kind = type(parameter)
         if kind not in (Tensor, torch.nn.Parameter) and local(parameter) is parameter:
             return Reason(f"parameters of type {kind.__module__}.{kind.__qualname__}")
+        if placement := unknown_placement(parameter):
+            return Reason(f"DTensors with the placement {placement}")
         if element_type(parameter) is None:
             return Reason(f"parameters of {parameter.dtype}")
         if parameter.is_neg() or parameter.is_conj():
@@ -131,6 +134,11 @@ def reason_of_gradients(
 
 def _check_gradient(parameter: Tensor, gradient: Tensor, name: str) -> None:
     """Raise `GradientError` if a gradient has another shape than its parameter, or no numbers."""
+    if (local(gradient) is gradient) != (local(parameter) is parameter):
+        raise GradientError(
+            f"gradient of {name!r}: got {type(gradient).__name__} for a parameter that is a "
+            f"{type(parameter).__name__}; both or neither have to be DTensors"
+        )
     if gradient.shape != parameter.shape:
         raise GradientError(
             f"gradient of {name!r}: got shape {tuple(gradient.shape)}, expected that of its "

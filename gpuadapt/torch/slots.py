@@ -15,6 +15,7 @@ from gpuadapt.kernels.options import compose
 from ..errors import StateError
 from .options import of_group
 from .recipes import MU_PRODUCT, Recipe, options_of
+from .shards import Cut, check_parts, cut_of, part_name
 from .storage import Storage, completed, storage_of
 from .tensors import element_type, local
 
@@ -43,6 +44,8 @@ class Slot:
     random_key: int
     gradient: str
     """The element type of its gradient."""
+    cut: Cut | None
+    """Between which processes it is divided."""
 
     @property
     def operand_tensors(self) -> list[Tensor]:
@@ -79,19 +82,21 @@ def slot_of(
     }
     rule = compose(recipe.rule(group), options_of(group) | step_options)
     storage = storage_of(rule, recipe, settings, own, name)
+    check_parts(parameter, storage, settings, name)
     tensors = completed(entry, storage, own, name)
     scalars = {}
     if counts(recipe, storage):
         scalars["step"] = _scalar(entry, "step", 0.0, own, group)
     if MU_PRODUCT in rule.hyperparameters:
         scalars[MU_PRODUCT] = _scalar(entry, MU_PRODUCT, 1.0, own, group)
-    seed = settings["seed"]
-    key = parameter_key(seed, name) if storage.formats.random else 0
+    key = 0
+    if storage.formats.random:
+        key = parameter_key(settings["seed"], part_name(name, parameter))
     kind = own if gradient is None else gradient
     return Slot(
         index, number, parameter, own, storage, tensors, scalars,
         not any(name in entry for kept in storage.kept if kept.letter for name in kept.names), key,
-        element_type(kind) or str(kind.dtype),
+        element_type(kind) or str(kind.dtype), cut_of(parameter),
     )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ from .counting import Counts, Scalars, counts_after, write_counts
 from .options import of_all
 from .places import array_view, entered, place_of
 from .refusal import Reason, check_parameters, reason_of_gradients, reason_of_groups
+from .shards import Spot, like_parameter, own_gradient
 from .tensors import (
     is_dense,
-    like_parameter,
     local,
     real_view,
     resolved,
@@ -168,7 +168,7 @@ def _one_by_one(binding: Binding, grads: list[Tensor | None]) -> Gradients | Non
         if given is None:
             tensors.append(None)
             continue
-        gradient, slot = local(given), binding.slots[k]
+        gradient, slot = own_gradient(given, binding.params[k]), binding.slots[k]
         dims = gradient.sparse_dim() if gradient.is_sparse else None
         if slot is None or dims != binding.by_rows.get(k):
             return None
@@ -195,7 +195,7 @@ def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
 class Prepared(NamedTuple):
     """One round of a step, before anything is written."""
 
-    launches: dict[torch.device, list[Launch]]
+    launches: dict[Spot, list[Launch]]
     """(update, gradient, offset of its coefficients)."""
     scalars: Scalars
     counts: Counts
@@ -219,7 +219,7 @@ def _run(
     if scale.measures and not on_gpu:
         together = _together([one.launches for one in prepared])
         numbers = np.array(prepared[0].scalars.numbers)
-        result = places.measured(together, numbers, limits, scale.skip)
+        result = places.measured(together, binding.cuts, numbers, limits, scale.skip)
     if result.skipped:
         optimizer._last = result
         return
@@ -229,8 +229,8 @@ def _run(
             one = _prepared(optimizer, binding, rounds[number], gradients, scale)
         numbers, clip = np.array(one.scalars.numbers), one.scalars.clip_places
         if on_gpu:
-            ((device, launches),) = one.launches.items()
-            result = places.run_clipped(device, launches, numbers, limits, clip)
+            ((spot, launches),) = one.launches.items()
+            result = places.run_clipped(spot.device, launches, numbers, limits, clip)
         else:
             numbers[clip] = result.clip_factor
             places.run(one.launches, numbers)
@@ -247,15 +247,16 @@ def _run(
 
 def _single_gpu(rounds: Sequence[Prepared]) -> bool:
     """Whether a step has one round, on one GPU, which can then measure and clip by itself."""
-    return len(rounds) == 1 and [device.type for device in rounds[0].launches] == ["cuda"]
+    spots = [spot for one in rounds for spot in one.launches]
+    return len(rounds) == len(spots) == 1 and spots[0].device.type == "cuda" and not spots[0].cut
 
 
-def _together(rounds: Sequence[dict[torch.device, list[Launch]]]) -> dict[Any, list[Launch]]:
-    """The launches of all rounds, by device."""
-    found: dict[Any, list[Launch]] = {}
+def _together(rounds: Sequence[dict[Spot, list[Launch]]]) -> dict[Spot, list[Launch]]:
+    """The launches of all rounds."""
+    found: dict[Spot, list[Launch]] = {}
     for launches in rounds:
-        for device, own in launches.items():
-            found.setdefault(device, []).extend(own)
+        for spot, own in launches.items():
+            found.setdefault(spot, []).extend(own)
     return found
 
 
@@ -268,13 +269,13 @@ def _prepared(
         used = used & np.isin(np.arange(len(used)), one.members)
     counts = counts_after(optimizer._recipe, binding, optimizer.state, groups, used)
     scalars = Scalars(groups, counts, scale.values)
-    launches: dict[torch.device, list[Launch]] = {}
+    launches: dict[Spot, list[Launch]] = {}
     for index in (*one.rows, *one.strided):
         slot, gradient = binding.slots[index], gradients.tensors[index]
         if gradient is None or slot is None:
             continue
-        device = place_of(slot.parameter)
-        with entered(device):
+        spot = Spot(place_of(slot.parameter), slot.cut)
+        with entered(spot.device):
             if table := one.rows.get(index):
                 table.begin(int(counts.steps[index]) - 1)
                 offset = scalars.offset(slot, table.history)
@@ -282,7 +283,7 @@ def _prepared(
             else:
                 view = array_view(real_view(gradient))
                 launched = one.strided[index], view, scalars.offset(slot)
-        launches.setdefault(device, []).append(launched)
+        launches.setdefault(spot, []).append(launched)
     if one.many:
         offsets, addresses = scalars.offsets(binding, used), gradients.addresses
         for many in one.many:
@@ -290,7 +291,7 @@ def _prepared(
             if len(many.indices) < len(used):
                 own, starts = addresses[many.indices], offsets[many.indices]
             if own.any():
-                launches.setdefault(many.device, []).append((many.update, own, starts))
+                launches.setdefault(many.spot, []).append((many.update, own, starts))
     return Prepared(launches, scalars, counts, used)
 
 

@@ -200,7 +200,7 @@ def _likenesses(kept: Kept, parameter: Tensor) -> list[Likeness]:
     if not kept.letter:
         dtypes = [KEPT.get(dtype, parameter.dtype) for _, dtype in parts[1:]]
         if form.parts[1][0] == "low":
-            dtypes = [torch.int16]
+            dtypes = [torch.bfloat16]  # its bits: processes cannot send each other int16
         return [Likeness(dtype, parameter.shape, parameter) for dtype in dtypes]
     if not form.block:
         real = DTYPES[form.dtype]

@@ -73,24 +73,3 @@ def as_tensor(array: np.ndarray, dtype: torch.dtype, like: Tensor) -> Tensor:
 def resolved(gradient: Tensor) -> Tensor:
     """Return a gradient whose memory holds its numbers: no negative or conjugate bit is set."""
     return gradient.resolve_conj().resolve_neg()
-
-
-def like_parameter(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return a state of this process's part of a parameter as a DTensor, if the parameter is one.
-
-    States of other shapes than the parameter's, such as scales, stay what they are.
-    """
-    own = local(parameter)
-    if own is parameter or tensor.shape != own.shape or not own.ndim:
-        return tensor
-    from torch.distributed.tensor import DTensor
-
-    assert isinstance(parameter, DTensor), "nothing else has another local part"
-    return DTensor.from_local(
-        tensor,
-        parameter.device_mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )
