@@ -50,9 +50,9 @@ class Strided:
 def in_place_of(kind: type, compiled: Bind) -> Bind:
     """A function of `gpuadapt.launch` with one of these classes for elements of one type."""
 
-    def bind(rule: Any, where: str, formats: Any, operands: Any) -> Any:
+    def bind(rule: Any, where: str, formats: Any, operands: Any, *threads: Any) -> Any:
         if where == "cpu" and formats.uniform:
             return kind(rule, operands)
-        return compiled(rule, where, formats, operands)
+        return compiled(rule, where, formats, operands, *threads)
 
     return bind
