@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
-from gpuadapt.kernels.formats import SHORT
+from gpuadapt.kernels.formats import SHORT, Formats
 
 from .errors import HyperparameterError
 from .hyperparameters import SETTINGS
-from .parameter import Parameter
 
-Effect = tuple[Callable[[Parameter, Mapping[str, Any]], bool], str]
+
+class Affected(Protocol):
+    """What a setting may have an effect on: a parameter, or several that are alike."""
+
+    @property
+    def group(self) -> int: ...
+
+    @property
+    def states(self) -> Collection[str]: ...
+
+    @property
+    def dtype_name(self) -> str: ...
+
+    @property
+    def formats(self) -> Formats: ...
+
+
+Effect = tuple[Callable[[Affected, Mapping[str, Any]], bool], str]
 
 EFFECTS: dict[str, Effect] = {
     "state_dtype": (
@@ -39,13 +55,13 @@ EFFECTS: dict[str, Effect] = {
 """For each setting, whether it affects a parameter of a group, and why it would not."""
 
 
-def check_effects(groups: Sequence[Mapping[str, Any]], parameters: Sequence[Parameter]) -> None:
+def check_effects(groups: Sequence[Mapping[str, Any]], parameters: Sequence[Affected]) -> None:
     """Raise `HyperparameterError` for a setting that affects none of the parameters it is for.
 
-    ``groups`` are the settings of each group.
+    ``groups`` are the settings of each group; one that is not there has its default.
     """
     for name, (affects, reason) in EFFECTS.items():
-        given = [settings[name] != SETTINGS[name] for settings in groups]
+        given = [settings.get(name, SETTINGS[name]) != SETTINGS[name] for settings in groups]
         if not any(given):
             continue
         changed = [one for one in parameters if given[one.group]]

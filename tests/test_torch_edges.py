@@ -688,6 +688,30 @@ def data_replaced(side):
     return steps(side, optimizer)
 
 
+@row(DENSE)
+def data_transposed(side):
+    p = Parameter(numbers(3, 3))
+    optimizer = side([p])
+    steps(side, optimizer)
+    p.data = p.data.t()
+    p.grad = numbers(3, 3, seed=9).t()
+    optimizer.step()
+    return p, [v.contiguous() for v in optimizer.state[p].values() if torch.is_tensor(v)]
+
+
+@row(DENSE)
+def data_of_another_shape_at_the_same_place(side):
+    p = Parameter(numbers(4, 3))
+    optimizer = side([p], **({"momentum": 0.9} if side.name == "SGD" else {}))
+    steps(side, optimizer)
+    p.grad = None
+    p.data = p.data[:2]
+    p.grad = numbers(2, 3, seed=9)
+    for name, value in optimizer.state[p].items():
+        optimizer.state[p][name] = value[:2] if torch.is_tensor(value) and value.ndim else value
+    return steps(side, optimizer)
+
+
 @row()
 def states_replaced(side):
     p = Parameter(numbers(3))

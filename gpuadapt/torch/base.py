@@ -23,6 +23,8 @@ class Bound(torch.optim.Optimizer):
     _last: Any = None
     """A `StepResult`, or the `StepScalars` of the GPU that has it."""
     _fallback: str | None = None
+    _complete = False
+    """Whether all groups are there with all their settings, which the constructor adds."""
 
     @property
     def _places(self) -> Places:

@@ -37,8 +37,8 @@ DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 RULE_SETTINGS = ("maximize", "amsgrad", "centered", "nesterov", "decoupled_weight_decay", "decay")
 """The settings of a group that choose its rule, beside weight decay and momentum."""
 
-STORED_SETTINGS = ("rounding", "master", "state_dtype", "rowwise", "sparse", "max_row_norm", "seed")
-"""The settings of a group that choose how its parameters are stored and launched."""
+STORED_SETTINGS = ("rounding", "master", "rowwise", "sparse", "max_row_norm", "seed")
+"""The settings of a group that, beside state_dtype, choose how its parameters are stored."""
 
 SETTINGS = (*RULE_SETTINGS, *STORED_SETTINGS, "fused", "capturable", "threads")
 
@@ -47,8 +47,9 @@ GroupKey = tuple[Any, ...]
 
 def key_of(group: Mapping[str, Any]) -> GroupKey:
     """Return what an update of a group depends on, beside its numbers."""
-    momentum = group.get("momentum", 0)
+    momentum, formats = group.get("momentum", 0), group.get("state_dtype")
     return (
+        tuple(formats.items()) if isinstance(formats, Mapping) else formats,
         bool(group.get("weight_decay", 0)),
         momentum != 0,
         *map(group.get, SETTINGS),

@@ -15,7 +15,7 @@ from gpuadapt.kernels.numerics.scalar_layout import FIRST
 from .. import launch
 from ..group import coefficients
 from .binding import Binding
-from .recipes import MU_PRODUCT, Recipe, values_of
+from .recipes import MU_PRODUCT, Recipe, number_of, values_of
 from .slots import Slot
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -83,7 +83,7 @@ def _products(
     same = launch.numbers_at().read_numbers(addresses, wide, used, products)
     for number, group in enumerate(groups):
         there = binding.group_numbers == number
-        beta1, decay = float(group["betas"][0]), float(group["momentum_decay"])
+        beta1, decay = number_of("beta1", group), number_of("momentum_decay", group)
         mu = beta1 * (1 - 0.5 * 0.96 ** (steps[there] * decay))
         single = (products[there].astype(np.float32) * mu.astype(np.float32)).astype(np.float64)
         products[there] = np.where(wide[there], products[there] * mu, single)

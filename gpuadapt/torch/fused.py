@@ -14,10 +14,11 @@ from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
 from .base import Bound
 from .loading import convert_states, exact_states
-from .options import changed
+from .options import changed, own_settings
 from .places import result_of
 from .rates import effective_lr
-from .refusal import FallbackWarning, Reason, own_settings
+from .refusal import FallbackWarning, Reason
+from .settings import check_settings
 from .stepping import found_inf, take_step
 from .tables import Watch, catch_up, watch
 
@@ -27,13 +28,15 @@ class Fused(Bound):
 
     def _add_options(self, given: Mapping[str, Any]) -> None:
         """Put gpuadapt's keywords into the defaults and the groups, which torch has made."""
-        own = changed(given)
+        own = changed(given, self.defaults)
         self.defaults.update(own)
         for group in self.param_groups:
             for name, value in own.items():
                 group.setdefault(name, value)
+        check_settings(self._recipe, self.param_groups)
         if own:
             convert_states(self)  # which torch's Adagrad has made already
+        self._complete = True
 
     @property
     def last(self) -> StepResult | None:
@@ -133,6 +136,15 @@ class Fused(Bound):
         self.flush()
         return effective_lr(self, parameter)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        if self._complete:
+            try:
+                check_settings(self._recipe, self.param_groups)
+            except BaseException:
+                self.param_groups.pop()
+                raise
+
     def state_dict(self) -> dict[str, Any]:
         self.flush()
         return super().state_dict()
@@ -150,6 +162,7 @@ class Fused(Bound):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._binding = None
         super().__setstate__(state)
+        self._complete = True
 
 
 def _step(optimizer: Fused, closure: Callable[[], Any] | None) -> Any:

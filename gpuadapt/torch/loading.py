@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .base import Bound
+from .options import DEFAULTS
+from .settings import check_settings
 from .shards import like_parameter
 from .slots import state_of
 from .tensors import local
@@ -24,13 +26,17 @@ def exact_states(optimizer: Bound) -> Iterator[None]:
     States in another format than this optimizer's are converted. If that fails, the optimizer has
     the states and groups that it had before.
     """
-    before = {"state": optimizer.state, "param_groups": optimizer.param_groups}
+    before: dict[str, Any] = {"state": optimizer.state, "param_groups": optimizer.param_groups}
     seen: dict[str, Any] = {}
 
     def remember(_: Any, state_dict: dict[str, Any]) -> None:
         seen.update(state_dict)
 
     def restore(loaded: Any) -> None:
+        for old, new in zip(before["param_groups"], loaded.param_groups, strict=True):
+            # Torch's checkpoints do not have these, and ours those that are not the defaults.
+            new.update({name: old[name] for name in DEFAULTS if name in old and name not in new})
+        check_settings(loaded._recipe, loaded.param_groups)
         _restore(loaded, seen)
 
     first = optimizer.register_load_state_dict_pre_hook(remember)

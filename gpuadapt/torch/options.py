@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from gpuadapt.kernels.formats import MASTERS, ROUNDINGS
+from gpuadapt.kernels.formats import MASTERS, ROUNDINGS, STATES
 
 from ..errors import BackendError, HyperparameterError
 from ..hyperparameters import check_choice, check_known, number, whole
@@ -49,14 +49,21 @@ class Options(TypedDict, total=False):
     threads: int | str | None
 
 
-def changed(given: Mapping[str, Any]) -> dict[str, Any]:
+def changed(given: Mapping[str, Any], torchs: Iterable[str]) -> dict[str, Any]:
     """Return the keywords that differ from their defaults, checked.
+
+    Parameters
+    ----------
+    given : mapping
+        What is not among torch's own keywords.
+    torchs : iterable of str
+        Those.
 
     Raises
     ------
     HyperparameterError, KeywordError
     """
-    check_known(given, DEFAULTS)
+    check_known(given, (*torchs, *DEFAULTS))
     check({**DEFAULTS, **given})
     return {name: value for name, value in given.items() if value != DEFAULTS[name]}
 
@@ -64,6 +71,11 @@ def changed(given: Mapping[str, Any]) -> dict[str, Any]:
 def of_group(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return all keywords of a group."""
     return {name: group.get(name, default) for name, default in DEFAULTS.items()}
+
+
+def own_settings(group: Mapping[str, Any]) -> list[str]:
+    """Return the keywords of a group that torch's own step does not know."""
+    return [name for name, default in DEFAULTS.items() if group.get(name, default) != default]
 
 
 def of_all(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -96,6 +108,9 @@ def check(settings: Mapping[str, Any]) -> None:
     check_choice(settings, "rowwise", (False, True))
     check_choice(settings, "sparse", SPARSE)
     check_choice(settings, "skip_nonfinite", (False, True))
+    wanted = settings["state_dtype"]
+    for kind in wanted.values() if isinstance(wanted, Mapping) else (wanted,):
+        check_choice({"state_dtype": kind}, "state_dtype", (None, *STATES))
     if settings["master"] is not None and settings["rounding"] != "nearest":
         raise HyperparameterError(
             f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which has "

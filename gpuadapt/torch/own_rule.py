@@ -94,7 +94,7 @@ class Optimizer(Fused, torch.optim.Optimizer):
         check_rule(rule)
         given = expand(hyperparameters)
         own = {name: given.pop(name) for name in DEFAULTS if name in given}
-        check_known(given, (*rule.hyperparameters, *SETTINGS), DEFAULTS)
+        check_known(given, (*rule.hyperparameters, *SETTINGS, *DEFAULTS))
         check_present(given, rule.hyperparameters)
         defaults = SETTINGS | given
         check_choice(defaults, "decay", DECAYS)

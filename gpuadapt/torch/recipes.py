@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.language.rule import Rule
 
+from ..errors import HyperparameterError
 from .rules import torch_centered, torch_centered_momentum, torch_nadam
 
 Settings = Mapping[str, Any]
@@ -100,10 +101,23 @@ FROM_GROUP: dict[str, Callable[[Settings], Any]] = {
 
 def values_of(rule: Rule, group: Settings) -> dict[str, float]:
     """Return the hyperparameters of a rule that a group has, as numbers of the host."""
-    values = {}
-    for name in rule.hyperparameters:
-        if name in FROM_GROUP and name not in group:
-            values[name] = float(FROM_GROUP[name](group))
-        elif name in group:
-            values[name] = float(group[name])
-    return values
+    return {
+        name: number_of(name, group)
+        for name in rule.hyperparameters
+        if name in FROM_GROUP or name in group
+    }
+
+
+def number_of(name: str, group: Settings) -> float:
+    """Return a hyperparameter of a group; tensors of one number are read.
+
+    Raises
+    ------
+    HyperparameterError
+        It is not a number.
+    """
+    try:
+        return float(group[name] if name in group else FROM_GROUP[name](group))
+    except (TypeError, ValueError, IndexError, KeyError, RuntimeError):
+        key = next((each for each in (name, "betas", "alpha") if each in group), name)
+        raise HyperparameterError(f"{key}: got {group.get(key)!r}, expected numbers") from None

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..errors import GradientError, InPlaceError
 from .base import Bound
-from .options import DEFAULTS, check, of_group
 from .places import place_of
 from .recipes import RECIPES
+from .settings import check_settings
 from .shards import unknown_placement
 from .slots import names_of
 from .tensors import element_type, local
@@ -28,11 +28,6 @@ class Reason(NamedTuple):
     text: str
     refused: bool = False
     """Whether that step raises, so that there is no need to warn of it."""
-
-
-def own_settings(group: Mapping[str, Any]) -> list[str]:
-    """Return the keywords of a group that torch's own step does not know."""
-    return [name for name, default in DEFAULTS.items() if group.get(name, default) != default]
 
 
 def reason_of_groups(optimizer: Bound, params: Sequence[Tensor]) -> Reason | None:
@@ -82,17 +77,17 @@ def _without_cupy() -> str | None:
     return None
 
 
-def check_parameters(groups: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) -> None:
+def check_parameters(optimizer: Bound, params: Sequence[Tensor]) -> None:
     """Check settings and parameters before a binding is made.
 
     Raises
     ------
-    HyperparameterError
+    HyperparameterError, ParameterError, RuleError
+        As `check_settings`.
     InPlaceError
         A parameter was made in inference mode, and this is outside of it.
     """
-    for group in groups:
-        check(of_group(group))
+    check_settings(optimizer._recipe, optimizer.param_groups)
     for parameter in params:
         if parameter.is_inference() and not torch.is_inference_mode_enabled():
             _refuse_in_place(parameter, "it was made in inference mode: clone it outside of it")

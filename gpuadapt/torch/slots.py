@@ -16,7 +16,7 @@ from ..errors import StateError
 from .options import of_group
 from .recipes import MU_PRODUCT, Recipe, options_of
 from .shards import Cut, check_parts, cut_of, part_name
-from .storage import Storage, completed, storage_of
+from .storage import COMPANIONS, Storage, completed, storage_of
 from .tensors import element_type, local
 
 NOTHING: frozenset[str] = frozenset()
@@ -146,9 +146,13 @@ def state_of(
             if not entry or element_type(local(parameter)) is None:
                 continue
             slot = slot_of(recipe, group, k, number, parameter, None, entry, name, NOTHING)
-            wanted = slot.scalars | slot.tensors
-            stems = {one.removesuffix(".codes").removesuffix(".scales") for one in wanted}
-            formats = {each for stem in stems for each in (stem, f"{stem}.codes", f"{stem}.scales")}
-            unused = [one for one in entry if one in formats and one not in wanted]
-            found.append((parameter, wanted, unused))
+            found.append((parameter, slot.scalars | slot.tensors, other_formats(entry, slot)))
     return found
+
+
+def other_formats(entry: Mapping[str, Any], slot: Slot) -> list[str]:
+    """Return the names in a parameter's state of what its slot stores in another format."""
+    wanted = slot.scalars | slot.tensors
+    stems = {one.removesuffix(".codes").removesuffix(".scales") for one in wanted}
+    formats = {each for stem in stems for each in (stem, f"{stem}.codes", f"{stem}.scales")}
+    return [one for one in entry if one in formats.union(COMPANIONS.values()) and one not in wanted]

@@ -23,6 +23,7 @@ from .options import of_all
 from .places import array_view, entered, place_of
 from .refusal import Reason, check_parameters, reason_of_gradients, reason_of_groups
 from .shards import Spot, like_parameter, own_gradient
+from .slots import other_formats
 from .tensors import (
     is_dense,
     local,
@@ -127,7 +128,7 @@ def take_step(optimizer: Bound) -> Reason | None:
     if binding is None:
         if reason := reason_of_groups(optimizer, params):
             return reason
-        check_parameters(groups, params)
+        check_parameters(optimizer, params)
     grads: list[Tensor | None] = list(map(GRADIENT, params))
     known = _as_expected(binding, grads) if binding is not None else None
     if known is None or not binding.holds_states(optimizer.state):  # type: ignore[union-attr]
@@ -308,5 +309,7 @@ def _put_in_place(optimizer: Bound, binding: Binding) -> None:
                 there = entry.get(name)
                 if there is None or local(there) is not tensor:
                     entry[name] = like_parameter(tensor, parameter)
+            for name in other_formats(entry, slot):
+                del entry[name]
     binding.remember(optimizer.state)
     optimizer._binding = binding
