@@ -1,7 +1,7 @@
 """Results as a reader sees them: lines in a terminal, tables in Markdown, a picture.
 
 ``python -m benchmarks.report`` makes the tables and pictures anew from `results/*.json`: one
-page for each machine, and the README's part between its two marks.
+page for each machine, and the parts of the README and of docs/torch.md between their two marks.
 """
 
 from __future__ import annotations
@@ -110,6 +110,22 @@ def figures_table(cases: list[dict[str, Any]], threads: int) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows] if len(rows) > 2 else []
 
 
+def losses_table(cases: list[dict[str, Any]]) -> list[str]:
+    """A row for each format, with the final loss of each training, and how far above float32's."""
+    cases = [case for case in cases if "losses" in case]
+    names = list(dict.fromkeys(name for case in cases for name in case["losses"]))
+    if not names:
+        return []
+    rows = [["final loss", *(case["label"] for case in cases)], ["---"] * (1 + len(cases))]
+    for name in names:
+        row = [name]
+        for case in cases:
+            loss, base = case["losses"][name], case["losses"]["torch float32"]
+            row.append(f"{loss:.4f} ({100 * (loss / base - 1):+.1f} %)")
+        rows.append(row)
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
 def entry(figure: dict[str, Any]) -> str:
     """A line for a figure beside memory traffic, or for each error in its place."""
     failed = [f"- {figure['name']}, {who}: FAILED: {error}" for who, error in _errors(figure)]
@@ -159,6 +175,19 @@ def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
             cases = results.get(suite, ())
             if any("gpuadapt" in case["times"] for case in cases):
                 parts += ["\n".join(table(cases, names))]
+    return "\n\n".join([BEGIN, *parts, END])
+
+
+def in_torch(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """The part of docs/torch.md: steps beside torch's, and final losses, on each machine."""
+    parts = []
+    for name, results in every:
+        cases = results.get("torch", [])
+        tables = [table(cases, PRINTED["torch"]), losses_table(cases)] if cases else []
+        if tables:
+            link = f"[everything measured there](../benchmarks/results/{name}.md)"
+            parts += [f"{headline(results)} ({link}):"]
+        parts += ["\n".join(lines) for lines in tables if lines]
     return "\n\n".join([BEGIN, *parts, END])
 
 
@@ -223,9 +252,9 @@ def main() -> None:
         drawn = image.name if image.exists() else None
         path.with_suffix(".md").write_text(page(results, drawn), encoding="utf-8")
         every.append((path.stem, results))
-    file = ROOT / "README.md"
-    before, rest = file.read_text(encoding="utf-8").split(BEGIN)
-    file.write_text(before + readme(every) + rest.split(END)[1], encoding="utf-8")
+    for file, part in ((ROOT / "README.md", readme), (ROOT / "docs" / "torch.md", in_torch)):
+        before, rest = file.read_text(encoding="utf-8").split(BEGIN)
+        file.write_text(before + part(every) + rest.split(END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

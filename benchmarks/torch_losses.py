@@ -19,8 +19,12 @@ class Case(NamedTuple):
     lr: float
 
     @property
+    def label(self) -> str:
+        return f"{self.steps:,} steps of Adam with lr {self.lr:g}"
+
+    @property
     def name(self) -> str:
-        return f"bfloat16 network, {self.steps:,} steps of Adam with lr {self.lr:g}"
+        return f"bfloat16 network, {self.label}"
 
 
 def cases(quick: bool) -> list[Case]:
@@ -34,8 +38,8 @@ def run(case: Case) -> dict[str, Any]:
     Returns
     -------
     dict
-        "name", "times" (none), "seconds" of each training, and "figures": for each format the loss
-        over all examples, and how far it is above float32's.
+        "name", "label", "times" (none); "losses" over all examples and "seconds" of training, by
+        format; "figures": the losses, and how far each is above float32's.
     """
     losses, seconds = {}, {}
     for name, (dtype, make) in formats(case.lr).items():
@@ -55,6 +59,8 @@ def run(case: Case) -> dict[str, Any]:
         "backend": "cpu",
         "times": {},
         "figures": figures,
+        "label": case.label,
+        "losses": losses,
         "seconds": seconds,
     }
 

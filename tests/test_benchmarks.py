@@ -474,6 +474,10 @@ def test_final_losses_of_a_network_of_few_bits(one_short_turn, monkeypatch):
     assert len(few) == 1 and f"{long.name}: gpuadapt stochastic, above float32" in goals.MOST
     lines = "\n".join(report.lines(result))
     assert "torch bfloat16, final loss: " in lines and "above float32: " in lines
+    part = report.in_torch([("here", some_results() | {"torch": [result]})])
+    assert "| final loss | 3 steps of Adam with lr 0.001 |" in part
+    assert f"| torch float32 | {result['losses']['torch float32']:.4f} (+0.0 %) |" in part
+    assert "](../benchmarks/results/here.md)" in part
 
 
 def test_a_candidate_that_differs_from_torch_is_not_timed(one_short_turn, monkeypatch):
@@ -626,6 +630,8 @@ def test_the_readmes_table_and_the_pages_are_the_measured_ones():
     assert every
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert report.readme(sorted(every.items())) in readme
+    in_torch = (ROOT / "docs" / "torch.md").read_text(encoding="utf-8")
+    assert report.in_torch(sorted(every.items())) in in_torch
     for name, results in every.items():
         image = report.RESULTS / f"{name}.png"
         page = (report.RESULTS / f"{name}.md").read_text(encoding="utf-8")
