@@ -60,6 +60,8 @@ def main() -> int:
     if given.add:
         results = earlier(given.json, results)
     chosen = (*report.SUITES, "overhead") if given.suite == "all" else (given.suite,)
+    if given.suite == "all" and given.backend == "cuda":
+        chosen = tuple(suite for suite in chosen if suite != "torch")  # it is for the CPU
     for suite in chosen:
         results[suite] = []
         for result in _suite(suite, given.backend, given.quick):

@@ -19,7 +19,7 @@ from ..step_options import StepResult
 from .base import Bound
 from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
 from .counting import Counts, Scalars, counts_after, write_counts
-from .options import of_all
+from .options import WHOLE, of_all
 from .places import array_view, entered, place_of
 from .refusal import Reason, check_parameters, reason_of_gradients, reason_of_groups
 from .shards import Spot, like_parameter, own_gradient
@@ -36,8 +36,9 @@ GRADIENT = Tensor.grad.__get__  # type: ignore[union-attr]
 DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 NEGATIVE, SIZE = Tensor.is_neg, Tensor.numel
 
-
 UNMEASURED = StepResult(None, 1.0, False)
+
+WHOLE_SETTINGS = frozenset(WHOLE)
 
 
 class Gradients(NamedTuple):
@@ -74,7 +75,7 @@ PLAIN_SCALE = StepScale(frozenset(), {}, np.inf, np.inf, False)
 def scale_of(optimizer: Bound) -> StepScale:
     """Return what the step does to all gradients, by the settings and a GradScaler."""
     groups = optimizer.param_groups
-    given = [group for group in groups if not _PLAIN.isdisjoint(group)]
+    given = [group for group in groups if not WHOLE_SETTINGS.isdisjoint(group)]
     scale = getattr(optimizer, "grad_scale", None)
     if not given and scale is None:
         return PLAIN_SCALE
@@ -93,9 +94,6 @@ def scale_of(optimizer: Bound) -> StepScale:
     options = frozenset(name for name, on in chosen.items() if on)
     largest = values.get("clip_value", np.inf)
     return StepScale(options, values, max_norm, largest, bool(whole["skip_nonfinite"]))
-
-
-_PLAIN = {"max_norm", "clip_value", "skip_nonfinite", "threads"}
 
 
 def found_inf(optimizer: Bound) -> bool:
