@@ -165,7 +165,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [one for found in terminalreporter.stats.values() for one in found]
     for report in reports:
         for name, value in getattr(report, "user_properties", ()):
-            if name == "pytorch":
+            if name == "pytorch" and report.when == "call":
                 terminalreporter.write_line(value)
     for report in terminalreporter.stats.get("skipped", ()):
         if "test_torch_suites" in report.nodeid:
