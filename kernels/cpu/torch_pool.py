@@ -19,11 +19,18 @@ FORKED = 0x40
 """The flag of Linux (``PF_FORKNOEXEC``) of a process that was forked and runs the same program."""
 
 
+_known: ModuleType | None = None
+"""The module torch, once it is known to have OpenMP threads."""
+
+
 def loaded() -> ModuleType | None:
     """Return the module torch if it is loaded and has OpenMP threads, else None."""
+    global _known
     torch = sys.modules.get("torch")
-    # While it is being imported it lacks the function, and perhaps the library.
-    return torch if torch and hasattr(torch, "get_num_threads") and entry() else None
+    if torch is not _known:
+        # While it is being imported it lacks the function, and perhaps the library.
+        _known = torch if hasattr(torch, "get_num_threads") and entry() else None
+    return _known
 
 
 def count(torch: ModuleType) -> int:
