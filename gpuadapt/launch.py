@@ -180,6 +180,10 @@ class StepScalars(Protocol):
         """Norm, clip factor and whether the last step was skipped; waits for a GPU."""
 
 
+CHOICES: dict[str, list[str]] = {"cpu": ["threads"], "cuda": []}
+"""The optional arguments of updates on each backend: on a GPU there is no choice of threads."""
+
+
 def bind_strided(
     rule: Rule, backend: str, formats: Formats, operand: Operand, threads: Threads = None
 ) -> Update:
@@ -188,7 +192,7 @@ def bind_strided(
     ``threads`` are those of the CPU that share the work; see `kernels.cpu.calling.Threads`.
     """
     made = _module(backend, "strided").Strided
-    update: Update = made(rule, formats, operand, **_threads(backend, threads))
+    update: Update = made(rule, formats, operand, **dict.fromkeys(CHOICES[backend], threads))
     return update
 
 
@@ -203,7 +207,7 @@ def bind_multi_tensor(
     if backend == "cuda":
         operands = list(operands)
     made = _module(backend, "multi_tensor").MultiTensor
-    update: Update = made(rule, formats, operands, **_threads(backend, threads))
+    update: Update = made(rule, formats, operands, **dict.fromkeys(CHOICES[backend], threads))
     return update
 
 
@@ -216,7 +220,7 @@ def bind_rows(
     threads: Threads = None,
 ) -> RowUpdate:
     """Compile the update of a table's rows; ``history`` is its `StepHistory` if they are exact."""
-    given = _threads(backend, threads)
+    given = dict.fromkeys(CHOICES[backend], threads)
     if history is not None:
         rows = _module(backend, "exact_rows")
         exact: ExactUpdate = rows.ExactRows(rule, formats, operand, history, **given)
@@ -228,11 +232,6 @@ def bind_rows(
 def check_threads(threads: Threads) -> Threads:
     """Return the choice of threads; raises `BackendError` if there are no such threads."""
     return calling.check(threads)
-
-
-def _threads(backend: str, threads: Threads) -> dict[str, Threads]:
-    """The argument of an update's constructor; a GPU has no choice of threads."""
-    return {"threads": threads} if backend == "cpu" else {}
 
 
 def step_history(

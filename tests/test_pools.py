@@ -12,13 +12,14 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpuadapt as ga
-from gpuadapt import launch
+from gpuadapt import launch, parameter
 from gpuadapt.kernels.cpu import calling, compile, multi_tensor, numba_pool, torch_pool
 
 TORCH = importlib.util.find_spec("torch") is not None
@@ -78,14 +79,23 @@ TRAVERSALS = {
 
 def digests(threads):
     """A digest of each traversal's results, by that choice of threads."""
-    given, launch._threads = launch._threads, lambda backend, _: {"threads": threads}
-    try:
+    with chosen(threads):
         return {
             name: hashlib.sha256(b"".join(a.tobytes() for a in run())).hexdigest()
             for name, run in TRAVERSALS.items()
         }
-    finally:
-        launch._threads = given
+
+
+@contextmanager
+def chosen(threads):
+    """Updates that are bound meanwhile have that choice of threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            (launch, "bind_multi_tensor"), (parameter, "bind_strided"), (parameter, "bind_rows"),
+        ):  # fmt: skip
+            bind = functools.partial(getattr(launch, name), threads=threads)
+            patch.setattr(module, name, bind)
+        yield
 
 
 def python(script, *before, **environment):
@@ -179,9 +189,8 @@ def test_all_parts_are_done_whatever_the_pool_gives(times, monkeypatch):
 LAYER = """
 import numba
 w = random(0, LARGE)
-given = launch._threads
-launch._threads = lambda backend, _: {"threads": %r}
-ga.Adam(w).step(w.copy())
+with chosen(%r):
+    ga.Adam(w).step(w.copy())
 try:
     print(numba.threading_layer())
 except ValueError:
@@ -322,7 +331,7 @@ def test_two_threads_step_at_once(nested):
     assert python(NESTED % nested) == str([True] * 4)
 
 
-@pytest.mark.parametrize("threads", [0, -1, "omp", 1.5])
+@pytest.mark.parametrize("threads", [0, -1, True, "omp", 1.5])
 def test_threads_that_are_not_there_are_refused(threads):
     with pytest.raises(ga.BackendError, match=r"threads=.*: pass None, 'numba', 'torch'"):
         calling.check(threads)

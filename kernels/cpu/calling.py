@@ -54,7 +54,7 @@ def check(threads: Threads) -> Threads:
             "threads='torch': torch is not imported, or its OpenMP library is not found: "
             "import torch first, or leave threads=None"
         )
-    if threads not in (None, "numba", "torch") and not (isinstance(threads, int) and threads > 0):
+    if threads not in (None, "numba", "torch") and not (type(threads) is int and threads > 0):
         raise BackendError(
             f"threads={threads!r}: pass None, 'numba', 'torch' or a number from 1 on"
         )
@@ -84,7 +84,7 @@ class Scheduler:
     """Launches kernels over the same chunks; see `loops/scheduling.py`."""
 
     def __init__(self, chunks: Chunks, threads: Threads = None) -> None:
-        self._chunks, self._threads = chunks, check(threads)
+        self._chunks, self._threads = chunks, threads
         self._counters = np.zeros((1, 8), np.int64)
 
     def __call__(self, kernel: Callable[..., Any], *arguments: Any) -> None:

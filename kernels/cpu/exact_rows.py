@@ -12,9 +12,9 @@ from ..catchup.plan import CatchUpPlan, plan_for
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
-from . import compile, generate
+from . import calling, compile, generate
 from .calling import Threads
-from .rows import NOWHERE, Plan, Rows
+from .rows import ALONE, NOWHERE, Plan, Rows
 from .step_history import StepHistory
 
 CHUNK = 65536
@@ -67,7 +67,7 @@ class ExactRows(Rows):
         RowIndexError
             A row is out of range, and they are not to be skipped.
         """
-        parts = self._share(rows.size * self._width)
+        parts = calling.share(rows.size * self._width, ALONE, self._threads)
         self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         out = np.empty((rows.size, self._width), self._arrays[0].dtype)
         if self._sorted.out_of_range:
@@ -80,7 +80,8 @@ class ExactRows(Rows):
         self._sorted.shift = 0
         for begin in range(start, stop, CHUNK):
             keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
-            self._catch_up(keys, self._share(keys.size * self._width), self._nowhere)
+            parts = calling.share(keys.size * self._width, ALONE, self._threads)
+            self._catch_up(keys, parts, self._nowhere)
 
     def _catch_up(self, keys: HostArray, parts: int, out: HostArray) -> None:
         self._sorted.hot = self._sorted.hot[:0]

@@ -100,7 +100,7 @@ class Rows:
         self._wide = list(scale.positions.values()) if scale else []
         """list of int : Coefficients that the kernel also takes in the type of wider gradients."""
         self._key, self._random = operand.key, formats.random
-        self._threads = calling.check(threads)
+        self._threads = threads
         self._sorted = SortedRows(threads)
         self.skipped = 0
         """int : The number of rows that were out of range, over all steps."""
@@ -135,7 +135,7 @@ class Rows:
             A row is out of range, and they are not to be skipped.
         """
         rows, values = rows[:count], values[:count]
-        parts = self._share(values.size)
+        parts = calling.share(values.size, ALONE, self._threads)
         self._sorted.load(rows, len(self._arrays[0]), skip, parts)
         values = np.require(values, requirements=["C", "A"]).reshape(len(values), self._width)
         values.flags.writeable = False
@@ -149,9 +149,6 @@ class Rows:
         if hot and values.shape[1]:
             self._sum_hot_rows(values, parts)
         return Plan(keys, arrays, copied, values, duplicates == "mean", max_norm, parts)
-
-    def _share(self, elements: int) -> int:
-        return calling.share(elements, ALONE, self._threads)
 
     def _sum_hot_rows(self, values: HostArray, parts: int) -> None:
         """Merge the gradients of rows that occur often."""
