@@ -184,13 +184,15 @@ def test_results_are_kept_case_by_case(tmp_path, some_suites, monkeypatch):
         run_command(monkeypatch, "formats", "--quick", "--json", file)
     assert found == [0, 1, 2] and list(file.parent.iterdir()) == [file]
     # What is there already is made into a page.
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before {report.BEGIN} old {report.END} after")
+    readme, page = tmp_path / "README.md", tmp_path / "docs" / "torch.md"
+    page.parent.mkdir()
+    for each in (readme, page):
+        each.write_text(f"before {report.BEGIN} old {report.END} after")
     monkeypatch.setattr(report, "RESULTS", file.parent)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     report.main()
     assert "| adam, 20 elements |" in file.with_suffix(".md").read_text()
-    assert readme.read_text().endswith(f"{report.END} after")
+    assert all(each.read_text().endswith(f"{report.END} after") for each in (readme, page))
 
 
 def test_a_file_is_replaced_in_one_go(tmp_path):
