@@ -1,6 +1,6 @@
 """Runs PyTorch's own tests of optimizers over gpuadapt's classes, and says what came of them.
 
-    python tests/pytorch_suite.py                      # all suites; about .. minutes on 2 cores
+    python tests/pytorch_suite.py                      # all suites
     python tests/pytorch_suite.py optim --classes Adam,SGD -k state_dict
 
 The tests are those of a PyTorch source tree, whose folder ``test`` is named by the environment
