@@ -1,5 +1,7 @@
 """`gpuadapt.torch` against `torch.optim`: values, states, and what both do with odd tensors."""
 
+import copy
+
 import pytest
 import torch
 
@@ -94,3 +96,34 @@ def test_effective_rates_are_those_of_the_plain_optimizer(name, options):
     torch.testing.assert_close(rates, torch.from_numpy(plain.effective_lr("0")), rtol=3e-4, atol=0)
     with pytest.raises(ga.ParameterError, match="not among"):
         optimizer.effective_lr(torch.zeros(3))
+
+
+def checkpointed(classes, name, options, steps=4):
+    """Train by each class in turn, which loads the checkpoint of the class before."""
+    params, saved = parameters(), None
+    for number, module in enumerate(classes):
+        optimizer = getattr(module, name)(params, **options)
+        if saved is not None:
+            optimizer.load_state_dict(saved)
+        train(optimizer, params, steps, seed=number)
+        saved = copy.deepcopy(optimizer.state_dict())
+    return params, saved
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_checkpoints_go_both_ways(name, options):
+    """As near to torch alone as torch's own loop is to a run in float64, or 2 units."""
+    theirs = torch.optim
+    params, saved = checkpointed((theirs, gpuadapt.torch, theirs), name, options)
+    alone, expected = checkpointed((theirs, theirs, theirs), name, options)
+    assert saved["state"].keys() == expected["state"].keys()
+    assert saved["param_groups"] == expected["param_groups"]
+    for number, entry in expected["state"].items():
+        assert entry.keys() == saved["state"][number].keys()
+        for key, value in entry.items():
+            found = saved["state"][number][key]
+            assert found.dtype == value.dtype and found.stride() == value.stride()
+    # AdamW rounds lr weight_decay, which torch multiplies by, in another place: see
+    # tests/test_torch_values.py for what is nearer to float64.
+    limit = 16 if name == "AdamW" else 2
+    assert max(map(ulps, params, alone)) <= limit
