@@ -231,7 +231,8 @@ def _run(
             ((spot, launches),) = one.launches.items()
             result = places.run_clipped(spot.device, launches, numbers, limits, clip)
         else:
-            numbers[clip] = result.clip_factor
+            if clip:
+                numbers[clip] = result.clip_factor
             places.run(one.launches, numbers)
         write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
         for index, table in rounds[number].rows.items():
@@ -289,7 +290,7 @@ def _prepared(
             own, starts = addresses, offsets
             if len(many.indices) < len(used):
                 own, starts = addresses[many.indices], offsets[many.indices]
-            if own.any():
+            if used is binding.everywhere or own.any():
                 launches.setdefault(many.spot, []).append((many.update, own, starts))
     return Prepared(launches, scalars, counts, used)
 
