@@ -131,18 +131,26 @@ def check_parameter(name: str, array: Array) -> str:
         check_device()
     elif not array.flags.writeable:
         raise ParameterError(f"parameter {name!r}: the array is read-only; pass a copy")
-    if _overlaps_itself(array):
+    strides = array.strides
+    if not array.flags.c_contiguous and elements_overlap(array.shape, strides, array.itemsize):
         raise ParameterError(f"parameter {name!r}: elements share memory; pass a copy")
     return backend
 
 
-def _overlaps_itself(array: Array) -> bool:
-    """Return whether two elements may share memory, as in broadcast and sliding views."""
-    if not array.size or array.flags.c_contiguous:
+def elements_overlap(shape: Sequence[int], strides: Sequence[int], extent: int) -> bool:
+    """Return whether two elements may share memory, as in broadcast and sliding views.
+
+    Parameters
+    ----------
+    shape, strides : sequence of int
+    extent : int
+        The length of an element in the unit of the strides.
+    """
+    if 0 in shape:
         return False
-    extent = array.itemsize
-    steps = zip(array.strides, array.shape, strict=True)
-    for stride, n in sorted((abs(stride), n) for stride, n in steps if n > 1):
+    for stride, n in sorted(
+        (abs(step), n) for step, n in zip(strides, shape, strict=True) if n > 1
+    ):
         if stride < extent:
             return True
         extent += (n - 1) * stride

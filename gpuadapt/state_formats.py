@@ -12,7 +12,6 @@ from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import (
     BITS,
     MASTERS,
-    NONNEGATIVE,
     PLAIN,
     ROUNDINGS,
     SHORT,
@@ -20,6 +19,7 @@ from gpuadapt.kernels.formats import (
     Format,
     Formats,
     Quantized,
+    of_state,
 )
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.powers import not_of_gradients_size
@@ -159,7 +159,7 @@ def formats_of(
                 f"initial {state}: got {start!r}, expected a number >= 0: "
                 f"{rule.name!r} declares that {state!r} is never negative"
             )
-        states.append((STATES | NONNEGATIVE if state in rule.nonnegative else STATES)[kept])
+        states.append(of_state(kept, state in rule.nonnegative))
     return Formats(compute, _parameter_format(name, dtype, settings), PLAIN[dtype], tuple(states))
 
 

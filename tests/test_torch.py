@@ -7,6 +7,8 @@ import torch
 
 import gpuadapt as ga
 import gpuadapt.torch
+from gpuadapt.kernels.formats import SIGNED8, UNSIGNED8
+from gpuadapt.torch.loading import convert_states
 
 CLASSES = [name for name in gpuadapt.torch.__all__ if hasattr(torch.optim, name)]
 CLASSES.remove("Optimizer")
@@ -127,3 +129,77 @@ def test_checkpoints_go_both_ways(name, options):
     # tests/test_torch_values.py for what is nearer to float64.
     limit = 16 if name == "AdamW" else 2
     assert max(map(ulps, params, alone)) <= limit
+
+
+SIGNED = ("exp_avg", "grad_avg", "momentum_buffer", "z")
+"""The states that may be negative, by torch's names; all others are means or sums of squares."""
+
+IN_8_BITS = [
+    ("SGD", {"momentum": 0.9}),
+    ("Adagrad", {}),
+    ("RMSprop", {"centered": True, "momentum": 0.9}),
+    ("Adam", {"amsgrad": True}),
+]
+
+
+def trained_in_8_bits(name, options, shape=(6, 300)):
+    """A parameter, its optimizer, and the numbers that its states in 8 bits stand for."""
+    (parameter,) = parameters([shape])
+    optimizer = getattr(gpuadapt.torch, name)([parameter], **options, state_dtype="8bit")
+    train(optimizer, [parameter], 3)
+    state, numbers = optimizer.state[parameter], {}
+    for key in [each.removesuffix(".codes") for each in state if each.endswith(".codes")]:
+        form = SIGNED8 if key in SIGNED else UNSIGNED8
+        codes, scales = (state[f"{key}.{part}"].numpy() for part in ("codes", "scales"))
+        numbers[key] = torch.from_numpy(form.decode([codes, scales]))
+    return parameter, optimizer, numbers
+
+
+@pytest.mark.parametrize(("name", "options"), IN_8_BITS)
+@pytest.mark.parametrize("kind", [None, "bfloat16"])
+def test_states_in_8_bits_keep_their_numbers_in_another_format(name, options, kind):
+    """bfloat16 has all bits of the numbers that 8 bits stand for."""
+    parameter, optimizer, numbers = trained_in_8_bits(name, options)
+    assert numbers, "a state is in 8 bits"
+    optimizer.param_groups[0]["state_dtype"] = kind and dict.fromkeys(numbers, kind)
+    convert_states(optimizer)
+    state = optimizer.state[parameter]
+    assert not any(key.endswith((".codes", ".scales")) for key in state)
+    for key, expected in numbers.items():
+        assert state[key].dtype == (torch.bfloat16 if kind else torch.float32)
+        assert torch.equal(state[key].float(), expected), key
+        assert key in SIGNED or (state[key] >= 0).all(), key
+
+
+def test_states_in_8_bits_become_means_of_rows():
+    parameter, optimizer, numbers = trained_in_8_bits("Adam", {})
+    group = optimizer.param_groups[0]
+    group["state_dtype"], group["rowwise"] = None, True
+    convert_states(optimizer)
+    state = optimizer.state[parameter]
+    assert torch.equal(state["exp_avg"], numbers["exp_avg"])
+    expected = numbers["exp_avg_sq"].double().mean(1).float()
+    assert torch.equal(state["exp_avg_sq"], expected)
+
+
+def test_scales_that_do_not_fit_their_codes_are_refused():
+    parameter, optimizer, _ = trained_in_8_bits("Adam", {})
+    before = optimizer.state[parameter]["exp_avg.codes"].clone()
+    optimizer.state[parameter]["exp_avg.scales"] = torch.ones(1, 1)
+    parameter.grad = torch.ones_like(parameter)
+    with pytest.raises(ga.StateError, match=r"scales of shape \(1, 1\)"):
+        optimizer.step()
+    assert torch.equal(optimizer.state[parameter]["exp_avg.codes"], before)
+
+
+def test_blocks_are_those_of_the_memory_that_codes_were_saved_from():
+    _, optimizer, numbers = trained_in_8_bits("Adam", {}, (4, 3, 16, 16))
+    (other,) = parameters([(4, 3, 16, 16)])
+    other = torch.nn.Parameter(other.detach().to(memory_format=torch.channels_last))
+    loaded = gpuadapt.torch.Adam([other])
+    saved = copy.deepcopy(optimizer.state_dict())
+    del saved["param_groups"][0]["state_dtype"]
+    loaded.load_state_dict(saved)
+    for key, expected in numbers.items():
+        state = loaded.state[other][key]
+        assert torch.equal(state, expected) and state.stride() == other.stride()

@@ -307,13 +307,12 @@ def _rounds(
         with entered(device):
             if slot.index in by_rows or limit < np.inf or settings["rowwise"] or exact:
                 dims = by_rows.get(slot.index, 1)
-                threads = settings["threads"]
                 one.rows[slot.index] = RowTable(slot, formats, limit, exact, threads, dims)
             elif not is_dense(slot.parameter):
                 arrays = [array_view(real_view(tensor)) for tensor in slot.operand_tensors]
                 operand = Operand(arrays, slot.random_key, width_of(slot.parameter))
                 update = launch.bind_strided(
-                    slot.storage.rule, device.type, formats, operand, settings["threads"]
+                    slot.storage.rule, device.type, formats, operand, threads
                 )
                 one.strided[slot.index] = update
             else:

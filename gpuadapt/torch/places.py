@@ -21,8 +21,6 @@ from ..step_options import StepResult
 from .shards import Cut, Spot, of_all_parts
 from .tensors import real_view
 
-CPU = torch.device("cpu")
-
 
 def place_of(tensor: Tensor) -> torch.device:
     """Return the device on which a tensor is updated."""

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import GradientError, InPlaceError
+from ..arrays import check_device, elements_overlap
+from ..errors import BackendError, GradientError, InPlaceError
 from .base import Bound
 from .places import place_of
 from .recipes import RECIPES
@@ -67,9 +68,6 @@ def _is_adam(optimizer: Bound) -> bool:
 
 def _without_cupy() -> str | None:
     """Why kernels for a GPU cannot run, or None."""
-    from ..arrays import check_device
-    from ..errors import BackendError
-
     try:
         check_device()
     except BackendError as error:
@@ -118,7 +116,8 @@ def reason_of_gradients(
     for parameter, gradient, group, name in zip(params, grads, where, names, strict=True):
         if gradient is None:
             continue
-        if _overlaps_itself(local(parameter)):
+        own = local(parameter)
+        if not own.is_contiguous() and elements_overlap(own.shape, own.stride(), 1):
             _refuse_in_place(parameter, f"elements of parameter {name!r} share memory: clone it")
         _check_gradient(parameter, gradient, name)
         find = _reason_of_sparse if gradient.is_sparse else _reason_of_dense
@@ -173,16 +172,3 @@ def _reason_of_sparse(
     if gradient.sparse_dim() == 0:
         return Reason("sparse gradients without sparse dimensions")
     return None
-
-
-def _overlaps_itself(tensor: Tensor) -> bool:
-    """Whether two elements may share memory, as those of an expanded tensor do."""
-    if tensor.is_contiguous():
-        return False
-    extent = 1
-    steps = zip(tensor.stride(), tensor.shape, strict=True)
-    for stride, n in sorted((stride, n) for stride, n in steps if n > 1):
-        if stride < extent:
-            return True
-        extent += (n - 1) * stride
-    return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
 from gpuadapt.kernels.formats import (
-    NONNEGATIVE,
     PLAIN,
     SHORT,
-    STATES,
     Format,
     Formats,
     block_width,
+    of_state,
 )
 from gpuadapt.kernels.language.rule import Rule
 
@@ -47,6 +46,8 @@ class Kept(NamedTuple):
     form: Format
     names: tuple[str, ...]
     """The names of the tensors in ``optimizer.state``, one for each part."""
+    narrow: Format
+    """The format that it has in 8 bits."""
     by_row: bool = False
     """Whether it has one number for each row."""
 
@@ -99,11 +100,13 @@ def storage_of(
     row_states = rule.rowwise.row_states if settings["rowwise"] else ()
     kept = []
     if parts := [part for part, _ in formats.parameter.parts[1:]]:
-        kept.append(Kept("", formats.parameter, tuple(COMPANIONS[part] for part in parts)))
+        names = tuple(COMPANIONS[part] for part in parts)
+        kept.append(Kept("", formats.parameter, names, of_state("8bit", False)))
     for letter, form in zip(rule.states, formats.states, strict=True):
         stem = recipe.names.get(letter, letter)
         names = (f"{stem}.codes", f"{stem}.scales") if form.block else (stem,)
-        kept.append(Kept(letter, form, names, letter in row_states))
+        narrow = of_state("8bit", letter in rule.nonnegative)
+        kept.append(Kept(letter, form, names, narrow, letter in row_states))
     rule = rule.rowwise if settings["rowwise"] else rule
     flat = tuple(one for each in kept for one in each.names)
     return Storage(rule, formats, tuple(kept), flat, plain)
@@ -254,70 +257,75 @@ def _numbers(
 ) -> HostArray | None:
     """The numbers of a state in whatever format it is, in the order of the memory; else None."""
     stem = kept.names[0].removesuffix(".codes") if kept.letter else ""
-    given = state.get(stem)
-    if isinstance(given, Tensor) and (given.is_floating_point() or given.is_complex()):
-        wanted = parameter.shape[:1] if kept.by_row else parameter.shape
-        if kept.by_row and given.shape == parameter.shape:
-            # Torch's state, such as the start of Adagrad's sum: a row's number is a mean.
-            rows = given.detach().reshape(len(given), -1)
-            return rows.cpu().double().mean(dim=1).numpy()
-        if given.shape != wanted:
-            raise StateError(
-                f"state {stem!r} of {name!r}: got shape {tuple(given.shape)}, expected "
-                f"{tuple(wanted)}"
-            )
-        return _in_memory_order(given, parameter, kept)
-    codes, scales = state.get(f"{stem}.codes"), state.get(f"{stem}.scales")
-    if stem and isinstance(codes, Tensor) and isinstance(scales, Tensor):
-        form = (STATES | NONNEGATIVE)["8bit"] if kept.form.dtype == "8bit" else STATES["8bit"]
-        form = kept.form if kept.form.block else form
-        if codes.shape != parameter.shape:
-            raise StateError(
-                f"state {stem + '.codes'!r} of {name!r}: got shape {tuple(codes.shape)}, expected "
-                f"{tuple(parameter.shape)}"
-            )
-        flat = _in_memory_order(codes, parameter, kept)
-        return form.decode([flat, scales.cpu().numpy()])
-    return None
+    given, codes, scales = (state.get(f"{stem}{end}") for end in ("", ".codes", ".scales"))
+    if not _is_float(given) and stem and isinstance(codes, Tensor) and _is_float(scales):
+        given = _decoded(kept, codes, scales, name)
+    if not _is_float(given):
+        return None
+    rows = parameter.shape[:1]
+    if kept.by_row and given.shape in (rows, parameter.shape):
+        # Of torch's state, such as the start of Adagrad's sum, a row's number is the mean.
+        numbers = given.detach().cpu().double()
+        return (
+            numbers if given.shape == rows else numbers.reshape(len(numbers), -1).mean(1)
+        ).numpy()
+    if given.shape != parameter.shape:
+        raise StateError(
+            f"state {stem!r} of {name!r}: got shape {tuple(given.shape)}, expected "
+            f"{tuple(rows if kept.by_row else parameter.shape)}"
+        )
+    return _in_memory_order(given, parameter)
 
 
-def _in_memory_order(tensor: Tensor, parameter: Tensor, kept: Kept) -> HostArray:
-    """The elements of a tensor as an array, in the order of the parameter's memory."""
-    if kept.by_row:
-        return tensor.detach().cpu().double().numpy()
-    like = torch.empty_like(parameter, dtype=tensor.dtype, memory_format=torch.preserve_format)
-    like.copy_(tensor)
-    plain = real_view(like).cpu()
-    shape = memory_shape(parameter)
-    if plain.is_floating_point():
-        plain = plain.double() if plain.dtype == torch.float64 else plain.float()
-    return torch.as_strided(plain, (plain.numel(),), (1,)).numpy().reshape(shape)
+def _is_float(given: Any) -> TypeGuard[Tensor]:
+    """Whether a state is there, as a tensor of numbers that are not coded."""
+    return isinstance(given, Tensor) and (given.is_floating_point() or given.is_complex())
+
+
+def _decoded(kept: Kept, codes: Tensor, scales: Tensor, name: str) -> Tensor:
+    """The numbers of a state in 8 bits, of the shape of its codes, whose order blocks have."""
+    wanted = tuple(kept.narrow.shapes(memory_shape(codes))[1])
+    if tuple(scales.shape) != wanted:
+        raise StateError(
+            f"state {kept.names[0]!r} of {name!r}: got scales of shape {tuple(scales.shape)} for "
+            f"codes of shape {tuple(codes.shape)}, expected {wanted}"
+        )
+    numbers = kept.narrow.decode([_in_memory_order(codes, codes), scales.detach().cpu().numpy()])
+    return _laid_out(torch.from_numpy(numbers), codes)
+
+
+def _in_memory_order(tensor: Tensor, like: Tensor) -> HostArray:
+    """The elements of a tensor as an array, in the order that the memory of another one has."""
+    copied = torch.empty_like(like, dtype=tensor.dtype, memory_format=torch.preserve_format)
+    plain = real_view(copied.copy_(tensor)).cpu()
+    if plain.is_floating_point() and plain.dtype != torch.float64:
+        plain = plain.float()
+    return torch.as_strided(plain, (plain.numel(),), (1,)).numpy().reshape(memory_shape(like))
+
+
+def _laid_out(flat: Tensor, like: Tensor) -> Tensor:
+    """A new tensor of another one's shape, whose memory has these elements in their order."""
+    new = torch.empty_like(like, dtype=flat.dtype, memory_format=torch.preserve_format)
+    torch.as_strided(new, (new.numel(),), (1,)).copy_(flat.reshape(-1))
+    return new
 
 
 def _encoded(kept: Kept, parameter: Tensor, numbers: HostArray | None) -> list[Tensor]:
     """New tensors of a state, or of a parameter's companions, that hold these numbers."""
     wanted = _likenesses(kept, parameter)
     if kept.by_row:
-        assert numbers is not None
+        assert numbers is not None, "a row's number is zero without an encoding"
         return [torch.from_numpy(numbers).to(parameter.device, wanted[0].dtype)]
-    shape = memory_shape(parameter)
     if not kept.letter:
-        numbers = _in_memory_order(parameter, parameter, kept)
+        numbers = _in_memory_order(parameter, parameter)
     if numbers is None:
-        numbers = np.zeros(shape, np.float32)
+        numbers = np.zeros(memory_shape(parameter), np.float32)
     parts: Sequence[HostArray] = kept.form.encode(numbers)
-    if not kept.letter:
-        parts = parts[1:]
     tensors = []
-    for part, one in zip(parts, wanted, strict=True):
-        dtype = real_view(torch.empty(0, dtype=one.dtype)).dtype
-        flat = as_tensor(np.ascontiguousarray(part), dtype, parameter)
-        if one.like is None:
-            tensors.append(flat.reshape(one.shape))
-            continue
-        new = torch.empty_like(parameter, dtype=one.dtype, memory_format=torch.preserve_format)
-        if is_dense(new):
-            plain = real_view(new)
-            torch.as_strided(plain, (plain.numel(),), (1,)).copy_(flat.reshape(-1))
-        tensors.append(new)
+    for part, one in zip(parts if kept.letter else parts[1:], wanted, strict=True):
+        real = real_view(torch.empty(0, dtype=one.dtype)).dtype
+        flat = as_tensor(np.ascontiguousarray(part), real, parameter)
+        if one.dtype != real:
+            flat = torch.view_as_complex(flat.reshape(-1, 2))
+        tensors.append(flat.reshape(one.shape) if one.like is None else _laid_out(flat, parameter))
     return tensors

@@ -21,9 +21,6 @@ ELEMENTS = REAL | COMPLEX
 
 DTYPES = {name: dtype for dtype, name in REAL.items()}
 
-RAW = {1: torch.uint8, 2: torch.int16}
-"""By bytes of an element: the dtype in which NumPy can see its bits."""
-
 
 def element_type(tensor: Tensor) -> str | None:
     """Return the element type of a tensor, of the parts of complex numbers; None if none fits."""

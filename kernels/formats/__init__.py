@@ -11,11 +11,11 @@ from .conversion import Conversion, needed
 from .float import FLOAT32, FLOAT64
 from .format import BITS, BLOCK, NARROW, Format, block_width, blocks
 from .random_bits import DRAWN, parameter_key
-from .registry import MASTERS, NONNEGATIVE, PLAIN, ROUNDINGS, SHORT, STATES
+from .registry import MASTERS, NONNEGATIVE, PLAIN, ROUNDINGS, SHORT, STATES, of_state
 
 __all__ = [
     "BITS", "BLOCK", "DRAWN", "FLOAT32", "FLOAT64", "MASTERS", "NARROW", "NONNEGATIVE",
     "PLAIN", "ROUNDINGS", "SHORT", "SIGNED8", "STATES", "UNSIGNED8", "Block8", "Conversion",
     "Format", "Formats", "Named", "Operand", "Quantized", "block_width", "blocks", "load",
-    "named", "needed", "parameter_key", "scaling", "tables", "traffic", "uniform",
+    "named", "needed", "of_state", "parameter_key", "scaling", "tables", "traffic", "uniform",
 ]  # fmt: skip

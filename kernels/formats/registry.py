@@ -40,3 +40,8 @@ STATES = {
 
 NONNEGATIVE = {"8bit": UNSIGNED8}
 """The same, of states that are never negative."""
+
+
+def of_state(kind: str, nonnegative: bool) -> Format:
+    """Return the format of a state by its ``state_dtype``, and whether it is never negative."""
+    return (STATES | NONNEGATIVE if nonnegative else STATES)[kind]
