@@ -634,12 +634,23 @@ def interpolated(p, g, m, v, h):
     return p - h.lr * m, m, v
 
 
-def test_a_state_that_moves_towards_the_gradient_decays():
-    plan = catch_up_plan(interpolated)
-    values = {"beta1": 0.75, "lr": 0.1, "window": 8.0}
+@ga.rule
+def fades_twice(p, g, a, h):
+    return p - a, h.x * (h.y * a) + g
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "factors"),
+    [
+        (interpolated, {"beta1": 0.75, "lr": 0.1, "window": 8.0}, [0.75, 0.875]),
+        (fades_twice, {"x": 0.5, "y": 0.75}, [0.375]),
+    ],
+)
+def test_the_factor_by_which_a_zero_gradient_multiplies_a_state(rule, values, factors):
+    plan = catch_up_plan(rule)
     scalars = plan.history.evaluate(*(values[name] for name in plan.history.hyperparameters), 1)
     found = dict(zip(plan.history.coefficients, scalars, strict=True))
-    assert [found[name] for name in plan.names[:2]] == [0.75, 0.875]
+    assert [found[name] for name in plan.names[: len(factors)]] == factors
 
 
 @ga.rule
@@ -655,8 +666,8 @@ def products(p, g, a, h):
 
 
 @ga.rule
-def fades_twice(p, g, a, h):
-    return p - a, h.x * (h.y * a) + g
+def drifts(p, g, a, h):
+    return p - a, h.x * a + h.y + g
 
 
 @ga.rule
@@ -679,7 +690,7 @@ def goes_to_a_constant(p, g, a, h):
 
 def test_rules_that_can_only_be_replayed():
     """What a zero gradient leaves of them is not of the form that `catchup.plan` needs."""
-    rules = (two_displacements, products, fades_twice, two_roots, passes_zero, goes_to_a_constant)
+    rules = (two_displacements, products, drifts, two_roots, passes_zero, goes_to_a_constant)
     assert [catch_up_plan(rule) for rule in rules] == [None] * len(rules)
 
 

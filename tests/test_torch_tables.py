@@ -205,3 +205,17 @@ def test_a_checkpoint_has_rows_that_have_caught_up():
         train(each, one, 3, 2)
         each.flush()
     assert torch.equal(table.weight, again.weight)
+
+
+def test_weights_that_are_loaded_are_not_moved_by_steps_before():
+    table = lookup()
+    optimizer = gpuadapt.torch.Adam(table.parameters(), sparse="exact", lr=0.1)
+    optimizer.watch(table)
+    backward(table, torch.tensor([1]))
+    optimizer.step()
+    backward(table, torch.tensor([2]))
+    optimizer.step()  # which row 1 has missed
+    loaded = torch.ones(ROWS, WIDTH)
+    table.load_state_dict({"weight": loaded})
+    optimizer.catch_up(table.weight)
+    assert torch.equal(table.weight, loaded)

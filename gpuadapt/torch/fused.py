@@ -92,7 +92,7 @@ class Fused(Bound):
         """Let lookups in a module read rows of exact tables that are up to date.
 
         Each Embedding and EmbeddingBag of the module whose weight has ``sparse="exact"`` calls
-        `catch_up` before its forward pass, and before its ``state_dict`` is taken.
+        `catch_up` before its forward pass, and before its ``state_dict`` is taken or loaded.
 
         Parameters
         ----------

@@ -61,12 +61,16 @@ def watch(optimizer: Bound, module: torch.nn.Module, read: Callable[..., None]) 
     def before_forward(lookup: Any, given: tuple[Any, ...]) -> None:
         read(lookup.weight, given[0] if given else None)
 
-    def before_saving(lookup: Any, *_: Any) -> None:
+    def before_all(lookup: Any, *_: Any) -> None:
         read(lookup.weight)
 
     handles: list[Any] = []
     for each in lookups:
         handles.append(each.register_forward_pre_hook(before_forward))
-        saving: Any = each.register_state_dict_pre_hook
-        handles.append(saving(before_saving))
+        # Steps that rows have missed are for the weights before, not for those that are loaded.
+        hooks: list[Any] = [
+            each.register_state_dict_pre_hook,
+            each.register_load_state_dict_pre_hook,
+        ]
+        handles += [register(before_all) for register in hooks]
     return Watch(handles)
