@@ -1,9 +1,12 @@
 """`gpuadapt.torch` against `torch.optim`: values, states, and what both do with odd tensors."""
 
 import copy
+import os
+import sys
 
 import pytest
 import torch
+from test_processes import python
 
 import gpuadapt as ga
 import gpuadapt.torch
@@ -203,3 +206,60 @@ def test_blocks_are_those_of_the_memory_that_codes_were_saved_from():
     for key, expected in numbers.items():
         state = loaded.state[other][key]
         assert torch.equal(state, expected) and state.stride() == other.stride()
+
+
+IN_A_FILE = [
+    ("Adam", torch.float32, {}),
+    ("Adam", torch.float32, {"state_dtype": "8bit"}),
+    ("Adam", torch.bfloat16, {"rounding": "stochastic", "state_dtype": "bfloat16"}),
+    ("Adam", torch.bfloat16, {"master": "split"}),
+    ("SGD", torch.bfloat16, {"rounding": "kahan", "momentum": 0.9}),
+    ("SGD", torch.bfloat16, {"master": "float32", "momentum": 0.9}),
+    ("Adagrad", torch.float32, {"rowwise": True}),
+]
+
+GO_ON = """
+    import sys
+    import torch
+    from test_torch import IN_A_FILE, begun, train
+
+    saved = torch.load(sys.argv[1], weights_only=True)
+    for case, (weights, states) in zip(IN_A_FILE, saved, strict=True):
+        optimizer, params = begun(*case)
+        with torch.no_grad():
+            for p, weight in zip(params, weights, strict=True):
+                p.copy_(weight)
+        optimizer.load_state_dict(states)
+        train(optimizer, params, 5, 2)
+        weights.extend(params)
+        states.update(optimizer.state_dict())
+    torch.save(saved, sys.argv[1])
+"""
+
+
+def begun(name, dtype, options):
+    params = parameters(shapes=((40, 8), (8,)), dtype=dtype)
+    return getattr(gpuadapt.torch, name)(params, lr=0.01, **options), params
+
+
+def test_a_fresh_process_goes_on_from_a_file_bit_for_bit(tmp_path):
+    """`torch.load` with ``weights_only`` reads own formats, and nothing of a run is elsewhere."""
+    runs, saved = [begun(*case) for case in IN_A_FILE], []
+    for optimizer, params in runs:
+        train(optimizer, params, 5)
+        weights = [p.detach().clone() for p in params]
+        saved.append((weights, copy.deepcopy(optimizer.state_dict())))
+        train(optimizer, params, 5, 2)
+    torch.save(saved, tmp_path / "runs.pt")
+    python(GO_ON, tmp_path / "runs.pt", PYTHONPATH=os.pathsep.join(sys.path))
+    for (optimizer, params), (weights, states) in zip(
+        runs, torch.load(tmp_path / "runs.pt", weights_only=True), strict=True
+    ):
+        assert all(map(torch.equal, params, weights[2:]))
+        expected = optimizer.state_dict()["state"]
+        assert expected.keys() == states["state"].keys()
+        for key, entry in expected.items():
+            assert entry.keys() == states["state"][key].keys()
+            for state, value in entry.items():
+                found = states["state"][key][state]
+                assert found.dtype == value.dtype and torch.equal(found, value)
