@@ -11,6 +11,7 @@ from typing import Any
 import hostcupy
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from updates_by_numpy import Many, in_place_of
 
 from gpuadapt import arrays, launch
@@ -23,6 +24,10 @@ from gpuadapt.kernels.cuda import (
     step_history,
     strided,
 )
+
+# On a busy machine any example may take long: that says nothing of a test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def _gpu() -> Any:

@@ -86,7 +86,7 @@ def take(optimizer, backend, batch):
 
 @pytest.mark.parametrize("name", METHODS)
 @given(run=runs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_bits_are_those_of_dense_steps(name, run):
     """On both backends, whatever is read between; a method of no momentum needs no replay."""
     table, batches, lr, random = run
@@ -111,7 +111,7 @@ def test_bits_are_those_of_dense_steps(name, run):
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 @given(run=runs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_closed_forms_are_the_same_on_both_backends(name, run):
     table, batches, lr, random = run
     at = [random.integers(len(table), size=3) if random.random() < 0.3 else None for _ in batches]

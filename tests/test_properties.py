@@ -34,7 +34,7 @@ def views(draw, shape, dtype, seed):
 
 
 @given(st.data(), KIND, SHAPE, DTYPE, SEED)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_shape_and_strides_on_both_backends(data, case, shape, dtype, seed):
     parameter = data.draw(views(shape, dtype, seed))
     gradient = data.draw(views(shape, dtype, seed + 1))
@@ -61,7 +61,7 @@ def test_any_shape_and_strides_on_both_backends(data, case, shape, dtype, seed):
     st.floats(1e-10, 1),
     st.integers(1, 20),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_hyperparameters(case, seed, lr, beta1, beta2, eps, steps):
     """Against the reference in float64."""
     given_values = {"lr": lr, "rho": beta1, "momentum": beta1, "betas": (beta1, beta2), "eps": eps}
@@ -84,7 +84,7 @@ def test_any_hyperparameters(case, seed, lr, beta1, beta2, eps, steps):
 
 
 @given(KIND, st.lists(st.lists(FINITE, min_size=3, max_size=3), max_size=5), DTYPE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_state_and_parameters_stay_finite(case, gradients, dtype):
     w = np.zeros(3, dtype)
     optimizer = case.optimizer({"w": w})
@@ -111,7 +111,7 @@ ANYTHING = st.one_of(
 
 
 @given(ANYTHING)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_gradient_is_taken_or_refused_with_our_error(gradient):
     w = np.ones(3)
     optimizer = ga.Adam({"w": w})
@@ -123,7 +123,7 @@ def test_any_gradient_is_taken_or_refused_with_our_error(gradient):
 
 
 @given(ANYTHING, st.sampled_from(["lr", "eps", "betas", "weight_decay", "decay", "maximize"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_hyperparameter_is_taken_or_refused_with_our_error(value, name):
     w = np.ones(3)
     try:
@@ -133,7 +133,7 @@ def test_any_hyperparameter_is_taken_or_refused_with_our_error(value, name):
 
 
 @given(ANYTHING)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_parameters_are_taken_or_refused_with_our_error(params):
     for given_params in (params, [params], {"w": params}, [{"params": params}]):
         with contextlib.suppress(ga.ParameterError):

@@ -235,7 +235,7 @@ def problems(draw):
 
 
 @given(problems())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_anything(problem):
     table, batch, most = problem
     limited = {} if most == np.inf else {"max_row_norm": most}

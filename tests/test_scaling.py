@@ -84,7 +84,7 @@ def test_the_norm_does_not_depend_on_threads():
     assert len(found) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1e290), max_size=50), st.randoms())
 def test_totals_do_not_depend_on_their_order(numbers, random):
     found = total(np.array(numbers))
