@@ -140,12 +140,12 @@ stage() { # one stage, in a process of its own
     [ $backend = cuda ] || return 3
 }
 
-report() { # one line, on the screen and in the summary
+report() { # stage, status, seconds, limit: one line, on the screen and in the summary
     local meaning=ok
     case $2 in
         0) ;;
         3) meaning="NO GPU" ;;
-        124 | 137) meaning="STOPPED after its $3 s" ;;
+        124 | 137) meaning="STOPPED after its $4 s" ;;
         *) meaning=FAILED ;;
     esac
     printf '%-9s exit %3d %5d s  %-24s %s\n' "$1" "$2" "$3" "$meaning" "$1.txt" | tee -a "$OUT/summary.txt"
@@ -180,10 +180,11 @@ main() {
     done
     echo "$(date '+%F %T')${stages:- all}" >>"$OUT/summary.txt"
     for name in ${stages:-$ALL}; do
-        local code=0 began=$SECONDS
-        timeout --kill-after=10 "$(limit_of "$name")" bash "${BASH_SOURCE[0]}" --stage "$name" \
+        local code=0 began=$SECONDS limit
+        limit=$(limit_of "$name")
+        timeout --kill-after=10 "$limit" bash "${BASH_SOURCE[0]}" --stage "$name" \
             >"$OUT/$name.txt" 2>&1 || code=$?
-        report "$name" $code $((SECONDS - began))
+        report "$name" $code $((SECONDS - began)) "$limit"
         [ $code = 0 ] || { failed=1; tail -n 12 "$OUT/$name.txt" | awk '{ print "    | " $0 }'; }
     done
     return $failed

@@ -29,6 +29,8 @@ PRINTED = {
     "torch": ("torch fused", "torch foreach", "torch default", "torch SparseAdam", "torch Adagrad"),
 }
 """Peers in the README's tables, by suite, as far as they were there."""
+IN_TORCH = "`gpuadapt.torch`, each step right after a product of two matrices by torch:"
+"""What the README says before the table of the suite "torch"."""
 
 
 def lines(result: dict[str, Any]) -> Iterable[str]:
@@ -174,6 +176,7 @@ def readme(every: Iterable[tuple[str, dict[str, Any]]]) -> str:
         for suite, names in PRINTED.items():
             cases = results.get(suite, ())
             if any("gpuadapt" in case["times"] for case in cases):
+                parts += [IN_TORCH] if suite == "torch" else []
                 parts += ["\n".join(table(cases, names))]
     return "\n\n".join([BEGIN, *parts, END])
 

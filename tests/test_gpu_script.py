@@ -67,8 +67,7 @@ def test_a_stage_that_fails_or_takes_too_long_does_not_stop_the_others(script, t
     result, log = script(out, "--quick", "smoke", "many", "rows", "others", LIMIT=1, GPU=1)
     assert exits(result) == {"smoke": 1, "many": 124, "rows": 0, "others": 0}
     assert result.returncode == 1
-    (seconds,) = re.findall(r"STOPPED after its (\d+) s", result.stdout)
-    assert 1 <= int(seconds) < 30
+    assert "STOPPED after its 1 s" in result.stdout
     assert (out / "summary.txt").read_text().endswith(result.stdout.splitlines()[-1] + "\n")
     assert {file.stem for file in out.iterdir()} == {"summary", *exits(result)}
     assert f"benchmarks rows --quick --backend cuda --add --json {out}/cuda.json" in log

@@ -46,8 +46,8 @@ class Kept(NamedTuple):
     form: Format
     names: tuple[str, ...]
     """The names of the tensors in ``optimizer.state``, one for each part."""
-    narrow: Format
-    """The format that it has in 8 bits."""
+    nonnegative: bool = False
+    """Whether it is never negative, which decides what 8 bits mean."""
     by_row: bool = False
     """Whether it has one number for each row."""
 
@@ -101,12 +101,11 @@ def storage_of(
     kept = []
     if parts := [part for part, _ in formats.parameter.parts[1:]]:
         names = tuple(COMPANIONS[part] for part in parts)
-        kept.append(Kept("", formats.parameter, names, of_state("8bit", False)))
+        kept.append(Kept("", formats.parameter, names))
     for letter, form in zip(rule.states, formats.states, strict=True):
         stem = recipe.names.get(letter, letter)
         names = (f"{stem}.codes", f"{stem}.scales") if form.block else (stem,)
-        narrow = of_state("8bit", letter in rule.nonnegative)
-        kept.append(Kept(letter, form, names, narrow, letter in row_states))
+        kept.append(Kept(letter, form, names, letter in rule.nonnegative, letter in row_states))
     rule = rule.rowwise if settings["rowwise"] else rule
     flat = tuple(one for each in kept for one in each.names)
     return Storage(rule, formats, tuple(kept), flat, plain)
@@ -266,9 +265,9 @@ def _numbers(
     if kept.by_row and given.shape in (rows, parameter.shape):
         # Of torch's state, such as the start of Adagrad's sum, a row's number is the mean.
         numbers = given.detach().cpu().double()
-        return (
-            numbers if given.shape == rows else numbers.reshape(len(numbers), -1).mean(1)
-        ).numpy()
+        if given.shape != rows:
+            numbers = numbers.reshape(len(numbers), -1).mean(1)
+        return numbers.numpy()
     if given.shape != parameter.shape:
         raise StateError(
             f"state {stem!r} of {name!r}: got shape {tuple(given.shape)}, expected "
@@ -284,13 +283,14 @@ def _is_float(given: Any) -> TypeGuard[Tensor]:
 
 def _decoded(kept: Kept, codes: Tensor, scales: Tensor, name: str) -> Tensor:
     """The numbers of a state in 8 bits, of the shape of its codes, whose order blocks have."""
-    wanted = tuple(kept.narrow.shapes(memory_shape(codes))[1])
+    form = of_state("8bit", kept.nonnegative)
+    wanted = tuple(form.shapes(memory_shape(codes))[1])
     if tuple(scales.shape) != wanted:
         raise StateError(
             f"state {kept.names[0]!r} of {name!r}: got scales of shape {tuple(scales.shape)} for "
             f"codes of shape {tuple(codes.shape)}, expected {wanted}"
         )
-    numbers = kept.narrow.decode([_in_memory_order(codes, codes), scales.detach().cpu().numpy()])
+    numbers = form.decode([_in_memory_order(codes, codes), scales.detach().cpu().numpy()])
     return _laid_out(torch.from_numpy(numbers), codes)
 
 
