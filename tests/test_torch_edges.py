@@ -712,6 +712,18 @@ def data_of_another_shape_at_the_same_place(side):
     return steps(side, optimizer)
 
 
+# Torch's Adagrad makes states with the optimizer alone, and fails.
+@row([name for name in CLASSES if name != "Adagrad"])
+def another_parameter_of_the_same_memory(side):
+    """It begins without states."""
+    p = Parameter(numbers(3))
+    optimizer = side([p], **({"momentum": 0.9} if side.name == "SGD" else {}))
+    steps(side, optimizer)
+    (group,) = optimizer.param_groups
+    group["params"] = [Parameter(p.detach())]
+    return steps(side, optimizer), len(optimizer.state)
+
+
 @row()
 def states_replaced(side):
     p = Parameter(numbers(3))
