@@ -16,6 +16,7 @@ import numpy as np
 from gpuadapt.kernels import addresses
 from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
+from gpuadapt.kernels.commit import Call, commit
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
@@ -292,15 +293,21 @@ def copied(array: Array) -> Array:
 
 def copy_into(destination: Array, source: Array) -> None:
     """Copy the bits of an array into another of its shape, from either backend."""
+    commit(copy_calls(destination, source))
+
+
+def copy_calls(destination: Array, source: Array) -> list[Call]:
+    """The calls that copy the bits of an array into another of its shape, from either backend."""
     if type(destination) is type(source) is np.ndarray and destination.dtype == source.dtype:
-        destination[...] = source
-        return
+        return [(destination.__setitem__, ..., source)]
     destination, source = bits_of(destination), bits_of(source)
-    if not isinstance(destination, np.ndarray):
-        with destination.device:
-            destination[...] = namespace("cuda").asarray(source)
-    else:
-        destination[...] = source if isinstance(source, np.ndarray) else source.get()
+    if isinstance(destination, np.ndarray):
+        source = source if isinstance(source, np.ndarray) else source.get()
+        return [(destination.__setitem__, ..., source)]
+    device = destination.device
+    with device:
+        copy = destination.__setitem__, ..., namespace("cuda").asarray(source)
+    return [(device.__enter__,), copy, (device.__exit__, None, None, None)]
 
 
 def take_rows(table: Array, rows: Array, skip: bool) -> Array:

@@ -27,6 +27,10 @@ class CaptureError(Error, RuntimeError):
     """A step that cannot be captured in a CUDA graph."""
 
 
+class ConcurrencyError(Error, RuntimeError):
+    """A call of an optimizer from within another call of the same optimizer."""
+
+
 class StateError(Error, ValueError):
     """A saved state that does not fit the optimizer."""
 
@@ -34,6 +38,7 @@ class StateError(Error, ValueError):
 __all__ = [
     "BackendError",
     "CaptureError",
+    "ConcurrencyError",
     "Error",
     "GradientError",
     "HyperparameterError",

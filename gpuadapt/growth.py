@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.commit import Call, commit
 from gpuadapt.kernels.formats import BLOCK, Quantized
 
-from .arrays import SmallArrayArena, check_parameter, copy_into, describe, dtype_name, to_host
+from .arrays import SmallArrayArena, check_parameter, copy_calls, describe, dtype_name, to_host
 from .errors import ParameterError
 from .foreign import as_array
 from .parameter import Parameter
@@ -58,7 +59,7 @@ def grown(
         )
     common = parameter.storage, settings, initial, SmallArrayArena()
     new = Parameter(name, array, backend, parameter.group, *common, owner=given)
-    put_first(new, parameter.saved_arrays, len(old))
+    commit(first_rows_calls(new, parameter.saved_arrays, len(old)))
     new.take_counts_from(parameter)
     return new
 
@@ -90,22 +91,24 @@ def rows_of(parameter: Parameter, arrays: Mapping[str, Any]) -> int | None:
     return rows if same else None
 
 
-def put_first(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> None:
-    """Write saved arrays of a table of so many rows into those of a parameter's first rows."""
+def first_rows_calls(parameter: Parameter, arrays: Mapping[str, Any], rows: int) -> list[Call]:
+    """The calls that write saved arrays of a table of so many rows into a parameter's first."""
+    calls: list[Call] = []
     for name, one in parameter.saved_states.items():
         if not isinstance(one, Quantized):
-            copy_into(one[:rows], arrays[name])
+            calls += copy_calls(one[:rows], arrays[name])
             continue
         codes, scales = arrays[f"{name}.codes"], arrays[f"{name}.scales"]
         if len(one.scales) == len(one.codes) or one.codes.ndim == 0:
-            copy_into(one.codes[:rows], codes)
-            copy_into(one.scales[:rows], scales)
+            calls += copy_calls(one.codes[:rows], codes)
+            calls += copy_calls(one.scales[:rows], scales)
         elif codes.size:
-            _put_run(one, codes, scales)
+            calls += _run_calls(one, codes, scales)
+    return calls
 
 
-def _put_run(one: Quantized, codes: Any, scales: Any) -> None:
-    """Write codes and scales of blocks that cross rows: the last block has old and new rows."""
+def _run_calls(one: Quantized, codes: Any, scales: Any) -> list[Call]:
+    """As `first_rows_calls`, for blocks that cross rows: the last one has old and new rows."""
     count, blocks = codes.size, scales.shape[1]
     last = (blocks - 1) * BLOCK
     flat = one.codes.reshape(-1)
@@ -118,7 +121,9 @@ def _put_run(one: Quantized, codes: Any, scales: Any) -> None:
     if common > scale:
         before = form.encode_codes(form.decode_codes(before, scale), common)
     new = form.encode_codes(values, common)
-    copy_into(flat[:last], codes.reshape(-1)[:last])
-    copy_into(flat[last:stop], np.concatenate([before, new]))
-    copy_into(one.scales[0, :blocks], scales[0])
-    copy_into(one.scales[0, blocks - 1 : blocks], np.array([common], np.float32))
+    return [
+        *copy_calls(flat[:last], codes.reshape(-1)[:last]),
+        *copy_calls(flat[last:stop], np.concatenate([before, new])),
+        *copy_calls(one.scales[0, :blocks], scales[0]),
+        *copy_calls(one.scales[0, blocks - 1 : blocks], np.array([common], np.float32)),
+    ]

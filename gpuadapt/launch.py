@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
+from gpuadapt.kernels.commit import Call as Call
+from gpuadapt.kernels.commit import commit as commit
 
 # Imported early: it registers a hook for forks.
 from gpuadapt.kernels.cpu import calling
@@ -31,8 +33,8 @@ class Update(Protocol):
     overflow_check: int
     """The overflow check of its gradients; see `kernels.numerics.overflow`."""
 
-    def __call__(self, gradient: Any, first: Any, numbers: Any) -> None:
-        """Update.
+    def calls(self, gradient: Any, first: Any, numbers: Any) -> list[Call]:
+        """The calls that update, see `kernels.commit`; nothing is written before they are made.
 
         Parameters
         ----------
@@ -53,7 +55,7 @@ class Update(Protocol):
         Parameters
         ----------
         gradient, numbers
-            As of `__call__`.
+            As of `calls`.
         partial, peaks : Array of float64, shape (partials(gradient),)
             The outputs.
         """
@@ -114,12 +116,12 @@ class StepScalars(Protocol):
 
     def select_step(
         self, scale: DeviceArray | None, indices: Sequence[int], micro_batches: int, measured: bool
-    ) -> None:
-        """Select the scalars of the current step.
+    ) -> list[Call]:
+        """Select the scalars of the current step; returns the first calls of the step.
 
         Then, in this order, if ``measured``: `Update.squares` with `numbers`, and `finish_norm`.
-        In any case: all updates but the last one with `numbers`, the last one with
-        `last_numbers`, and `end_step` unless the last one was multi-tensor.
+        In any case: the calls of all updates but the last one with `numbers`, those of the last one
+        with `last_numbers`, and of `end_step`.
 
         Parameters
         ----------
@@ -141,7 +143,7 @@ class StepScalars(Protocol):
     def finish_norm(
         self, measured: Measured, known: Verdict | None, max_norm: float, max_value: float,
         skip: bool, indices: Sequence[int], loss_scale: Any,
-    ) -> bool | None:  # fmt: skip
+    ) -> tuple[bool | None, list[Call]]:  # fmt: skip
         """Compute the norm and the clip factor, and decide whether to skip the step.
 
         Parameters
@@ -162,13 +164,15 @@ class StepScalars(Protocol):
         -------
         bool or None
             True if the step is skipped; None if only the GPU knows.
+        list of Call
+            They come before those of updates.
         """
 
     def last_numbers(self) -> Any:
         """What the last update of the step takes instead of `numbers`: a GPU counts the step."""
 
-    def end_step(self) -> None:
-        """Let a GPU count the step if no update has been launched that did."""
+    def end_step(self) -> list[Call]:
+        """The calls that let a GPU count the step, if no update does so."""
 
     def last_scalars(self) -> HostArray:
         """The scalars of the last step; see `kernels.numerics.scalar_layout`. Waits for a GPU."""
@@ -323,7 +327,12 @@ def update_once(
     """
     with on_device(operand.arrays[0]):
         update = bind_strided(rule, backend, formats, operand, threads)
-        update(gradient, FIRST, scalars(backend, (*coefficients, 1.0)))
+        run(update, gradient, FIRST, scalars(backend, (*coefficients, 1.0)))
+
+
+def run(update: Update, gradient: Any, first: Any, numbers: Any) -> None:
+    """Update at once; see `Update.calls`."""
+    commit(update.calls(gradient, first, numbers))
 
 
 def scalars(backend: str, coefficients: Sequence[float]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCALE
 
 from .arrays import describe, namespace, on_device
@@ -220,8 +221,8 @@ class LossScale:
                 self._scalars = namespace("cuda").asarray(self._scalars)
         return self._scalars
 
-    def used(self, steps: object, skipped: bool | None) -> None:
-        """Record a step.
+    def use_call(self, steps: object, skipped: bool | None) -> Call:
+        """The call that records a step, see `kernels.commit`.
 
         Parameters
         ----------
@@ -230,20 +231,20 @@ class LossScale:
         skipped : bool or None
             None for a step on a GPU, whose kernel updates the scalars itself.
         """
+        owner = weakref.ref(steps)
         if skipped is None:
-            self._owners = [weakref.ref(steps)]
-            return
+            return vars(self).update, {"_owners": [owner]}
         if not isinstance(self._scalars, np.ndarray):
             self._scalars = self._read()
-        if any(owner() is steps for owner in self._owners):
+        if any(known() is steps for known in self._owners):
             self._close()
-        self._owners.append(weakref.ref(steps))
-        self._skipped = bool(self._skipped) or skipped
+        after = {"_owners": [*self._owners, owner], "_skipped": bool(self._skipped) or skipped}
+        return vars(self).update, after
 
     def _close(self) -> None:
         """Adapt the scale to the steps since `value` was read."""
         if self._skipped is not None:
-            self._scalars, self._skipped, self._owners = self._adapted(), None, []
+            vars(self).update(_scalars=self._adapted(), _skipped=None, _owners=[])
             self._warn(int(self._scalars[2]), int(self._scalars[2]) % self._patience == 0)
 
     def _adapted(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gpuadapt.kernels.commit import commit
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import check_disjoint, describe
@@ -32,12 +33,13 @@ from .parameter import Parameter
 from .passed import Contents, Passed, all_contents, contents, look, portable
 from .rowgrad import RowGrad
 from .run import Steps
-from .state import Left, examined, plan, restore, snapshot
+from .state import Left, examined, plan, restore_calls, snapshot
 from .stats import Stats, watch
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult, check_step_options
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
+from .turn import Turn, alone, in_turn
 
 
 class Params(dict[str, Any]):
@@ -219,6 +221,7 @@ class Optimizer:
         self.rule = rule
         self._common, self._initial = common, check_initial(rule, initial or {})
         self._stats = {}
+        self._turn = Turn()
         self._held: Contents | None = []
         self._grown: frozenset[str] = frozenset()
         self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
@@ -264,6 +267,7 @@ class Optimizer:
             raise AttributeError(attribute(kind, name, ()))
         object.__setattr__(self, name, value)
 
+    @in_turn
     def __getstate__(self) -> dict[str, Any]:
         for name, held in self._parameters.items():
             if type(held.owner) is memoryview:
@@ -274,10 +278,11 @@ class Optimizer:
         self._steps.sync_counts()  # before the parameters are copied
         self.flush()
         watched = {"_passed": portable(self._passed, self._held), "_held": None}
-        return self.__dict__ | watched | NOT_LISTED
+        return {**self.__dict__, **watched, **NOT_LISTED, "_turn": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._turn = Turn()
         self._held = all_contents(self._passed)
 
     def __copy__(self) -> Optimizer:
@@ -296,6 +301,7 @@ class Optimizer:
         passed, now = look(self._passed, self.params, self._grown)
         vars(self).update(_passed=passed, _held=now, _grown=frozenset())
 
+    @alone
     def step(
         self,
         grads: Any,
@@ -413,6 +419,7 @@ class Optimizer:
                 watches[name] = watch(parameter, grad, used, partial(self._rate, parameter))
         return watches
 
+    @alone
     def add(self, params: Any, **settings: Any) -> None:
         """Add parameters during training, such as new or unfrozen layers.
 
@@ -439,6 +446,7 @@ class Optimizer:
         common = self._common | expand(settings)
         self._assign(self._with(params, common, self._built, self._passed), self._steps)
 
+    @alone
     def grow(self, name: str, array: Any) -> None:
         """Give a table more rows: ``array`` becomes the parameter.
 
@@ -498,9 +506,11 @@ class Optimizer:
         return self._steps.capturable
 
     @capturable.setter
+    @alone
     def capturable(self, value: bool) -> None:
         self._steps.capturable = value
 
+    @alone
     def prepare_replay(self, count: int = 1) -> None:
         """Compute the coefficients of the next steps, before a captured step is replayed.
 
@@ -522,6 +532,7 @@ class Optimizer:
         for parameter in self._foreign:
             parameter.tell_owner()
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """A snapshot from which training resumes exactly, bit for bit.
 
@@ -535,6 +546,7 @@ class Optimizer:
         self.flush()
         return snapshot(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
 
+    @alone
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Left:
         """Load a snapshot of `state_dict`, made on either backend.
 
@@ -567,13 +579,12 @@ class Optimizer:
             raise StateError(f"strict: got {strict!r}, expected a bool")
         self._steps.sync_counts()
         taken, left = plan(examined(state, self.rule), self._groups, self._parameters, strict)
-        try:
-            restore(taken, self._groups, self._parameters)
-            self._steps.restart(taken.step_count)
-        except BaseException:  # an interrupt, or no memory: half a snapshot would be worse
-            restore(taken, self._groups, self._parameters)
-            self._steps.restart(taken.step_count)
-            raise
+        updates = [
+            taken.updates[name] if name in taken.arrays else parameter.update_count
+            for name, parameter in self._parameters.items()
+        ]
+        calls = restore_calls(taken, self._groups, self._parameters)
+        commit(calls + self._steps.restart_calls(taken.step_count, updates))
         return left
 
     @property
@@ -633,6 +644,7 @@ class Optimizer:
             )
         return shown
 
+    @alone
     def read(self, name: str, rows: Any) -> Any:
         """Read rows of a table; exact rows catch up with the last step first.
 
@@ -660,6 +672,7 @@ class Optimizer:
         skip = skips_out_of_range(check)[parameter.backend]
         return parameter.read(row_numbers(parameter, rows), skip)
 
+    @alone
     def write(self, name: str, values: Any) -> None:
         """Write numbers into a parameter, with all bits that its companions can hold.
 
@@ -694,6 +707,7 @@ class Optimizer:
         parameter = self._parameter(name)
         parameter.write(numbers_of(parameter, values))
 
+    @in_turn
     def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
         """Let exact rows catch up with the last step, states included.
 
@@ -717,6 +731,7 @@ class Optimizer:
         for parameter in self._parameters.values() if name is None else (self._parameter(name),):
             parameter.flush(share)
 
+    @in_turn
     def effective_lr(self, name: str) -> Any:
         """The learning rate of each element, from the state after the last step.
 

@@ -13,6 +13,7 @@ import numpy as np
 from gpuadapt.kernels.addresses import address
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
+from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
 from gpuadapt.kernels.language.rule import Rule
 
@@ -281,8 +282,7 @@ class Parameter:
         history = rule, self.backend, self.formats, self._approximate, len(self.array)
         new = step_history(*history, self.update_count)
         if new is not self.history:
-            self._earlier_skipped_rows, self._row_updates = self.skipped_rows, {}
-            self.history = new
+            vars(self).update(self._without_history(new))
 
     def _exact_update(self) -> Any:
         """An `ExactUpdate` with the table's history; None if rows have skipped no steps."""
@@ -400,14 +400,23 @@ class Parameter:
         self.update_count = other.update_count
         self._earlier_skipped_rows = other.skipped_rows
 
-    def drop_history(self) -> None:
-        """Forget the history of steps, because all arrays are about to be overwritten."""
+    def recount_call(self, updates: int) -> Call:
+        """The call that sets the number of updates, when all arrays are about to be overwritten.
+
+        It forgets the history of steps.
+        """
         if not self.residence.settled:
             self.residence.all(self._state_memory)
+        after: dict[str, Any] = {"update_count": updates}
         if self.history is not None or self._row_updates or self._next_refreshed_row:
-            self._earlier_skipped_rows = self.skipped_rows
-            self.history, self._row_updates = None, {}
-            self._next_refreshed_row = 0
+            after |= self._without_history() | {"_next_refreshed_row": 0}
+        return vars(self).update, after
+
+    def _without_history(self, new: Any = None) -> dict[str, Any]:
+        """The attributes with another history, or none: row updates are made anew."""
+        return {
+            "_earlier_skipped_rows": self.skipped_rows, "_row_updates": {}, "history": new,
+        }  # fmt: skip
 
     @property
     def skipped_rows(self) -> int:

@@ -28,7 +28,7 @@ from .arrays import (
 )
 from .errors import GradientError, RowIndexError
 from .foreign import as_array
-from .launch import RowUpdate, bind_rows, scalars
+from .launch import RowUpdate, bind_rows, run, scalars
 from .row_indices import INDEX, as_given, counted, in_use, listed
 
 DUPLICATES = ("sum", "mean")
@@ -382,4 +382,4 @@ def _overwrite(table: Any, gradient: RowGrad) -> None:
     dtype = dtype_name(gradient.values) or ""
     formats = uniform(overwrite, table.dtype)._replace(gradient=PLAIN[dtype])
     update = bind_rows(overwrite, backend, formats, Operand([table]))
-    update(prepared(update, gradient, False, math.inf), FIRST, scalars(backend, ()))
+    run(update, prepared(update, gradient, False, math.inf), FIRST, scalars(backend, ()))

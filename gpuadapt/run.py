@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.array_types import DeviceArray, HostArray
+from gpuadapt.kernels.commit import Call, commit
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import decide
+from gpuadapt.kernels.numerics.scalar_layout import RANDOM_PERIOD
 
 from . import launch
 from .arrays import bits_of, contiguous, plain
@@ -140,19 +142,23 @@ class Steps:
         self._synced_count = count
         return count
 
-    def restart(self, count: int) -> None:
-        """Continue from a number of steps, and from the parameters' `update_count`."""
-        self._count = self._synced_count = count
-        self._unconfirmed, self._result = 0, None
-        for group in self._groups:
-            group.schedules.restart()
-        self._restart_scalars(self._devices)
+    def restart_calls(self, count: int, updates: Sequence[int]) -> list[Call]:
+        """The calls that let it continue from a number of steps, and of updates per parameter."""
+        after: dict[str, Any] = {
+            "_count": count, "_synced_count": count, "_unconfirmed": 0, "_result": None,
+            "_plans": (), "_loaded_key": None,
+        }  # fmt: skip
         plan = self._plans[0] if self._plans and self._capture is not None else None
         if plan is not None:
-            plan = with_inactive_steps(plan, self._groups, self._inactive_steps())
-        self._plans = () if plan is None else (plan,)
-        if plan is None:
-            self._capture = self._previous = None
+            inactive = count - np.array(updates, np.int64)
+            plan = with_inactive_steps(plan, self._groups, inactive)
+        if plan is not None:
+            after["_plans"] = (plan,)
+        else:
+            after |= {"_capture": None, "_previous": None}
+        calls: list[Call] = [(vars(self).update, after)]
+        calls += [group.schedules.restart_call() for group in self._groups]
+        return [*calls, (self._restart_scalars, self._devices)]
 
     def devices(self) -> list[DeviceParameters]:
         """The parameters by device, split when first needed."""
@@ -199,19 +205,21 @@ class Steps:
         launches = launches_of(part, own, settings)
         numbers: Any = part.numbers
         numbers[:] = scalars_of(part, self._groups, settings, self._count, extra)
-        # Nothing above has written to an array. Below only a launch can fail.
-        self._plans = plans
         skipped: bool | None = False
-        result: DeviceParameters | StepResult = UNMEASURED
+        after: dict[str, Any] = {"_plans": plans, "_options": options, "_result": UNMEASURED}
         if options.needs_norm:
-            skipped, result = self._decide(plans[0], [launches], options, None)
+            skipped, device, _none = self._decide(plans[0], [launches], options, None)
+            after["_result"] = StepResult(*device.scalars.result())
+        calls: list[Call] = []
         if not skipped:
             for update, gradient, offset in launches:
-                update(gradient, offset, numbers)
-            self._count += 1
-        self._options, self._result = options, result
+                calls += update.calls(gradient, offset, numbers)
+            after["_count"] = self._count + 1
+        calls.append((vars(self).update, after))
         if isinstance(options.scale, LossScale):
-            options.scale.used(self, bool(skipped))
+            calls.append(options.scale.use_call(self, bool(skipped)))
+        # Nothing above has written to an array.
+        commit(calls)
 
     @in_default_modes
     def take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
@@ -246,7 +254,8 @@ class Steps:
             signature = signature_of(plan, gradients[0], grads, settings, options)
             check_signature(signature, self._capture, self._previous, capturing)
         scale = options.scale_on(self._parameters[0].array.device) if scale_on_gpu else None
-        launches, scalars = [], []
+        launches: list[list[Launch]] = []
+        scalars: list[list[list[float]]] = []
         for part, own in zip(plan.devices, gradients, strict=True):
             with part.device.device:
                 launches.append(launches_of(part, own, settings))
@@ -256,18 +265,21 @@ class Steps:
         if scalars and self._unconfirmed and key != self._loaded_key:
             count -= self._unconfirmed
             scalars = self._scalars(plan, range(count, self._count + 1), options, extra)
-        # Nothing above has written to an array. Below only a launch can fail.
-        self._plans = plans
-        skipped, result = self._launch(plan, launches, count, scalars, options, scale)
-        self._options, self._result, self._previous = options, result, signature
+        skipped, result, calls = self._prepared(plan, launches, count, scalars, options, scale)
+        after: dict[str, Any] = {
+            "_plans": plans, "_options": options, "_result": result, "_previous": signature,
+        }  # fmt: skip
         if capturing and signature is not None:
-            self._capture = GraphCapture(signature, grads, scale)
+            after["_capture"] = GraphCapture(signature, grads, scale)
         else:
-            self._loaded_key = key
-            self._count += not skipped
-            self._unconfirmed += skipped is None
+            after["_loaded_key"] = key
+            after["_count"] = self._count + (not skipped)
+            after["_unconfirmed"] = self._unconfirmed + (skipped is None)
+        calls.append((vars(self).update, after))
         if isinstance(options.scale, LossScale):
-            options.scale.used(self, bool(skipped) if scale is None else None)
+            calls.append(options.scale.use_call(self, bool(skipped) if scale is None else None))
+        # Nothing above has written to an array.
+        commit(calls)
 
     def _call_new_schedules(self, options: StepOptions) -> None:
         """Call schedules that have not been called yet for the unconfirmed steps, in order."""
@@ -292,7 +304,7 @@ class Steps:
             for part in plan.devices
         ]
 
-    def _launch(
+    def _prepared(
         self,
         plan: StepPlan,
         launches: Sequence[Sequence[Launch]],
@@ -300,8 +312,8 @@ class Steps:
         scalars: Sequence[Sequence[Sequence[float]]],
         options: StepOptions,
         scale: DeviceArray | None,
-    ) -> tuple[bool | None, DeviceParameters | StepResult]:
-        """Upload the scalars of a step, measure its gradients if need be, and update.
+    ) -> tuple[bool | None, DeviceParameters | StepResult, list[Call]]:
+        """Upload the scalars of a step, and measure its gradients if need be.
 
         Parameters
         ----------
@@ -314,10 +326,16 @@ class Steps:
 
         Returns
         -------
-        As `_decide`.
+        skipped : bool or None
+            As of `_decide`.
+        DeviceParameters or StepResult
+            The step's result, or the device that has it.
+        list of Call
+            The calls that update.
         """
         skipped: bool | None = False
         result: Any = plan.devices[0].device if self._capturable else UNMEASURED
+        calls: list[Call] = []
         if scalars:
             self._loaded_key = None  # until all are uploaded
         try:
@@ -330,23 +348,19 @@ class Steps:
             for part in plan.devices:
                 indices, select = part.layout.scale_indices, part.device.scalars.select_step
                 with part.device.device:
-                    select(scale, indices, options.micro_batches, options.needs_norm)
+                    own = select(scale, indices, options.micro_batches, options.needs_norm)
+                    calls += on_device(part, own)
             if options.needs_norm:
-                skipped, result = self._decide(plan, launches, options, scale)
-            for part, own in zip(plan.devices, [] if skipped else launches, strict=False):
-                here = part.device.scalars
+                skipped, result, judged = self._decide(plan, launches, options, scale)
+                calls += judged
+            for part, updates in zip(plan.devices, [] if skipped else launches, strict=False):
                 with part.device.device:
-                    for k, (update, gradient, offset) in enumerate(own, 1):
-                        update(
-                            gradient, offset, here.last_numbers() if k == len(own) else here.numbers
-                        )
-                    if not part.buckets:  # the last of which counts the step
-                        here.end_step()
+                    calls += on_device(part, update_calls(part, updates))
         except BaseException:
             if not self._unconfirmed:
                 self._restart_scalars(self._devices)
             raise
-        return skipped, result
+        return skipped, result, calls
 
     def _adapted(self, grads: list[Any]) -> list[Any]:
         """Gradients without other libraries' arrays."""
@@ -480,15 +494,17 @@ class Steps:
         launches: Sequence[Sequence[Launch]],
         options: StepOptions,
         scale: DeviceArray | None,
-    ) -> tuple[bool | None, DeviceParameters | StepResult]:
+    ) -> tuple[bool | None, DeviceParameters, list[Call]]:
         """Measure and clip the gradients, and decide whether to skip the step.
 
         Returns
         -------
         bool or None
             True to skip the step; None if only the GPU knows.
-        DeviceParameters or StepResult
-            The step's result, or the device that has it.
+        DeviceParameters
+            The device that has the step's result.
+        list of Call
+            They come before those of updates.
         """
         measured = []
         for part, launched in zip(plan.devices, launches, strict=True):
@@ -505,15 +521,20 @@ class Steps:
         loss_scale = None
         if isinstance(options.scale, LossScale) and scale is not None:
             loss_scale = options.scale.on_gpu(scale.device), *options.scale.rates
-        skips = []
+        skips: list[bool | None] = []
+        calls: list[Call] = []
         for part, own in zip(plan.devices, measured, strict=True):
             with part.device.device:
                 clip, scalars = part.layout.clip_indices, part.device.scalars
                 if part.numbers is not None:
                     scalars.numbers = part.numbers
-                skips.append(scalars.finish_norm(own, verdict, *limits, skip, clip, loss_scale))
+                skips_own, first = scalars.finish_norm(
+                    own, verdict, *limits, skip, clip, loss_scale
+                )
+                skips.append(skips_own)
+                calls += on_device(part, first)
         skipped = skips[0] if verdict is None else not verdict.finite
-        return skipped if skip else False, plan.devices[0].device
+        return skipped if skip else False, plan.devices[0].device, calls
 
 
 def match(plan: StepPlan, grads: list[Any], settings: Sequence[Resolved]) -> list[Matched] | None:
@@ -619,6 +640,26 @@ def launches_of(part: DevicePlan, gradients: Matched, settings: Sequence[Resolve
     return launches
 
 
+def update_calls(part: DevicePlan, launches: Sequence[Launch]) -> list[Call]:
+    """The calls of the updates of a device, which is the current one; the last counts the step."""
+    scalars = part.device.scalars
+    calls: list[Call] = []
+    for k, (update, gradient, offset) in enumerate(launches, 1):
+        numbers = scalars.last_numbers() if k == len(launches) else scalars.numbers
+        calls += update.calls(gradient, offset, numbers)
+    if not part.buckets:  # the last of which counts the step
+        calls += scalars.end_step()
+    return calls
+
+
+def on_device(part: DevicePlan, calls: list[Call]) -> list[Call]:
+    """Calls with those that make the device the current one before, and the other one after."""
+    if not calls or part.device.backend == "cpu":
+        return calls
+    device = part.device.device
+    return [(device.__enter__,), *calls, (device.__exit__, None, None, None)]
+
+
 def sorted_rows(single: SingleUpdate, grad: Any, now: Resolved) -> Any:
     """Check and sort a gradient's row indices; the argument of its update.
 
@@ -680,7 +721,7 @@ def scalars_of(
         values = now.values | extra if extra else now.values
         updates = step + 1 - inactive_steps
         scalars += coefficients(now.rule, values, updates, largest)
-        scalars.append(float(updates))
+        scalars.append(float(updates % RANDOM_PERIOD))
         if history is not None:
             if history.displacement is not None:
                 scalars += coefficients(history.displacement, values, updates, largest)

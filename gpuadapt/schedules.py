@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpuadapt.kernels.commit import Call
+
 Schedule = Callable[[int], float]
 """From the step, counted from 0, to the value."""
 
@@ -71,9 +73,9 @@ class Schedules:
         _, values = self._values.get(id(_inner(schedule)), (None, {}))
         values.pop(step, None)
 
-    def restart(self) -> None:
-        """Drop all values."""
-        self._values.clear()
+    def restart_call(self) -> Call:
+        """The call that drops all values; see `kernels.commit`."""
+        return (self._values.clear,)
 
     def __getstate__(self) -> list[tuple[Schedule, dict[int, Any]]]:
         # The keys are ids of objects, which differ in a copy.

@@ -7,31 +7,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpuadapt.kernels.array_types import Array
+from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
     backend_of,
     bits_of,
     copied,
-    copy_into,
+    copy_calls,
     describe,
     namespace,
     on_device,
 )
 from .errors import HyperparameterError, StateError
 from .group import Group
-from .growth import put_first, rows_of
+from .growth import first_rows_calls, rows_of
 from .hyperparameters import FIXED, SETTINGS, check_known
 from .parameter import Parameter
 
 VERSION = 1
 """Version of the snapshots; incremented when their meaning changes."""
 
-MAX_COUNT = 2**53
-"""Exclusive limit of step and update counts, which kernels read as float64."""
-
-MAX_EXACT_COUNT = 2**31 - 2**20
-"""Exclusive limit of update counts of exact rows, which have them as int32."""
+MAX_COUNT = 2**63
+"""Exclusive limit of step and update counts, which are kept as int64."""
 
 Parameters = Mapping[str, Parameter]
 
@@ -140,7 +138,7 @@ def count(name: str, value: Any) -> int:
     number = _whole(value)
     if not 0 <= number < MAX_COUNT:
         raise StateError(
-            f"{name}: got {value!r}; step_count and updates are whole numbers from 0, below 2^53"
+            f"{name}: got {value!r}; step_count and updates are whole numbers from 0, below 2^63"
         )
     return number
 
@@ -280,9 +278,6 @@ def _plan_parameter(
                         ": the table has more rows here; strict=False takes over the first rows, "
                         "and `grow` gives a table more rows"
                     )
-    updates = parsed.updates[name]
-    if reason is None and parameter.exact and updates >= MAX_EXACT_COUNT:
-        reason = f"parameter {name!r}: {updates} updates are more than exact rows can have"
     if reason is not None:
         if strict:
             raise StateError(reason)
@@ -409,19 +404,20 @@ def _same(name: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> bo
     return bool(saved[name] == current[name])
 
 
-def restore(planned: Plan, groups: Sequence[Group], parameters: Parameters) -> None:
-    """Write a plan; writing it twice, after an interruption, has the same result."""
+def restore_calls(planned: Plan, groups: Sequence[Group], parameters: Parameters) -> list[Call]:
+    """The calls that write a plan; see `kernels.commit`."""
+    calls: list[Call] = []
     for group, settings in zip(groups, planned.settings, strict=True):
-        group.settings.update(settings)
+        calls.append((group.settings.update, settings))
     for name, saved in planned.arrays.items():
         parameter = parameters[name]
-        parameter.update_count = planned.updates[name]
-        parameter.drop_history()
+        calls.append(parameter.recount_call(planned.updates[name]))
         if name in planned.rows:
-            put_first(parameter, saved, planned.rows[name])
+            calls += first_rows_calls(parameter, saved, planned.rows[name])
             continue
         for letter, array in parameter.saved_arrays.items():
-            copy_into(array, saved[letter])
+            calls += copy_calls(array, saved[letter])
+    return calls
 
 
 def _same_dtype(given: Array, array: Array) -> bool:

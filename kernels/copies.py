@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .array_types import Array
+from .commit import Call
 
 
 class ContiguousCopies:
@@ -37,7 +38,6 @@ class ContiguousCopies:
         for array, copy in self._pairs:
             copy[...] = array
 
-    def write(self) -> None:
-        """Write the copies back to the arrays."""
-        for array, copy in self._pairs:
-            array[...] = copy
+    def writes(self) -> list[Call]:
+        """The calls that write the copies back to the arrays."""
+        return [(array.__setitem__, ..., copy) for array, copy in self._pairs]

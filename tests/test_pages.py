@@ -155,7 +155,7 @@ def test_what_comes_first_decides():
         ("rows", lambda parameter: parameter.touch(rows_of(5)), {"nh"}),
         ("dense", lambda parameter: parameter.touch(np.zeros(SHAPE, np.float32)), {"hg"}),
         ("both", lambda parameter: (parameter.touch(rows_of(5)), parameter.touch(None)), {"hg"}),
-        ("loaded", lambda parameter: parameter.drop_history(), {"hg"}),
+        ("loaded", lambda parameter: parameter.recount_call(0), {"hg"}),
     ):
         parameter = internals(ga.Adam(np.zeros(SHAPE, np.float32))).parameters["0"]
         assert [flags(array) for array in parameter.states.values()] == [set(), set()], name

@@ -1,18 +1,16 @@
-"""A step that is refused, or fails before it writes, leaves nothing behind for later ones."""
+"""A step that is refused, or interrupted at any line, leaves nothing behind for later ones."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import pytest
 from conftest import Backend
+from interruptions import interrupted_at
 
 import gpuadapt as ga
 
@@ -168,59 +166,6 @@ SCENARIOS = {
 }
 
 
-SOURCES = str(Path(ga.__file__).parent)
-
-
-UPDATES = tuple(
-    os.path.join("kernels", backend, f"{name}.py")
-    for backend in ("cpu", "cuda")
-    for name in ("multi_tensor", "strided", "rows", "exact_rows")
-)
-"""The modules whose updates write to arrays."""
-
-
-def begins_to_write(frame: Any) -> bool:
-    """True for a call that updates arrays, or lets a GPU adapt its loss scale."""
-    code = frame.f_code
-    if code.co_name == "finish_norm":
-        return frame.f_locals["loss_scale"] is not None
-    return code.co_name == "__call__" and code.co_filename.endswith(UPDATES)
-
-
-class Failure(Exception):
-    """Raised in the middle of a step."""
-
-
-def failed_at(line: int, step: Callable[[], None]) -> str:
-    """Run a step that fails at the n-th line of gpuadapt's Python before anything is written.
-
-    Returns where that is; "" if fewer lines came before the first write.
-    """
-    left = line
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(SOURCES):
-            return None
-        if event == "call" and begins_to_write(frame):
-            left = -1
-        if event == "line" and left >= 0:
-            left -= 1
-            if left < 0:
-                raise Failure(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        step()
-    except Failure as failure:
-        return str(failure)
-    finally:
-        sys.settrace(before)
-    return ""
-
-
 class Run:
     """An optimizer, and its loss scale, after all steps of a scenario but the last."""
 
@@ -260,7 +205,7 @@ class Run:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_step_may_fail_at_any_line_before_it_writes(name: str, backend: Backend) -> None:
+def test_a_step_may_be_interrupted_at_any_line(name: str, backend: Backend) -> None:
     """The state is the one before it, or the one after it."""
     scenario = SCENARIOS[name]
     for back in (False, True) if scenario.back else (False,):
@@ -269,7 +214,7 @@ def test_a_step_may_fail_at_any_line_before_it_writes(name: str, backend: Backen
         wanted = Run(backend, scenario).after(back), taken.after(back)
         for line in itertools.count():
             run = Run(backend, scenario)
-            place = failed_at(line, lambda r=run: r.take(r.step, 0))
+            place = interrupted_at(line, lambda r=run: r.take(r.step, 0))
             if not place:
                 break
             found = run.after(back)

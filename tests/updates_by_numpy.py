@@ -29,7 +29,10 @@ class Many:
     def __init__(self, rule: Any, operands: Any) -> None:
         self.rule, self.arrays = rule, [operand.arrays for operand in operands]
 
-    def __call__(self, gradients: Any, firsts: Any, numbers: Any) -> None:
+    def calls(self, *given: Any) -> list[Any]:
+        return [(self.update, *given)]
+
+    def update(self, gradients: Any, firsts: Any, numbers: Any) -> None:
         for arrays, address, first in zip(self.arrays, gradients.tolist(), firsts, strict=True):
             if address:
                 kind = ctypes.c_byte * arrays[0].nbytes
@@ -43,7 +46,10 @@ class Strided:
     def __init__(self, rule: Any, operand: Any) -> None:
         self.rule, self.arrays = rule, operand.arrays
 
-    def __call__(self, gradient: Any, first: int, numbers: Any) -> None:
+    def calls(self, *given: Any) -> list[Any]:
+        return [(self.update, *given)]
+
+    def update(self, gradient: Any, first: int, numbers: Any) -> None:
         update(self.rule, self.arrays, gradient, numbers[first:])
 
 

@@ -138,8 +138,8 @@ class Binding:
 
     def remember(self, state: Mapping[Tensor, Any]) -> None:
         """Remember the tensors of the slots, which ``optimizer.state`` has to have."""
-        self.state_keys = list(map(id, state))
-        places = {key: place for place, key in enumerate(self.state_keys)}
+        keys = list(map(id, state))
+        places = {key: place for place, key in enumerate(keys)}
         sets: dict[tuple[str, ...], set[int]] = {}
         pointers: dict[tuple[str, int], int] = {}
         for slot in self.slots:
@@ -148,16 +148,17 @@ class Binding:
                 sets.setdefault(tuple(tensors), set()).add(place)
                 for name, tensor in tensors.items():
                     pointers.setdefault((name, place), tensor.data_ptr())
-        self.state_names = [
+        state_names = [
             (names, None if len(members) == len(state) else sorted(members))
             for names, members in sets.items()
         ]
-        self.state_pointers = [
+        state_pointers = [
             pointers[name, place]
             for names, members in sets.items()
             for name in names
             for place in sorted(members)
         ]
+        vars(self).update(state_keys=keys, state_names=state_names, state_pointers=state_pointers)
 
     def holds_states(self, state: Mapping[Tensor, Any]) -> bool:
         """Return whether ``optimizer.state`` has the tensors that this binding is made for."""

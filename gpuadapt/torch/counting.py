@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
+from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
@@ -90,23 +91,34 @@ def _products(
     return products, bool(same)
 
 
-def write_counts(
-    recipe: Recipe, binding: Binding, state: Mapping[Tensor, Any], used: HostArray, counts: Counts
-) -> None:
-    """Write the numbers of parameters that have been updated."""
+def count_calls(
+    recipe: Recipe, binding: Binding, entries: Mapping[int, Any], used: HostArray, counts: Counts
+) -> list[Call]:
+    """The calls that write the numbers of parameters that are updated.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    binding : Binding
+    entries : mapping of int to dict
+        The states of parameters, by their place among all.
+    used : ndarray of bool, shape (parameters,)
+    counts : Counts
+    """
     write = launch.numbers_at().write_numbers
+    calls: list[Call] = []
     for name, found in (("step", counts.steps), (MU_PRODUCT, counts.products)):
         if name in binding.scalars and found is not None:
             addresses, wide = binding.scalars[name]
-            write(addresses, wide, used, found)
+            calls.append((write, addresses, wide, used, found))
     if recipe.count_is_int:
         for k in np.flatnonzero(used).tolist():
-            state[binding.params[k]]["step"] = int(counts.steps[k])
+            calls.append((entries[k].__setitem__, "step", int(counts.steps[k])))
     if not recipe.counts:
         for k in np.flatnonzero(used).tolist():
-            slot = binding.slots[k]
-            assert slot is not None, "what is updated has states"
-            slot.is_new = False
+            if binding.slots[k].is_new:  # type: ignore[union-attr]
+                calls.append((setattr, binding.slots[k], "is_new", False))
+    return calls
 
 
 def coefficients_of(

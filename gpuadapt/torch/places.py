@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import Array, HostArray
+from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.formats import BITS
 from gpuadapt.kernels.numerics.overflow import Measured, decide
 
@@ -45,11 +46,17 @@ def entered(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
+    current, stream = on_stream(device)
+    with current, stream:
+        yield
+
+
+def on_stream(device: torch.device) -> tuple[Any, Any]:
+    """Return the contexts in which a CUDA device and torch's stream of it are CuPy's."""
     import cupy
 
     stream = cupy.cuda.ExternalStream(stream_of(device), device.index)
-    with cupy.cuda.Device(device.index), stream:
-        yield
+    return cupy.cuda.Device(device.index), stream
 
 
 def array_view(tensor: Tensor) -> Array:
@@ -87,7 +94,9 @@ class Places:
         self._rounds: dict[torch.device, int] = {}
         """Number of rounds that each device has run."""
 
-    def _begin(self, device: torch.device, numbers: HostArray, measured: bool) -> StepScalars:
+    def _begin(
+        self, device: torch.device, numbers: HostArray, measured: bool
+    ) -> tuple[StepScalars, list[Call]]:
         """Give a device, which is the current one, the scalars of its next round."""
         scalars = self._scalars.get(device)
         if scalars is None:
@@ -95,38 +104,49 @@ class Places:
             scalars.restart(0)
             self._rounds[device] = 0
         scalars.load(self._rounds[device], [numbers])  # type: ignore[list-item]
-        scalars.select_step(None, (), 1, measured)
-        return scalars
+        return scalars, scalars.select_step(None, (), 1, measured)
 
-    def run(self, launches: Mapping[Spot, Sequence[Launch]], numbers: HostArray) -> None:
-        """Launch all updates of a round with these scalars."""
+    def calls(self, launches: Mapping[Spot, Sequence[Launch]], numbers: HostArray) -> list[Call]:
+        """The calls of all updates of a round with these scalars."""
+        calls: list[Call] = []
         for (device, _), own in launches.items():
             if device.type == "cpu":
                 for update, gradient, offset in own:
-                    update(gradient, offset, numbers)
+                    calls += update.calls(gradient, offset, numbers)
                 continue
             with entered(device):
-                self._finish(device, self._begin(device, numbers, False), own)
+                scalars, first = self._begin(device, numbers, False)
+                calls += self._on_gpu(device, scalars, first, own)
+        return calls
 
-    def _finish(
-        self, device: torch.device, scalars: StepScalars, launches: Sequence[Launch]
-    ) -> None:
-        """Launch the updates of a round, the last of which counts it."""
+    def _on_gpu(
+        self,
+        device: torch.device,
+        scalars: StepScalars,
+        first: list[Call],
+        launches: Sequence[Launch],
+    ) -> list[Call]:
+        """The calls of a round on a CUDA device, of which the last update counts it."""
+        calls = [*first]
         for k, (update, gradient, offset) in enumerate(launches, 1):
             numbers = scalars.last_numbers() if k == len(launches) else scalars.numbers
-            update(gradient, offset, numbers)
-        scalars.end_step()
-        self._rounds[device] += 1
+            calls += update.calls(gradient, offset, numbers)
+        calls += scalars.end_step()
+        counted = self._rounds.__setitem__, device, self._rounds[device] + 1
+        within = on_stream(device)
+        enter = [(one.__enter__,) for one in within]
+        leave = [(one.__exit__, None, None, None) for one in reversed(within)]
+        return [*enter, *calls, *leave, counted]
 
-    def run_clipped(
+    def clipped_calls(
         self,
         device: torch.device,
         launches: Sequence[Launch],
         numbers: HostArray,
         limits: tuple[float, float],
         clip_places: Sequence[int],
-    ) -> StepScalars:
-        """Measure, clip and update on one CUDA device, without waiting for it.
+    ) -> tuple[StepScalars, list[Call]]:
+        """Measure on one CUDA device, without waiting for it; the calls that clip and update.
 
         Parameters
         ----------
@@ -142,13 +162,13 @@ class Places:
         -------
         StepScalars
             It has the step's result.
+        list of Call
         """
         with entered(device):
-            scalars = self._begin(device, numbers, True)
+            scalars, first = self._begin(device, numbers, True)
             found = measure(launches, scalars, scalars.numbers)
-            scalars.finish_norm(found, None, *limits, False, clip_places, None)
-            self._finish(device, scalars, launches)
-        return scalars
+            _, judged = scalars.finish_norm(found, None, *limits, False, clip_places, None)
+            return scalars, self._on_gpu(device, scalars, [*first, *judged], launches)
 
     def measured(
         self,
@@ -175,7 +195,7 @@ class Places:
         parts: dict[Cut, list[Measured]] = {}
         for (device, cut), own in launches.items():
             with entered(device):
-                scalars = self._begin(device, numbers, True)
+                scalars, _ = self._begin(device, numbers, True)
                 one = measure(own, scalars, scalars.numbers)
                 one = one._replace(numbers=np.array(scalars.to_host(one.numbers)))
             (found if cut is None else parts.setdefault(cut, [])).append(one)

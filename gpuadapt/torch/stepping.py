@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from operator import is_
 from typing import Any, NamedTuple
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import HostArray
+from gpuadapt.kernels.commit import Call, commit
 
 from ..launch import in_default_modes
 from ..measure import Launch
 from ..step_options import StepResult
 from .base import Bound
 from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
-from .counting import Counts, Scalars, counts_after, write_counts
+from .counting import Counts, Scalars, count_calls, counts_after
 from .options import WHOLE, of_all
 from .places import array_view, entered, place_of
 from .refusal import Reason, check_parameters, reason_of_gradients, reason_of_groups
@@ -222,27 +223,35 @@ def _run(
     if result.skipped:
         optimizer._last = result
         return
-    _put_in_place(optimizer, binding)
+    new = binding is not optimizer._binding
+    entries = {} if not new and not optimizer._recipe.count_is_int else _entries(optimizer, binding)
+    calls = _placements(optimizer, binding, entries) if new else []
+    touched = binding.params
+    if gradients.present is not binding.everywhere:
+        touched = [p for p, g in zip(touched, grads, strict=True) if g is not None]
+    torch.autograd.graph.increment_version(touched)
     for number, one in enumerate(prepared):
         if number:  # a parameter of an earlier round may be here again, with another count
             one = _prepared(optimizer, binding, rounds[number], gradients, scale)
         numbers, clip = np.array(one.scalars.numbers), one.scalars.clip_places
         if on_gpu:
             ((spot, launches),) = one.launches.items()
-            result = places.run_clipped(spot.device, launches, numbers, limits, clip)
+            found = places.clipped_calls(spot.device, launches, numbers, limits, clip)
+            result, updates = found
         else:
             if clip:
                 numbers[clip] = result.clip_factor
-            places.run(one.launches, numbers)
-        write_counts(optimizer._recipe, binding, optimizer.state, one.used, one.counts)
+            updates = places.calls(one.launches, numbers)
+        calls += updates
+        calls += count_calls(optimizer._recipe, binding, entries, one.used, one.counts)
         for index, table in rounds[number].rows.items():
             if one.used[index]:
-                table.updates = int(one.counts.steps[index])
-    touched = binding.params
-    if gradients.present is not binding.everywhere:
-        touched = [p for p, g in zip(touched, grads, strict=True) if g is not None]
-    torch.autograd.graph.increment_version(touched)
-    optimizer._last = result
+                calls.append((setattr, table, "updates", int(one.counts.steps[index])))
+        calls.append((vars(optimizer).update, {"_binding": binding, "_last": result}))
+        commit(calls)
+        calls = []
+    if new:
+        binding.remember(optimizer.state)
 
 
 def _single_gpu(rounds: Sequence[Prepared]) -> bool:
@@ -295,20 +304,38 @@ def _prepared(
     return Prepared(launches, scalars, counts, used)
 
 
-def _put_in_place(optimizer: Bound, binding: Binding) -> None:
-    """Put new states into ``optimizer.state``."""
-    if binding is optimizer._binding:
-        return
+def _entries(optimizer: Bound, binding: Binding) -> dict[int, dict[str, Any]]:
+    """The states of parameters that have slots, by place; new ones are not in the state yet."""
+    made: dict[int, dict[str, Any]] = {}
+    entries = {}
     for slot in binding.slots:
         if slot is not None:
             parameter = binding.params[slot.index]
-            new = {**slot.scalars, **slot.tensors}
-            entry = optimizer.state[parameter] if new else {}
-            for name, tensor in new.items():
-                there = entry.get(name)
-                if there is None or local(there) is not tensor:
-                    entry[name] = like_parameter(tensor, parameter)
-            for name in other_formats(entry, slot):
-                del entry[name]
-    binding.remember(optimizer.state)
-    optimizer._binding = binding
+            entry = optimizer.state.get(parameter)
+            if entry is None:
+                entry = made.setdefault(id(parameter), {})
+            entries[slot.index] = entry
+    return entries
+
+
+def _placements(
+    optimizer: Bound, binding: Binding, entries: Mapping[int, dict[str, Any]]
+) -> list[Call]:
+    """The calls that put new states into ``optimizer.state``."""
+    calls: list[Call] = []
+    for slot in binding.slots:
+        if slot is None:
+            continue
+        parameter, entry = binding.params[slot.index], entries[slot.index]
+        tensors = {**slot.scalars, **slot.tensors}
+        new = {}
+        for name, tensor in tensors.items():
+            there = entry.get(name)
+            if there is None or local(there) is not tensor:
+                new[name] = like_parameter(tensor, parameter)
+        if new:
+            calls.append((entry.update, new))
+        calls += [(entry.pop, name, None) for name in other_formats(entry, slot)]
+        if tensors:
+            calls.append((optimizer.state.__setitem__, parameter, entry))
+    return calls

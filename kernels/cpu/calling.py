@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import numpy as np
 
+from ..commit import Call, commit
 from ..errors import BackendError
 from ..numerics.chunks import Chunks
 from . import numba_pool, torch_pool
@@ -70,34 +71,37 @@ def share(elements: int, alone: int = ALONE, threads: Threads = None) -> int:
     return min(count, threads) if isinstance(threads, int) else count
 
 
-def call(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: Any) -> None:
-    """Run a kernel whose last argument is the pool that it enters, in ``count`` threads."""
+def bound(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: Any) -> Call:
+    """The call of a kernel in ``count`` threads; its last argument is the pool that it enters."""
     if count == 1:
-        kernel(*arguments, 0)
-    elif threads != "numba" and torch_pool.loaded():
-        kernel(*arguments, torch_pool.entry())
-    else:
-        numba_pool.run(kernel, *arguments)
+        return kernel, *arguments, 0
+    if threads != "numba" and torch_pool.loaded():
+        return kernel, *arguments, torch_pool.entry()
+    return kernel, *arguments, numba_pool.address()
+
+
+def call(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: Any) -> None:
+    """Run a kernel at once; see `bound`."""
+    commit([bound(kernel, count, threads, *arguments)])
 
 
 class Scheduler:
-    """Launches kernels over the same chunks; see `loops/scheduling.py`."""
+    """Launches of kernels over the same chunks; see `loops/scheduling.py`."""
 
     def __init__(self, chunks: Chunks, threads: Threads = None) -> None:
         self._chunks, self._threads = chunks, threads
         self._counters = np.zeros((1, 8), np.int64)
 
-    def __call__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Launch a kernel with its own arguments, in as many threads as its elements occupy."""
+    def bound(self, kernel: Callable[..., Any], *arguments: Any) -> Call:
+        """The call of a kernel with its own arguments, in as many threads as elements occupy."""
         chunks = self._chunks
         if chunks.total <= ALONE:
-            kernel(self._counters, 1, chunks.table, chunks.tasks, arguments, 0)
-            return
+            return kernel, self._counters, 1, chunks.table, chunks.tasks, arguments, 0
         count = share(chunks.total, ALONE, self._threads)
         if count > len(self._counters):
             self._counters = np.zeros((count, 8), np.int64)  # a cache line for each thread
         given = self._counters, count, chunks.table, chunks.tasks, arguments
-        call(kernel, count, self._threads, *given)
+        return bound(kernel, count, self._threads, *given)
 
 
 def in_default_modes(function: Callable[[*Given], Result]) -> Callable[[*Given], Result]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..array_types import HostArray
 from ..catchup.plan import CatchUpPlan, plan_for
+from ..commit import Call, commit
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -52,12 +54,16 @@ class ExactRows(Rows):
         ((_, kept),) = formats.gradient.parts
         self._no_values = _zeros(self._width, kept)
         self._nowhere = np.empty((0, self._width), self._arrays[0].dtype)
+        self._no_hot_rows = np.empty((0, 2), np.int64)
 
-    def __call__(self, plan: Plan, first: int, numbers: HostArray) -> None:
-        """Update; ``numbers[first]`` is the first coefficient."""
-        given = *self._given, self._history.now, self._no_gradient, False, self._nowhere
-        super().__call__(plan, first, numbers, *given)
-        self.refresh(*self._history.append(numbers, first))
+    def calls(self, plan: Plan, first: int, numbers: HostArray, *more: Any) -> list[Call]:
+        """The calls that update; ``numbers[first]`` is the first coefficient."""
+        history, now = self._history, self._history.now
+        given = *self._given, now, self._no_gradient, False, self._nowhere
+        calls = super().calls(plan, first, numbers, *given, *more)
+        calls += history.append_calls(numbers, first)
+        due = np.arange(*history.due(now + 1), dtype=np.uint64)
+        return calls + self._catch_up(due, now + 1, self._nowhere)
 
     def read(self, rows: HostArray, skip: bool) -> HostArray:
         """Rows as they are after the last step, in a new array; zeros for those out of range.
@@ -72,28 +78,30 @@ class ExactRows(Rows):
         out = np.empty((rows.size, self._width), self._arrays[0].dtype)
         if self._sorted.out_of_range:
             out[:] = 0
-        self._catch_up(self._sorted.keys, parts, out)
+        found = self._sorted
+        commit(self._catch_up(found.keys, self._history.now, out, found.shift))
         return out
 
     def refresh(self, start: int, stop: int) -> None:
         """Bring rows from ``start`` to ``stop`` up to date."""
-        self._sorted.shift = 0
         for begin in range(start, stop, CHUNK):
             keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
-            parts = calling.share(keys.size * self._width, ALONE, self._threads)
-            self._catch_up(keys, parts, self._nowhere)
+            commit(self._catch_up(keys, self._history.now, self._nowhere))
 
-    def _catch_up(self, keys: HostArray, parts: int, out: HostArray) -> None:
-        self._sorted.hot = self._sorted.hot[:0]
+    def _catch_up(self, keys: HostArray, now: int, out: HostArray, shift: int = 0) -> list[Call]:
+        """The calls that bring rows up to date with step ``now``, and copy them to ``out``."""
+        parts = calling.share(keys.size * self._width, ALONE, self._threads)
         self._reserve(parts, 0)
-        plan = Plan(keys, self._arrays, None, self._no_values, False, math.inf, parts)
+        plan = Plan(
+            keys, self._arrays, None, self._no_values, False, math.inf, parts,
+            shift, self._no_hot_rows, len(keys), 0,
+        )  # fmt: skip
         updated = self._rows
         coefficients = [0.0] * (self._coefficients + len(self._wide))
         random = [self._key, 0.0, NOWHERE] if self._random else []
-        self._run(
+        return self._bound(
             self._kernel, plan, math.inf,
-            (*updated, *coefficients, *random, *self._given, self._history.now,
-             self._no_gradient, True, out),
+            (*updated, *coefficients, *random, *self._given, now, self._no_gradient, True, out),
         )  # fmt: skip
 
 

@@ -400,7 +400,7 @@ PREFETCHED = 1024
 
 
 HISTORY = {
-    "last_step": "types.Array(types.int32, 1, 'C')",
+    "last_step": "types.Array(types.int64, 1, 'C')",
     "history": "types.Array(types.{compute}, 2, 'C')",
     "moments": "types.Array(types.float64, 2, 'C')",
     "ends": "types.Array(types.int64, 1, 'C')",

@@ -7,14 +7,14 @@ is a table of one.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
-from ..addresses import address
 from ..array_types import HostArray
+from ..commit import Call
 from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -94,12 +94,12 @@ class MultiTensor:
         else:
             starts = {"shorter": _before_a_line(formats, self._addresses[:, 0])}
         chunks = Chunks(sizes, CHUNK, **starts)
-        self._launch = Scheduler(chunks, threads)
+        self._launches = Scheduler(chunks, threads)
         self._long = chunks.total * np.dtype(formats.compute).itemsize > CACHED
         self._formats, self._sizes, self._threads = formats, sizes, threads
 
-    def __call__(self, gradients: HostArray, offsets: HostArray, numbers: HostArray) -> None:
-        """Update the arrays.
+    def calls(self, gradients: HostArray, offsets: HostArray, numbers: HostArray) -> list[Call]:
+        """The calls that update the arrays.
 
         Parameters
         ----------
@@ -110,9 +110,8 @@ class MultiTensor:
         numbers : ndarray of float64
             See `gpuadapt.kernels.numerics.scalar_layout`.
         """
-        self._launch(
-            self._kernel, self._addresses, gradients, offsets, numbers, *self._tables, self._long
-        )
+        given = gradients, offsets, numbers, *self._tables, self._long
+        return [self._launches.bound(self._kernel, self._addresses, *given)]
 
     def partials(self, gradients: HostArray) -> int:
         """Return the length of each result of `squares`."""
@@ -139,23 +138,3 @@ def _before_a_line(formats: Formats, addresses: HostArray) -> HostArray:
     """
     itemsize, pair = np.dtype(formats.parameter.parts[0][1]).itemsize, 1 + formats.paired
     return addresses % compile.LINE // itemsize // pair * pair
-
-
-class Part:
-    """Updates contiguous parts of one array, in one thread."""
-
-    def __init__(self, rule: Rule, formats: Formats) -> None:
-        self._kernel = kernel(rule, formats)
-        self._chunk = np.zeros((1, 3), np.int64)
-        self._unused, self._counters = np.zeros(1, np.int64), np.zeros((1, 8), np.int64)
-
-    def __call__(
-        self, operands: Sequence[HostArray], offsets: HostArray, numbers: HostArray
-    ) -> None:
-        """Update (parameter, gradient, *states), contiguous arrays of one size."""
-        self._chunk[0, 2] = operands[0].size
-        parameter, gradient, *states = map(address, operands)
-        arguments = (
-            np.array([[parameter, *states]]), np.array([gradient]), offsets, numbers, False,
-        )  # fmt: skip
-        self._kernel(self._counters, 1, self._chunk, self._unused, arguments, 0)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from .threading_layer import layer, prepare
 
-_lock = threading.Lock()
-_concurrent = False
-"""Whether the layer is known to allow concurrent calls."""
+exclusive = False
+"""Whether the layer is known to take one caller at a time."""
+lock = threading.RLock()
+"""Held by a thread that is in such a layer; a signal handler in that thread may enter again."""
 _serial = False
 """Whether kernels may not use threads: in a forked child whose OpenMP threads are gone."""
 
@@ -38,22 +37,20 @@ def entry() -> int:
     return int(compile.load("numba_pool", text).enter.address)
 
 
-def run(kernel: Callable[..., Any], *arguments: Any) -> None:
-    """Run a kernel in the layer's threads; under a lock if need be."""
-    global _concurrent
-    address = 0 if _serial else entry()
-    if _concurrent:
-        kernel(*arguments, address)
-    else:
-        with _lock:
-            kernel(*arguments, address)
-            _concurrent = layer() in ("tbb", "omp")
+def address() -> int:
+    """The address by which kernels enter the threads, which are started; 0 for none of them."""
+    global exclusive
+    if _serial:
+        return 0
+    found = entry()
+    exclusive = bool(count()) and layer() not in ("tbb", "omp")
+    return found
 
 
 def _after_fork() -> None:
     # The parent may have held the lock; its OpenMP threads do not exist here.
-    global _lock, _serial
-    _lock = threading.Lock()
+    global lock, _serial
+    lock = threading.RLock()
     _serial = layer() == "omp"
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..addresses import address
 from ..array_types import HostArray
+from ..commit import Call, commit
 from ..formats import FLOAT64, Format, Formats, Operand, blocks, scaling
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -74,6 +75,12 @@ class Plan(NamedTuple):
     mean: bool
     max_norm: float
     parts: int
+    shift: int
+    """Bits of a position in a key."""
+    hot: HostArray
+    """int64, shape (k, 2): first and stop key of hot rows."""
+    hot_threshold: int
+    out_of_range: int
 
 
 class Rows:
@@ -148,7 +155,11 @@ class Rows:
             self._reserve(parts, hot)
         if hot and values.shape[1]:
             self._sum_hot_rows(values, parts)
-        return Plan(keys, arrays, copied, values, duplicates == "mean", max_norm, parts)
+        found = self._sorted
+        return Plan(
+            keys, arrays, copied, values, duplicates == "mean", max_norm, parts,
+            found.shift, found.hot, found.hot_threshold, found.out_of_range,
+        )  # fmt: skip
 
     def _sum_hot_rows(self, values: HostArray, parts: int) -> None:
         """Merge the gradients of rows that occur often."""
@@ -186,10 +197,10 @@ class Rows:
         """
         n, scale = len(plan.values), numbers[SCALE]
         squared, tops = np.zeros(n), np.zeros(n)
-        self._run(
+        commit(self._bound(
             squares_kernel(*self._kind), plan, math.inf,
             (scale, plan.max_norm * scale, squared, tops),
-        )  # fmt: skip
+        ))  # fmt: skip
         if n:
             sums = Squares("float64", FLOAT64, [n], squared=False, threads=self._threads)
             sums(np.array([address(squared)]), 1.0, partial)
@@ -202,8 +213,11 @@ class Rows:
             array.reshape(count, *shape) for array, shape in zip(arrays, self._shapes, strict=True)
         ]
 
-    def __call__(self, plan: Plan, first: int, numbers: HostArray, *more: Any) -> None:
-        """Update; ``numbers[first]`` is the first coefficient, ``more`` are the kernel's own."""
+    def calls(self, plan: Plan, first: int, numbers: HostArray, *more: Any) -> list[Call]:
+        """The calls that update.
+
+        ``numbers[first]`` is the first coefficient; ``more`` are the kernel's own arguments.
+        """
         updated = self._rows if plan.copied is None else self._shaped(plan.arrays)
         coefficients = numbers[first : first + self._coefficients].tolist()
         coefficients += [coefficients[k] for k in self._wide]
@@ -213,29 +227,32 @@ class Rows:
             origin = NOWHERE if plan.copied is None else plan.copied
             random = [self._key, numbers[first + self._coefficients], origin]
         max_norm = plan.max_norm * numbers[SCALE]
-        self._run(
+        calls = self._bound(
             self._kernel, plan, max_norm,
             (*updated, *coefficients, *random, *more),
         )  # fmt: skip
         if plan.copied is not None:
-            for array, part in zip(self._arrays, plan.arrays, strict=True):
-                array[plan.copied] = part
-        self.skipped += self._sorted.out_of_range
+            parts = zip(self._arrays, plan.arrays, strict=True)
+            calls += [(array.__setitem__, plan.copied, part) for array, part in parts]
+        if plan.out_of_range:
+            calls.append((setattr, self, "skipped", self.skipped + plan.out_of_range))
+        return calls
 
-    def _run(
+    def _bound(
         self, kernel: Callable[..., None], plan: Plan, max_norm: float, arguments: Any
-    ) -> None:
-        found, work, keys = self._sorted, self._work, plan.keys
+    ) -> list[Call]:
+        """The call of a kernel for the rows of a plan, if there are any."""
+        work, keys = self._work, plan.keys
         if self._width == 0 or keys.size == 0:
-            return
-        totals = work.totals[: len(found.hot)]
-        calling.call(
+            return []
+        totals = work.totals[: len(plan.hot)]
+        return [calling.bound(
             kernel, plan.parts, self._threads,
             work.counter, max(16, keys.size // (PIECES * plan.parts)), keys,
-            np.uint64(found.shift), found.hot, totals, found.hot_threshold, plan.mean, max_norm,
+            np.uint64(plan.shift), plan.hot, totals, plan.hot_threshold, plan.mean, max_norm,
             work.buffers[: plan.parts], work.merged[: plan.parts], work.partial, plan.values,
             arguments,
-        )  # fmt: skip
+        )]  # fmt: skip
 
     def _reserve(self, parts: int, hot: int) -> None:
         """Make memory for as many threads and hot rows, if there is not enough."""

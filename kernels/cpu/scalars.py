@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..commit import Call
 from ..numerics.overflow import Measured, Verdict, decide
 from ..numerics.scalar_layout import FIRST
 
@@ -34,15 +35,17 @@ class StepScalars:
 
     def select_step(
         self, scale: Any, indices: Sequence[int], micro_batches: int, measured: bool
-    ) -> None:
+    ) -> list[Call]:
         """Do nothing: the scale is among the scalars."""
+        return []
 
     def last_numbers(self) -> np.ndarray:
         """The scalars of the step, as for its other updates."""
         return self.numbers
 
-    def end_step(self) -> None:
+    def end_step(self) -> list[Call]:
         """Do nothing: the host counts steps."""
+        return []
 
     def last_scalars(self) -> np.ndarray:
         """The scalars of the last step."""
@@ -67,14 +70,14 @@ class StepScalars:
         skip: bool,
         indices: Sequence[int],
         loss_scale: Any,
-    ) -> bool:
-        """Compute norm and clip factor; returns whether to skip the step."""
+    ) -> tuple[bool, list[Call]]:
+        """Compute norm and clip factor; returns whether to skip the step, and no calls."""
         decided = known or decide([measured], max_norm, max_value)
         skipped = skip and not decided.finite
         self._report = (decided.norm, decided.clip_factor, skipped)
         for index in indices:
             self.numbers[index] = decided.clip_factor
-        return skipped
+        return skipped, []
 
     def result(self) -> tuple[float, float, bool]:
         """Norm, clip factor and whether the step was skipped, of the last measured step."""

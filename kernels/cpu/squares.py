@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 
 from ..array_types import HostArray
+from ..commit import commit
 from ..formats import Format
 from ..numerics.chunks import Chunks, Integers
 from ..numerics.summation import CHUNK
@@ -40,7 +41,7 @@ class Squares:
     ) -> None:
         self._kind = compute, form, squared
         chunks = Chunks(sizes, CHUNK)
-        self._launch, self._squared = Scheduler(chunks, threads), squared
+        self._launches, self._squared = Scheduler(chunks, threads), squared
         self.partials = len(chunks.table)
         """int : The number of chunks."""
 
@@ -63,4 +64,4 @@ class Squares:
             For the sums, and for the largest magnitudes.
         """
         given = (addresses, scale, partial, peaks) if self._squared else (addresses, partial)
-        self._launch(kernel(*self._kind), *given)
+        commit([self._launches.bound(kernel(*self._kind), *given)])

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..array_types import HostArray
 from ..catchup.plan import CatchUpPlan, history_layout, history_length, refresh_period
+from ..commit import Call
 from ..formats import Formats
 from ..language.rule import Rule
 from . import compile, generate
@@ -38,7 +39,7 @@ class StepHistory:
     ----------
     now : int
         Number of steps so far.
-    last : ndarray of int32, shape (rows,)
+    last : ndarray of int64, shape (rows,)
         The last step that each row has taken.
     history : ndarray of the compute type, shape (length, k)
         The coefficients of each step, up to `HistoryLayout.decay`.
@@ -54,7 +55,7 @@ class StepHistory:
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
         length, columns = history_length(rows), plan.moment_columns if plan else 0
-        self.last: HostArray = np.full(rows, updates, np.int32)
+        self.last: HostArray = np.full(rows, updates, np.int64)
         self.history: HostArray = np.zeros((length, self._layout.decay), formats.compute)
         self.moments: HostArray = np.zeros((length, columns))
         self.ends: HostArray = np.full(length, updates)
@@ -66,28 +67,25 @@ class StepHistory:
         self._append = compiled().append if plan else None
         self._period, self._due = refresh_period(rows, length)
 
-    def append(self, numbers: HostArray, offset: int) -> tuple[int, int]:
-        """Append a step that was taken; ``numbers[offset]`` is its first coefficient.
-
-        Returns
-        -------
-        tuple of int
-            (first, stop) of the rows that the step refreshes.
-        """
-        layout = self._layout
-        count = layout.displacement
-        self.now += 1
-        here = self.now & (len(self.history) - 1)
-        with np.errstate(over="ignore"):  # a scale of wider gradients; it divides zero here
-            self.history[here, :count] = numbers[offset : offset + count]
-        # The number of the step is between the coefficients and the other scalars.
-        scalars = numbers[offset + 1 + count : offset + 1 + layout.width]
-        self.history[here, count:] = scalars[: layout.decay - count]
-        if self._append is not None:
-            self._append(
-                self.moments, self.ends, scalars[layout.decay - count :], self._before, self.now,
-                self._states,
-            )  # fmt: skip
+    def due(self, now: int) -> tuple[int, int]:
+        """(first, stop) of the rows that step ``now`` refreshes."""
         rows = len(self.last)
-        first = self.now % self._period * self._due
+        first = now % self._period * self._due
         return min(first, rows), min(first + self._due, rows)
+
+    def append_calls(self, numbers: HostArray, offset: int) -> list[Call]:
+        """The calls that append a step; ``numbers[offset]`` is its first coefficient."""
+        layout, now = self._layout, self.now + 1
+        count = layout.displacement
+        # The number of the step is between the coefficients and the other scalars.
+        scalars = numbers[offset + 1 + count : offset + 1 + layout.width].copy()
+        row = np.empty(layout.decay, self.history.dtype)
+        with np.errstate(over="ignore"):  # a scale of wider gradients; it divides zero here
+            row[:count] = numbers[offset : offset + count]
+            row[count:] = scalars[: layout.decay - count]
+        calls: list[Call] = [(self.history.__setitem__, now & (len(self.history) - 1), row)]
+        if self._append is not None:
+            later = scalars[layout.decay - count :]
+            given = self.moments, self.ends, later, self._before, now, self._states
+            calls.append((self._append, *given))
+        return [*calls, (setattr, self, "now", now)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..array_types import DeviceArray
 from ..catchup.plan import CatchUpPlan, plan_for
+from ..commit import Call, commit
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -66,11 +67,12 @@ class ExactRows(Rows):
             np.int64(history.length - 1), history.now, np.int32(mode), out,
         )  # fmt: skip
 
-    def __call__(self, plan: RowPlan, offset: int, numbers: StepNumbers) -> None:
-        """Update; ``numbers[offset]`` is the first coefficient."""
-        self._launch(plan, offset, numbers, *self._catch_up_arguments(UPDATE, self._no_copy))
-        due = self._history.append(numbers, offset)
-        self._catch_up(due, 0, REFRESH, self._no_copy)
+    def calls(self, plan: RowPlan, offset: int, numbers: StepNumbers, *more: Any) -> list[Call]:
+        """The calls that update; ``numbers[offset]`` is the first coefficient."""
+        given = *self._catch_up_arguments(UPDATE, self._no_copy), *more
+        append, due = self._history.append_call(numbers, offset)
+        refresh = self._catch_up(due, 0, REFRESH, self._no_copy)
+        return [*super().calls(plan, offset, numbers, *given), append, *refresh]
 
     def read(self, rows: DeviceArray, skip: bool) -> DeviceArray:
         """Copy rows as they are after the last step.
@@ -93,7 +95,7 @@ class ExactRows(Rows):
         import cupy
 
         out = cupy.zeros((rows.size, self._width), self._arrays[0].dtype)
-        self._catch_up(*self._sorted(rows, None, skip), READ, out)
+        commit(self._catch_up(*self._sorted(rows, None, skip), READ, out))
         return out
 
     def refresh(self, start: int, stop: int) -> None:
@@ -102,11 +104,12 @@ class ExactRows(Rows):
 
         for begin in range(start, stop, CHUNK):
             keys = cupy.arange(begin, min(begin + CHUNK, stop), 1, np.uint64)
-            self._catch_up(keys, 0, REFRESH, self._no_copy)
+            commit(self._catch_up(keys, 0, REFRESH, self._no_copy))
 
-    def _catch_up(self, keys: DeviceArray, shift: int, mode: int, out: DeviceArray) -> None:
+    def _catch_up(self, keys: DeviceArray, shift: int, mode: int, out: DeviceArray) -> list[Call]:
+        """The launch that brings rows up to date, as a call, if there are rows."""
         config, sums = self._config(self._no_values), self._hot_sums[:0]
         compiled = self._compiled(config) if keys.size and self._width else None
         plan = RowPlan(keys, shift, sums, self._no_values, False, math.inf, config, compiled)
         arguments = self._catch_up_arguments(mode, out)
-        self._launch(plan, FIRST, self._no_numbers, *arguments)
+        return super().calls(plan, FIRST, self._no_numbers, *arguments)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..commit import Call
 from ..formats import Formats, Operand, tables
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -86,8 +87,8 @@ class MultiTensor:
         self._firsts = Mirror(np.int64)
         self._squares = Squares(formats.wide, formats.gradient, sizes)
 
-    def __call__(self, gradients: np.ndarray, firsts: np.ndarray, numbers: Any) -> None:
-        """Update.
+    def calls(self, gradients: np.ndarray, firsts: np.ndarray, numbers: Any) -> list[Call]:
+        """The launch that updates, as a call.
 
         Parameters
         ----------
@@ -98,12 +99,11 @@ class MultiTensor:
         numbers : StepNumbers
             See `gpuadapt.kernels.numerics.scalar_layout`.
         """
-        self._kernel(
-            (self._blocks,),
-            (BLOCK,),
-            (self._spans, self._addresses, self._gradients.of(gradients), self._firsts.of(firsts),
-             *numbers.of_update(), *self._tables),
+        arguments = (
+            self._spans, self._addresses, self._gradients.of(gradients), self._firsts.of(firsts),
+            *numbers.of_update(), *self._tables,
         )  # fmt: skip
+        return [(self._kernel, (self._blocks,), (BLOCK,), arguments)]
 
     def partials(self, gradients: np.ndarray) -> int:
         """Return how many sums `squares` writes."""

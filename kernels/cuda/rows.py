@@ -22,6 +22,7 @@ import numpy as np
 
 from ..array_types import DeviceArray
 from ..catchup.plan import CatchUpPlan
+from ..commit import Call
 from ..errors import RowIndexError, check_key
 from ..formats import FLOAT64, Format, Formats, Operand
 from ..language.caching import cached_with_rule
@@ -45,7 +46,7 @@ HOT = 128
 """A row with 2 * HOT occurrences or more is hot: a kernel of its own sums its gradients."""
 
 EXACT_ARGUMENTS = (
-    "int *last_step",
+    "long long *last_step",
     "const double *__restrict__ history",
     "const double *__restrict__ moments",
     "const long long *__restrict__ ends",
@@ -372,24 +373,23 @@ class Rows:
             )  # fmt: skip
         self._sums(self._squared_addresses, self._unscaled, partial, peaks)
 
-    def __call__(self, plan: RowPlan, offset: int, numbers: StepNumbers) -> None:
-        """Update; ``numbers[offset]`` is the first coefficient."""
-        self._launch(plan, offset, numbers)
+    def calls(self, plan: RowPlan, offset: int, numbers: StepNumbers, *catch_up: Any) -> list[Call]:
+        """The launch that updates, as a call, if there are rows.
 
-    def _launch(self, plan: RowPlan, offset: int, numbers: StepNumbers, *catch_up: Any) -> None:
-        """Launch the update; ``catch_up`` are the arguments of exact rows."""
+        ``numbers[offset]`` is the first coefficient; ``catch_up`` are arguments of exact rows.
+        """
         if plan.kernel is None:
-            return
+            return []
         n, width = plan.keys.size, self._width
-        plan.kernel(
-            (-(-n * plan.config.lanes // THREADS),),
-            (THREADS,),
-            (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-             np.int64(width), plan.hot_sums, np.int32(plan.mean),
-             np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), self._skipped,
-             np.int64(offset), *numbers.of_update(not catch_up), plan.values,
-             *self._layout, *self._arrays, *self._key, *catch_up),
+        grid, block = (-(-n * plan.config.lanes // THREADS),), (THREADS,)
+        arguments = (
+            plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
+            np.int64(width), plan.hot_sums, np.int32(plan.mean),
+            np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), self._skipped,
+            np.int64(offset), *numbers.of_update(not catch_up), plan.values,
+            *self._layout, *self._arrays, *self._key, *catch_up,
         )  # fmt: skip
+        return [(plan.kernel, grid, block, arguments)]
 
     def _elements(self, values: DeviceArray) -> int:
         """Return the elements of one access: 16 bytes if every row of every array allows it."""

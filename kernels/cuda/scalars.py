@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..commit import Call
 from ..numerics.overflow import CHECKS, SQUARED, Measured, Verdict
 from ..numerics.scalar_layout import FIRST, LARGEST_SCALE, SCALE, STEP
 from ..numerics.summation import EXPONENT, LARGEST, MAX_CHUNKS, NORMAL
@@ -203,11 +204,11 @@ class StepScalars:
 
     def select_step(
         self, scale: Any, indices: Sequence[int], micro_batches: int, measured: bool
-    ) -> None:
+    ) -> list[Call]:
         """Begin a step: its kernels read its scalars from the ring.
 
-        See `gpuadapt.launch.StepScalars`. Nothing is launched, unless a scale of a step that is not
-        measured has to be written to the scalars at ``indices``.
+        See `gpuadapt.launch.StepScalars`. There is nothing to launch, unless a scale of a step that
+        is not measured has to be written to the scalars at ``indices``.
         """
         self.numbers = self._uploaded
         self.numbers.uncounted, self.numbers.last = True, False
@@ -216,7 +217,8 @@ class StepScalars:
         if scale is not None and not measured:
             nothing = Measured(self._partial[:0], (0,) * CHECKS)
             known = Verdict(0.0, 1.0, True)
-            self.finish_norm(nothing, known, math.inf, math.inf, False, (), None)
+            return self.finish_norm(nothing, known, math.inf, math.inf, False, (), None)[1]
+        return []
 
     def partial_sums(self, count: int) -> Any:
         """Memory of ``count`` float64, kept for the next step."""
@@ -240,7 +242,7 @@ class StepScalars:
         skip: bool,
         indices: Sequence[int],
         loss_scale: Any,
-    ) -> None:
+    ) -> tuple[None, list[Call]]:
         """Compute norm, clip factor and whether to skip, unless ``known`` has them; count the step.
 
         ``loss_scale`` is None or (state of a `LossScale`, growth, backoff, interval, minimum).
@@ -248,28 +250,28 @@ class StepScalars:
         adapted, *rates = loss_scale or (self._unused, 1, 1, 1, 1)
         norm, large = (-1.0, False) if known is None else (known.norm, not known.finite)
         scales = self._scale_indices
-        judge_kernel()(
-            (1,),
-            (BLOCK,),
-            (measured.numbers, np.int64(measured.numbers.size // 2), np.float64(norm),
-             np.int32(large), np.float64(max_norm), np.float64(max_value),
-             *map(np.int64, measured.ends), np.int32(skip),
-             self._factors.of(np.array(indices, np.int64)), np.int64(len(indices)),
-             adapted, np.int32(loss_scale is not None), *map(np.float32, rates),
-             self._scales.of(np.array(scales, np.int64)), np.int64(len(scales)),
-             *self._uploaded.of_gradient(), self._judged.scalars, self._report),
+        arguments = (
+            measured.numbers, np.int64(measured.numbers.size // 2), np.float64(norm),
+            np.int32(large), np.float64(max_norm), np.float64(max_value),
+            *map(np.int64, measured.ends), np.int32(skip),
+            self._factors.of(np.array(indices, np.int64)), np.int64(len(indices)),
+            adapted, np.int32(loss_scale is not None), *map(np.float32, rates),
+            self._scales.of(np.array(scales, np.int64)), np.int64(len(scales)),
+            *self._uploaded.of_gradient(), self._judged.scalars, self._report,
         )  # fmt: skip
         self.numbers = self._judged
+        return None, [(judge_kernel(), (1,), (BLOCK,), arguments)]
 
     def last_numbers(self) -> StepNumbers:
         """What the last update of the step takes: its last kernel counts the step."""
         self.numbers.last = True
         return self.numbers
 
-    def end_step(self) -> None:
-        """Count the step, unless a kernel has done so."""
-        if self.numbers.uncounted:
-            count_kernel()((1,), (1,), self.last_numbers().of_update())
+    def end_step(self) -> list[Call]:
+        """The launch that counts the step, as a call, unless a kernel does so."""
+        if not self.numbers.uncounted:
+            return []
+        return [(count_kernel(), (1,), (1,), self.last_numbers().of_update())]
 
     def last_scalars(self) -> np.ndarray:
         """The scalars of the last step; waits for the device."""

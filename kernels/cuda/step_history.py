@@ -10,6 +10,7 @@ import numpy as np
 from ..array_types import DeviceArray
 from ..catchup import plan as catchup
 from ..catchup.plan import CatchUpPlan, history_layout, history_length, refresh_period
+from ..commit import Call
 from ..formats import Formats
 from ..language.rule import Rule
 from . import compile, scalars
@@ -49,7 +50,7 @@ class StepHistory:
     ----------
     now : CuPy array of int64, shape (1,)
         Number of steps so far.
-    last : CuPy array of int32, shape (rows,)
+    last : CuPy array of int64, shape (rows,)
         The last step that each row has taken.
     history : CuPy array of float64, shape (width, length)
         The columns of `HistoryLayout`.
@@ -67,7 +68,7 @@ class StepHistory:
         self.rule, self.plan = rule, plan
         self._layout = history_layout(rule, plan)
         self.length, columns = history_length(rows), plan.moment_columns if plan else 1
-        self.last: DeviceArray = cupy.full(rows, updates, np.int32)
+        self.last: DeviceArray = cupy.full(rows, updates, np.int64)
         # Of a step without a form, NaN, no segment goes on.
         self.history: DeviceArray = cupy.full((self._layout.width, self.length), np.nan, np.float64)
         self.moments: DeviceArray = cupy.zeros((self.length, columns), np.float64)
@@ -78,22 +79,18 @@ class StepHistory:
         self._due: DeviceArray = cupy.arange(first, first + count, 1, np.uint64)
         self._kernel = kernel()
 
-    def append(self, numbers: StepNumbers, offset: int) -> DeviceArray:
-        """Append a step, unless it is not taken; ``numbers[offset]`` is its first coefficient.
+    def append_call(self, numbers: StepNumbers, offset: int) -> tuple[Call, DeviceArray]:
+        """The launch that appends a step if it is taken, as a call, and the keys of rows.
 
-        Returns
-        -------
-        CuPy array of uint64, shape (n,)
-            The keys of the rows that the step refreshes, without positions. The next call
-            overwrites them.
+        ``numbers[offset]`` is the step's first coefficient. The keys, uint64 of shape (n,) and
+        without positions, are those of the rows that the step refreshes; the launch writes them.
         """
         layout, due = self._layout, self._due
         columns = (layout.displacement, layout.decay, layout.shrink, layout.scale, layout.width)
         places = (offset, *columns, self.length - 1, self._period, due.size)
-        self._kernel(
-            (-(-max(self.length, due.size) // THREADS),),
-            (THREADS,),
-            (*numbers.of_update(), *map(np.int64, places), self.now, self.history, self.moments,
-             self.ends, due),
+        arguments = (
+            *numbers.of_update(), *map(np.int64, places), self.now, self.history, self.moments,
+            self.ends, due,
         )  # fmt: skip
-        return due
+        grid = (-(-max(self.length, due.size) // THREADS),)
+        return (self._kernel, grid, (THREADS,), arguments), due

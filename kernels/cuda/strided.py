@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..commit import Call
 from ..copies import ContiguousCopies
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
@@ -109,12 +110,12 @@ class Strided:
         self._measured: Any = (None,)
         """(Address and strides of a gradient), the address on the GPU, its `Squares`."""
 
-    def __call__(self, gradient: Any, first: int, numbers: Any) -> None:
-        """Update; ``numbers[first]`` is the first coefficient."""
+    def calls(self, gradient: Any, first: int, numbers: Any) -> list[Call]:
+        """The calls that update; ``numbers[first]`` is the first coefficient."""
         import cupy
 
         if gradient.size == 0:
-            return
+            return []
         if not self._formats.uniform and not _whole(gradient):
             if self._gradient is None:
                 self._gradient = cupy.empty(gradient.shape, gradient.dtype)
@@ -122,10 +123,10 @@ class Strided:
             gradient = self._gradient
         if self._many and _whole(gradient):
             self._copies.read()
-            self._many(np.array([gradient.data.ptr]), np.array([first]), numbers)
-            self._copies.write()
-        else:
-            kernel(self._rule)(gradient, np.int64(first), *numbers.of_step(), *self._arrays)
+            own = np.array([gradient.data.ptr]), np.array([first])
+            return [*self._many.calls(*own, numbers), *self._copies.writes()]
+        given = gradient, np.int64(first), *numbers.of_step(), *self._arrays
+        return [(kernel(self._rule), *given)]
 
     def partials(self, gradient: Any) -> int:
         """Return how many sums `squares` writes."""

@@ -4,6 +4,9 @@
 the first one with the number of steps that it has taken, and writes nothing if they differ.
 """
 
+RANDOM_PERIOD = 2**32
+"""Random bits repeat after so many updates: their keys have 32 bits of the update's number."""
+
 STEP, SCALE, FIRST = 0, 1, 2
 """Indices of the number of steps before this one, of the scale and of the first coefficient."""
 

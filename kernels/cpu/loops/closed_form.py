@@ -83,7 +83,7 @@ def take_closed_form(arguments, row, first):
 @njit(**INLINE)
 def catch_up(arguments, row, sums):
     last_step, now, mask, ends = history_of(arguments)
-    step = np.int64(last_step[row])
+    step = last_step[row]
     while step < now:
         skipped = min(ends[np.uint64(step + 1) & mask], now) - step
         if skipped > MAX_REPLAY and take_closed_form(arguments, row, step + 1):

@@ -94,7 +94,7 @@ __device__ inline bool any_of_row(bool wrong) {
 // A warp stays together.
 template <int LANES, int N>
 __device__ inline void catch_up(
-    Update &update, bool active, long long row, long long width, int *last_step,
+    Update &update, bool active, long long row, long long width, long long *last_step,
     const double *history, const double *moments, const long long *ends, long long mask,
     const long long *step_count, int mode
 ) {
@@ -150,7 +150,7 @@ __device__ inline void catch_up(
         step += !behind ? 0 : (whole ? skipped : replayed);
     }
     if (active && lane == 0) {
-        last_step[row] = int(now + (mode == UPDATE));
+        last_step[row] = now + (mode == UPDATE);
     }
     __syncwarp();
 }

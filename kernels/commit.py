@@ -1,0 +1,70 @@
+"""Calls that nothing comes between: what a step writes, and its count.
+
+Python runs signal handlers, and raises `KeyboardInterrupt`, between the instructions of Python
+code, never within a function written in C. So what has to happen as a whole is a list of calls of
+compiled functions, and a loop of the standard library, which is compiled too, makes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
+from operator import call, length_hint
+from typing import Any
+
+from .cpu import numba_pool
+
+Call = tuple[Any, ...]
+"""A compiled function and its arguments: a kernel, or a method of a dict, list, set or array."""
+
+ATTEMPTS = 3
+"""How often a call that raises is made again, if a call before it has written already."""
+
+_make: Callable[[Iterable[Any]], object] = deque[Any](maxlen=0).extend
+"""Exhausts an iterator, and keeps nothing."""
+
+
+def commit(calls: Sequence[Call]) -> None:
+    """Make calls, one after the other; a signal handler runs before all of them or after all.
+
+    Python code within a call, such as Numba's look at types that are new to a kernel, may be
+    interrupted all the same. A call that raised has done nothing: if it is the first one, nothing
+    has happened; otherwise it and the ones after it are made, and then the exception is raised.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+    """
+    if numba_pool.exclusive:
+        with numba_pool.lock:
+            _commit(calls)
+    else:
+        _commit(calls)
+
+
+def _commit(calls: Sequence[Call]) -> None:
+    done: list[None] = []
+    calls = [*calls, (done.append, None)]
+    waiting = iter(calls)
+    try:
+        _make(starmap(call, waiting))
+    except BaseException:
+        left = length_hint(waiting) + 1
+        if not done and left < len(calls):
+            _go_on(calls[-left:], done)
+        raise
+
+
+def _go_on(calls: Sequence[Call], done: list[None]) -> None:
+    """Make the calls that an exception kept from being made."""
+    for attempt in range(1, ATTEMPTS + 1):
+        waiting = iter(calls)
+        try:
+            _make(starmap(call, waiting))
+        except BaseException:
+            if attempt == ATTEMPTS and not done:
+                raise
+        if done:
+            return
+        calls = calls[-length_hint(waiting) - 1 :]
