@@ -22,6 +22,7 @@ from . import optimizers, presets, testing
 from .errors import (
     BackendError,
     CaptureError,
+    ConcurrencyError,
     Error,
     GradientError,
     HyperparameterError,
@@ -46,6 +47,7 @@ __all__ = [
     *optimizers.__all__,
     "BackendError",
     "CaptureError",
+    "ConcurrencyError",
     "Error",
     "GradientError",
     "HyperparameterError",

@@ -21,7 +21,6 @@ from .errors import CaptureError, RowIndexError
 from .gradients import OWN_TYPES, adapted, check_single, classified, device_addresses
 from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
-from .launch import in_default_modes
 from .loss_scale import LossScale
 from .measure import Launch, measure
 from .parameter import Parameter
@@ -179,7 +178,6 @@ class Steps:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
         self._capturable, self._previous, self._capture = bool(value), None, None
 
-    @in_default_modes
     def take(self, grads: list[Any], options: StepOptions) -> None:
         """Take a step of parameters that are all on the CPU.
 
@@ -221,7 +219,6 @@ class Steps:
         # Nothing above has written to an array.
         commit(calls)
 
-    @in_default_modes
     def take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
         """Take a step of parameters of which some are on a GPU; as `take`."""
         if not self._own_types.issuperset(map(type, grads)):
@@ -348,8 +345,9 @@ class Steps:
             for part in plan.devices:
                 indices, select = part.layout.scale_indices, part.device.scalars.select_step
                 with part.device.device:
-                    own = select(scale, indices, options.micro_batches, options.needs_norm)
-                    calls += on_device(part, own)
+                    begun = select(scale, indices, options.micro_batches, options.needs_norm)
+                if begun:
+                    calls += on_device(part, begun)
             if options.needs_norm:
                 skipped, result, judged = self._decide(plan, launches, options, scale)
                 calls += judged
@@ -447,7 +445,6 @@ class Steps:
         """True if a schedule has not been called yet."""
         return any(group.has_new_schedule for group in self._groups)
 
-    @in_default_modes
     def prepare_replay(self, count: int) -> None:
         """Upload the scalars of the next ``count`` replays of the captured step."""
         if self._capture is None:

@@ -7,11 +7,12 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import wraps
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 from .errors import ConcurrencyError
+from .launch import LITTLE, SMALLEST, in_default_modes
 
 
 class Turn:
@@ -27,14 +28,12 @@ class Turn:
         _turns.add(self)
 
     def check(self, name: str) -> None:
-        """Refuse a call from within another one of the same thread.
+        """Refuse a call from within another one, as this thread has the lock.
 
         Raises
         ------
         ConcurrencyError
         """
-        if not self.lock._is_owned():  # as `threading.Condition` asks
-            return
         if not self._entered():
             # An exception kept a method, which is at its end, from releasing the lock.
             self.lock = threading.RLock()
@@ -76,26 +75,30 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def in_turn(method: Method) -> Method:
-    """The method, which waits while another thread is in a method of the same optimizer."""
+    """The method, which waits while another thread is in a method of the same optimizer.
 
-    @wraps(method)
-    def run(self: Any, /, *given: Any, **named: Any) -> Any:
-        with self._turn.lock:
-            return method(self, *given, **named)
+    It runs in the default modes of arithmetic.
+    """
 
-    _wrappers.add(run.__code__)
-    return cast(Method, run)
+    return _wrapped(method, False)
 
 
 def alone(method: Method) -> Method:
     """As `in_turn`, and refused in the midst of another method: what it writes would be mixed."""
+    return _wrapped(method, True)
 
+
+def _wrapped(method: Method, alone: bool) -> Method:
     @wraps(method)
     def run(self: Any, /, *given: Any, **named: Any) -> Any:
         turn = self._turn
-        turn.check(method.__name__)
+        if alone and turn.lock._is_owned():  # as `threading.Condition` asks
+            turn.check(method.__name__)
         with turn.lock:
-            return method(self, *given, **named)
+            # As `in_default_modes` asks, without a call: a step is to take few of them.
+            if 1.0 + LITTLE == 1.0 == 1.0 - LITTLE and SMALLEST * 0.5 > 0.0:
+                return method(self, *given, **named)
+            return in_default_modes(method)(self, *given, **named)
 
-    _wrappers.add(run.__code__)
+    _wrappers.add(cast(FunctionType, run).__code__)
     return cast(Method, run)

@@ -36,19 +36,15 @@ def commit(calls: Sequence[Call]) -> None:
     ----------
     calls : sequence of Call
     """
-    if numba_pool.exclusive:
-        with numba_pool.lock:
-            _commit(calls)
-    else:
-        _commit(calls)
-
-
-def _commit(calls: Sequence[Call]) -> None:
     done: list[None] = []
     calls = [*calls, (done.append, None)]
     waiting = iter(calls)
     try:
-        _make(starmap(call, waiting))
+        if numba_pool.exclusive:
+            with numba_pool.lock:
+                _make(starmap(call, waiting))
+        else:
+            _make(starmap(call, waiting))
     except BaseException:
         left = length_hint(waiting) + 1
         if not done and left < len(calls):
@@ -61,7 +57,8 @@ def _go_on(calls: Sequence[Call], done: list[None]) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         waiting = iter(calls)
         try:
-            _make(starmap(call, waiting))
+            with numba_pool.lock:
+                _make(starmap(call, waiting))
         except BaseException:
             if attempt == ATTEMPTS and not done:
                 raise

@@ -153,13 +153,16 @@ def table(backend):
 
 
 REPEATED = {
-    "one array": (one, one, {}, 10, 5),
-    "1,000 arrays": (thousand, thousand, {}, 10, 5),
-    "rows": (table, rows, {}, 25, 13),
-    "exact rows": (table, rows, {"sparse": "exact"}, 35, 15),
-    "exact rows, bits": (table, rows, {"sparse": "exact", "exactness": "bits"}, 33, 14),
+    "one array": (one, one, {}, 11, 7),
+    "1,000 arrays": (thousand, thousand, {}, 11, 7),
+    "rows": (table, rows, {}, 26, 15),
+    "exact rows": (table, rows, {"sparse": "exact"}, 36, 17),
+    "exact rows, bits": (table, rows, {"sparse": "exact", "exactness": "bits"}, 34, 16),
 }
-"""Parameters, gradients, settings; the most calls of a repeated step, and files that have them."""
+"""Parameters, gradients, settings; the most calls of a repeated step, and files that have them.
+
+One call, `commit`, keeps interrupts from coming between what a step writes and its count.
+"""
 
 
 @pytest.mark.parametrize("name", REPEATED)
@@ -174,7 +177,7 @@ def test_a_repeated_step_calls_few_functions(name):
     assert len({file for file, _ in found}) <= files
 
 
-FIRST = {"one array": (one, 60), "1,000 arrays": (thousand, 60 + 3 * 999)}
+FIRST = {"one array": (one, 61), "1,000 arrays": (thousand, 61 + 3 * 999)}
 """Parameters; the most calls of a first step, whose kernels are compiled."""
 
 
@@ -193,7 +196,7 @@ def test_a_step_on_a_gpu_calls_no_function_for_each_array():
         optimizer, given = ga.Adam(thousand(backend)), thousand(backend)
         for _ in range(2):
             optimizer.step(given)
-        assert len(own_calls(lambda: optimizer.step(given))) <= 20
+        assert len(own_calls(lambda: optimizer.step(given))) <= 23
 
 
 ALTERNATELY = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..turn import Turn, in_turn
 from .binding import Binding
 from .places import Places
 from .recipes import Recipe
@@ -33,11 +34,17 @@ class Bound(torch.optim.Optimizer):
             made = self.__dict__["_made_places"] = Places()
         return made
 
+    @property
+    def _turn(self) -> Turn:
+        made: Turn | None = self.__dict__.get("_made_turn")
+        return made or self.__dict__.setdefault("_made_turn", Turn())
+
     def _tables(self) -> list[RowTable]:
         """The tables that are updated by rows."""
         rounds = self._binding.rounds if self._binding is not None else ()
         return [table for one in rounds for table in one.rows.values()]
 
+    @in_turn
     def flush(self) -> None:
         """Let all rows of tables with ``sparse="exact"`` catch up with the last step."""
         for table in self._tables():

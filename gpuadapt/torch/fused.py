@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
+from ..turn import alone, in_turn
 from .base import Bound
 from .loading import convert_states, exact_states
 from .options import changed, own_settings
@@ -145,10 +146,12 @@ class Fused(Bound):
                 self.param_groups.pop()
                 raise
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         self.flush()
         return super().state_dict()
 
+    @alone
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.flush()
         self._binding = None

@@ -14,9 +14,9 @@ from torch import Tensor
 from gpuadapt.kernels.array_types import HostArray
 from gpuadapt.kernels.commit import Call, commit
 
-from ..launch import in_default_modes
 from ..measure import Launch
 from ..step_options import StepResult
+from ..turn import alone
 from .base import Bound
 from .binding import POINTER, STRIDE, Binding, Round, bind, key_of
 from .counting import Counts, Scalars, count_calls, counts_after
@@ -103,7 +103,7 @@ def found_inf(optimizer: Bound) -> bool:
     return found is not None and bool(found.item() != 0)
 
 
-@in_default_modes
+@alone
 def take_step(optimizer: Bound) -> Reason | None:
     """Take one step with the gradients that the parameters have.
 

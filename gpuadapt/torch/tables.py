@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
+from ..turn import alone
 from .base import Bound
 
 LOOKUPS = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 """The modules that read rows of their ``weight`` by indices, which are their first argument."""
 
 
+@alone
 def catch_up(optimizer: Bound, table: Tensor, rows: Tensor | None = None) -> None:
     """Let rows of an exact table catch up with the last step; see `Fused.catch_up`."""
     if not any(table is one for group in optimizer.param_groups for one in group["params"]):

@@ -82,7 +82,10 @@ def bound(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: 
 
 def call(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: Any) -> None:
     """Run a kernel at once; see `bound`."""
-    commit([bound(kernel, count, threads, *arguments)])
+    if count == 1:
+        kernel(*arguments, 0)
+    else:
+        commit([bound(kernel, count, threads, *arguments)])
 
 
 class Scheduler:
