@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels.addresses import same_memory
 from gpuadapt.kernels.array_types import Array, HostArray
 
 from . import launch
@@ -266,6 +267,7 @@ def check_single(device: DeviceParameters, parameter: Parameter, grad: Any) -> N
             and parameter.shape
             and values.shape[rows.ndim :] == parameter.shape[1:]
             and parameter.user_array.flags.writeable
+            and same_memory(parameter.user_array, parameter.array)
             and device.lie_apart(rows, values)
         ):
             return

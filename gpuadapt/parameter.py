@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.addresses import address
+from gpuadapt.kernels.addresses import address, same_memory
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.kernels.commit import Call
@@ -170,7 +170,13 @@ class Parameter:
         return plain(self.user_array).view() if self.backend == "cpu" else self.user_array
 
     def check_place(self) -> None:
-        """Raise `ParameterError` if an array of another library has been given other memory."""
+        """Raise `ParameterError` if the user's array has been given other memory."""
+        if self.backend == "cpu" and not same_memory(self.user_array, self.array):
+            raise ParameterError(
+                f"parameter {self.name!r}: its array has other memory than when it was passed, as "
+                "after array.resize(..., refcheck=False); what the optimizer would update is gone. "
+                "For more rows there is `grow`; otherwise make a new optimizer"
+            )
         if self.owner is None or place(f"parameter {self.name!r}", self.owner) == self._place:
             return
         raise ParameterError(

@@ -98,7 +98,7 @@ def _wrapped(method: Method, alone: bool) -> Method:
             # As `in_default_modes` asks, without a call: a step is to take few of them.
             if 1.0 + LITTLE == 1.0 == 1.0 - LITTLE and SMALLEST * 0.5 > 0.0:
                 return method(self, *given, **named)
-            return in_default_modes(method)(self, *given, **named)
+            return in_default_modes(lambda: method(self, *given, **named))()
 
     _wrappers.add(cast(FunctionType, run).__code__)
     return cast(Method, run)

@@ -25,6 +25,12 @@ def address(array: HostArray) -> int:
     return _read(id(array) + DATA).value
 
 
+def same_memory(array: HostArray, view: HostArray) -> bool:
+    """Whether an array still has the memory of a view of all of it, which was made earlier."""
+    now, then = _read(id(array) + DATA).value, _read(id(view) + DATA).value
+    return bool(now == then and array.nbytes == view.nbytes)
+
+
 class Layouts(NamedTuple):
     """The memory of many arrays; ndarrays of int64, shape (arrays,), orders of bool."""
 

@@ -7,19 +7,32 @@ compiled functions, and a loop of the standard library, which is compiled too, m
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import starmap
 from operator import call, length_hint
 from typing import Any
 
-from .cpu import numba_pool
-
 Call = tuple[Any, ...]
 """A compiled function and its arguments: a kernel, or a method of a dict, list, set or array."""
 
 ATTEMPTS = 3
 """How often a call that raises is made again, if a call before it has written already."""
+
+
+class Pool:
+    """What is known of the threads that kernels enter."""
+
+    exclusive = False
+    """Whether they are known to take one caller at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """Held by a caller of such threads; a signal handler may enter them again."""
+
+
+pool = Pool()
 
 _make: Callable[[Iterable[Any]], object] = deque[Any](maxlen=0).extend
 """Exhausts an iterator, and keeps nothing."""
@@ -40,8 +53,8 @@ def commit(calls: Sequence[Call]) -> None:
     calls = [*calls, (done.append, None)]
     waiting = iter(calls)
     try:
-        if numba_pool.exclusive:
-            with numba_pool.lock:
+        if pool.exclusive:
+            with pool.lock:
                 _make(starmap(call, waiting))
         else:
             _make(starmap(call, waiting))
@@ -57,7 +70,7 @@ def _go_on(calls: Sequence[Call], done: list[None]) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         waiting = iter(calls)
         try:
-            with numba_pool.lock:
+            with pool.lock:
                 _make(starmap(call, waiting))
         except BaseException:
             if attempt == ATTEMPTS and not done:

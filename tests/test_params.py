@@ -309,3 +309,28 @@ def test_a_rebound_array_on_a_gpu():
         params["w"] = backend.array(np.ones(2))
         with pytest.raises(ga.ParameterError, match="'w': the params that were"):
             optimizer.step({"w": backend.array(np.ones(2))})
+
+
+@pytest.mark.parametrize("kind", ["dense", "strided", "rows"])
+@pytest.mark.parametrize("size", [2, 4000])
+def test_an_array_whose_memory_moved_is_refused(kind, size):
+    """``resize`` frees the memory that the optimizer has a view of."""
+    table, other = np.ones((6, 4), np.float32), np.ones(3, np.float32)
+    optimizer = ga.SGD({"table": table, "other": other}, lr=1.0)
+    gradient = {
+        "dense": np.ones((6, 4), np.float32),
+        "strided": np.ones((4, 6), np.float32).T,
+        "rows": ga.RowGrad(np.array([1, 2]), np.ones((2, 4), np.float32)),
+    }[kind]
+    grads = {"table": gradient, "other": np.ones(3, np.float32)}
+    for _ in range(2):
+        optimizer.step(grads)
+    kept = table.copy()
+    table.resize((size, 4), refcheck=False)
+    for _ in range(2):
+        with pytest.raises(ga.ParameterError, match="'table': its array has other memory"):
+            optimizer.step(grads)
+    assert np.array_equal(table[:2], kept[:2])
+    assert optimizer.step_count == 2
+    assert (other == -1).all()
+    table.resize((6, 4), refcheck=False)

@@ -31,7 +31,8 @@ ROOMS = {
     "errors": "",
     "array_types": "",
     "addresses": "",
-    "copies": "",
+    "commit": "",
+    "copies": "commit",
     "host_functions": "",
     "language": "",
     "pieces": "language",
@@ -40,8 +41,8 @@ ROOMS = {
     "formats": "language",
     "numerics": "language formats",
     "catchup": "language formats numerics",
-    "cpu": "language formats numerics catchup copies addresses",
-    "cuda": "language formats numerics catchup copies",
+    "cpu": "language formats numerics catchup commit copies addresses",
+    "cuda": "language formats numerics catchup commit copies",
     "sources": "language formats cpu cuda",
 }
 """What each part of kernels/ may import besides itself, errors and array_types; the rest of

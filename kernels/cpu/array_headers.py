@@ -59,7 +59,7 @@ class AddressFinder(NamedTuple):
     """(``id`` of a list of gradients, int64 array of the same length) -> number of zeros.
 
     It writes the address of each gradient; 0 for one that is not as expected, or whose parameter
-    is read-only.
+    is read-only or has other memory.
     """
     dtypes: list[np.dtype]
     """Those whose headers it reads, kept alive; who holds the parameters keeps these alive."""
@@ -79,9 +79,9 @@ def address_finder(
     Parameters
     ----------
     updated : sequence of ndarray
-        The parameters as their owner has them, who may make them read-only.
+        The parameters as their owner has them, who may make them read-only, or resize them.
     like : sequence of ndarray
-        Arrays of the type and shape of the gradients.
+        Views of them, of the type and shape of the gradients.
     sizes : ndarray of int64, shape (n,)
         Their number of elements.
     expected : sequence of (dtype, {"C", "F"}) or None

@@ -6,12 +6,9 @@ import os
 import threading
 from functools import cache
 
+from ..commit import pool
 from .threading_layer import layer, prepare
 
-exclusive = False
-"""Whether the layer is known to take one caller at a time."""
-lock = threading.RLock()
-"""Held by a thread that is in such a layer; a signal handler in that thread may enter again."""
 _serial = False
 """Whether kernels may not use threads: in a forked child whose OpenMP threads are gone."""
 
@@ -39,18 +36,17 @@ def entry() -> int:
 
 def address() -> int:
     """The address by which kernels enter the threads, which are started; 0 for none of them."""
-    global exclusive
     if _serial:
         return 0
     found = entry()
-    exclusive = bool(count()) and layer() not in ("tbb", "omp")
+    pool.exclusive = bool(count()) and layer() not in ("tbb", "omp")
     return found
 
 
 def _after_fork() -> None:
     # The parent may have held the lock; its OpenMP threads do not exist here.
-    global lock, _serial
-    lock = threading.RLock()
+    global _serial
+    pool.lock = threading.RLock()
     _serial = layer() == "omp"
 
 

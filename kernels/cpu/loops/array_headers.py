@@ -65,6 +65,20 @@ def alike(array, expected, wanted):
     return True
 
 
+@njit(**OPTIONS)
+def in_place(array, view):
+    """Whether an array still has the memory of a view of it, which was made earlier."""
+    dimensions = read_int(array + DIMENSIONS)
+    if read(array + DATA) != read(view + DATA):
+        return False
+    size, wanted = np.int64(1), np.int64(1)
+    for d in range(dimensions):
+        size *= read(read(array + SHAPE) + 8 * d)
+    for d in range(read_int(view + DIMENSIONS)):
+        wanted *= read(read(view + SHAPE) + 8 * d)
+    return size == wanted
+
+
 LIST = types.Array(types.int64, 1, "C")
 
 
@@ -72,11 +86,12 @@ LIST = types.Array(types.int64, 1, "C")
 def addresses(updated, like, sizes, kinds, dtypes, flags, itemsizes, begins, ends, arrays, found):
     """Write the address of each array of a list, or 0 where it is not as expected.
 
-    updated, like, sizes (n,): addresses of the headers of parameters and of arrays with the type
-    and shape of gradients, and their number of elements. kinds (n,): the kind of each gradient.
-    dtypes, flags, itemsizes (kinds,): the address of its dtype, 0 where none is expected, the flags
-    that it must have, the bytes of an element. begins, ends (m,), ascending: memory that no array
-    may alias. arrays: the address of the list. found (n,): the result. Returns how many are 0.
+    updated, like, sizes (n,): addresses of the headers of parameters and of views of them, which
+    have the type and shape of gradients, and their number of elements. kinds (n,): the kind of each
+    gradient. dtypes, flags, itemsizes (kinds,): the address of its dtype, 0 where none is expected,
+    the flags that it must have, the bytes of an element. begins, ends (m,), ascending: memory that
+    no array may alias. arrays: the address of the list. found (n,): the result. Returns how many
+    are 0.
     """
     missing = 0
     items = read(arrays + ITEMS)
@@ -94,7 +109,7 @@ def addresses(updated, like, sizes, kinds, dtypes, flags, itemsizes, begins, end
             continue
         if read_int(array + FLAGS) & flags[kind] != flags[kind]:
             continue
-        if not read_int(updated[k] + FLAGS) & WRITEABLE:
+        if not (read_int(updated[k] + FLAGS) & WRITEABLE and in_place(updated[k], like[k])):
             continue
         low = read(array + DATA)
         high = low + sizes[k] * itemsizes[kind]
