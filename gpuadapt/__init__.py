@@ -18,7 +18,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
-from . import optimizers, presets, testing
+from . import convert, optimizers, presets, testing
 from .errors import (
     BackendError,
     CaptureError,
@@ -63,6 +63,7 @@ __all__ = [
     "RuleError",
     "StateError",
     "Stats",
+    "convert",
     "pieces",
     "presets",
     "rule",

@@ -16,7 +16,7 @@ import numpy as np
 from gpuadapt.kernels.array_types import Array, DeviceArray
 
 from .arrays import address, backend_of, check_device, describe, namespace, numpy_dtype
-from .errors import BackendError, GradientError, ParameterError
+from .errors import BackendError, GradientError, ParameterError, StateError
 
 LEAVES = (str, bytes, bytearray, memoryview, python_array)
 """Types of sequences whose elements are no arrays."""
@@ -50,7 +50,7 @@ def offers_memory(given: Any) -> bool:
 def as_array(
     label: str,
     given: Any,
-    error: type[GradientError | ParameterError] = GradientError,
+    error: type[GradientError | ParameterError | StateError] = GradientError,
     writable: bool = False,
 ) -> Any:
     """Return a NumPy or CuPy array with the memory of another library's array.
@@ -74,7 +74,7 @@ def as_array(
 
     Raises
     ------
-    GradientError or ParameterError
+    GradientError, ParameterError or StateError
         The array has no memory that can be read (or written).
     BackendError
         The array is on a GPU, and CuPy is missing.
