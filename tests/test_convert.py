@@ -604,6 +604,33 @@ def test_formats(kept):
     assert callable(ours.param_groups[0]["lr"]) and ours.step_count == 3
 
 
+def test_numbers_that_do_not_fit():
+    state, _ = stepped("torch", "Adam", {})
+    state["state"][0]["exp_avg"][0, 0] = 1e6
+    start, _ = data(1)
+    ours = presets.torch.Adam(start, state_dtype="float16")
+    before = everything(ours)
+    with pytest.raises(ga.StateError, match="its state 'm' do not fit in float16"):
+        ga.convert.from_torch(state, ours)
+    assert everything(ours) == before
+
+
+@pytest.mark.parametrize("kept", [None, "bfloat16"])
+def test_arrays_on_a_gpu(backend, kept):
+    """States go to the arrays' device, and come back from it."""
+    state, _ = stepped("torch", "RMSprop", {"centered": True})
+    start, _ = data(1)
+    w = {name: backend.array(one) for name, one in start.items()}
+    ours = presets.torch.RMSprop(w, centered=True, state_dtype=kept)
+    ga.convert.from_torch(state, ours)
+    back = ga.convert.to_torch(ours, state)["state"]
+    for index, entry in state["state"].items():
+        for name, one in entry.items():
+            close = 1e-6 if kept is None or name == "step" else 2**-7
+            scale = max(float(one.abs().max()), 1e-30)
+            assert float((back[index][name] - one).abs().max()) <= close * scale, name
+
+
 @pytest.mark.parametrize("steps", [0, 1, 7, 400])
 def test_the_product_of_momenta(steps):
     from gpuadapt.convert.states import mu_product

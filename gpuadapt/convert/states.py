@@ -346,8 +346,15 @@ def _encoded(parameter: Parameter, numbers: Mapping[str, HostArray]) -> dict[str
         else:
             values = numbers[kept.letter]
         with np.errstate(over="ignore"):
-            numbers_here = values.astype(parameter.compute_dtype, copy=False)
-            parts: list[Any] = list(kept.form.encode(numbers_here))
+            rounded = values.astype(parameter.compute_dtype, copy=False)
+        parts: list[Any] = list(kept.form.encode(rounded))
+        # A format without infinities stores its largest number instead.
+        largest, stored = (np.abs(x).max(initial=0) for x in (values, kept.form.decode(parts)))
+        if 1 < largest < np.inf and not 15 / 16 < stored / largest < 17 / 16:
+            raise StateError(
+                f"parameter {parameter.name!r}: numbers of its state {kept.letter!r} do not fit in "
+                f"{kept.form.dtype}; make the optimizer with another state_dtype"
+            )
         parts[0] = parts[0].view(kept.dtype)
         states[kept.letter] = kept.form.view(parts)
     return arrays_of(states)
