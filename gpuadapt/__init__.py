@@ -19,15 +19,21 @@ from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` n
 from gpuadapt.kernels.language.rule import Rule, rule
 
 from . import convert, optimizers, presets, testing
+from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
     CaptureError,
+    CheckpointError,
     ConcurrencyError,
+    DamagedFileError,
     Error,
     GradientError,
     HyperparameterError,
     InPlaceError,
     KeywordError,
+    NotDurableError,
+    NotReadError,
+    NotWrittenError,
     ParameterError,
     RowIndexError,
     RuleError,
@@ -47,12 +53,17 @@ __all__ = [
     *optimizers.__all__,
     "BackendError",
     "CaptureError",
+    "CheckpointError",
     "ConcurrencyError",
+    "DamagedFileError",
     "Error",
     "GradientError",
     "HyperparameterError",
     "InPlaceError",
     "KeywordError",
+    "NotDurableError",
+    "NotReadError",
+    "NotWrittenError",
     "LossScale",
     "Optimizer",
     "ParameterError",
@@ -64,10 +75,13 @@ __all__ = [
     "StateError",
     "Stats",
     "convert",
+    "latest",
+    "load",
     "pieces",
     "presets",
     "rule",
     "rules",
+    "save",
     "testing",
 ]
 

@@ -35,15 +35,40 @@ class StateError(Error, ValueError):
     """A saved state that does not fit the optimizer."""
 
 
+class CheckpointError(Error):
+    """A file of an optimizer that cannot be written or read; the base of the following."""
+
+
+class NotWrittenError(CheckpointError, OSError):
+    """The system has refused to write a file; the file before is whole."""
+
+
+class NotDurableError(CheckpointError, OSError):
+    """A file is in place, but may be lost if the machine fails now."""
+
+
+class NotReadError(CheckpointError, OSError):
+    """There is no such file, or the system has refused to read it."""
+
+
+class DamagedFileError(CheckpointError, ValueError):
+    """A file that `save` has not written, or that has been changed since."""
+
+
 __all__ = [
     "BackendError",
     "CaptureError",
+    "CheckpointError",
     "ConcurrencyError",
+    "DamagedFileError",
     "Error",
     "GradientError",
     "HyperparameterError",
     "InPlaceError",
     "KeywordError",
+    "NotDurableError",
+    "NotReadError",
+    "NotWrittenError",
     "ParameterError",
     "RowIndexError",
     "RuleError",

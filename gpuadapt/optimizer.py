@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gpuadapt.kernels.commit import commit
+from gpuadapt.kernels.commit import Call, commit
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import check_disjoint, describe
+from .checkpoint.contents import Contents as FileContents
+from .checkpoint.contents import metadata_of, tensors_of
+from .checkpoint.match import Wanted, match, parameter_calls
+from .checkpoint.paths import read_file, write_file
 from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
@@ -585,6 +589,117 @@ class Optimizer:
         ]
         calls = restore_calls(taken, self._groups, self._parameters)
         commit(calls + self._steps.restart_calls(taken.step_count, updates))
+        return left
+
+    @in_turn
+    def save(
+        self,
+        path: Any,
+        *,
+        params: bool = True,
+        keep: int = 0,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Save the optimizer, and its parameters, in a safetensors file.
+
+        The file of that name is the old one or the new one at any time, also after a crash or
+        with a full disk. It holds no code: schedules are named only. See docs/checkpoints.md.
+
+        Parameters
+        ----------
+        path : str or path-like
+        params : bool
+            Save the parameters too, beside their states.
+        keep : int, >= 0
+            Number of older files to keep: ``path.1`` is the youngest.
+        progress : callable, optional
+            Called with (bytes written, bytes in all), at least every 4 MB. What it raises ends
+            the save, and the old file stays.
+
+        Raises
+        ------
+        NotWrittenError
+            The system has refused: the old file is whole.
+        NotDurableError
+            The new file is in place, but the folder could not be flushed to disk.
+        CheckpointError
+            A value, or the path, cannot be written. The old file is whole.
+        """
+        self._save_file(path, {}, {}, params, keep, progress)
+
+    @in_turn
+    def _save_file(
+        self,
+        path: Any,
+        more: Mapping[str, str],
+        tensors: Mapping[str, Any],
+        params: bool,
+        keep: int,
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        """Save, with more metadata and tensors."""
+        self.flush()
+        metadata = metadata_of(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
+        arrays = tensors_of(self._parameters, params)
+        write_file(path, {**arrays, **tensors}, {**metadata, **more}, keep, progress)
+
+    def load(
+        self,
+        path: Any,
+        *,
+        strict: bool = True,
+        rename: Mapping[str, str] | None = None,
+        only: Collection[str] | None = None,
+        params: bool = True,
+        convert: bool = False,
+    ) -> Left:
+        """Load a file of `save`; all checks come before any change.
+
+        Parameters
+        ----------
+        path : str or path-like
+        strict : bool
+            False loads what fits, as `load_state_dict` does.
+        rename : dict of str to str, optional
+            From names of parameters in the file to names here.
+        only : collection of str, optional
+            Names (here) of the parameters to load; others are left as they are.
+        params : bool
+            Load the parameters too, if they are in the file.
+        convert : bool
+            Convert numbers that the file has in other formats, such as 8 bits.
+
+        Returns
+        -------
+        Left
+            What was not loaded, and why; empty with ``strict``.
+
+        Raises
+        ------
+        NotReadError, DamagedFileError, CheckpointError
+            The file is not there, damaged, or of a later version.
+        StateError, HyperparameterError, ParameterError
+            It does not fit this optimizer.
+        """
+        wanted = Wanted(strict, rename, only, params, convert)
+        return self._load_file(read_file(path), wanted, False, [])
+
+    @alone
+    def _load_file(
+        self, file: FileContents, wanted: Wanted, whole: bool, more: Sequence[Call]
+    ) -> Left:
+        """Load a file that has been read, and make more calls with it."""
+        self._steps.sync_counts()
+        taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
+        updates = [
+            taken.updates[name] if name in taken.arrays else parameter.update_count
+            for name, parameter in self._parameters.items()
+        ]
+        calls = parameter_calls(self._parameters, given)
+        calls += restore_calls(taken, self._groups, self._parameters)
+        commit([*calls, *self._steps.restart_calls(taken.step_count, updates), *more])
+        for name in given:
+            self._parameters[name].tell_owner()
         return left
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpuadapt.kernels.array_types import Array
@@ -100,6 +100,12 @@ def snapshot(
     dict
         ``version``, ``rule``, ``digest``, ``step_count``, ``param_groups``, ``state``.
     """
+    state = {name: _entry(parameter) for name, parameter in parameters.items()}
+    return heading(rule, step_count, groups) | {"state": state}
+
+
+def heading(rule: Rule, step_count: int, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return a `snapshot` without the states."""
     return {
         "version": VERSION,
         "rule": rule.name,
@@ -110,7 +116,6 @@ def snapshot(
             | {"params": [*group.names], "schedules": _schedules(group.settings)}
             for group in groups
         ],
-        "state": {name: _entry(parameter) for name, parameter in parameters.items()},
     }
 
 
@@ -350,16 +355,17 @@ def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
         if callable(value) and name in saved:
             raise StateError(
                 f"{name}: the snapshot has {saved[name]!r}, this optimizer a schedule. To take the "
-                f"number, put it into param_groups before loading; to keep the schedule, delete "
-                f"{name!r} from the snapshot's param_groups"
+                "number, put it into param_groups before loading; to keep the schedule, load with "
+                f"strict=False, or delete {name!r} from the snapshot's param_groups"
             )
         if name == "params" or name in saved or callable(value):
             continue
         if name in marked or (marked is UNMARKED and name not in NEVER_SCHEDULES):
+            what = f" ({marked[name]})" if isinstance(marked, Mapping) else ""
             raise StateError(
-                f"{name}: it was a schedule in the snapshot, which has no code; this optimizer has "
-                f"{value!r}. Put the schedule into param_groups before loading, or the number "
-                "into the snapshot's"
+                f"{name}: it was a schedule{what} in the snapshot, which has no code; this "
+                f"optimizer has {value!r}. Put the schedule into param_groups before loading; to "
+                "keep the number, load with strict=False, or put it into the snapshot's"
             )
         if not (name in SETTINGS and SETTINGS[name] == value):
             raise StateError(f"{name}: the snapshot has no value for it, this optimizer {value!r}")
@@ -367,10 +373,16 @@ def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
     return saved
 
 
-def _split(saved: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, Any]]:
-    """Split the saved settings of a group into (names of schedules, other settings)."""
+def _split(saved: Mapping[str, Any]) -> tuple[Collection[str], dict[str, Any]]:
+    """Split the saved settings of a group into (names of schedules, other settings).
+
+    The names are a mapping to descriptions if the settings come from a file.
+    """
     values = {name: value for name, value in saved.items() if name != "schedules"}
-    return list(saved["schedules"]) if "schedules" in saved else UNMARKED, values
+    if "schedules" not in saved:
+        return UNMARKED, values
+    marked = saved["schedules"]
+    return marked if isinstance(marked, Mapping) else list(marked), values
 
 
 def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left) -> dict[str, Any]:

@@ -201,6 +201,7 @@ def test_ci_runs_the_command_that_the_readme_prints():
         ("docs/formats.md", 1),
         ("docs/exact_rows.md", 1),
         ("docs/torch.md", 7),
+        ("docs/checkpoints.md", 3),
     ],
 )
 def test_examples_run(page, count, capsys):
@@ -222,7 +223,7 @@ def test_examples_run(page, count, capsys):
         start = names["params"].copy()
         names["optimizer"].step(np.array([1.0, -1.0, 0.0]))
         assert np.allclose(names["params"] - start, [-0.001, 0.001, 0.0])
-    elif page in ("docs/step.md", "docs/torch.md"):
+    elif page in ("docs/step.md", "docs/torch.md", "docs/checkpoints.md"):
         printed = capsys.readouterr().out
         for said in re.findall(r"^print\(.*\)\s+# (.*)", text, re.MULTILINE):
             assert all(part in printed for part in said.split("..."))

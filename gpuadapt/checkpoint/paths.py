@@ -1,0 +1,103 @@
+"""Files by their paths: read, written, and the newest of a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuadapt.kernels.array_types import Array
+
+from ..errors import CheckpointError, NotReadError
+from ..hyperparameters import whole
+from .contents import Contents, contents
+from .durable import replace
+from .safetensors_file import Progress, opened, write
+
+
+def path_of(path: Any) -> str:
+    """Return a path as a string.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        name = ""
+    if not name or "\0" in name:
+        raise CheckpointError(f"path: got {path!r}, expected the name of a file")
+    return name
+
+
+def read_file(path: Any) -> Contents:
+    """Read a file, with all checks that need no optimizer.
+
+    Raises
+    ------
+    NotReadError, DamagedFileError, CheckpointError
+    """
+    with opened(path_of(path)) as file:
+        return contents(file)
+
+
+def write_file(
+    path: Any,
+    tensors: Mapping[str, tuple[Array, np.dtype]],
+    metadata: Mapping[str, str],
+    keep: int,
+    progress: Progress | None,
+) -> None:
+    """Write a file in place of the one of that name.
+
+    Raises
+    ------
+    NotWrittenError, NotDurableError, CheckpointError
+    """
+    count = whole(keep)
+    if count is None or not 0 <= count < 10_000:
+        raise CheckpointError(f"keep: got {keep!r}, expected the number of older files, from 0")
+    if progress is not None and not callable(progress):
+        raise CheckpointError(f"progress: got {progress!r}, expected a function of two numbers")
+    writer = partial(write, tensors=tensors, metadata=metadata, progress=progress)
+    replace(path_of(path), writer, count)
+
+
+def latest(folder: Any) -> Path | None:
+    """Return the newest file of `save` in a folder that is whole.
+
+    Parameters
+    ----------
+    folder : str or path-like
+
+    Returns
+    -------
+    pathlib.Path or None
+        None if there is none. Files are read and their checksums compared, the last written
+        first; damaged ones, and those that are not gpuadapt's, are passed over.
+
+    Raises
+    ------
+    NotReadError
+        There is no such folder.
+    """
+    name = path_of(folder)
+    try:
+        with os.scandir(name) as entries:
+            files = [one for one in entries if not one.name.startswith(".") and one.is_file()]
+            files.sort(key=lambda one: (one.stat().st_mtime_ns, one.name), reverse=True)
+    except OSError as error:
+        raise NotReadError(f"{name}: the folder cannot be read: {error}") from error
+    for one in files:
+        try:
+            with opened(one.path) as file:
+                file.verify()
+            return Path(one.path)
+        except CheckpointError:
+            continue
+    return None
