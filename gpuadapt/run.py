@@ -17,7 +17,7 @@ from . import launch
 from .arrays import bits_of, contiguous, plain
 from .capture import UNLIKE, GraphCapture, StepSignature, check_signature, signature_of
 from .device_parameters import DeviceParameters, by_device
-from .errors import CaptureError, RowIndexError
+from .errors import CaptureError, RowIndexError, StateError
 from .gradients import OWN_TYPES, adapted, check_single, classified, device_addresses
 from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
@@ -34,6 +34,11 @@ SYNC_PERIOD = 64
 
 MAX_REPLAYS = 512
 """Number of replays whose scalars can be computed ahead; a GPU has memory for more."""
+
+MAX_STEPS = 2**63 - 1
+"""Number of steps that can be counted."""
+
+TOO_MANY = "step: 2^63 - 1 steps are as many as can be counted; load a state with fewer"
 
 MAX_PLANS = 4
 """Number of plans that are kept, for training that takes several kinds of steps in turns."""
@@ -187,6 +192,8 @@ class Steps:
             One for each parameter.
         options : StepOptions
         """
+        if self._count >= MAX_STEPS:
+            raise StateError(TOO_MANY)
         if self._adapts:
             grads = self._adapted(grads)
         if isinstance(options.scale, LossScale):
@@ -223,6 +230,8 @@ class Steps:
         """Take a step of parameters of which some are on a GPU; as `take`."""
         if not self._own_types.issuperset(map(type, grads)):
             grads = self._adapted(grads)
+        if self._count >= MAX_STEPS:
+            raise StateError(TOO_MANY)
         capturing = launch.capturing()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")

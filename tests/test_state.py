@@ -6,6 +6,7 @@ import linecache
 import pickle
 
 import hostcupy
+import ml_dtypes
 import numpy as np
 import pytest
 from cases import KINDS
@@ -320,3 +321,47 @@ def test_a_snapshot_goes_through_numpys_files(kept):
     found, wanted = (one.state_dict()["state"]["w"] for one in (other, optimizer))
     for name, value in wanted.items():
         assert np.array_equal(found[name], value), name
+
+
+LARGE = [2**31 - 3, 2**32 - 4, 2**53 - 3, 2**63 - 13]
+
+
+def after_large_count(backend, updates, dtype, settings):
+    """The parameter and the state after 12 more steps."""
+    w = backend.array(np.ones((6, 4), dtype))
+    optimizer = ga.SGD({"w": w}, lr=0.5, momentum=0.5, **settings)
+    state = optimizer.state_dict()
+    state["step_count"] = state["state"]["w"]["updates"] = updates
+    optimizer.load_state_dict(state)
+    for k in range(12):
+        rows = np.unique([2, k % 6])
+        gradient = np.zeros((6, 4), dtype)
+        gradient[rows] = 1
+        by_rows = ga.RowGrad(backend.array(rows), backend.array(gradient[rows]))
+        optimizer.step({"w": by_rows if "sparse" in settings else backend.array(gradient)})
+    optimizer.flush()
+    assert optimizer.step_count == updates + 12
+    return [backend.numpy(array).astype(F) for array in (w, optimizer.state["w"]["b"])]
+
+
+@pytest.mark.parametrize("updates", LARGE)
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_counts_may_be_large(kind, updates, backend):
+    """Exact rows, whose history has the numbers of steps, have the bits of dense steps there."""
+    dtype = {"float32": F, "bfloat16": ml_dtypes.bfloat16}[kind]
+    common = {"rounding": "nearest" if kind == "float32" else "stochastic"}
+    exact = common | {"sparse": "exact", "exactness": "bits"}
+    found = [after_large_count(backend, updates, dtype, one) for one in (common, exact)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_the_last_count(backend):
+    w = backend.array(np.ones(3, F))
+    optimizer = ga.SGD(w, lr=0.5)
+    state = optimizer.state_dict()
+    state["step_count"] = state["state"]["0"]["updates"] = 2**63 - 1
+    optimizer.load_state_dict(state)
+    with pytest.raises(ga.StateError, match="as many as can be counted"):
+        optimizer.step(backend.array(np.ones(3, F)))
+    assert (backend.numpy(w) == 1).all()
+    assert optimizer.step_count == 2**63 - 1

@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuadapt.kernels.array_types import HostArray
 from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.scalar_layout import FIRST
+from gpuadapt.kernels.numerics.scalar_layout import FIRST, RANDOM_PERIOD
 
 from .. import launch
 from ..group import coefficients
@@ -187,7 +187,7 @@ class Scalars:
             self.numbers += coefficients_of(rule, group, extra, t, compute)
             names = enumerate(rule.coefficients)
             self.clip_places += [start + k for k, name in names if name == "h_clip_factor"]
-            self.numbers.append(float(t))
+            self.numbers.append(float(t % RANDOM_PERIOD))
             if history is not None and history.plan is not None:
                 plan = history.plan
                 if plan.displacement is not None:

@@ -2,10 +2,10 @@
 // mathematics is in catchup/plan.py.
 //
 //   GA_SCALARS  see scalars.cuh; nothing is written if the step is not taken
-//   offset      of the first coefficient in the scalars of the step at hand. The number of the step
-//               is between the rule's `coefficients` and the other columns.
+//   offset      of the first coefficient in the scalars of the step at hand. The number of the
+//               step, modulo 2**32, is between the rule's `coefficients` and the other columns.
 //   decay, shrink, scale, width   columns of catchup.plan.HistoryLayout
-//   step_count  (1,) out: the number of the step at hand
+//   step_count  (1,) in and out: the number of the last step, then of the step at hand
 //   history     (width, mask + 1) out: the numbers of each step
 //   moments     (mask + 1, states + GA_FIRST_SUM + GA_TERMS + 1) out: of the segment that begins
 //               with each step
@@ -87,7 +87,11 @@ extern "C" __global__ void gpuadapt_append(
         return;
     }
     const long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x, size = mask + 1;
-    const long long now = (long long)numbers[offset + coefficients], here = now & mask;
+    // The scalars have the lower half of the step's number. `step_count` is that number already if
+    // the thread below has been faster, else the one before.
+    const unsigned int half = (unsigned int)numbers[offset + coefficients];
+    const long long known = *(const volatile long long *)step_count;
+    const long long now = known + (long long)(half - (unsigned int)known), here = now & mask;
     if (k == 0) {
         *step_count = now;
     }
