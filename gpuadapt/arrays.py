@@ -16,7 +16,7 @@ import numpy as np
 from gpuadapt.kernels import addresses
 from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
-from gpuadapt.kernels.commit import Call, commit
+from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
@@ -293,7 +293,7 @@ def copied(array: Array) -> Array:
 
 def copy_into(destination: Array, source: Array) -> None:
     """Copy the bits of an array into another of its shape, from either backend."""
-    commit(copy_calls(destination, source))
+    make(copy_calls(destination, source))
 
 
 def copy_calls(destination: Array, source: Array) -> list[Call]:

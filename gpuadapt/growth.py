@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.commit import Call, commit
+from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.formats import BLOCK, Quantized
 
 from .arrays import SmallArrayArena, check_parameter, copy_calls, describe, dtype_name, to_host
@@ -59,7 +59,7 @@ def grown(
         )
     common = parameter.storage, settings, initial, SmallArrayArena()
     new = Parameter(name, array, backend, parameter.group, *common, owner=given)
-    commit(first_rows_calls(new, parameter.saved_arrays, len(old)))
+    make(first_rows_calls(new, parameter.saved_arrays, len(old)))
     new.take_counts_from(parameter)
     return new
 

@@ -11,7 +11,7 @@ from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
 from gpuadapt.kernels.commit import Call as Call
-from gpuadapt.kernels.commit import commit as commit
+from gpuadapt.kernels.commit import make as make
 
 # Imported early: it registers a hook for forks.
 from gpuadapt.kernels.cpu import calling
@@ -334,7 +334,7 @@ def update_once(
 
 def run(update: Update, gradient: Any, first: Any, numbers: Any) -> None:
     """Update at once; see `Update.calls`."""
-    commit(update.calls(gradient, first, numbers))
+    make(update.calls(gradient, first, numbers))
 
 
 def scalars(backend: str, coefficients: Sequence[float]) -> Any:

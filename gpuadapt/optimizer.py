@@ -9,7 +9,7 @@ from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gpuadapt.kernels.commit import Call, commit
+from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import check_disjoint, describe
@@ -43,7 +43,7 @@ from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult, check_step_o
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
-from .turn import Turn, alone, in_turn
+from .turn import Turn, alone, in_turn, takes_lock
 
 
 class Params(dict[str, Any]):
@@ -305,7 +305,7 @@ class Optimizer:
         passed, now = look(self._passed, self.params, self._grown)
         vars(self).update(_passed=passed, _held=now, _grown=frozenset())
 
-    @alone
+    @takes_lock
     def step(
         self,
         grads: Any,
@@ -363,36 +363,42 @@ class Optimizer:
         RowIndexError
             With the first row that is out of range, and its index in the gradient.
         """
-        # The cases of most steps are decided here: small arrays feel each call of a function.
-        if self._held is None:
-            self._check_params()
-        for now, then in self._held or ():
-            if not all(map(is_, now, then)):
+        # Small arrays feel each call of a function: `alone`, and the cases of most steps, are here.
+        turn = self._turn
+        if turn.lock._is_owned():
+            turn.check("step")
+        with turn.lock:
+            if self._held is None:
                 self._check_params()
-                break
-        if type(grads) is dict and [*grads] == self._keys:
-            flat = [*grads.values()]
-        elif self._array_type is not None and type(grads) in (self._array_type, RowGrad):
-            flat = [grads]
-        else:
-            flat = flatten(self._template, self._names, grads)
-        options = DEFAULT_OPTIONS
-        if not (grad_scale is max_norm is clip_value is None and skip_nonfinite is False):
-            options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
-        if stream is not None and not hasattr(stream, "ptr"):
-            raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
-        watches = self._watch(stats, flat) if stats else {}
-        take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
-        if self._foreign:
-            take = partial(self._take_with_owners, take)
-        if stream is None:
-            take(flat, options)
-        else:
-            with stream:
+            for now, then in self._held or ():
+                if not all(map(is_, now, then)):
+                    self._check_params()
+                    break
+            if type(grads) is dict and [*grads] == self._keys:
+                flat = [*grads.values()]
+            elif self._array_type is not None and type(grads) in (self._array_type, RowGrad):
+                flat = [grads]
+            else:
+                flat = flatten(self._template, self._names, grads)
+            options = DEFAULT_OPTIONS
+            if not (grad_scale is max_norm is clip_value is None and skip_nonfinite is False):
+                options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
+            if stream is not None and not hasattr(stream, "ptr"):
+                raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
+            watches = self._watch(stats, flat) if stats else {}
+            take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
+            if self._foreign:
+                take = partial(self._take_with_owners, take)
+            if stream is None:
                 take(flat, options)
-        if stats:
-            skipped = self.last is not None and self.last.skipped
-            self._stats = {} if skipped else {name: finish() for name, finish in watches.items()}
+            else:
+                with stream:
+                    take(flat, options)
+            if stats:
+                skipped = self.last is not None and self.last.skipped
+                self._stats = (
+                    {} if skipped else {name: finish() for name, finish in watches.items()}
+                )
 
     def _take_with_owners(
         self, take: Callable[..., None], grads: list[Any], options: StepOptions
@@ -588,7 +594,7 @@ class Optimizer:
             for name, parameter in self._parameters.items()
         ]
         calls = restore_calls(taken, self._groups, self._parameters)
-        commit(calls + self._steps.restart_calls(taken.step_count, updates))
+        make(calls + self._steps.restart_calls(taken.step_count, updates))
         return left
 
     @in_turn
@@ -697,7 +703,7 @@ class Optimizer:
         ]
         calls = parameter_calls(self._parameters, given)
         calls += restore_calls(taken, self._groups, self._parameters)
-        commit([*calls, *self._steps.restart_calls(taken.step_count, updates), *more])
+        make([*calls, *self._steps.restart_calls(taken.step_count, updates), *more])
         for name in given:
             self._parameters[name].tell_owner()
         return left

@@ -21,6 +21,7 @@ from .errors import CaptureError, RowIndexError, StateError
 from .gradients import OWN_TYPES, adapted, check_single, classified, device_addresses
 from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
+from .launch import in_default_modes
 from .loss_scale import LossScale
 from .measure import Launch, measure
 from .parameter import Parameter
@@ -183,6 +184,7 @@ class Steps:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
         self._capturable, self._previous, self._capture = bool(value), None, None
 
+    @in_default_modes
     def take(self, grads: list[Any], options: StepOptions) -> None:
         """Take a step of parameters that are all on the CPU.
 
@@ -211,21 +213,25 @@ class Steps:
         numbers: Any = part.numbers
         numbers[:] = scalars_of(part, self._groups, settings, self._count, extra)
         skipped: bool | None = False
-        after: dict[str, Any] = {"_plans": plans, "_options": options, "_result": UNMEASURED}
+        result: Any = UNMEASURED
         if options.needs_norm:
             skipped, device, _none = self._decide(plans[0], [launches], options, None)
-            after["_result"] = StepResult(*device.scalars.result())
+            result = StepResult(*device.scalars.result())
         calls: list[Call] = []
         if not skipped:
             for update, gradient, offset in launches:
                 calls += update.calls(gradient, offset, numbers)
-            after["_count"] = self._count + 1
-        calls.append((vars(self).update, after))
+            calls.append((setattr, self, "_count", self._count + 1))
+        if plans is not self._plans:
+            calls.append((setattr, self, "_plans", plans))
+        if options is not self._options or result is not self._result:
+            calls += [(setattr, self, "_options", options), (setattr, self, "_result", result)]
         if isinstance(options.scale, LossScale):
             calls.append(options.scale.use_call(self, bool(skipped)))
         # Nothing above has written to an array.
         commit(calls)
 
+    @in_default_modes
     def take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
         """Take a step of parameters of which some are on a GPU; as `take`."""
         if not self._own_types.issuperset(map(type, grads)):
@@ -281,7 +287,7 @@ class Steps:
             after["_loaded_key"] = key
             after["_count"] = self._count + (not skipped)
             after["_unconfirmed"] = self._unconfirmed + (skipped is None)
-        calls.append((vars(self).update, after))
+        calls += [(setattr, self, name, value) for name, value in after.items()]
         if isinstance(options.scale, LossScale):
             calls.append(options.scale.use_call(self, bool(skipped) if scale is None else None))
         # Nothing above has written to an array.

@@ -14,6 +14,9 @@ from weakref import WeakSet
 from .errors import ConcurrencyError
 from .launch import LITTLE, SMALLEST, in_default_modes
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+"""A method of an object that has a `Turn` as ``_turn``."""
+
 
 class Turn:
     """The lock of an optimizer; the thread that has it may take it again.
@@ -48,14 +51,21 @@ class Turn:
         """Whether this thread is in a method, beside the one that asks."""
         frame: FrameType | None = sys._getframe(3)
         while frame is not None:
-            if frame.f_code in _wrappers and frame.f_locals["self"]._turn is self:
+            if frame.f_code in _entries and frame.f_locals["self"]._turn is self:
                 return True
             frame = frame.f_back
         return False
 
 
-_wrappers: set[CodeType] = set()
-"""The code of the functions that `in_turn` and `alone` return."""
+_entries: set[CodeType] = set()
+"""The code of the functions that take the lock: those that `in_turn` and `alone` return."""
+
+
+def takes_lock(method: Method) -> Method:
+    """The method, which does by itself what `alone` would do: it is called very often."""
+    _entries.add(cast(FunctionType, method).__code__)
+    return method
+
 
 _turns: WeakSet[Turn] = WeakSet()
 
@@ -68,10 +78,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-"""A method of an object that has a `Turn` as ``_turn``."""
 
 
 def in_turn(method: Method) -> Method:
@@ -100,5 +106,5 @@ def _wrapped(method: Method, alone: bool) -> Method:
                 return method(self, *given, **named)
             return in_default_modes(lambda: method(self, *given, **named))()
 
-    _wrappers.add(cast(FunctionType, run).__code__)
+    _entries.add(cast(FunctionType, run).__code__)
     return cast(Method, run)

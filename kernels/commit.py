@@ -34,8 +34,12 @@ class Pool:
 
 pool = Pool()
 
-_make: Callable[[Iterable[Any]], object] = deque[Any](maxlen=0).extend
+_exhaust: Callable[[Iterable[Any]], object] = deque[Any](maxlen=0).extend
 """Exhausts an iterator, and keeps nothing."""
+
+
+NOTHING: Call = (int,)
+"""A call that cannot raise."""
 
 
 def commit(calls: Sequence[Call]) -> None:
@@ -48,33 +52,37 @@ def commit(calls: Sequence[Call]) -> None:
     Parameters
     ----------
     calls : sequence of Call
+        The last one cannot raise: it is a ``dict.update``, or `NOTHING`.
     """
-    done: list[None] = []
-    calls = [*calls, (done.append, None)]
     waiting = iter(calls)
     try:
         if pool.exclusive:
             with pool.lock:
-                _make(starmap(call, waiting))
+                _exhaust(starmap(call, waiting))
         else:
-            _make(starmap(call, waiting))
+            _exhaust(starmap(call, waiting))
     except BaseException:
-        left = length_hint(waiting) + 1
-        if not done and left < len(calls):
-            _go_on(calls[-left:], done)
+        left = length_hint(waiting)
+        if 0 < left < len(calls) - 1:
+            _go_on(calls[-left - 1 :])
         raise
 
 
-def _go_on(calls: Sequence[Call], done: list[None]) -> None:
+def _go_on(calls: Sequence[Call]) -> None:
     """Make the calls that an exception kept from being made."""
     for attempt in range(1, ATTEMPTS + 1):
         waiting = iter(calls)
         try:
             with pool.lock:
-                _make(starmap(call, waiting))
+                _exhaust(starmap(call, waiting))
         except BaseException:
-            if attempt == ATTEMPTS and not done:
+            if attempt == ATTEMPTS and length_hint(waiting):
                 raise
-        if done:
+        if not length_hint(waiting):
             return
         calls = calls[-length_hint(waiting) - 1 :]
+
+
+def make(calls: Sequence[Call]) -> None:
+    """As `commit`, for calls of which the last one may raise."""
+    commit([*calls, NOTHING])

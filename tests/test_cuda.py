@@ -16,7 +16,7 @@ from test_bits import assert_same_bits, every_function, some_coefficients
 import gpuadapt as ga
 from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels.catchup.plan import catch_up_plan
-from gpuadapt.kernels.commit import commit
+from gpuadapt.kernels.commit import make
 from gpuadapt.kernels.cuda import (
     compile,
     exact_rows,
@@ -285,7 +285,7 @@ def test_steps_are_counted_beyond_32_bits(host):
     made.restart(scalars.WRAP - 1)
     made.load(scalars.WRAP - 1, rows)
     for step in range(scalars.WRAP, scalars.WRAP + 4):
-        commit([*made.select_step(None, (), 1, False), *made.end_step()])
+        make([*made.select_step(None, (), 1, False), *made.end_step()])
         assert made.steps() == min(step, scalars.WRAP + 2)
         assert made.result() == (0, 1, step == scalars.WRAP + 3)
 

@@ -153,7 +153,7 @@ def test_what_was_begun_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
         return call
 
     with pytest.raises(KeyboardInterrupt):
-        commit.commit([(fails(1),), (made.append, 1)])
+        commit.commit([(fails(1),), (made.append, 1), commit.NOTHING])
     assert made == []
     for times in (1, 2):
         with pytest.raises(KeyboardInterrupt):

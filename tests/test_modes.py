@@ -16,8 +16,8 @@ from cases import CASES
 from test_bits import LARGE
 
 import gpuadapt as ga
-from gpuadapt import turn
 from gpuadapt.kernels.cpu import calling, compile
+from gpuadapt.run import Steps
 
 X86 = {"flush to zero": 0x9F80, "zeros for subnormals": 0x1FC0, "down": 0x3F80, "up": 0x5F80,
        "towards zero": 0x7F80}  # fmt: skip
@@ -150,8 +150,7 @@ def test_of_a_step(name, threads, mode):
 @pytest.mark.parametrize(("name", "threads"), with_threads(ALONE))
 def test_of_kernels(name, threads, mode, monkeypatch):
     """Where nothing has set the calling thread's modes for the whole step."""
-    monkeypatch.setattr(turn, "LITTLE", 0.0)  # as if the modes were the default ones
-    monkeypatch.setattr(turn, "SMALLEST", 1.0)
+    monkeypatch.setattr(Steps, "take", Steps.take.__wrapped__)
     assert_alike(ALONE[name], threads, MODES[mode])
 
 

@@ -9,7 +9,7 @@ from cases import CASES
 import gpuadapt as ga
 from gpuadapt import launch
 from gpuadapt.kernels import formats
-from gpuadapt.kernels.commit import commit
+from gpuadapt.kernels.commit import make
 from gpuadapt.kernels.language.powers import squares
 from gpuadapt.kernels.language.rule import rule
 from gpuadapt.kernels.numerics.overflow import CHECKS, SQUARED, Measured, Verdict, check_of, decide
@@ -212,7 +212,7 @@ def test_what_is_judged_is_what_the_rule_sees(asked, backend):
         scalars.restart(0)
         scalars.load(0, [[0.0, 1.0]])
         calls = scalars.select_step(None, (), 1, True)
-        commit(calls + scalars.finish_norm(measured, None, most, limit, True, [], None)[1])
+        make(calls + scalars.finish_norm(measured, None, most, limit, True, [], None)[1])
         found, by, skipped = scalars.result()
         verdict = Verdict(found, by, not skipped)
         assert decide([Measured(given, (3, 3, 4))], most, limit) == verdict

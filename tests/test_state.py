@@ -13,7 +13,7 @@ from cases import KINDS
 from test_optimizer import arrays
 
 import gpuadapt as ga
-from gpuadapt.kernels.commit import commit
+from gpuadapt.kernels.commit import make
 from gpuadapt.optimizer import internals
 
 
@@ -162,7 +162,7 @@ def moved(params, **settings):
             array[...] = random.integers(1, 7, array.shape) if coded else random.random(array.shape)
             if letter.endswith(".scales"):
                 array[...] = 0.25
-    commit(internals(optimizer).steps.restart_calls(9, []))
+    make(internals(optimizer).steps.restart_calls(9, []))
     return optimizer
 
 
@@ -244,7 +244,7 @@ def test_a_partial_load_that_is_refused_changes_nothing():
     state = moved({"w": np.ones(2)}).state_dict()
     optimizer = moved({"v": np.ones(3)})
     internals(optimizer).parameters["v"].update_count = 20
-    commit(internals(optimizer).steps.restart_calls(30, []))
+    make(internals(optimizer).steps.restart_calls(30, []))
     before = copy.deepcopy(seen(optimizer))
     with pytest.raises(ga.StateError, match="'v': it is left as it is, after 20 updates, but"):
         optimizer.load_state_dict(state, strict=False)

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import numpy as np
 
-from ..commit import Call, commit
+from ..commit import Call, make
 from ..errors import BackendError
 from ..numerics.chunks import Chunks
 from . import numba_pool, torch_pool
@@ -85,7 +85,7 @@ def call(kernel: Callable[..., Any], count: int, threads: Threads, *arguments: A
     if count == 1:
         kernel(*arguments, 0)
     else:
-        commit([bound(kernel, count, threads, *arguments)])
+        make([bound(kernel, count, threads, *arguments)])
 
 
 class Scheduler:

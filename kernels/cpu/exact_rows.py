@@ -10,7 +10,7 @@ import numpy as np
 
 from ..array_types import HostArray
 from ..catchup.plan import CatchUpPlan, plan_for
-from ..commit import Call, commit
+from ..commit import Call, make
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -79,14 +79,14 @@ class ExactRows(Rows):
         if self._sorted.out_of_range:
             out[:] = 0
         found = self._sorted
-        commit(self._catch_up(found.keys, self._history.now, out, found.shift))
+        make(self._catch_up(found.keys, self._history.now, out, found.shift))
         return out
 
     def refresh(self, start: int, stop: int) -> None:
         """Bring rows from ``start`` to ``stop`` up to date."""
         for begin in range(start, stop, CHUNK):
             keys = np.arange(begin, min(begin + CHUNK, stop), dtype=np.uint64)
-            commit(self._catch_up(keys, self._history.now, self._nowhere))
+            make(self._catch_up(keys, self._history.now, self._nowhere))
 
     def _catch_up(self, keys: HostArray, now: int, out: HostArray, shift: int = 0) -> list[Call]:
         """The calls that bring rows up to date with step ``now``, and copy them to ``out``."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..addresses import address
 from ..array_types import HostArray
-from ..commit import Call, commit
+from ..commit import Call, make
 from ..formats import FLOAT64, Format, Formats, Operand, blocks, scaling
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -197,7 +197,7 @@ class Rows:
         """
         n, scale = len(plan.values), numbers[SCALE]
         squared, tops = np.zeros(n), np.zeros(n)
-        commit(self._bound(
+        make(self._bound(
             squares_kernel(*self._kind), plan, math.inf,
             (scale, plan.max_norm * scale, squared, tops),
         ))  # fmt: skip

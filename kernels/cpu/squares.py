@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 
 from ..array_types import HostArray
-from ..commit import commit
+from ..commit import make
 from ..formats import Format
 from ..numerics.chunks import Chunks, Integers
 from ..numerics.summation import CHUNK
@@ -64,4 +64,4 @@ class Squares:
             For the sums, and for the largest magnitudes.
         """
         given = (addresses, scale, partial, peaks) if self._squared else (addresses, partial)
-        commit([self._launches.bound(kernel(*self._kind), *given)])
+        make([self._launches.bound(kernel(*self._kind), *given)])

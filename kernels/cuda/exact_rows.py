@@ -10,7 +10,7 @@ import numpy as np
 
 from ..array_types import DeviceArray
 from ..catchup.plan import CatchUpPlan, plan_for
-from ..commit import Call, commit
+from ..commit import Call, make
 from ..formats import Formats, Operand
 from ..language.caching import cached_with_rule
 from ..language.rule import Rule
@@ -95,7 +95,7 @@ class ExactRows(Rows):
         import cupy
 
         out = cupy.zeros((rows.size, self._width), self._arrays[0].dtype)
-        commit(self._catch_up(*self._sorted(rows, None, skip), READ, out))
+        make(self._catch_up(*self._sorted(rows, None, skip), READ, out))
         return out
 
     def refresh(self, start: int, stop: int) -> None:
@@ -104,7 +104,7 @@ class ExactRows(Rows):
 
         for begin in range(start, stop, CHUNK):
             keys = cupy.arange(begin, min(begin + CHUNK, stop), 1, np.uint64)
-            commit(self._catch_up(keys, 0, REFRESH, self._no_copy))
+            make(self._catch_up(keys, 0, REFRESH, self._no_copy))
 
     def _catch_up(self, keys: DeviceArray, shift: int, mode: int, out: DeviceArray) -> list[Call]:
         """The launch that brings rows up to date, as a call, if there are rows."""
