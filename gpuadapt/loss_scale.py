@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.kernels.commit import Call
+from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCALE
 
-from .arrays import describe, namespace, on_device
+from .arrays import copy_calls, describe, namespace
 from .errors import HyperparameterError, StateError
 from .hyperparameters import number, whole
 
@@ -166,6 +166,15 @@ class LossScale:
         StateError
             Not such a dict, or a scale below ``minimum``. Nothing has changed then.
         """
+        make(self.load_calls(state))
+
+    def load_calls(self, state: Mapping[str, float]) -> list[Call]:
+        """The calls that restore the result of `state_dict`, see `kernels.commit`.
+
+        Raises
+        ------
+        StateError
+        """
         try:
             scale = number("scale", state["scale"])
             since, skipped = whole(state["since"]), whole(state.get("skipped", 0))
@@ -180,12 +189,10 @@ class LossScale:
                 "into a LossScale with a smaller minimum"
             )
         numbers = np.array([scale, since, skipped], np.float32)
-        if isinstance(self._scalars, np.ndarray):
-            self._scalars, self._skipped = numbers, None
-            self._divisor, self._owners = float(numbers[0]), []
-        else:
-            with on_device(self._scalars):
-                self._scalars[...] = namespace("cuda").asarray(numbers)
+        if not isinstance(self._scalars, np.ndarray):
+            return copy_calls(self._scalars, numbers)
+        after = {"_scalars": numbers, "_skipped": None, "_divisor": float(numbers[0])}
+        return [(vars(self).update, {**after, "_owners": []})]
 
     def divisor(self) -> float:
         """Return the divisor of a step whose scalars come from the host."""

@@ -688,12 +688,10 @@ class Optimizer:
             It does not fit this optimizer.
         """
         wanted = Wanted(strict, rename, only, params, convert)
-        return self._load_file(read_file(path), wanted, False, [])
+        return self._load(read_file(path), wanted, False, [])
 
     @alone
-    def _load_file(
-        self, file: FileContents, wanted: Wanted, whole: bool, more: Sequence[Call]
-    ) -> Left:
+    def _load(self, file: FileContents, wanted: Wanted, whole: bool, more: Sequence[Call]) -> Left:
         """Load a file that has been read, and make more calls with it."""
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)

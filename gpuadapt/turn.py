@@ -99,7 +99,7 @@ def _wrapped(method: Method, alone: bool) -> Method:
     def run(self: Any, /, *given: Any, **named: Any) -> Any:
         turn = self._turn
         if alone and turn.lock._is_owned():  # as `threading.Condition` asks
-            turn.check(method.__name__)
+            turn.check(method.__name__.strip("_"))
         with turn.lock:
             # As `in_default_modes` asks, without a call: a step is to take few of them.
             if 1.0 + LITTLE == 1.0 == 1.0 - LITTLE and SMALLEST * 0.5 > 0.0:

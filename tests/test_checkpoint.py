@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import KINDS
+from interruptions import interrupted_at
 from safetensors.numpy import load_file
 
 import gpuadapt as ga
@@ -297,9 +298,12 @@ def test_damaged_files_change_nothing(tmp_path):
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace", "posix_fallocate"])
 def test_the_old_file_stays_when_the_system_refuses(call, tmp_path, monkeypatch):
-    path = tmp_path / "a"
+    path, real = tmp_path / "a", getattr(os, call)
+    adam(1).save(path)
+    after = path.read_bytes()
     adam().save(path)
-    before, real = path.read_bytes(), getattr(os, call)
+    before = path.read_bytes()
+    kinds = []
     for number in range(40):
         count = iter(range(100))
 
@@ -313,14 +317,15 @@ def test_the_old_file_stays_when_the_system_refuses(call, tmp_path, monkeypatch)
             try:
                 adam(1).save(path)
                 break
-            except ga.NotWrittenError as error:
-                seen = error.errno, path.read_bytes()
-            except ga.NotDurableError:
-                seen = errno.ENOSPC, before
-                adam().save(path)
-        assert seen == (errno.ENOSPC, before)
-        assert os.listdir(tmp_path) == ["a"]
-    assert 0 < number < 39
+            except (ga.NotWrittenError, ga.NotDurableError) as raised:
+                error = raised
+        assert error.errno == errno.ENOSPC and os.listdir(tmp_path) == ["a"]
+        kinds.append(type(error))
+        assert path.read_bytes() == (before if kinds[-1] is ga.NotWrittenError else after)
+        adam().save(path)
+    durable = call in ("open", "fsync")  # of the folder
+    assert kinds[-1] is (ga.NotDurableError if durable else ga.NotWrittenError)
+    assert path.read_bytes() == after and number < 39
 
 
 def test_folders_and_files_that_are_not_there(tmp_path):
@@ -343,6 +348,28 @@ def test_progress_may_end_a_save(tmp_path):
     with pytest.raises(ZeroDivisionError):
         adam(1).save(tmp_path / "a", progress=lambda *_: 1 / 0)
     assert (tmp_path / "a").read_bytes() == before and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_load_within_another_call_is_refused_by_its_name(tmp_path):
+    optimizer = adam()
+    optimizer.save(tmp_path / "a")
+    for load in (optimizer.load, lambda path: ga.load(path, optimizer)):
+        with pytest.raises(ga.ConcurrencyError, match=r"^load: this optimizer is in the middle"):
+            optimizer.save(tmp_path / "b", progress=lambda *_, load=load: load(tmp_path / "a"))
+
+
+def test_an_interrupted_load_has_loaded_all_or_nothing(tmp_path):
+    ga.save(tmp_path / "a", adam(), loss_scale=ga.LossScale(64.0))
+    new, scale, other = adam(4), ga.LossScale(2.0), ga.LossScale(2.0)
+    ga.save(tmp_path / "b", new, loss_scale=scale)
+    pictures = {2.0: picture(new), 64.0: picture(adam())}
+    line = 0
+    while interrupted_at(line, lambda: ga.load(tmp_path / "a", new, loss_scale=scale)):
+        assert picture(new) == pictures[scale.value]
+        ga.load(tmp_path / "b", new, loss_scale=other)
+        scale.load_state_dict({"scale": 2.0, "since": 0})
+        line += 7
+    assert line > 100 and picture(new) == pictures[scale.value]
 
 
 def test_older_files_are_kept(tmp_path):

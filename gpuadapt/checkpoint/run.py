@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -115,10 +114,9 @@ def load(
         raise StateError(f"the file {here}: {how}, or load with strict=False")
     calls: list[Any] = []
     if loss_scale is not None and file.loss_scale is not None:
-        copy.deepcopy(loss_scale).load_state_dict(file.loss_scale)
-        calls.append((loss_scale.load_state_dict, file.loss_scale))
+        calls = loss_scale.load_calls(file.loss_scale)
     wanted = Wanted(strict, rename, only, params, convert)
-    left = optimizer._load_file(file, wanted, True, calls)
+    left = optimizer._load(file, wanted, True, calls)
     if file.loss_scale is not None and loss_scale is None:
         left.unexpected.append("loss_scale")
     if loss_scale is not None and file.loss_scale is None:
