@@ -173,7 +173,7 @@ def test_a_run_goes_on_here(framework, name, given, record_property):
         ours.step(gradient)
     assert distance(between, theirs.weights()) > 1000, "too little to compare"
     found = distance(w, theirs.weights())
-    record_property("units", found)
+    record_property("units", float(found))
     assert found <= ULPS
 
 
@@ -193,7 +193,7 @@ def test_a_run_goes_back(framework, name, given, record_property):
         theirs.step(gradient)
         ours.step(gradient)
     found = distance(theirs.weights(), w)
-    record_property("units", found)
+    record_property("units", float(found))
     assert found <= ULPS
 
 
@@ -268,7 +268,7 @@ def test_a_run_of_tensorflow_goes_on_here(row, record_property):
         step(t)
         ours.step({key: gradients[t - 1][key[4:]] for key in w})
     found = distance(w, theirs)
-    record_property("units", found)
+    record_property("units", float(found))
     assert found <= ULPS
 
 

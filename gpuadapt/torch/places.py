@@ -100,9 +100,10 @@ class Places:
         """Give a device, which is the current one, the scalars of its next round."""
         scalars = self._scalars.get(device)
         if scalars is None:
-            scalars = self._scalars[device] = launch.step_scalars(device.type)
+            scalars = launch.step_scalars(device.type)
             scalars.restart(0)
             self._rounds[device] = 0
+            self._scalars[device] = scalars  # last: an interrupt may come between these lines
         scalars.load(self._rounds[device], [numbers])  # type: ignore[list-item]
         return scalars, scalars.select_step(None, (), 1, measured)
 
