@@ -1,8 +1,12 @@
 """Files: what is saved comes back, bit for bit; what is damaged or does not fit changes nothing."""
 
 import errno
+import hashlib
+import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -296,36 +300,116 @@ def test_damaged_files_change_nothing(tmp_path):
     assert ga.latest(tmp_path) == tmp_path / "a"
 
 
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace", "posix_fallocate"])
-def test_the_old_file_stays_when_the_system_refuses(call, tmp_path, monkeypatch):
+def test_sizes_that_a_file_only_claims_take_no_memory(tmp_path):
+    adam().save(tmp_path / "a")
+    data = (tmp_path / "a").read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    new, header = adam(4), json.loads(data[8:begin])
+    before, last = picture(new), max(header.values(), key=lambda one: one.get("data_offsets", [0]))
+    start = last["data_offsets"][0]
+    for shape in ([2**40], [2**61], [2**31, 2**30], [2**40, 0], [1] * 65, [0, *[2**62] * 3]):
+        last |= {"shape": shape, "data_offsets": [start, start + 4 * math.prod(shape)]}
+        header["__metadata__"]["sha256"] = "0" * 64
+        text = json.dumps(header).encode()
+        text = len(text).to_bytes(8, "little") + text
+        text = text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode())
+        (tmp_path / "b").write_bytes(text + data[begin : begin + start + min(math.prod(shape), 99)])
+        tracemalloc.start()
+        with pytest.raises(ga.CheckpointError) as refused:
+            new.load(tmp_path / "b")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**20 and "digest" not in str(refused.value)
+    assert picture(new) == before
+
+
+REFUSALS = [
+    *((call, errno.ENOSPC) for call in ("open", "write", "fsync", "replace", "posix_fallocate")),
+    ("open", errno.EACCES), ("replace", errno.EPERM), ("fsync", errno.EIO),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+@pytest.mark.parametrize(("call", "number"), REFUSALS)
+def test_the_old_file_stays_when_the_system_refuses(call, number, keep, tmp_path, monkeypatch):
     path, real = tmp_path / "a", getattr(os, call)
     adam(1).save(path)
     after = path.read_bytes()
     adam().save(path)
     before = path.read_bytes()
-    kinds = []
-    for number in range(40):
+    kinds, names = [], {"a", "a.1", "a.2"} if keep else {"a"}
+    for refusals in range(40):
         count = iter(range(100))
 
-        def refused(*given, count=count, number=number, **named):
-            if next(count) == number:
-                raise OSError(errno.ENOSPC, "No space left on device")
+        def refused(*given, count=count, refusals=refusals, **named):
+            if next(count) == refusals:
+                raise OSError(number, os.strerror(number))
             return real(*given, **named)
 
         with monkeypatch.context() as patch:
             patch.setattr(os, call, refused)
             try:
-                adam(1).save(path)
+                adam(1).save(path, keep=keep)
                 break
             except (ga.NotWrittenError, ga.NotDurableError) as raised:
                 error = raised
-        assert error.errno == errno.ENOSPC and os.listdir(tmp_path) == ["a"]
+        assert error.errno == number and {"a"} <= {*os.listdir(tmp_path)} <= names
         kinds.append(type(error))
         assert path.read_bytes() == (before if kinds[-1] is ga.NotWrittenError else after)
         adam().save(path)
     durable = call in ("open", "fsync")  # of the folder
     assert kinds[-1] is (ga.NotDurableError if durable else ga.NotWrittenError)
-    assert path.read_bytes() == after and number < 39
+    assert path.read_bytes() == after and refusals < 39
+
+
+@pytest.mark.parametrize("vanish", [shutil.rmtree, lambda path: path.rename(f"{path}2")])
+def test_a_folder_that_vanishes_during_a_save(vanish, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    adam().save(folder / "a")
+    before = (folder / "a").read_bytes()
+    with pytest.raises(ga.NotWrittenError):
+        adam(1).save(folder / "a", progress=lambda *_: folder.exists() and vanish(folder))
+    assert not folder.exists()
+    for moved in tmp_path.glob("*/a"):
+        assert moved.read_bytes() == before
+
+
+def test_of_two_saves_at_once_the_last_to_end_wins(tmp_path):
+    path, begun = tmp_path / "a", []
+
+    def save_another(*_):
+        if not begun:
+            begun.append(adam(2).save(path, keep=1))
+
+    adam(1).save(path, keep=1, progress=save_another)
+    adam(1).save(tmp_path / "one")
+    adam(2).save(tmp_path / "two")
+    for name, same in (("a", "one"), ("a.1", "two")):
+        assert (tmp_path / name).read_bytes() == (tmp_path / same).read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a", "a.1", "one", "two"]
+
+
+def test_two_processes_may_save_to_one_path(tmp_path):
+    w = np.zeros(300_000, np.float32)
+    optimizer = ga.SGD({"w": w}, lr=0.1)
+    ga.save(tmp_path / "a", optimizer, extra=0.0)
+    command = [sys.executable, "-c", SAVES, str(tmp_path / "a")]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for child in children:
+            child.stdout.readline()
+        time.sleep(0.1)
+        for _ in range(100):
+            loaded = ga.load(tmp_path / "a", optimizer)
+            assert (w == loaded.extra).all()
+        assert not any(child.poll() for child in children)
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+    assert loaded.extra > 0
+    ga.load(tmp_path / "a.1", optimizer)
 
 
 def test_folders_and_files_that_are_not_there(tmp_path):
@@ -381,6 +465,16 @@ def test_older_files_are_kept(tmp_path):
     assert ga.latest(tmp_path) == tmp_path / "a"
     os.truncate(tmp_path / "a", 200)
     assert ga.latest(tmp_path) == tmp_path / "a.1"
+
+
+def test_the_newest_of_two_names_of_one_file(tmp_path):
+    """A save that is killed while it keeps an older file leaves them."""
+    adam().save(tmp_path / "a")
+    for number in range(1, 12):
+        os.link(tmp_path / "a", tmp_path / f"a.{number}")
+    assert ga.latest(tmp_path) == tmp_path / "a"
+    (tmp_path / "a").unlink()
+    assert ga.latest(tmp_path).name == "a.9"  # other names: there is no "a"
 
 
 SAVES = """

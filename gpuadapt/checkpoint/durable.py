@@ -50,8 +50,7 @@ def replace(path: str, write: Callable[[int], None], keep: int = 0) -> None:
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     sweep(folder)
-    name = f".gpuadapt-{machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    temporary = os.path.join(folder, name)
+    temporary = _temporary(folder)
     try:
         _fill(temporary, target, write)
         _rotate(target, keep)
@@ -75,6 +74,12 @@ def replace(path: str, write: Callable[[int], None], keep: int = 0) -> None:
         raise late from error
 
 
+def _temporary(folder: str) -> str:
+    """Return the path of a new file, which `sweep` deletes if this process dies."""
+    name = f".gpuadapt-{machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return os.path.join(folder, name)
+
+
 def _fill(temporary: str, target: str, write: Callable[[int], None]) -> None:
     """Make the file beside the target, on disk."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -92,7 +97,10 @@ def _fill(temporary: str, target: str, write: Callable[[int], None]) -> None:
 
 
 def _rotate(target: str, keep: int) -> None:
-    """Give older files their new names; the target keeps its name as well, where it can."""
+    """Give older files their new names; the target keeps its name as well, where it can.
+
+    Other processes may do the same at the same time.
+    """
     if not keep or not os.path.exists(target):
         return
     first = f"{target}.1"
@@ -102,12 +110,18 @@ def _rotate(target: str, keep: int) -> None:
     for number in range(keep - 1, 0, -1):
         with suppress(FileNotFoundError):
             os.replace(f"{target}.{number}", f"{target}.{number + 1}")
-    with suppress(FileNotFoundError):
-        os.unlink(first)
+    second_name = _temporary(os.path.dirname(target))
     try:
-        os.link(target, first)
+        os.link(target, second_name)
     except OSError:  # a file system without hard links
         os.replace(target, first)
+        return
+    try:
+        os.replace(second_name, first)
+    finally:
+        # It is still there if `first` was a name of the same file: renaming does nothing then.
+        with suppress(OSError):
+            os.unlink(second_name)
 
 
 def _flush_folder(folder: str) -> None:

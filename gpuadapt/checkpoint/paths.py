@@ -90,7 +90,8 @@ def latest(folder: Any) -> Path | None:
     try:
         with os.scandir(name) as entries:
             files = [one for one in entries if not one.name.startswith(".") and one.is_file()]
-            files.sort(key=lambda one: (one.stat().st_mtime_ns, one.name), reverse=True)
+            names = {one.name for one in files}
+            files.sort(key=lambda one: _order(one, names), reverse=True)
     except OSError as error:
         raise NotReadError(f"{name}: the folder cannot be read: {error}") from error
     for one in files:
@@ -101,3 +102,13 @@ def latest(folder: Any) -> Path | None:
         except CheckpointError:
             continue
     return None
+
+
+def _order(entry: os.DirEntry[str], names: set[str]) -> tuple[int, int, str]:
+    """Return what orders the files of a folder, the newest last.
+
+    A save that has been killed may leave one file with two names, such as "a" and "a.1".
+    """
+    before, _, number = entry.name.rpartition(".")
+    older = int(number) if before in names and number.isdecimal() else 0
+    return entry.stat().st_mtime_ns, -older, entry.name
