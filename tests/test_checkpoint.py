@@ -442,6 +442,17 @@ def test_a_load_within_another_call_is_refused_by_its_name(tmp_path):
             optimizer.save(tmp_path / "b", progress=lambda *_, load=load: load(tmp_path / "a"))
 
 
+def test_a_loss_scale_on_a_gpu_is_loaded_in_place(host, tmp_path):
+    w, scale = host.array(some((6, 8))), ga.LossScale(64.0)
+    optimizer = ga.SGD({"w": w}, lr=0.1)
+    ga.save(tmp_path / "a", optimizer, loss_scale=scale)
+    optimizer.step({"w": host.array(np.full((6, 8), np.inf, np.float32))}, grad_scale=scale)
+    live = scale.value
+    assert live.get() == 32.0
+    ga.load(tmp_path / "a", optimizer, loss_scale=scale)
+    assert live.get() == float(scale) == 64.0 and scale.skipped == 0
+
+
 def test_an_interrupted_load_has_loaded_all_or_nothing(tmp_path):
     ga.save(tmp_path / "a", adam(), loss_scale=ga.LossScale(64.0))
     new, scale, other = adam(4), ga.LossScale(2.0), ga.LossScale(2.0)
