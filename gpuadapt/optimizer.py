@@ -280,12 +280,17 @@ class Optimizer:
                     "array of it (numpy.asarray(view)) to the optimizer, or use state_dict()"
                 )
         self._steps.sync_counts()  # before the parameters are copied
-        self.flush()
+        # What is copied together with the optimizer, but before it, is as it was before this.
+        found = {name: held.caught_up() for name, held in self._parameters.items()}
         watched = {"_passed": portable(self._passed, self._held), "_held": None}
-        return {**self.__dict__, **watched, **NOT_LISTED, "_turn": None}
+        return {**self.__dict__, **watched, **NOT_LISTED, "_turn": None, "_caught_up": found}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        caught_up = state.pop("_caught_up")
         vars(self).update(state)
+        for name, rows in caught_up.items():
+            if rows is not None:
+                self._parameters[name].put(*rows)
         self._turn = Turn()
         self._held = all_contents(self._passed)
 

@@ -299,8 +299,28 @@ class Parameter:
     @property
     def is_current(self) -> bool:
         """True if all rows have caught up; waits for a GPU."""
+        return not self._rows_behind().size
+
+    def _rows_behind(self) -> HostArray:
+        """The rows that have not caught up; waits for a GPU."""
         history = self.history
-        return history is None or bool((to_host(history.last) == to_host(history.now)).all())
+        if history is None:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(to_host(history.last) != to_host(history.now))
+
+    def caught_up(self) -> tuple[HostArray, Array] | None:
+        """Let all rows catch up; those that had to, and their numbers. None if none had to."""
+        behind = self._rows_behind()
+        self.flush()
+        if not behind.size:
+            return None
+        with on_device(self.array):
+            return behind, self.array[namespace(self.backend).asarray(behind)]
+
+    def put(self, rows: HostArray, values: Array) -> None:
+        """Write numbers into some rows of the array."""
+        with on_device(self.array):
+            self.array[namespace(self.backend).asarray(rows)] = values
 
     def flush(self, fraction: float = 1.0) -> None:
         """Let all rows, or the next fraction of them, catch up.

@@ -480,6 +480,18 @@ def test_going_on_from_a_copy(how, backend):
     assert_alike(other, whole, backend)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_table_that_is_copied_before_its_optimizer(together):
+    """The table's copy has the rows as they were before the optimizer let them catch up."""
+    with installed("cpu") as backend:
+        exact, whole, go_on = trained(backend)
+        pair = exact.params["table"], exact
+        table, other = copy.deepcopy(pair) if together else pickle.loads(pickle.dumps(pair))
+        assert other.params["table"] is table
+        go_on(other, whole)
+        assert_alike(other, whole, backend)
+
+
 def test_what_looks_at_states_brings_them_up_to_date(backend):
     exact, whole, _ = trained(backend)
     rates = [backend.numpy(one.effective_lr("table")) for one in (exact, whole)]
