@@ -256,7 +256,7 @@ def adam_alone(
     numbers = launch.scalars(backend, coefficients)
 
     def run(_gradients: Any = gradients) -> None:  # only this keeps them: the update has addresses
-        update(*given, numbers)
+        launch.run(update, *given, numbers)
 
     return run
 

@@ -15,8 +15,6 @@ from gpuadapt.kernels.commit import make as make
 
 # Imported early: it registers a hook for forks.
 from gpuadapt.kernels.cpu import calling
-from gpuadapt.kernels.cpu.calling import LITTLE as LITTLE
-from gpuadapt.kernels.cpu.calling import SMALLEST as SMALLEST
 from gpuadapt.kernels.cpu.calling import Threads as Threads
 from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
 from gpuadapt.kernels.cuda.scalars import capturing as capturing

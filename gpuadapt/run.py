@@ -460,6 +460,7 @@ class Steps:
         """True if a schedule has not been called yet."""
         return any(group.has_new_schedule for group in self._groups)
 
+    @in_default_modes
     def prepare_replay(self, count: int) -> None:
         """Upload the scalars of the next ``count`` replays of the captured step."""
         if self._capture is None:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 from .errors import ConcurrencyError
-from .launch import LITTLE, SMALLEST, in_default_modes
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 """A method of an object that has a `Turn` as ``_turn``."""
@@ -58,7 +57,7 @@ class Turn:
 
 
 _entries: set[CodeType] = set()
-"""The code of the functions that take the lock: those that `in_turn` and `alone` return."""
+"""The code of the functions that take the lock."""
 
 
 def takes_lock(method: Method) -> Method:
@@ -81,11 +80,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_turn(method: Method) -> Method:
-    """The method, which waits while another thread is in a method of the same optimizer.
-
-    It runs in the default modes of arithmetic.
-    """
-
+    """The method, which waits while another thread is in a method of the same optimizer."""
     return _wrapped(method, False)
 
 
@@ -101,10 +96,7 @@ def _wrapped(method: Method, alone: bool) -> Method:
         if alone and turn.lock._is_owned():  # as `threading.Condition` asks
             turn.check(method.__name__.strip("_"))
         with turn.lock:
-            # As `in_default_modes` asks, without a call: a step is to take few of them.
-            if 1.0 + LITTLE == 1.0 == 1.0 - LITTLE and SMALLEST * 0.5 > 0.0:
-                return method(self, *given, **named)
-            return in_default_modes(lambda: method(self, *given, **named))()
+            return method(self, *given, **named)
 
     _entries.add(cast(FunctionType, run).__code__)
     return cast(Method, run)

@@ -14,6 +14,7 @@ from torch import Tensor
 from gpuadapt.kernels.array_types import HostArray
 from gpuadapt.kernels.commit import Call, commit
 
+from ..launch import in_default_modes
 from ..measure import Launch
 from ..step_options import StepResult
 from ..turn import alone
@@ -104,6 +105,7 @@ def found_inf(optimizer: Bound) -> bool:
 
 
 @alone
+@in_default_modes
 def take_step(optimizer: Bound) -> Reason | None:
     """Take one step with the gradients that the parameters have.
 
