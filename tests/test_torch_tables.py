@@ -1,6 +1,7 @@
 """Tables of `gpuadapt.torch`: sparse gradients, rows that catch up, limits and formats of rows."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -205,6 +206,19 @@ def test_a_checkpoint_has_rows_that_have_caught_up():
         train(each, one, 3, 2)
         each.flush()
     assert torch.equal(table.weight, again.weight)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_module_that_is_copied_before_its_optimizer(pickled):
+    """Its copy has the rows as they were before the optimizer let them catch up."""
+    table = lookup()
+    optimizer = gpuadapt.torch.Adam(table.parameters(), sparse="exact", lr=0.1)
+    for ids in batches(4):
+        backward(table, ids)
+        optimizer.step()
+    pair = table, optimizer
+    other, _ = pickle.loads(pickle.dumps(pair)) if pickled else copy.deepcopy(pair)
+    assert torch.equal(other.weight, table.weight)
 
 
 def test_weights_that_are_loaded_are_not_moved_by_steps_before():

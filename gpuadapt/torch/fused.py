@@ -159,12 +159,17 @@ class Fused(Bound):
             super().load_state_dict(dict(state_dict))
 
     def __getstate__(self) -> dict[str, Any]:
-        self.flush()
-        return super().__getstate__()
+        # What is copied together with the optimizer, but before it, is as it was before this.
+        found = [one for table in self._tables() for one in table.caught_up()]
+        return super().__getstate__() | {"_caught_up": found}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._binding = None
+        caught_up = state.pop("_caught_up", ())  # torch calls this without it, too
         super().__setstate__(state)
+        with torch.no_grad():
+            for parameter, rows, values in caught_up:
+                parameter[rows] = values
         self._complete = True
 
 

@@ -12,6 +12,7 @@ from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
 
 from .. import launch
+from ..arrays import to_host
 from ..errors import GradientError, ParameterError, RowIndexError
 from ..launch import Threads
 from .places import array_view, entered, place_of
@@ -141,6 +142,16 @@ class RowTable:
         if self.history is not None:
             with entered(self.place):
                 self.update.refresh(0, self._count)
+
+    def caught_up(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Let all rows catch up; (parameter, mask of the rows that had to, their numbers)."""
+        if self.history is None:
+            return []
+        behind = to_host(self.history.last) != to_host(self.history.now)
+        self.flush()
+        table = self.parameter.detach()
+        mask = torch.from_numpy(behind).to(table.device).reshape(table.shape[: self._dims])
+        return [(self.parameter, mask, table[mask])] if behind.any() else []
 
     def catch_up(self, rows: Tensor) -> None:
         """Let these rows catch up with the last step.
