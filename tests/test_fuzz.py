@@ -58,6 +58,7 @@ if RANDOM_BITS:
 # Each pair of a rule and a format takes seconds to compile.
 CASES = [case for case in KINDS if not COMPILED or case.name in ("momentum", "adam")]
 SPARSE: list[dict[str, Any]] = [{}, {"sparse": "exact", "exactness": "bits"}]
+ROWWISE = ("adagrad", "rmsprop", "adam", "ftrl")
 NUMBER = st.integers(0, 2**32 - 1)
 FORMS = ["dense", "strided", "rows", "two by rows", "rows and dense", "nothing"]
 
@@ -82,10 +83,15 @@ class Machine(RuleBasedStateMachine):
         form=st.sampled_from(FORMATS),
         sparse=st.sampled_from(SPARSE),
         width=st.sampled_from([3, 8]),
+        rowwise=st.booleans(),
         number=NUMBER,
     )
-    def start(self, case: Any, form: Any, sparse: Any, width: int, number: int) -> None:
+    def start(
+        self, case: Any, form: Any, sparse: Any, width: int, rowwise: bool, number: int
+    ) -> None:
         dtype, changes = form
+        if rowwise and case.name in ROWWISE and changes.get("state_dtype") != "8bit":
+            changes = changes | {"rowwise": True}
         self.width = 8 if changes.get("state_dtype") == "8bit" else width
         self.setup = Setup(case, dtype, changes | sparse)
         self.folder = tempfile.TemporaryDirectory()
