@@ -98,10 +98,6 @@ class Follower:
         for entry in log:
             self.follow(entry)
 
-    def copy(self) -> Follower:
-        """A follower with the same history; it loads nothing, but takes all steps again."""
-        return Follower(self.setup, self.name, self.start, list(self.log))
-
     def follow(self, entry: Update | Growth) -> None:
         self.log.append(entry)
         if isinstance(entry, Growth):

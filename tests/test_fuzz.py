@@ -71,7 +71,9 @@ class Saved(NamedTuple):
     """Copies of the parameters; None for a file, which has them."""
     step_count: int
     names: list[list[str]]
-    followers: dict[str, Follower]
+    histories: dict[str, tuple[np.ndarray, list[Any]]]
+    """The start and the log of each follower."""
+    shapes: dict[str, tuple[int, ...]]
     rates: dict[str, Any]
 
 
@@ -334,17 +336,18 @@ class Machine(RuleBasedStateMachine):
         else:
             written = through_file(self.optimizer.state_dict())
             arrays = {name: array.copy() for name, array in self.optimizer.params.items()}
-        followers = {name: one.copy() for name, one in self.followers.items()}
+        histories = {name: (one.start, list(one.log)) for name, one in self.followers.items()}
+        shapes = {name: one.array.shape for name, one in self.followers.items()}
         names = [list(container) for container in self.containers]
         self.saves.append(
-            Saved(written, arrays, self.step_count, names, followers, dict(self.rates))
+            Saved(written, arrays, self.step_count, names, histories, shapes, dict(self.rates))
         )
 
     @precondition(lambda self: self.saves)
     @rule(data=st.data(), fresh=st.booleans())
     def load(self, data: Any, fresh: bool) -> None:
         saved = self.saves[data.draw(st.sampled_from(range(len(self.saves))))]
-        shapes = {name: one.array.shape for name, one in saved.followers.items()}
+        shapes = saved.shapes
         now = {name: one.array.shape for name, one in self.followers.items()}
         if not fresh and shapes != now:
             fresh = True
@@ -375,7 +378,10 @@ class Machine(RuleBasedStateMachine):
                 self.optimizer.params[name][...] = array
         self._load(saved.written)
         self.step_count, self.rates = saved.step_count, dict(saved.rates)
-        self.followers = {name: one.copy() for name, one in saved.followers.items()}
+        self.followers = {
+            name: Follower(self.setup, name, start, list(log))
+            for name, (start, log) in saved.histories.items()
+        }
 
     def _load(self, written: Any) -> None:
         by_name = self.optimizer.load if isinstance(written, str) else None
@@ -420,7 +426,7 @@ def run(first: int, minutes: float) -> int:
     end, number = time.monotonic() + 60 * minutes, first
     chosen = settings(
         max_examples=25,
-        stateful_step_count=30,
+        stateful_step_count=60,
         deadline=None,
         database=None,
         phases=[Phase.generate, Phase.shrink],
