@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import Backend
-from interruptions import interrupted_at
+from interruptions import check_every_line
 
 import gpuadapt as ga
 from gpuadapt.kernels import commit
@@ -126,16 +125,12 @@ def test_a_call_may_be_interrupted_at_any_line(kind: str, name: str, backend: Ba
     without = prepared(name, KINDS[kind], backend).seen()
     done.act()
     wanted = without, done.seen()
-    for line in itertools.count():
+
+    def begin() -> tuple[Callable[[], Any], Callable[[], list[np.ndarray]]]:
         run = prepared(name, KINDS[kind], backend)
-        place = interrupted_at(line, run.act, (KeyboardInterrupt, MemoryError)[line % 2])
-        if not place:
-            break
-        found = run.seen()
-        assert any(
-            len(one) == len(found) and all(map(np.array_equal, found, one)) for one in wanted
-        ), place
-    assert line > 10
+        return run.act, run.seen
+
+    check_every_line(begin, wanted)
 
 
 def test_what_was_begun_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from interruptions import interrupted_at
+from interruptions import check_every_line
 
 import gpuadapt as ga
 
@@ -84,16 +83,12 @@ def test_a_step_may_be_interrupted_at_any_line(name: str, before: int) -> None:
     done = Run(kind, before)
     done.step(2)
     wanted.append(done.seen())
-    for line in itertools.count():
+
+    def begin() -> tuple[Callable[[], None], Callable[[], list[np.ndarray]]]:
         run = Run(kind, before)
-        place = interrupted_at(
-            line, partial(run.step, 2), (KeyboardInterrupt, MemoryError)[line % 2]
-        )
-        if not place:
-            break
-        found = run.seen()
-        assert any(same(found, one) for one in wanted), place
-    assert line > 10
+        return lambda: run.step(2), run.seen
+
+    check_every_line(begin, wanted)
 
 
 @pytest.mark.parametrize("name", ["Adam", "SparseAdam", "exact"])
@@ -112,16 +107,21 @@ def test_threads_take_steps_one_after_the_other(name: str) -> None:
     assert same(run.seen(), other.seen())
 
 
-def test_a_step_within_a_step_is_refused() -> None:
-    run = Run(KINDS["Adam"], 1)
+def test_what_is_refused_within_a_step() -> None:
+    """Steps, and rows that are brought up to date to be read; a handler may save all of a table."""
+    run = Run(KINDS["exact"], 1)
     refused = []
 
     class Rate(float):
-        """A rate that steps when it is read."""
+        """A rate that uses the optimizer when it is read."""
 
         def __float__(self) -> float:
-            with pytest.raises(ga.ConcurrencyError):
+            with pytest.raises(ga.ConcurrencyError, match=r"^step: "):
                 run.optimizer.step()
+            with pytest.raises(ga.ConcurrencyError, match=r"^catch_up: "):
+                run.optimizer.catch_up(run.params[0], torch.tensor([1]))
+            run.optimizer.catch_up(run.params[0])
+            run.optimizer.state_dict()
             refused.append(True)
             return 0.5
 

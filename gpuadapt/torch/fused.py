@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
 from ..turn import alone, in_turn
+from . import stepping
 from .base import Bound
 from .loading import convert_states, exact_states
 from .options import changed, own_settings
@@ -20,7 +21,7 @@ from .places import result_of
 from .rates import effective_lr
 from .refusal import FallbackWarning, Reason
 from .settings import check_settings
-from .stepping import found_inf, take_step
+from .stepping import found_inf
 from .tables import Watch, catch_up, watch
 
 
@@ -158,6 +159,7 @@ class Fused(Bound):
         with exact_states(self):
             super().load_state_dict(dict(state_dict))
 
+    @in_turn
     def __getstate__(self) -> dict[str, Any]:
         # What is copied together with the optimizer, but before it, is as it was before this.
         found = [one for table in self._tables() for one in table.caught_up()]
@@ -181,7 +183,7 @@ def _step(optimizer: Fused, closure: Callable[[], Any] | None) -> Any:
             loss = closure()
     if found_inf(optimizer):
         return loss
-    reason = take_step(optimizer)
+    reason = stepping.step(optimizer)
     if reason is not None:
         _torch_step(optimizer, reason)
     optimizer._fallback = None if reason is None else reason.text

@@ -106,7 +106,7 @@ def found_inf(optimizer: Bound) -> bool:
 
 @alone
 @in_default_modes
-def take_step(optimizer: Bound) -> Reason | None:
+def step(optimizer: Bound) -> Reason | None:
     """Take one step with the gradients that the parameters have.
 
     Returns
@@ -238,8 +238,8 @@ def _run(
         numbers, clip = np.array(one.scalars.numbers), one.scalars.clip_places
         if on_gpu:
             ((spot, launches),) = one.launches.items()
-            found = places.clipped_calls(spot.device, launches, numbers, limits, clip)
-            result, updates = found
+            given = spot.device, launches, numbers, limits, clip
+            result, updates = places.clipped_calls(*given)
         else:
             if clip:
                 numbers[clip] = result.clip_factor

@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
-from ..turn import alone
+from ..turn import alone, in_turn
 from .base import Bound
 
 LOOKUPS = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 """The modules that read rows of their ``weight`` by indices, which are their first argument."""
 
 
-@alone
 def catch_up(optimizer: Bound, table: Tensor, rows: Tensor | None = None) -> None:
     """Let rows of an exact table catch up with the last step; see `Fused.catch_up`."""
+    # A signal handler may save a module, which lets all rows catch up.
+    (_of_all if rows is None else _of_some)(optimizer, table, rows)
+
+
+def _catch_up(optimizer: Bound, table: Tensor, rows: Tensor | None) -> None:
     if not any(table is one for group in optimizer.param_groups for one in group["params"]):
         raise ParameterError("catch_up: the tensor is not among the optimizer's parameters")
     for own in optimizer._tables():
@@ -28,6 +32,9 @@ def catch_up(optimizer: Bound, table: Tensor, rows: Tensor | None = None) -> Non
             else:
                 own.catch_up(rows)
             torch.autograd.graph.increment_version([table])
+
+
+_of_all, _of_some = in_turn(_catch_up), alone(_catch_up)
 
 
 class Watch:
