@@ -16,7 +16,7 @@ import numpy as np
 from gpuadapt.kernels import addresses
 from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
-from gpuadapt.kernels.commit import Call, make
+from gpuadapt.kernels.commit import Call, make, within
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
@@ -307,7 +307,7 @@ def copy_calls(destination: Array, source: Array) -> list[Call]:
     device = destination.device
     with device:
         copy = destination.__setitem__, ..., namespace("cuda").asarray(source)
-    return [(device.__enter__,), copy, (device.__exit__, None, None, None)]
+    return within([copy], device)
 
 
 def take_rows(table: Array, rows: Array, skip: bool) -> Array:

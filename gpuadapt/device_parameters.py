@@ -46,6 +46,8 @@ class DeviceParameters:
     Attributes
     ----------
     parameters : list of Parameter
+    contexts : tuple of context managers
+        Those in which the device is the current one; none on the CPU.
     scalars : StepScalars
     alike : list of Alike
     alike_numbers : ndarray of int64, shape (n,)
@@ -68,6 +70,7 @@ class DeviceParameters:
         self.all_parameters = all_parameters
         self.parameters: list[Parameter] = [all_parameters[k] for k in indices.tolist()]
         self.device = self.parameters[0].array.device if backend == "cuda" else nullcontext()
+        self.contexts = (self.device,) if backend == "cuda" else ()
         with self.device:
             self.scalars = launch.step_scalars(backend)
         arrays: list[Array] = []

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
 from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
-from gpuadapt.kernels.commit import Call as Call
-from gpuadapt.kernels.commit import make as make
+from gpuadapt.kernels.commit import Call, make
 
 # Imported early: it registers a hook for forks.
 from gpuadapt.kernels.cpu import calling
@@ -333,6 +332,21 @@ def update_once(
 def run(update: Update, gradient: Any, first: Any, numbers: Any) -> None:
     """Update at once; see `Update.calls`."""
     make(update.calls(gradient, first, numbers))
+
+
+def update_calls(launches: Sequence[tuple[Any, Any, Any]], scalars: StepScalars) -> list[Call]:
+    """The calls of the updates of a step on one device, of which the last one counts it if it can.
+
+    Parameters
+    ----------
+    launches : sequence of (Update, gradient, offset of its coefficients)
+    scalars : StepScalars
+    """
+    calls: list[Call] = []
+    for k, (update, gradient, offset) in enumerate(launches, 1):
+        numbers = scalars.last_numbers() if k == len(launches) else scalars.numbers
+        calls += update.calls(gradient, offset, numbers)
+    return calls
 
 
 def scalars(backend: str, coefficients: Sequence[float]) -> Any:

@@ -37,7 +37,7 @@ from .parameter import Parameter
 from .passed import Contents, Passed, all_contents, contents, look, portable
 from .rowgrad import RowGrad
 from .run import Steps
-from .state import Left, examined, plan, restore_calls, snapshot
+from .state import Left, Plan, examined, plan, restore_calls, snapshot
 from .stats import Stats, watch
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult, check_step_options
 from .suggest import READ_ONLY, attribute, options, setting
@@ -594,13 +594,17 @@ class Optimizer:
             raise StateError(f"strict: got {strict!r}, expected a bool")
         self._steps.sync_counts()
         taken, left = plan(examined(state, self.rule), self._groups, self._parameters, strict)
+        make(self._restore_calls(taken))
+        return left
+
+    def _restore_calls(self, taken: Plan) -> list[Call]:
+        """The calls that write a plan, and let steps continue from its counts."""
         updates = [
             taken.updates[name] if name in taken.arrays else parameter.update_count
             for name, parameter in self._parameters.items()
         ]
         calls = restore_calls(taken, self._groups, self._parameters)
-        make(calls + self._steps.restart_calls(taken.step_count, updates))
-        return left
+        return calls + self._steps.restart_calls(taken.step_count, updates)
 
     @in_turn
     def save(
@@ -700,13 +704,8 @@ class Optimizer:
         """Load a file that has been read, and make more calls with it."""
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
-        updates = [
-            taken.updates[name] if name in taken.arrays else parameter.update_count
-            for name, parameter in self._parameters.items()
-        ]
         calls = parameter_calls(self._parameters, given)
-        calls += restore_calls(taken, self._groups, self._parameters)
-        make([*calls, *self._steps.restart_calls(taken.step_count, updates), *more])
+        make([*calls, *self._restore_calls(taken), *more])
         for name in given:
             self._parameters[name].tell_owner()
         return left

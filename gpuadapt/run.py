@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuadapt.kernels.array_types import DeviceArray, HostArray
-from gpuadapt.kernels.commit import Call, commit
+from gpuadapt.kernels.commit import Call, commit, within
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import decide
 from gpuadapt.kernels.numerics.scalar_layout import RANDOM_PERIOD
@@ -362,13 +362,16 @@ class Steps:
                 with part.device.device:
                     begun = select(scale, indices, options.micro_batches, options.needs_norm)
                 if begun:
-                    calls += on_device(part, begun)
+                    calls += within(begun, *part.device.contexts)
             if options.needs_norm:
                 skipped, result, judged = self._decide(plan, launches, options, scale)
                 calls += judged
             for part, updates in zip(plan.devices, [] if skipped else launches, strict=False):
                 with part.device.device:
-                    calls += on_device(part, update_calls(part, updates))
+                    own = launch.update_calls(updates, part.device.scalars)
+                    if not part.buckets:  # the last of which counts the step
+                        own += part.device.scalars.end_step()
+                calls += within(own, *part.device.contexts)
         except BaseException:
             if not self._unconfirmed:
                 self._restart_scalars(self._devices)
@@ -541,11 +544,10 @@ class Steps:
                 clip, scalars = part.layout.clip_indices, part.device.scalars
                 if part.numbers is not None:
                     scalars.numbers = part.numbers
-                skips_own, first = scalars.finish_norm(
-                    own, verdict, *limits, skip, clip, loss_scale
-                )
-                skips.append(skips_own)
-                calls += on_device(part, first)
+                given = own, verdict, *limits, skip, clip, loss_scale
+                skipped, judged = scalars.finish_norm(*given)
+                skips.append(skipped)
+                calls += within(judged, *part.device.contexts)
         skipped = skips[0] if verdict is None else not verdict.finite
         return skipped if skip else False, plan.devices[0].device, calls
 
@@ -651,26 +653,6 @@ def launches_of(part: DevicePlan, gradients: Matched, settings: Sequence[Resolve
     if part.device.paged:
         touch(part.device, addresses, singles)
     return launches
-
-
-def update_calls(part: DevicePlan, launches: Sequence[Launch]) -> list[Call]:
-    """The calls of the updates of a device, which is the current one; the last counts the step."""
-    scalars = part.device.scalars
-    calls: list[Call] = []
-    for k, (update, gradient, offset) in enumerate(launches, 1):
-        numbers = scalars.last_numbers() if k == len(launches) else scalars.numbers
-        calls += update.calls(gradient, offset, numbers)
-    if not part.buckets:  # the last of which counts the step
-        calls += scalars.end_step()
-    return calls
-
-
-def on_device(part: DevicePlan, calls: list[Call]) -> list[Call]:
-    """Calls with those that make the device the current one before, and the other one after."""
-    if not calls or part.device.backend == "cpu":
-        return calls
-    device = part.device.device
-    return [(device.__enter__,), *calls, (device.__exit__, None, None, None)]
 
 
 def sorted_rows(single: SingleUpdate, grad: Any, now: Resolved) -> Any:

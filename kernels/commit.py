@@ -52,7 +52,7 @@ def commit(calls: Sequence[Call]) -> None:
     Parameters
     ----------
     calls : sequence of Call
-        The last one cannot raise: it is a ``dict.update``, or `NOTHING`.
+        The last one cannot raise: it sets attributes, or is `NOTHING`.
     """
     waiting = iter(calls)
     try:
@@ -81,6 +81,13 @@ def _go_on(calls: Sequence[Call]) -> None:
         if not length_hint(waiting):
             return
         calls = calls[-length_hint(waiting) - 1 :]
+
+
+def within(calls: Sequence[Call], *contexts: Any) -> list[Call]:
+    """Calls with those before that enter contexts, such as CuPy's devices, and after that leave."""
+    enter = [(one.__enter__,) for one in contexts]
+    leave = [(one.__exit__, None, None, None) for one in reversed(contexts)]
+    return [*enter, *calls, *leave]
 
 
 def make(calls: Sequence[Call]) -> None:

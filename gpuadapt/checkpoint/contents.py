@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -22,7 +21,7 @@ from ..parameter import Parameter
 from ..schedules import Scaled
 from ..state import VERSION, heading
 from .extras import checked, decoded
-from .safetensors_file import SafetensorsFile, parse_json
+from .safetensors_file import SafetensorsFile, compact, parse_json
 
 Parameters = Mapping[str, Parameter]
 
@@ -131,16 +130,12 @@ def metadata_of(
         return {
             "rule": rule.name,
             "rule_digest": rule.digest,
-            "settings": _json(head["param_groups"]),
-            "counts": _json({"steps": step_count, "updates": updates}),
-            "formats": _json(names),
+            "settings": compact(head["param_groups"]),
+            "counts": compact({"steps": step_count, "updates": updates}),
+            "formats": compact(names),
         }
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"param_groups or names cannot be written as JSON: {error}") from None
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _encoded(name: str, value: Any) -> Any:

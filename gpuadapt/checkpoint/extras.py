@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from gpuadapt.kernels.array_types import Array
 
 from ..arrays import backend_of, describe
 from ..errors import CheckpointError, DamagedFileError
-from .safetensors_file import NAMES, parse_json
+from .safetensors_file import NAMES, compact, parse_json
 
 ARRAY, FLOAT = "__array__", "__float__"
 """Keys of the objects that stand for an array (by the tensor's name) and for NaN or infinity."""
@@ -47,7 +46,7 @@ def encoded(extra: Any) -> tuple[str, dict[str, tuple[Array, np.dtype]]]:
     tensors: dict[str, tuple[Array, np.dtype]] = {}
     found = _encode(extra, "extra", tensors, 0)
     try:
-        text = json.dumps(found, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+        text = compact(found)
     except ValueError as error:
         raise CheckpointError(f"extra: {error}") from None
     return text, tensors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from ..state import Left
 from .extras import encoded
 from .match import Wanted
 from .paths import latest, read_file
+from .safetensors_file import compact
 
 __all__ = ["Loaded", "latest", "load", "save"]
 
@@ -67,7 +67,7 @@ def save(
     if extra is not None:
         more["extra"], tensors = encoded(extra)
     if loss_scale is not None:
-        more["loss_scale"] = json.dumps(loss_scale.state_dict())
+        more["loss_scale"] = compact(loss_scale.state_dict())
     optimizer._save_file(path, more, tensors, params, keep, progress)
 
 

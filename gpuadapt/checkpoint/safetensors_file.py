@@ -128,7 +128,7 @@ def _header(
     """Return length and header; the same number of bytes for any checksums."""
     about = {
         "format": FORMAT, "version": str(VERSION), **metadata,
-        "crc32": _compact({name: f"{value:08x}" for name, value in checksums.items()}),
+        "crc32": compact({name: f"{value:08x}" for name, value in checksums.items()}),
         "sha256": NO_DIGEST,
     }  # fmt: skip
     header: dict[str, Any] = {"__metadata__": about}
@@ -138,7 +138,7 @@ def _header(
             "shape": list(one.shape),
             "data_offsets": [one.start, one.stop],
         }
-    text = _compact(header).encode()
+    text = compact(header).encode()
     text += b" " * (-(8 + len(text)) % 64)
     if len(text) > LIMIT:
         raise CheckpointError(
@@ -152,7 +152,8 @@ def _header(
     return data[:at] + digest + data[at + len(digest) :]
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
+    """Return a value as JSON without spaces; raises ValueError for NaN and infinities."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuadapt.kernels.array_types import Array, HostArray
-from gpuadapt.kernels.commit import Call
+from gpuadapt.kernels.commit import Call, within
 from gpuadapt.kernels.formats import BITS
 from gpuadapt.kernels.numerics.overflow import Measured, decide
 
@@ -128,16 +128,10 @@ class Places:
         launches: Sequence[Launch],
     ) -> list[Call]:
         """The calls of a round on a CUDA device, of which the last update counts it."""
-        calls = [*first]
-        for k, (update, gradient, offset) in enumerate(launches, 1):
-            numbers = scalars.last_numbers() if k == len(launches) else scalars.numbers
-            calls += update.calls(gradient, offset, numbers)
+        calls = [*first, *launch.update_calls(launches, scalars)]
         calls += scalars.end_step()
         counted = self._rounds.__setitem__, device, self._rounds[device] + 1
-        within = on_stream(device)
-        enter = [(one.__enter__,) for one in within]
-        leave = [(one.__exit__, None, None, None) for one in reversed(within)]
-        return [*enter, *calls, *leave, counted]
+        return [*within(calls, *on_stream(device)), counted]
 
     def clipped_calls(
         self,

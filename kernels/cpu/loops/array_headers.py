@@ -66,17 +66,14 @@ def alike(array, expected, wanted):
 
 
 @njit(**OPTIONS)
-def in_place(array, view):
-    """Whether an array still has the memory of a view of it, which was made earlier."""
-    dimensions = read_int(array + DIMENSIONS)
+def in_place(array, view, size):
+    """Whether an array still has the memory of a view of it, which has so many elements."""
     if read(array + DATA) != read(view + DATA):
         return False
-    size, wanted = np.int64(1), np.int64(1)
-    for d in range(dimensions):
-        size *= read(read(array + SHAPE) + 8 * d)
-    for d in range(read_int(view + DIMENSIONS)):
-        wanted *= read(read(view + SHAPE) + 8 * d)
-    return size == wanted
+    found = np.int64(1)
+    for d in range(read_int(array + DIMENSIONS)):
+        found *= read(read(array + SHAPE) + 8 * d)
+    return found == size
 
 
 LIST = types.Array(types.int64, 1, "C")
@@ -109,7 +106,9 @@ def addresses(updated, like, sizes, kinds, dtypes, flags, itemsizes, begins, end
             continue
         if read_int(array + FLAGS) & flags[kind] != flags[kind]:
             continue
-        if not (read_int(updated[k] + FLAGS) & WRITEABLE and in_place(updated[k], like[k])):
+        if not (
+            read_int(updated[k] + FLAGS) & WRITEABLE and in_place(updated[k], like[k], sizes[k])
+        ):
             continue
         low = read(array + DATA)
         high = low + sizes[k] * itemsizes[kind]
