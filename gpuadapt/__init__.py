@@ -22,6 +22,7 @@ from . import convert, optimizers, presets, testing
 from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
+    CacheWarning,
     CaptureError,
     CheckpointError,
     ConcurrencyError,
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     *optimizers.__all__,
     "BackendError",
+    "CacheWarning",
     "CaptureError",
     "CheckpointError",
     "ConcurrencyError",

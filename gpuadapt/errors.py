@@ -1,6 +1,6 @@
 """The exceptions of gpuadapt; the base class is in `gpuadapt.kernels.errors`."""
 
-from gpuadapt.kernels.errors import BackendError, Error, RowIndexError, RuleError
+from gpuadapt.kernels.errors import BackendError, CacheWarning, Error, RowIndexError, RuleError
 
 
 class ParameterError(Error, ValueError):
@@ -57,6 +57,7 @@ class DamagedFileError(CheckpointError, ValueError):
 
 __all__ = [
     "BackendError",
+    "CacheWarning",
     "CaptureError",
     "CheckpointError",
     "ConcurrencyError",

@@ -16,7 +16,7 @@ def describe_machine() -> dict[str, Any]:
     import numba
     import numpy as np
 
-    from gpuadapt.kernels.cpu import compile, numba_pool, threading_layer
+    from gpuadapt.kernels.cpu import cache_folder, numba_pool, threading_layer
 
     numba_pool.entry()
     return {
@@ -28,7 +28,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": numba.get_num_threads(),
         "threading_layer": threading_layer.layer() or "none (compilation is disabled)",
-        "cache": str(compile.directory()),
+        "cache": str(cache_folder.directory() or "none (kernels stay in memory)"),
         **_cuda(),
     }
 

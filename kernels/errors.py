@@ -17,6 +17,10 @@ class BackendError(Error, RuntimeError):
     """A backend was asked for that this machine does not have."""
 
 
+class CacheWarning(UserWarning):
+    """Compiled kernels are not kept on disk, or those that are there are not used."""
+
+
 class RowIndexError(Error, IndexError):
     """A row index out of the range of its table."""
 

@@ -162,7 +162,11 @@ class Elements:
             text += _function(
                 "keys_of",
                 ["key", "step"],
-                ["return key_of(U(key), step), key_of(U(key >> 32), step)"],
+                [
+                    # Without compilation U refuses integers that do not fit.
+                    "first, second = U(key & 0xFFFFFFFF), U(key >> 32 & 0xFFFFFFFF)",
+                    "return key_of(first, step), key_of(second, step)",
+                ],
             )
         if self.formats.block:
             return text + self._blocks()
