@@ -39,8 +39,6 @@ import gpuadapt as ga
 from gpuadapt.optimizer import internals
 
 COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-RANDOM_BITS = COMPILED
-"""Rows with random bits overflow in Python's whole numbers where nothing is compiled."""
 
 FORMATS: list[tuple[Any, dict[str, Any]]] = [
     (np.float64, {}),
@@ -48,13 +46,10 @@ FORMATS: list[tuple[Any, dict[str, Any]]] = [
     (np.float16, {"master": "float32"}),
     (ml_dtypes.bfloat16, {"master": "split"}),
     (ml_dtypes.bfloat16, {"rounding": "kahan"}),
+    (ml_dtypes.bfloat16, {"rounding": "stochastic"}),
+    (np.float32, {"state_dtype": "bfloat16"}),
+    (np.float32, {"state_dtype": "8bit"}),
 ]
-if RANDOM_BITS:
-    FORMATS += [
-        (np.float32, {"state_dtype": "bfloat16"}),
-        (np.float32, {"state_dtype": "8bit"}),
-        (ml_dtypes.bfloat16, {"rounding": "stochastic"}),
-    ]
 # Each pair of a rule and a format takes seconds to compile.
 CASES = [case for case in KINDS if not COMPILED or case.name in ("momentum", "adam")]
 SPARSE: list[dict[str, Any]] = [{}, {"sparse": "exact", "exactness": "bits"}]

@@ -44,11 +44,12 @@ def directory() -> Path | None:
     """
     try:
         base = chosen()
-        path = base / versions()
-        _make(path)
+        _make(base)
         if fault := _fault(os.stat(base), may_be_sticky=True):
             warn(f"{base} {fault}")
             return None
+        path = base / versions()
+        _make(path)
         # A link in a folder of all users may have been made by any of them.
         if fault := _fault(os.lstat(path)):
             warn(f"{path} {fault}")
@@ -151,14 +152,15 @@ def _make(path: Path) -> None:
     """Make a folder and those above it that are missing, for the user alone."""
     if path.is_dir():
         return
-    _make(path.parent) if path.parent != path else None
+    if path.parent != path:
+        _make(path.parent)
     try:
         os.mkdir(path, 0o700)
-    except FileExistsError:
+    except FileExistsError:  # another process has made it, or it is a file
         if not path.is_dir():
             raise
     else:
-        os.chmod(path, 0o700)
+        os.chmod(path, 0o700)  # of these bits the umask may have removed some
 
 
 def _fault(status: os.stat_result, may_be_sticky: bool = False) -> str | None:
