@@ -15,8 +15,9 @@ from gpuadapt.kernels.language.rule import Rule
 from .arrays import check_disjoint, describe
 from .checkpoint.contents import Contents as FileContents
 from .checkpoint.contents import metadata_of, tensors_of
-from .checkpoint.match import Wanted, match, parameter_calls
-from .checkpoint.paths import read_file, write_file
+from .checkpoint.fill import fill, parameter_calls, read
+from .checkpoint.match import Wanted, match
+from .checkpoint.paths import open_file, write_file
 from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
@@ -697,16 +698,19 @@ class Optimizer:
             It does not fit this optimizer.
         """
         wanted = Wanted(strict, rename, only, params, convert)
-        return self._load(read_file(path), wanted, False, [])
+        with open_file(path) as file:
+            return self._load(file, wanted, False, [])
 
     @alone
     def _load(self, file: FileContents, wanted: Wanted, whole: bool, more: Sequence[Call]) -> Left:
-        """Load a file that has been read, and make more calls with it."""
+        """Load a file that is open, and make more calls with it."""
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
+        written = [*given]
+        direct = read(file, taken, given, self._parameters)
         calls = parameter_calls(self._parameters, given)
-        make([*calls, *self._restore_calls(taken), *more])
-        for name in given:
+        fill(file, direct, [*calls, *self._restore_calls(taken), *more])
+        for name in written:
             self._parameters[name].tell_owner()
         return left
 

@@ -12,12 +12,9 @@ from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import (
     backend_of,
-    bits_of,
     copied,
     copy_calls,
     describe,
-    namespace,
-    on_device,
 )
 from .errors import HyperparameterError, StateError
 from .group import Group
@@ -293,9 +290,7 @@ def _plan_parameter(
     if rows is not None:
         left.longer.append(name)
         planned.rows[name] = rows
-    planned.arrays[name] = {
-        letter: _to_device_of(array, parameter) for letter, array in saved.items()
-    }
+    planned.arrays[name] = saved
 
 
 def _equal_kinds(saved: Mapping[str, Any], current: Mapping[str, Array]) -> bool:
@@ -314,16 +309,6 @@ def _reason(name: str, letter: str, given: Any, array: Any) -> str:
         f"parameter {name!r}, state {letter!r}: got {describe(given)}, expected {array.dtype} of "
         f"shape {array.shape}"
     )
-
-
-def _to_device_of(array: Any, parameter: Parameter) -> Any:
-    """Copy an array to the parameter's device now, so that `restore` cannot fail."""
-    if backend_of(array) == parameter.backend:
-        return array
-    with on_device(parameter.array):
-        return (
-            array.get() if parameter.backend == "cpu" else namespace("cuda").asarray(bits_of(array))
-        )
 
 
 def _saved_settings(
@@ -428,7 +413,8 @@ def restore_calls(planned: Plan, groups: Sequence[Group], parameters: Parameters
             calls += first_rows_calls(parameter, saved, planned.rows[name])
             continue
         for letter, array in parameter.saved_arrays.items():
-            calls += copy_calls(array, saved[letter])
+            if letter in saved:  # not those that a file fills by itself
+                calls += copy_calls(array, saved[letter])
     return calls
 
 

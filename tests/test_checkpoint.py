@@ -149,6 +149,85 @@ def test_a_memory_map_is_saved_in_little_memory(tmp_path):
     assert peak < 2**25 and calls[-1] == (table.nbytes, table.nbytes) and len(calls) > 20
 
 
+def mapped(path, array):
+    """A copy of an array that lies in a file."""
+    found = np.memmap(path, np.uint8, "w+", shape=array.nbytes).view(array.dtype)
+    found = found.reshape(array.shape)
+    found[...] = array
+    return found
+
+
+def test_a_memory_map_is_loaded_in_little_memory(tmp_path):
+    table = np.memmap(tmp_path / "table", np.float32, "w+", shape=(25_000, 1000))
+    table[...] = np.arange(1000)
+    table[::7] += 1
+    old = ga.SGD({"t": table, "b": np.zeros(3, np.float32)}, lr=0.1)
+    old.step({"t": None, "b": np.ones(3, np.float32)})
+    old.save(tmp_path / "a")
+    table[...] = 0
+    new = ga.SGD({"t": table, "b": np.zeros(3, np.float32)}, lr=0.1)
+    tracemalloc.start()
+    new.load(tmp_path / "a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25 and new.step_count == 1
+    assert new.params["b"].tobytes() == old.params["b"].tobytes()
+    for row in (0, 6, 7, 24_999):
+        assert np.array_equal(table[row], np.arange(1000) + (row % 7 == 0))
+
+
+@pytest.mark.parametrize(("dtype", "settings"), FORMATS)
+def test_a_memory_map_of_every_format_comes_back(dtype, settings, tmp_path):
+    before, start = filled(adam(dtype=dtype, **settings)), some((6, 8), 5).astype(dtype)
+    before.save(tmp_path / "a")
+    params = {"w": mapped(tmp_path / "w", start), "b": some(5, dtype=dtype)}
+    after = ga.Adam(params, lr=0.1, **settings)
+    after.load(tmp_path / "a")
+    assert picture(after) == picture(before)
+
+
+def test_the_first_rows_of_a_longer_memory_map(tmp_path):
+    ga.SGD({"t": some((6, 8))}, lr=0.1).save(tmp_path / "a")
+    table = mapped(tmp_path / "t", some((9, 8), 1))
+    left = ga.SGD({"t": table}, lr=0.1).load(tmp_path / "a", strict=False)
+    assert left.longer == ["t"]
+    assert np.array_equal(table, np.concatenate([some((6, 8)), some((9, 8), 1)[6:]]))
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="this system reads into memory first")
+@pytest.mark.parametrize(
+    ("fault", "expected"), [("raises", ga.NotReadError), ("is short", ga.DamagedFileError)]
+)
+def test_a_disk_that_fails_while_a_memory_map_is_filled(tmp_path, monkeypatch, fault, expected):
+    """It cannot be as before; the error says so, and the next load mends it."""
+    from gpuadapt.checkpoint import safetensors_file
+
+    monkeypatch.setattr(safetensors_file, "CHUNK", 64)
+    old, new = (
+        ga.Adam({"w": mapped(tmp_path / f"w{k}", some((6, 8), k)), "b": some(5, k)}, lr=0.1)
+        for k in (0, 1)
+    )
+    old.step({"w": some((6, 8)), "b": None})
+    old.save(tmp_path / "a")
+    before, read = picture(new), os.preadv
+
+    def failing(fd, buffers, offset):
+        if bytes(buffers[0][:4]) == some((6, 8), 1)[4, :1].tobytes():
+            if fault == "raises":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return 0
+        return read(fd, buffers, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", failing)
+        with pytest.raises(expected, match="'param/w' may hold numbers of before and of the file"):
+            new.load(tmp_path / "a")
+    assert picture(new) != before
+    assert fault == "is short" or new.step_count == 0
+    new.load(tmp_path / "a")
+    assert picture(new) == picture(old)
+
+
 def test_it_moves_between_backends(host, tmp_path):
     w = some((6, 8)).astype(BF16)
     settings = {"state_dtype": "8bit", "master": "split"}
@@ -307,15 +386,20 @@ def test_sizes_that_a_file_only_claims_take_no_memory(tmp_path):
     new, header = adam(4), json.loads(data[8:begin])
     before, last = picture(new), max(header.values(), key=lambda one: one.get("data_offsets", [0]))
     start = last["data_offsets"][0]
-    for shape in ([2**40], [2**61], [2**31, 2**30], [2**40, 0], [1] * 65, [0, *[2**62] * 3]):
+    there = [2**38 + 1]  # a terabyte, in a file with a hole
+    for shape in (
+        there, [2**40], [2**61], [2**31, 2**30], [2**40, 0], [1] * 65, [0, *[2**62] * 3],
+    ):  # fmt: skip
         last |= {"shape": shape, "data_offsets": [start, start + 4 * math.prod(shape)]}
         header["__metadata__"]["sha256"] = "0" * 64
         text = json.dumps(header).encode()
         text = len(text).to_bytes(8, "little") + text
         text = text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode())
         (tmp_path / "b").write_bytes(text + data[begin : begin + start + min(math.prod(shape), 99)])
+        if shape is there:
+            os.truncate(tmp_path / "b", len(text) + start + 4 * there[0])
         tracemalloc.start()
-        with pytest.raises(ga.CheckpointError) as refused:
+        with pytest.raises((ga.CheckpointError, ga.StateError)) as refused:
             new.load(tmp_path / "b")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -21,7 +21,7 @@ from ..parameter import Parameter
 from ..schedules import Scaled
 from ..state import VERSION, heading
 from .extras import checked, decoded
-from .safetensors_file import SafetensorsFile, compact, parse_json
+from .safetensors_file import SafetensorsFile, Stored, compact, parse_json
 
 Parameters = Mapping[str, Parameter]
 
@@ -45,8 +45,9 @@ class Formats(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """A file, parsed."""
+    """A file, parsed; its arrays are `Stored` until they are read."""
 
+    file: SafetensorsFile
     snapshot: dict[str, Any]
     """As of `Optimizer.state_dict`."""
     parameters: dict[str, HostArray]
@@ -55,7 +56,15 @@ class Contents(NamedTuple):
     """By name of the parameter."""
     loss_scale: dict[str, Any] | None
     extra: Any
-    has_extra: bool
+    """The caller's values as JSON; None if there are none."""
+
+    def read(self, array: Any) -> Any:
+        """Return the array that stands for a tensor; others as they are."""
+        return self.file.array(array.name) if isinstance(array, Stored) else array
+
+    def read_extra(self) -> Any:
+        """Return the caller's values."""
+        return decoded(self.extra, self.file.array)
 
 
 def formats_of(parameter: Parameter) -> Formats:
@@ -164,21 +173,22 @@ def described(schedule: Any) -> str:
 
 
 def contents(file: SafetensorsFile) -> Contents:
-    """Read what `tensors_of` and `metadata_of` have written, and compare all checksums.
+    """Parse what `metadata_of` has written; reads no tensor.
 
     Raises
     ------
-    DamagedFileError, NotReadError
+    DamagedFileError
     """
     try:
-        return _contents(file.metadata, {name: file.array(name) for name in file.tensors})
+        return _contents(file)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, DamagedFileError):
             raise
         raise DamagedFileError(f"{file.path}: its metadata are wrong: {error!r}") from None
 
 
-def _contents(metadata: Mapping[str, str], tensors: Mapping[str, HostArray]) -> Contents:
+def _contents(file: SafetensorsFile) -> Contents:
+    metadata = file.metadata
     counts, groups = parse_json(metadata["counts"]), parse_json(metadata["settings"])
     for given in groups:
         for name, value in given.items():
@@ -191,7 +201,8 @@ def _contents(metadata: Mapping[str, str], tensors: Mapping[str, HostArray]) -> 
     }
     parameters: dict[str, HostArray] = {}
     own: set[str] = set()
-    for full, tensor in tensors.items():
+    for full in file.tensors:
+        tensor = file.stored(full)
         if full.startswith(STATE):
             name, _, letter = full.removeprefix(STATE).rpartition("/")
             state[name][letter] = tensor
@@ -212,9 +223,9 @@ def _contents(metadata: Mapping[str, str], tensors: Mapping[str, HostArray]) -> 
         "param_groups": groups,
         "state": state,
     }
-    extra = decoded(checked(metadata.get("extra", "null"), own), tensors.__getitem__)
+    extra = checked(metadata.get("extra", "null"), own)
     scale_state = None if scale is None else dict(parse_json(scale))
-    return Contents(snapshot, parameters, forms, scale_state, extra, "extra" in metadata)
+    return Contents(file, snapshot, parameters, forms, scale_state, extra)
 
 
 def _formats(given: Any) -> Formats:

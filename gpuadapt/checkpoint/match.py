@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.kernels.array_types import HostArray
-from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.formats import Format
 from gpuadapt.kernels.language.rule import Rule
 
-from ..arrays import bits_of, copy_calls, describe
+from ..arrays import describe
 from ..errors import ParameterError, StateError
 from ..group import Group
 from ..parameter import Parameter
@@ -92,7 +91,7 @@ def match(
     given = _numbers(file, chosen, planned, left, wanted) if wanted.params else {}
     _check_counts(parameters, planned)
     if not whole:
-        unused = {"loss_scale": file.loss_scale is not None, "extra": file.has_extra}
+        unused = {"loss_scale": file.loss_scale is not None, "extra": file.extra is not None}
         left.unexpected.extend(name for name, there in unused.items() if there)
     if wanted.strict and any(left):
         raise StateError(f"the file does not fit: {_listed(left)}; strict=False loads the rest")
@@ -180,10 +179,13 @@ def _fit_formats(
     entry = file.snapshot["state"][name]
     try:
         for letter in changed:
+            for one in letters(theirs.states[letter], letter):
+                entry[one] = file.read(entry[one])
             _convert(entry, letter, theirs.states[letter], ours.states[letter], parameter)
         if changes:
             arrays = [file.parameters[name]]
             arrays += [entry.pop(part) for part, _ in theirs.parameter.parts[1:]]
+            arrays = [*map(file.read, arrays)]
             numbers = theirs.parameter.decode(arrays).astype(parameter.compute_dtype)
             parts = ours.parameter.encode(numbers)
             file.parameters[name] = _typed(parts[0], ours.parameter)
@@ -260,13 +262,3 @@ def _check_counts(parameters: Parameters, planned: Plan) -> None:
                 f"parameter {name!r}: it is left as it is, after {parameter.update_count} updates, "
                 f"but the file has {planned.step_count} steps; load it into a new optimizer"
             )
-
-
-def parameter_calls(parameters: Parameters, given: Mapping[str, HostArray]) -> list[Call]:
-    """Return the calls that write parameters, or the first rows of longer tables."""
-    calls: list[Call] = []
-    for name, numbers in given.items():
-        array = parameters[name].array
-        part = array if array.shape == numbers.shape else array[: len(numbers)]
-        calls += copy_calls(part, numbers if part.dtype == numbers.dtype else bits_of(numbers))
-    return calls

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,16 @@ def path_of(path: Any) -> str:
     return name
 
 
-def read_file(path: Any) -> Contents:
-    """Read a file, with all checks that need no optimizer.
+@contextmanager
+def open_file(path: Any) -> Iterator[Contents]:
+    """Open a file and parse it; its tensors are read while it is open.
 
     Raises
     ------
     NotReadError, DamagedFileError, CheckpointError
     """
     with opened(path_of(path)) as file:
-        return contents(file)
+        yield contents(file)
 
 
 def write_file(

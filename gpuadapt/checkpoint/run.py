@@ -11,7 +11,7 @@ from ..optimizer import Optimizer
 from ..state import Left
 from .extras import encoded
 from .match import Wanted
-from .paths import latest, read_file
+from .paths import latest, open_file
 from .safetensors_file import compact
 
 __all__ = ["Loaded", "latest", "load", "save"]
@@ -107,21 +107,22 @@ def load(
         It does not fit the optimizer.
     """
     _check(optimizer, loss_scale)
-    file = read_file(path)
-    if strict and (file.loss_scale is None) != (loss_scale is None):
-        here = "has no loss scale" if file.loss_scale is None else "has a loss scale too"
-        how = "leave `loss_scale` out" if file.loss_scale is None else "give it as `loss_scale`"
-        raise StateError(f"the file {here}: {how}, or load with strict=False")
-    calls: list[Any] = []
-    if loss_scale is not None and file.loss_scale is not None:
-        calls = loss_scale.load_calls(file.loss_scale)
     wanted = Wanted(strict, rename, only, params, convert)
-    left = optimizer._load(file, wanted, True, calls)
+    with open_file(path) as file:
+        if strict and (file.loss_scale is None) != (loss_scale is None):
+            here = "has no loss scale" if file.loss_scale is None else "has a loss scale too"
+            how = "leave `loss_scale` out" if file.loss_scale is None else "give it as `loss_scale`"
+            raise StateError(f"the file {here}: {how}, or load with strict=False")
+        calls: list[Any] = []
+        if loss_scale is not None and file.loss_scale is not None:
+            calls = loss_scale.load_calls(file.loss_scale)
+        extra = file.read_extra()
+        left = optimizer._load(file, wanted, True, calls)
     if file.loss_scale is not None and loss_scale is None:
         left.unexpected.append("loss_scale")
     if loss_scale is not None and file.loss_scale is None:
         left.missing.append("loss_scale")
-    return Loaded(file.extra, left)
+    return Loaded(extra, left)
 
 
 def _check(optimizer: Any, loss_scale: Any) -> None:

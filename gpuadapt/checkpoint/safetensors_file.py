@@ -22,15 +22,17 @@ import math
 import os
 import re
 import stat
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import ml_dtypes
 import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
+from gpuadapt.kernels.commit import Call
 
 from ..errors import CheckpointError, DamagedFileError, NotReadError
 from .chunks import CHUNK, bytes_of, chunks, length, put
@@ -172,6 +174,18 @@ def _write_all(fd: int, data: memoryview) -> None:
         data = data[os.write(fd, data) :]
 
 
+class Stored(np.ndarray):
+    """Stands for a tensor that has not been read: has its dtype and shape, and takes no memory.
+
+    Attributes
+    ----------
+    name : str
+        The tensor's name.
+    """
+
+    name: str
+
+
 class SafetensorsFile:
     """An open file whose header has been checked.
 
@@ -200,6 +214,7 @@ class SafetensorsFile:
             self._checksums = _checksums(self.metadata, self.tensors)
         except CheckpointError as error:
             raise type(error)(f"{path}: {error}") from None
+        self._compared: set[str] = set()
 
     def _read(self, count: int, at: int) -> bytes:
         """Return bytes of the file."""
@@ -217,13 +232,15 @@ class SafetensorsFile:
         return data
 
     def verify(self) -> None:
-        """Compare all checksums.
+        """Compare the checksums of all tensors that have not been read.
 
         Raises
         ------
         DamagedFileError, NotReadError
         """
         for name, one in self.tensors.items():
+            if name in self._compared:
+                continue
             checksum = 0
             for start in range(one.start, one.stop, CHUNK):
                 count = min(start + CHUNK, one.stop) - start
@@ -236,6 +253,14 @@ class SafetensorsFile:
                 f"{self.path}: the checksum of {name!r} is wrong: the file is damaged; load an "
                 "older one (gpuadapt.latest finds the newest that is whole)"
             )
+        self._compared.add(name)
+
+    def stored(self, name: str) -> Stored:
+        """Return what stands for a tensor until it is read."""
+        one = self.tensors[name]
+        array = np.broadcast_to(np.zeros((), one.dtype), one.shape).view(Stored)
+        array.name = name
+        return array
 
     def array(self, name: str) -> HostArray:
         """Return a tensor as a new NumPy array, read chunk by chunk.
@@ -254,6 +279,40 @@ class SafetensorsFile:
             at += len(data)
         self._check(name, checksum)
         return array
+
+    def direct_calls(self, name: str, destination: HostArray) -> list[Call]:
+        """Return the calls that read a tensor into an array, without memory beside it.
+
+        Parameters
+        ----------
+        name : str
+        destination : ndarray
+            Contiguous, of the tensor's shape and dtype; `has_direct_calls` says if it can be.
+        """
+        data = destination.reshape(-1).view(np.uint8).data
+        begin = self._begin + self.tensors[name].start
+        return [
+            (os.preadv, self._fd, [data[start : start + CHUNK]], begin + start)
+            for start in range(0, len(data), CHUNK)
+        ]
+
+    def compare(self, name: str, array: HostArray) -> None:
+        """Compare an array with the checksum of a tensor.
+
+        Raises
+        ------
+        DamagedFileError
+        """
+        checksum = 0
+        for index in chunks(array.shape, array.itemsize):
+            checksum = zlib.crc32(bytes_of(array, index), checksum)
+        self._check(name, checksum)
+
+
+def has_direct_calls(array: Any) -> TypeGuard[HostArray]:
+    """Return whether `SafetensorsFile.direct_calls` can fill an array."""
+    native = sys.byteorder == "little" and hasattr(os, "preadv")
+    return native and isinstance(array, np.ndarray) and bool(array.flags.c_contiguous)
 
 
 @contextmanager
