@@ -20,7 +20,14 @@ from .checkpoint.match import Wanted, match
 from .checkpoint.paths import open_file, write_file
 from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
-from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
+from .errors import (
+    BackendError,
+    CaptureError,
+    CheckpointError,
+    ParameterError,
+    RuleError,
+    StateError,
+)
 from .foreign import written
 from .gradients import adapted, check_gradient, numbers_of, row_numbers
 from .group import Group, skips_out_of_range
@@ -231,6 +238,9 @@ class Optimizer:
         self._grown: frozenset[str] = frozenset()
         self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
 
+    _half_loaded = ""
+    """Why steps are refused, after a load that has failed while it filled memory maps."""
+
     def _with(
         self, params: Any, common: Mapping[str, Any], before: Built, passed: list[Passed]
     ) -> dict[str, Any]:
@@ -293,7 +303,7 @@ class Optimizer:
             if rows is not None:
                 self._parameters[name].put(*rows)
         self._turn = Turn()
-        self._held = all_contents(self._passed)
+        self._held = None if self._half_loaded else all_contents(self._passed)
 
     def __copy__(self) -> Optimizer:
         raise StateError(
@@ -307,7 +317,11 @@ class Optimizer:
         Raises
         ------
         ParameterError
+        StateError
+            A load has failed while it filled memory maps.
         """
+        if self._half_loaded:
+            raise StateError(self._half_loaded)
         passed, now = look(self._passed, self.params, self._grown)
         vars(self).update(_passed=passed, _held=now, _grown=frozenset())
 
@@ -709,7 +723,13 @@ class Optimizer:
         written = [*given]
         direct = read(file, taken, given, self._parameters)
         calls = parameter_calls(self._parameters, given)
-        fill(file, direct, [*calls, *self._restore_calls(taken), *more])
+        try:
+            fill(file, direct, [*calls, *self._restore_calls(taken), *more])
+        except CheckpointError as error:
+            vars(self).update(_half_loaded=f"the last load has failed: {error}", _held=None)
+            raise
+        if self._half_loaded and wanted.only is None and not any(left):
+            self._half_loaded = ""
         for name in written:
             self._parameters[name].tell_owner()
         return left

@@ -1,10 +1,12 @@
 """Files: what is saved comes back, bit for bit; what is damaged or does not fit changes nothing."""
 
+import copy
 import errno
 import hashlib
 import json
 import math
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -224,7 +226,20 @@ def test_a_disk_that_fails_while_a_memory_map_is_filled(tmp_path, monkeypatch, f
             new.load(tmp_path / "a")
     assert picture(new) != before
     assert fault == "is short" or new.step_count == 0
+    new.add({"more": np.ones(2, np.float32)})
+    for one in (new, copy.deepcopy(new), pickle.loads(pickle.dumps(new))):
+        for _ in range(2):
+            with pytest.raises(ga.StateError, match=r"the last load has failed.*steps are refused"):
+                one.step({"w": some((6, 8)), "b": None, "more": None})
+    new.load(tmp_path / "a", only=["b"])
+    with pytest.raises(ga.StateError, match="the last load has failed"):
+        new.step({"w": some((6, 8)), "b": None, "more": None})
+    old.add({"more": np.ones(2, np.float32)})
+    old.save(tmp_path / "a")
     new.load(tmp_path / "a")
+    assert picture(new) == picture(old)
+    for one in (new, old):
+        one.step({"w": some((6, 8)), "b": None, "more": None})
     assert picture(new) == picture(old)
 
 

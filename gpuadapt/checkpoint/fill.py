@@ -102,7 +102,7 @@ def fill(file: Contents, direct: Direct, calls: Sequence[Call]) -> None:
     """
     own = [call for name, array in direct for call in file.file.direct_calls(name, array)]
     names = ", ".join(repr(name) for name, _ in direct)
-    after = f"{names} may hold numbers of before and of the file: load again before you go on"
+    after = f"{names} may hold numbers of before and of the file: load again; steps are refused"
     try:
         make([*own, *calls])
     except OSError as error:
