@@ -339,8 +339,9 @@ class Optimizer:
     ) -> None:
         """Update every parameter that has a gradient, in place.
 
-        All checks come before the first write: a step that raises has changed nothing. Gradients
-        are divided by ``grad_scale``, checked, measured, clipped by norm and then by value; then
+        All checks come before the first write: a step that raises has changed nothing, but that
+        exact rows may have caught up with earlier steps, as `flush` lets them. Gradients are
+        divided by ``grad_scale``, checked, measured, clipped by norm and then by value; then
         come weight decay and the rule.
 
         Parameters
