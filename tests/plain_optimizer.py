@@ -63,6 +63,15 @@ class Growth(NamedTuple):
     rows: np.ndarray
 
 
+class Written(NamedTuple):
+    """Numbers that were written into a parameter."""
+
+    values: np.ndarray
+
+
+Entry = Update | Growth | Written
+
+
 @dataclass
 class Follower:
     """One parameter from its start on: what has been done with it, and the right result."""
@@ -70,7 +79,7 @@ class Follower:
     setup: Setup
     name: str
     start: np.ndarray
-    log: list[Update | Growth] = field(default_factory=list)
+    log: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Begin at the start, and do all that the log has."""
@@ -98,10 +107,14 @@ class Follower:
         for entry in log:
             self.follow(entry)
 
-    def follow(self, entry: Update | Growth) -> None:
+    def follow(self, entry: Entry) -> None:
         self.log.append(entry)
         if isinstance(entry, Growth):
             self._grow(entry.rows)
+            return
+        if isinstance(entry, Written):
+            self.twin.write(self.name, entry.values)
+            self.plain = entry.values.astype(np.float64)
             return
         self.updates += 1
         self.twin.param_groups[0]["lr"] = entry.lr
