@@ -170,6 +170,10 @@ class Machine(RuleBasedStateMachine):
         prepared = self._prepared(merged, options)
         self._followed(prepared, rates)
 
+    def _step_all(self, form: str, number: int) -> None:
+        """A step before a save, load or copy: the rows of an exact table may be behind then."""
+        self._step(dict.fromkeys(self.followers, (form, number)), {}, None)
+
     def _followed(self, prepared: dict[str, Any], rates: dict[str, float]) -> None:
         self.step_count += 1
         for name, found in prepared.items():
@@ -357,9 +361,10 @@ class Machine(RuleBasedStateMachine):
         self.optimizer.grow("t", larger)
         self.followers["t"].follow(Growth(rows))
 
-    @rule(by_pickle=st.booleans())
-    def copy(self, by_pickle: bool) -> None:
+    @rule(by_pickle=st.booleans(), form=st.sampled_from(FORMS), number=NUMBER)
+    def copy(self, by_pickle: bool, form: str, number: int) -> None:
         """The program goes on with the copy; the optimizer itself must stay as it is."""
+        self._step_all(form, number)
         both = self.containers, self.optimizer
         self.containers, self.optimizer = (
             pickle.loads(pickle.dumps(both)) if by_pickle else copy.deepcopy(both)
@@ -370,8 +375,9 @@ class Machine(RuleBasedStateMachine):
                 self.rates[name] = group["lr"]
         self.others.append((both[1], seen(both[1])))
 
-    @rule(as_file=st.booleans())
-    def save(self, as_file: bool) -> None:
+    @rule(as_file=st.booleans(), form=st.sampled_from(FORMS), number=NUMBER)
+    def save(self, as_file: bool, form: str, number: int) -> None:
+        self._step_all(form, number)
         arrays = None
         if as_file:
             written: Any = f"{self.folder.name}/{len(self.saves)}.safetensors"
@@ -392,8 +398,7 @@ class Machine(RuleBasedStateMachine):
         fresh=st.sampled_from([False, False, True]), renamed=st.booleans(),
     )  # fmt: skip
     def load(self, data: Any, form: str, number: int, fresh: bool, renamed: bool) -> None:
-        """After one more step, so that a load has something to undo."""
-        self._step(dict.fromkeys(self.followers, (form, number)), {}, None)
+        self._step_all(form, number)
         saved = self.saves[data.draw(st.sampled_from(range(len(self.saves))))]
         shapes = saved.shapes
         now = {name: one.array.shape for name, one in self.followers.items()}
