@@ -23,7 +23,6 @@ from .effects import check_effects
 from .errors import (
     BackendError,
     CaptureError,
-    CheckpointError,
     ParameterError,
     RuleError,
     StateError,
@@ -238,8 +237,8 @@ class Optimizer:
         self._grown: frozenset[str] = frozenset()
         self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
 
-    _half_loaded = ""
-    """Why steps are refused, after a load that has failed while it filled memory maps."""
+    _half_loaded: Mapping[str, int] = MappingProxyType({})
+    """Memory maps that a load has begun to fill: numbers of elements, by name of parameter."""
 
     def _with(
         self, params: Any, common: Mapping[str, Any], before: Built, passed: list[Passed]
@@ -311,6 +310,20 @@ class Optimizer:
             "copy.deepcopy copies the arrays too (see `params`)"
         )
 
+    def _check_loaded(self) -> None:
+        """Check that no load has ended while it filled memory maps.
+
+        Raises
+        ------
+        StateError
+        """
+        if self._half_loaded:
+            raise StateError(
+                f"a load has not come to its end: {', '.join(map(repr, self._half_loaded))} may "
+                "hold numbers of before and of the file. Load again; until a load succeeds, steps, "
+                "state_dict and save are refused"
+            )
+
     def _check_params(self) -> None:
         """Check that the containers passed as ``params`` still hold the parameters.
 
@@ -318,10 +331,9 @@ class Optimizer:
         ------
         ParameterError
         StateError
-            A load has failed while it filled memory maps.
+            See `_check_loaded`.
         """
-        if self._half_loaded:
-            raise StateError(self._half_loaded)
+        self._check_loaded()
         passed, now = look(self._passed, self.params, self._grown)
         vars(self).update(_passed=passed, _held=now, _grown=frozenset())
 
@@ -574,6 +586,7 @@ class Optimizer:
             "param_groups" (without schedules, which are code) and "state": for each parameter its
             "updates" and copies of its state arrays, on their device.
         """
+        self._check_loaded()
         self.flush()
         return snapshot(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
 
@@ -669,6 +682,7 @@ class Optimizer:
         progress: Callable[[int, int], object] | None,
     ) -> None:
         """Save, with more metadata and tensors."""
+        self._check_loaded()
         self.flush()
         metadata = metadata_of(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
         arrays = tensors_of(self._parameters, params)
@@ -714,24 +728,28 @@ class Optimizer:
         """
         wanted = Wanted(strict, rename, only, params, convert)
         with open_file(path) as file:
-            return self._load(file, wanted, False, [])
+            return self._load(file, wanted, False, list)
 
     @alone
-    def _load(self, file: FileContents, wanted: Wanted, whole: bool, more: Sequence[Call]) -> Left:
-        """Load a file that is open, and make more calls with it."""
+    def _load(
+        self, file: FileContents, wanted: Wanted, whole: bool, more: Callable[[], Sequence[Call]]
+    ) -> Left:
+        """Load a file that is open; ``more``, after all checks, returns calls to make with it."""
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
-        written = [*given]
+        sizes = {name: numbers.size for name, numbers in given.items()}
         direct = read(file, taken, given, self._parameters)
         calls = parameter_calls(self._parameters, given)
-        try:
-            fill(file, direct, [*calls, *self._restore_calls(taken), *more])
-        except CheckpointError as error:
-            vars(self).update(_half_loaded=f"the last load has failed: {error}", _held=None)
-            raise
-        if self._half_loaded and wanted.only is None and not any(left):
-            self._half_loaded = ""
-        for name in written:
+        calls += [*self._restore_calls(taken), *more()]
+        half = {**self._half_loaded, **{name: sizes[name] for name in direct}}
+        if half:
+            # Without `_held`, each step calls `_check_params`.
+            vars(self).update(_half_loaded=half, _held=None)
+            fill(file, direct, self._parameters)
+            half = {name: size for name, size in half.items() if sizes.get(name, -1) < size}
+            calls.append((vars(self).update, {"_half_loaded": half}))
+        make(calls)
+        for name in sizes:
             self._parameters[name].tell_owner()
         return left
 

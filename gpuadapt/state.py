@@ -413,8 +413,7 @@ def restore_calls(planned: Plan, groups: Sequence[Group], parameters: Parameters
             calls += first_rows_calls(parameter, saved, planned.rows[name])
             continue
         for letter, array in parameter.saved_arrays.items():
-            if letter in saved:  # not those that a file fills by itself
-                calls += copy_calls(array, saved[letter])
+            calls += copy_calls(array, saved[letter])
     return calls
 
 

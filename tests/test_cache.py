@@ -178,6 +178,14 @@ def by_a_link(path, monkeypatch):
     path.symlink_to("elsewhere")
 
 
+def by_a_foreign_link(path, monkeypatch):
+    by_a_link(path, monkeypatch)
+    if os.geteuid() == 0:
+        os.chown(path, 4242, -1, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4242)
+
+
 def mode(bits):
     return lambda path, monkeypatch: path.chmod(bits)
 
@@ -191,6 +199,8 @@ def mode(bits):
         ("chosen", mode(0o777), "can be written by other users"),
         ("chosen", mode(0o770), "can be written by other users"),
         ("chosen", to_another_user, "belongs to user"),
+        ("chosen", by_a_link, None),
+        ("chosen", by_a_foreign_link, "is a symbolic link of user"),
         ("folder", mode(0o777), "can be written by other users"),
         ("folder", mode(0o1777), "can be written by other users"),
         ("folder", mode(0o775), "can be written by other users"),
@@ -199,6 +209,7 @@ def mode(bits):
         ("file", mode(0o666), "can be written by other users"),
         ("file", mode(0o620), "can be written by other users"),
         ("file", to_another_user, "belongs to user"),
+        ("file", by_a_link, "cannot be read"),
     ],
 )
 def test_planted_code_does_not_run(chosen, tmp_path, monkeypatch, target, change, reason):
@@ -215,6 +226,27 @@ def test_planted_code_does_not_run(chosen, tmp_path, monkeypatch, target, change
     else:
         loads_with_one_warning(reason)
         assert not marker.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such modes")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (mode(0o777), "can be written by other users"),
+        (to_another_user, "belongs to user"),
+        (by_a_link, "is a symbolic link"),
+    ],
+)
+def test_a_folder_that_is_exchanged_during_a_process(chosen, tmp_path, monkeypatch, change, reason):
+    """As below /tmp, whose old files a system may delete; nothing is written there either."""
+    load()
+    file, marker = code_file(chosen), tmp_path / "ran"
+    file.write_bytes(machine_code.seal(file.name, pickle.dumps(Planted(marker))))
+    before = {path.name for path in file.parent.iterdir()}
+    change(file.parent, monkeypatch)
+    loads_with_one_warning(reason)
+    assert not marker.exists()
+    assert {path.name for path in file.parent.iterdir()} == before
 
 
 def test_modes_do_not_depend_on_the_umask(chosen, monkeypatch):

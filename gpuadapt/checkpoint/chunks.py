@@ -67,7 +67,7 @@ def bytes_of(array: Array, index: Index) -> memoryview:
 
 
 def put(array: HostArray, index: Index, data: bytes) -> None:
-    """Write little-endian bytes into a part of a contiguous array.
+    """Write little-endian bytes into a part of an array.
 
     Parameters
     ----------

@@ -205,6 +205,8 @@ def _contents(file: SafetensorsFile) -> Contents:
         tensor = file.stored(full)
         if full.startswith(STATE):
             name, _, letter = full.removeprefix(STATE).rpartition("/")
+            if letter == "updates":  # a count, which is in the metadata
+                raise DamagedFileError(f"it has an unknown tensor {full!r}")
             state[name][letter] = tensor
         elif full.startswith(PARAM):
             parameters[full.removeprefix(PARAM)] = tensor

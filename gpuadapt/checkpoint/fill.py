@@ -1,36 +1,28 @@
-"""Fill arrays from an open file: through memory, or directly where they are memory maps."""
+"""Numbers of an open file, brought to arrays: through memory, or directly into memory maps."""
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
-from gpuadapt.kernels.commit import Call, make
+from gpuadapt.kernels.commit import Call
 
 from ..arrays import bits_of, copy_calls
-from ..errors import DamagedFileError, NotReadError
 from ..parameter import Parameter
 from ..state import Plan
 from .contents import Contents
-from .safetensors_file import Stored, has_direct_calls
+from .safetensors_file import Stored
 
 Parameters = Mapping[str, Parameter]
-
-Direct = list[tuple[str, HostArray]]
-"""Names of tensors, and the memory maps that are filled from the file."""
 
 
 def read(
     file: Contents, planned: Plan, given: dict[str, HostArray], parameters: Parameters
-) -> Direct:
-    """Read what a load takes, and compare all checksums of the file.
-
-    What goes into memory maps is not kept, and taken out of the plan: together with the arrays
-    of a table larger than memory, it would not fit there.
+) -> dict[str, Stored]:
+    """Read what a load takes, and compare all checksums of the file; changes no parameter.
 
     Parameters
     ----------
@@ -38,47 +30,48 @@ def read(
     planned : Plan
         Its `Stored` are replaced by arrays.
     given : dict of str to ndarray
-        Numbers of parameters, by name; the same holds.
+        Numbers of parameters, by name; the same holds, but for what is returned.
     parameters : mapping of str to Parameter
+
+    Returns
+    -------
+    dict of str to Stored
+        What goes into parameters that are memory maps, for `fill`; they are taken out of ``given``,
+        for they may be larger than memory.
+
+    Raises
+    ------
+    CheckpointError, DamagedFileError, NotReadError
+    """
+    direct: dict[str, Stored] = {}
+    for name, numbers in [*given.items()]:
+        if isinstance(numbers, Stored) and is_memory_map(parameters[name].array):
+            direct[name] = numbers
+            del given[name]
+        else:
+            given[name] = file.read(numbers)
+    for name, saved in planned.arrays.items():
+        planned.arrays[name] = {key: file.read(one) for key, one in saved.items()}
+    file.file.verify()
+    return direct
+
+
+def is_memory_map(array: Any) -> bool:
+    """Return whether an array is a view of a `numpy.memmap`."""
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+def fill(file: Contents, direct: Mapping[str, Stored], parameters: Parameters) -> None:
+    """Read from a file into memory maps. What raises, or interrupts, leaves a part of it in them.
 
     Raises
     ------
     DamagedFileError, NotReadError
     """
-    direct: Direct = []
-    for name, numbers in [*given.items()]:
-        del given[name]
-        if (array := _read(file, numbers, _first(parameters[name], numbers), direct)) is not None:
-            given[name] = array
-    for name, saved in planned.arrays.items():
-        own = {} if name in planned.rows else parameters[name].saved_arrays
-        arrays = {key: _read(file, one, own.get(key), direct) for key, one in saved.items()}
-        planned.arrays[name] = {key: one for key, one in arrays.items() if one is not None}
-    file.file.verify()
-    return direct
-
-
-def _first(parameter: Parameter, numbers: HostArray) -> Array:
-    """The array of a parameter, or the first rows of it."""
-    array = parameter.array
-    return array if array.shape == numbers.shape else array[: len(numbers)]
-
-
-def _read(file: Contents, saved: Any, destination: Array | None, direct: Direct) -> Any:
-    """An array that was saved; None if it is entered into ``direct``."""
-    if isinstance(saved, Stored) and has_direct_calls(destination) and is_memory_map(destination):
-        direct.append((saved.name, destination))
-        return None
-    return file.read(saved)
-
-
-def is_memory_map(array: Any) -> bool:
-    """Return whether an array is a view of a file that is mapped into memory."""
-    while array is not None:
-        if isinstance(array, (np.memmap, mmap.mmap)):
-            return True
-        array = getattr(array, "base", getattr(array, "obj", None))
-    return False
+    for name, stored in direct.items():
+        file.file.read_into(stored.name, _first(parameters[name], stored))
 
 
 def parameter_calls(parameters: Parameters, given: Mapping[str, HostArray]) -> list[Call]:
@@ -90,29 +83,7 @@ def parameter_calls(parameters: Parameters, given: Mapping[str, HostArray]) -> l
     return calls
 
 
-def fill(file: Contents, direct: Direct, calls: Sequence[Call]) -> None:
-    """Fill memory maps from a file, and make the other calls of a load, as one.
-
-    Raises
-    ------
-    NotReadError
-        The disk failed, and the memory maps that are named hold numbers of before and of the file.
-    DamagedFileError
-        The file was changed at the same time, with the same result.
-    """
-    own = [call for name, array in direct for call in file.file.direct_calls(name, array)]
-    names = ", ".join(repr(name) for name, _ in direct)
-    after = f"{names} may hold numbers of before and of the file: load again; steps are refused"
-    try:
-        make([*own, *calls])
-    except OSError as error:
-        if not direct:
-            raise
-        raise NotReadError(f"{file.file.path}: {error}; the memory maps of {after}") from error
-    for name, array in direct:
-        try:
-            file.file.compare(name, array)
-        except DamagedFileError as error:
-            raise DamagedFileError(
-                f"{error}; it changed while it was loaded, and {after}"
-            ) from None
+def _first(parameter: Parameter, numbers: HostArray) -> Array:
+    """The array of a parameter, or its first rows if the numbers are of fewer."""
+    array = parameter.array
+    return array if array.shape == numbers.shape else array[: len(numbers)]

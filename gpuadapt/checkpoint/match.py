@@ -17,6 +17,7 @@ from ..group import Group
 from ..parameter import Parameter
 from ..state import Left, Plan, examined, plan
 from .contents import Contents, Formats, formats_of, letters
+from .safetensors_file import Stored
 
 Parameters = Mapping[str, Parameter]
 
@@ -172,11 +173,14 @@ def _fit_formats(
         return f"{said}; convert=True converts" if changed or changes else None
     if changes and not (wanted.params and name in file.parameters):
         return f"{said}; only a file with the parameters, and params=True, can be converted"
+    entry = file.snapshot["state"][name]
+    for array in (file.parameters.get(name), *entry.values()):
+        if isinstance(array, Stored) and array.size > max(1, parameter.array.size):
+            return f"{said}, of shape {parameter.shape}; the file has an array of {array.shape}"
     settings = groups[parameter.group].settings
     for one in file.snapshot["param_groups"]:
         if name in one["params"]:
             one.update({key: settings[key] for key in STORED})
-    entry = file.snapshot["state"][name]
     try:
         for letter in changed:
             for one in letters(theirs.states[letter], letter):

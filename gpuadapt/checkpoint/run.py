@@ -113,16 +113,20 @@ def load(
             here = "has no loss scale" if file.loss_scale is None else "has a loss scale too"
             how = "leave `loss_scale` out" if file.loss_scale is None else "give it as `loss_scale`"
             raise StateError(f"the file {here}: {how}, or load with strict=False")
-        calls: list[Any] = []
-        if loss_scale is not None and file.loss_scale is not None:
-            calls = loss_scale.load_calls(file.loss_scale)
-        extra = file.read_extra()
-        left = optimizer._load(file, wanted, True, calls)
+        extra: list[Any] = []
+
+        def more() -> list[Any]:
+            extra.append(file.read_extra())
+            if loss_scale is None or file.loss_scale is None:
+                return []
+            return loss_scale.load_calls(file.loss_scale)
+
+        left = optimizer._load(file, wanted, True, more)
     if file.loss_scale is not None and loss_scale is None:
         left.unexpected.append("loss_scale")
     if loss_scale is not None and file.loss_scale is None:
         left.missing.append("loss_scale")
-    return Loaded(extra, left)
+    return Loaded(extra[0], left)
 
 
 def _check(optimizer: Any, loss_scale: Any) -> None:

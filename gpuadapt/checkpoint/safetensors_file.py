@@ -22,17 +22,15 @@ import math
 import os
 import re
 import stat
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
-from gpuadapt.kernels.commit import Call
 
 from ..errors import CheckpointError, DamagedFileError, NotReadError
 from .chunks import CHUNK, bytes_of, chunks, length, put
@@ -263,14 +261,31 @@ class SafetensorsFile:
         return array
 
     def array(self, name: str) -> HostArray:
-        """Return a tensor as a new NumPy array, read chunk by chunk.
+        """Return a tensor as a new NumPy array.
+
+        Raises
+        ------
+        CheckpointError
+            There is not enough memory.
+        DamagedFileError, NotReadError
+        """
+        one = self.tensors[name]
+        try:
+            array = np.empty(one.shape, one.dtype)
+        except MemoryError as error:
+            raise CheckpointError(f"{self.path}: {name!r} takes too much memory: {error}") from None
+        self.read_into(name, array)
+        return array
+
+    def read_into(self, name: str, array: HostArray) -> None:
+        """Read a tensor chunk by chunk into an array of its shape, of elements of its size.
 
         Raises
         ------
         DamagedFileError, NotReadError
+            The array may have been written to.
         """
         one = self.tensors[name]
-        array = np.empty(one.shape, one.dtype)
         at, checksum, size = self._begin + one.start, 0, one.dtype.itemsize
         for index in chunks(one.shape, size):
             data = self._read(length(one.shape, size, index), at)
@@ -278,41 +293,6 @@ class SafetensorsFile:
             put(array, index, data)
             at += len(data)
         self._check(name, checksum)
-        return array
-
-    def direct_calls(self, name: str, destination: HostArray) -> list[Call]:
-        """Return the calls that read a tensor into an array, without memory beside it.
-
-        Parameters
-        ----------
-        name : str
-        destination : ndarray
-            Contiguous, of the tensor's shape and dtype; `has_direct_calls` says if it can be.
-        """
-        data = destination.reshape(-1).view(np.uint8).data
-        begin = self._begin + self.tensors[name].start
-        return [
-            (os.preadv, self._fd, [data[start : start + CHUNK]], begin + start)
-            for start in range(0, len(data), CHUNK)
-        ]
-
-    def compare(self, name: str, array: HostArray) -> None:
-        """Compare an array with the checksum of a tensor.
-
-        Raises
-        ------
-        DamagedFileError
-        """
-        checksum = 0
-        for index in chunks(array.shape, array.itemsize):
-            checksum = zlib.crc32(bytes_of(array, index), checksum)
-        self._check(name, checksum)
-
-
-def has_direct_calls(array: Any) -> TypeGuard[HostArray]:
-    """Return whether `SafetensorsFile.direct_calls` can fill an array."""
-    native = sys.byteorder == "little" and hasattr(os, "preadv")
-    return native and isinstance(array, np.ndarray) and bool(array.flags.c_contiguous)
 
 
 @contextmanager

@@ -45,13 +45,12 @@ def directory() -> Path | None:
     try:
         base = chosen()
         _make(base)
-        if fault := _fault(os.stat(base), may_be_sticky=True):
+        if fault := _link_fault(os.lstat(base)) or _fault(os.stat(base), may_be_sticky=True):
             warn(f"{base} {fault}")
             return None
         path = base / versions()
         _make(path)
-        # A link in a folder of all users may have been made by any of them.
-        if fault := _fault(os.lstat(path)):
+        if fault := _folder_fault(path):
             warn(f"{path} {fault}")
             return None
     except (OSError, RuntimeError, ValueError) as error:
@@ -105,7 +104,10 @@ def versions() -> str:
 def read(path: Path) -> bytes | None:
     """Return a file's content; None if it is missing, cannot be read or is not trusted."""
     try:
-        with open(path, "rb") as file:
+        if fault := _folder_fault(path.parent):
+            warn(f"{path.parent} {fault}")
+            return None
+        with open(path, "rb", opener=_open) as file:
             # The open file is looked at: nobody can exchange it between this and reading.
             if fault := _fault(os.fstat(file.fileno())):
                 warn(f"{path} {fault}")
@@ -126,6 +128,9 @@ def write(path: Path, content: bytes) -> bool:
     """
     try:
         _make(path.parent)
+        if fault := _folder_fault(path.parent):
+            warn(f"{path.parent} {fault}")
+            return False
         _replace(path, content)
     except OSError as error:
         # Windows replaces no file that another process has open; that one is as good.
@@ -133,6 +138,11 @@ def write(path: Path, content: bytes) -> bool:
             warn(f"{path} cannot be written: {error}")
             return False
     return True
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file, but no link, behind which may be what another user has chosen."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -163,6 +173,26 @@ def _make(path: Path) -> None:
         os.chmod(path, 0o700)  # of these bits the umask may have removed some
 
 
+def _folder_fault(path: Path) -> str | None:
+    """Say why the folder of the files is not trusted, if it is not.
+
+    Each time: below /tmp it may have been removed, and made again by another user.
+    """
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        return "is a symbolic link, which may lead to a folder of another user"
+    return _fault(status)
+
+
+def _link_fault(status: os.stat_result) -> str | None:
+    """Say why the chosen folder is not trusted, if it is a link that another user can move."""
+    if not (stat.S_ISLNK(status.st_mode) and hasattr(os, "geteuid")):
+        return None
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"is a symbolic link of user {status.st_uid}, whose code would run here"
+    return None
+
+
 def _fault(status: os.stat_result, may_be_sticky: bool = False) -> str | None:
     """Say why a file or folder is not trusted, if it is not.
 
@@ -171,8 +201,6 @@ def _fault(status: os.stat_result, may_be_sticky: bool = False) -> str | None:
     """
     if not hasattr(os, "geteuid"):
         return None
-    if stat.S_ISLNK(status.st_mode):
-        return "is a symbolic link, which may lead to a folder of another user"
     if status.st_uid not in (os.geteuid(), 0):
         return f"belongs to user {status.st_uid}, whose code would run here"
     if status.st_mode & 0o022 and not (may_be_sticky and status.st_mode & stat.S_ISVTX):
