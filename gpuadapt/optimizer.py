@@ -700,6 +700,10 @@ class Optimizer:
     ) -> Left:
         """Load a file of `save`; all checks come before any change.
 
+        A parameter that is a `numpy.memmap` is filled from the file directly. If that is
+        interrupted, or the disk fails, then steps, `state_dict` and `save` raise StateError until
+        a load succeeds.
+
         Parameters
         ----------
         path : str or path-like
