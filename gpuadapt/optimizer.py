@@ -20,13 +20,7 @@ from .checkpoint.match import Wanted, match
 from .checkpoint.paths import open_file, write_file
 from .construct import Built, are_groups, build, gradient_templates, summary
 from .effects import check_effects
-from .errors import (
-    BackendError,
-    CaptureError,
-    ParameterError,
-    RuleError,
-    StateError,
-)
+from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
 from .foreign import written
 from .gradients import adapted, check_gradient, numbers_of, row_numbers
 from .group import Group, skips_out_of_range

@@ -47,7 +47,7 @@ class Formats(NamedTuple):
 class Contents(NamedTuple):
     """A file, parsed; its arrays are `Stored` until they are read."""
 
-    file: SafetensorsFile
+    source: SafetensorsFile
     snapshot: dict[str, Any]
     """As of `Optimizer.state_dict`."""
     parameters: dict[str, HostArray]
@@ -60,11 +60,11 @@ class Contents(NamedTuple):
 
     def read(self, array: Any) -> Any:
         """Return the array that stands for a tensor; others as they are."""
-        return self.file.array(array.name) if isinstance(array, Stored) else array
+        return self.source.array(array.name) if isinstance(array, Stored) else array
 
     def read_extra(self) -> Any:
         """Return the caller's values."""
-        return decoded(self.extra, self.file.array)
+        return decoded(self.extra, self.source.array)
 
 
 def formats_of(parameter: Parameter) -> Formats:

@@ -52,7 +52,7 @@ def read(
             given[name] = file.read(numbers)
     for name, saved in planned.arrays.items():
         planned.arrays[name] = {key: file.read(one) for key, one in saved.items()}
-    file.file.verify()
+    file.source.verify()
     return direct
 
 
@@ -71,7 +71,7 @@ def fill(file: Contents, direct: Mapping[str, Stored], parameters: Parameters) -
     DamagedFileError, NotReadError
     """
     for name, stored in direct.items():
-        file.file.read_into(stored.name, _first(parameters[name], stored))
+        file.source.read_into(stored.name, _first(parameters[name], stored))
 
 
 def parameter_calls(parameters: Parameters, given: Mapping[str, HostArray]) -> list[Call]:
