@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from gpuadapt.kernels.addresses import Layouts
 from gpuadapt.kernels.array_types import Array, DeviceArray, HostArray
-from gpuadapt.kernels.catchup.plan import ignores_zero_gradients, plan_for
+from gpuadapt.kernels.catchup.plan import needs_no_history, plan_for
 from gpuadapt.kernels.commit import Call, make
 
 # Imported early: it registers a hook for forks.
@@ -255,9 +255,9 @@ def step_history(
     Returns
     -------
     StepHistory or None
-        None if a zero gradient changes nothing.
+        None if rows have nothing to catch up with.
     """
-    if ignores_zero_gradients(rule):
+    if needs_no_history(rule, formats, approximate):
         return None
     plan = plan_for(rule, formats) if approximate else None
     return _module(backend, "step_history").StepHistory(rule, formats, plan, rows, updates)

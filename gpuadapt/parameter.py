@@ -12,7 +12,7 @@ import numpy as np
 
 from gpuadapt.kernels.addresses import address, same_memory
 from gpuadapt.kernels.array_types import Array, HostArray
-from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
+from gpuadapt.kernels.catchup.plan import needs_no_history
 from gpuadapt.kernels.commit import Call
 from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
 from gpuadapt.kernels.language.rule import Rule
@@ -265,7 +265,7 @@ class Parameter:
 
     def needs_history(self, rule: Rule) -> bool:
         """True if the table needs a history of steps by a rule, and has none."""
-        return not ignores_zero_gradients(rule) and (
+        return not needs_no_history(rule, self.formats, self._approximate) and (
             self.history is None or self.history.rule is not rule
         )
 

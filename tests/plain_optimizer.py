@@ -10,7 +10,6 @@ import reference
 from cases import Case
 
 import gpuadapt as ga
-from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
 from gpuadapt.optimizer import internals
 
 
@@ -155,26 +154,12 @@ class Follower:
             more = np.full(rows.shape, self.initial[letter])
             self.state[letter] = np.concatenate([array, more])
 
-    def _states(self, optimizer: ga.Optimizer) -> dict[str, np.ndarray]:
-        """All arrays of the parameter; the numbers of 8-bit states where a row may skip steps.
-
-        Another scale may then write the same numbers; see docs/exact_rows.md.
-        """
-        parameter = internals(optimizer).parameters[self.name]
-        if not self.setup.exact or not ignores_zero_gradients(self.setup.case.rule):
-            return dict(parameter.saved_arrays)
-        found: dict[str, np.ndarray] = {}
-        for letter, state in parameter.saved_states.items():
-            if hasattr(state, "codes"):
-                state = state.format.decode([state.codes, state.scales])
-            found[letter] = np.asarray(state)
-        return found
-
     def check(self, optimizer: ga.Optimizer) -> None:
         """The parameter of an optimizer has the twin's bits, and the reference's numbers."""
         name, found = self.name, optimizer.params[self.name]
         assert found.tobytes() == self.array.tobytes(), (name, found, self.array)
-        right, states = self._states(self.twin), self._states(optimizer)
+        right = internals(self.twin).parameters[name].saved_arrays
+        states = internals(optimizer).parameters[name].saved_arrays
         assert states.keys() == right.keys()
         for letter, state in states.items():
             assert state.tobytes() == right[letter].tobytes(), (name, letter, state, right[letter])

@@ -343,6 +343,38 @@ def test_of_other_formats_with_their_random_bits(parameter, state, backend):
     assert_same_bits(backend.numpy(exact), backend.numpy(whole))
 
 
+@pytest.mark.parametrize(
+    ("make", "dtype", "settings", "backend"),
+    [
+        (ga.SGD, "bfloat16", {"rounding": "kahan"}, "cpu"),
+        (ga.SGD, "float16", {"rounding": "kahan"}, "host"),
+        (ga.Adagrad, "float32", {"state_dtype": "8bit"}, "host"),
+    ],
+    indirect=["backend"],
+)
+def test_numbers_that_a_step_without_a_gradient_writes_in_another_way(
+    make, dtype, settings, backend
+):
+    """The rule changes nothing, and still these formats have other bits after a dense step."""
+    kept = Kept(dtype, settings)
+    random = np.random.default_rng(5)
+    table = random.normal(size=(200, 20)).astype(kept.dtype)
+    exact, whole = backend.array(table), backend.array(table)
+    by_rows = make({"table": exact}, lr=0.1, sparse="exact", exactness="bits", **settings)
+    by_dense = make({"table": whole}, lr=0.1, **settings)
+    for _ in range(12):
+        rows = np.flatnonzero(random.random(200) < 0.3)
+        gradient = np.zeros(table.shape, kept.dtype)
+        gradient[rows] = random.normal(size=(len(rows), 20)).astype(kept.dtype)
+        by_rows.step({"table": ga.RowGrad(backend.array(rows), backend.array(gradient[rows]))})
+        by_dense.step({"table": backend.array(gradient)})
+    by_rows.flush()
+    assert_same_bits(backend.numpy(exact), backend.numpy(whole))
+    for letter, a in internals(by_rows).parameters["table"].saved_arrays.items():
+        b = internals(by_dense).parameters["table"].saved_arrays[letter]
+        assert_same_bits(backend.numpy(a), backend.numpy(b), letter=letter)
+
+
 def test_float64_is_replayed(host):
     """What a closed form computes in float32 would not do."""
     random = np.random.default_rng(2)

@@ -225,6 +225,19 @@ def ignores_zero_gradients(rule: Rule) -> bool:
     )
 
 
+def needs_no_history(rule: Rule, formats: Formats, approximate: bool) -> bool:
+    """True if rows that skip steps without a gradient need not catch up.
+
+    Parameters
+    ----------
+    rule : Rule
+    formats : Formats
+    approximate : bool
+        Whether the numbers alone have to be those of the dense run, not their bits.
+    """
+    return ignores_zero_gradients(rule) and (approximate or formats.canonical)
+
+
 def history_length(rows: int) -> int:
     """Return for how many steps a table has a history: a power of two."""
     length = max(MIN_LENGTH, min(rows // ROWS_PER_STEP, MAX_LENGTH))

@@ -14,6 +14,7 @@ from ..language.scaling import Scaling
 from .conversion import Conversion, needed
 from .float import FLOAT64
 from .format import BLOCK, Format
+from .kahan import KAHAN
 from .random_bits import DRAWN, key_of, key_on, random_bits
 from .registry import PLAIN
 
@@ -49,6 +50,14 @@ class Formats(NamedTuple):
         It is the wider one of the compute type and the gradient's. Rounding comes after that.
         """
         return "float64" if self.gradient == FLOAT64 else self.compute
+
+    @property
+    def canonical(self) -> bool:
+        """Whether a number that has been loaded is stored with the bits that it had.
+
+        Kahan's pairs and blocks of 8 bits may write one number in several ways.
+        """
+        return not self.block and self.parameter not in KAHAN.values()
 
     @property
     def random(self) -> bool:
