@@ -732,13 +732,13 @@ class Optimizer:
     def _load(
         self, file: FileContents, wanted: Wanted, whole: bool, more: Callable[[], Sequence[Call]]
     ) -> Left:
-        """Load a file that is open; ``more``, after all checks, returns calls to make with it."""
+        """Load a file that is open; ``more``, once it is found to fit, returns calls to add."""
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
         sizes = {name: numbers.size for name, numbers in given.items()}
+        added = more()  # before `read` compares the checksums of what nobody has read
         direct = read(file, taken, given, self._parameters)
-        calls = parameter_calls(self._parameters, given)
-        calls += [*self._restore_calls(taken), *more()]
+        calls = [*parameter_calls(self._parameters, given), *self._restore_calls(taken), *added]
         half = {**self._half_loaded, **{name: sizes[name] for name in direct}}
         if half:
             # Without `_held`, each step calls `_check_params`.

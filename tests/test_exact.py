@@ -307,6 +307,31 @@ def test_a_run_is_closer_than_dense_steps_are():
         assert np.quantile(ours, share) < np.quantile(theirs, share) / 2
 
 
+def in_other_formats(make, kept, backend, rows, steps, share, exactness="close", **given_):
+    """By rows and by dense steps: two optimizers of a table of 20 columns."""
+    random = np.random.default_rng(3)
+    table = random.normal(size=(rows, 20)).astype(kept.dtype)
+    given_ |= kept.settings
+    exact = {"sparse": "exact", "exactness": exactness}
+    by_rows = make({"table": backend.array(table)}, **exact, **given_)
+    by_dense = make({"table": backend.array(table)}, **given_)
+    for _ in range(steps):
+        taken = np.flatnonzero(random.random(rows) < share)
+        values = random.normal(size=(len(taken), 20)).astype(kept.dtype)
+        take(by_rows, backend, (taken, values))
+        by_dense.step({"table": backend.array(dense(table.shape, taken, values))})
+    return by_rows, by_dense
+
+
+def assert_same_saved(exact, whole, backend):
+    """All bits that a save has, those of companions and 8-bit codes too."""
+    exact.flush()
+    for letter, a in internals(exact).parameters["table"].saved_arrays.items():
+        b = internals(whole).parameters["table"].saved_arrays[letter]
+        assert_same_bits(backend.numpy(a), backend.numpy(b), letter=letter)
+    assert_same_bits(*(backend.numpy(one.params["table"]) for one in (exact, whole)))
+
+
 @pytest.mark.parametrize(
     ("parameter", "state", "backend"),
     [
@@ -322,29 +347,15 @@ def test_of_other_formats_with_their_random_bits(parameter, state, backend):
     Blocks of 8 bits by their CUDA text alone: on the CPU they take half a minute to compile.
     """
     kept = Kept(parameter, {"rounding": "stochastic"} if parameter == "bfloat16" else {})
-    random = np.random.default_rng(3)
-    table = random.normal(size=(20, 20)).astype(kept.dtype)
-    given_ = {"lr": 0.01, "state_dtype": state, **kept.settings}
-    exact, whole = backend.array(table), backend.array(table)
-    by_rows = ga.Adam({"table": exact}, sparse="exact", **given_)
-    by_dense = ga.Adam({"table": whole}, **given_)
-    for _ in range(25):
-        rows = np.flatnonzero(random.random(20) < 0.2)
-        values = random.normal(size=(len(rows), 20)).astype(kept.dtype)
-        gradient = np.zeros(table.shape, kept.dtype)
-        gradient[rows] = values
-        by_rows.step({"table": ga.RowGrad(backend.array(rows), backend.array(values))})
-        by_dense.step({"table": backend.array(gradient)})
-    assert not np.array_equal(backend.numpy(exact), backend.numpy(whole))
-    by_rows.flush()
-    for letter, a in internals(by_rows).parameters["table"].saved_arrays.items():
-        b = internals(by_dense).parameters["table"].saved_arrays[letter]
-        assert_same_bits(backend.numpy(a), backend.numpy(b), letter=letter)
-    assert_same_bits(backend.numpy(exact), backend.numpy(whole))
+    form = {"lr": 0.01, "state_dtype": state}
+    exact, whole = in_other_formats(ga.Adam, kept, backend, 20, 25, 0.2, **form)
+    found = (backend.numpy(one.params["table"]) for one in (exact, whole))
+    assert not np.array_equal(*found)
+    assert_same_saved(exact, whole, backend)
 
 
 @pytest.mark.parametrize(
-    ("make", "dtype", "settings", "backend"),
+    ("make", "dtype", "form", "backend"),
     [
         (ga.SGD, "bfloat16", {"rounding": "kahan"}, "cpu"),
         (ga.SGD, "float16", {"rounding": "kahan"}, "host"),
@@ -352,27 +363,11 @@ def test_of_other_formats_with_their_random_bits(parameter, state, backend):
     ],
     indirect=["backend"],
 )
-def test_numbers_that_a_step_without_a_gradient_writes_in_another_way(
-    make, dtype, settings, backend
-):
+def test_numbers_that_a_step_without_a_gradient_writes_in_another_way(make, dtype, form, backend):
     """The rule changes nothing, and still these formats have other bits after a dense step."""
-    kept = Kept(dtype, settings)
-    random = np.random.default_rng(5)
-    table = random.normal(size=(200, 20)).astype(kept.dtype)
-    exact, whole = backend.array(table), backend.array(table)
-    by_rows = make({"table": exact}, lr=0.1, sparse="exact", exactness="bits", **settings)
-    by_dense = make({"table": whole}, lr=0.1, **settings)
-    for _ in range(12):
-        rows = np.flatnonzero(random.random(200) < 0.3)
-        gradient = np.zeros(table.shape, kept.dtype)
-        gradient[rows] = random.normal(size=(len(rows), 20)).astype(kept.dtype)
-        by_rows.step({"table": ga.RowGrad(backend.array(rows), backend.array(gradient[rows]))})
-        by_dense.step({"table": backend.array(gradient)})
-    by_rows.flush()
-    assert_same_bits(backend.numpy(exact), backend.numpy(whole))
-    for letter, a in internals(by_rows).parameters["table"].saved_arrays.items():
-        b = internals(by_dense).parameters["table"].saved_arrays[letter]
-        assert_same_bits(backend.numpy(a), backend.numpy(b), letter=letter)
+    kept = Kept(dtype, form)
+    exact, whole = in_other_formats(make, kept, backend, 200, 12, 0.3, "bits", lr=0.1)
+    assert_same_saved(exact, whole, backend)
 
 
 def test_float64_is_replayed(host):

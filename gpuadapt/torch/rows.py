@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuadapt.kernels.catchup.plan import ignores_zero_gradients
+from gpuadapt.kernels.catchup.plan import needs_no_history
 from gpuadapt.kernels.formats import NARROW, Formats, Operand, block_width
 
 from .. import launch
@@ -65,7 +65,7 @@ class RowTable:
                 "those whose rows are numbered by the first dimension alone"
             )
         self.slot, self._limit = slot, limit
-        self.exact = exact and not ignores_zero_gradients(rule)
+        self.exact = exact and not needs_no_history(rule, formats, approximate=True)
         self.parameter, self.place = parameter, place_of(parameter)
         self._kind, self._threads = (rule, self.place.type, formats), threads
         self._dims, self._count = dims, math.prod(shape[:dims])

@@ -133,7 +133,7 @@ def imports(title: str) -> str:
 
 @cache
 def _imported() -> str:
-    """A digest of the one module that generated modules import from here."""
+    """A digest of the one module whose functions are compiled into those of generated modules."""
     return hashlib.sha256(inspect.getsource(intrinsics).encode()).hexdigest()[:8]
 
 

@@ -79,28 +79,19 @@ def _digest(name: str, content: bytes) -> bytes:
 
 
 class MachineCode:
-    """The machine code of a function of a generated module; has the methods of Numba's caches.
+    """The machine code of a function of a generated module; has what Numba calls of its caches.
 
     The module's file name has a digest of its text, so the function's name tells which it is.
     """
 
     def __init__(self, function: FunctionType) -> None:
         self._name = f"{Path(function.__code__.co_filename).stem}.{function.__qualname__}"
-        self._enabled = True
 
     @property
     def cache_path(self) -> str | None:
         """The folder of the files."""
         folder = cache_folder.directory()
         return str(folder) if folder else None
-
-    def enable(self) -> None:
-        """Read and write files from now on."""
-        self._enabled = True
-
-    def disable(self) -> None:
-        """Read and write nothing from now on."""
-        self._enabled = False
 
     def flush(self) -> None:
         """Do nothing: no file can be out of date."""
@@ -128,7 +119,7 @@ class MachineCode:
         cache_folder.write(path, seal(path.name, content))
 
     def _path(self, signature: Any, codegen: Any) -> Path | None:
-        folder = cache_folder.directory() if self._enabled else None
+        folder = cache_folder.directory()
         if folder is None:
             return None
         # Numba may be told to compile for another processor than this one.
