@@ -463,6 +463,34 @@ def test_sizes_that_a_file_only_claims_take_no_memory(tmp_path):
     assert picture(new) == before
 
 
+def test_a_tensor_that_takes_the_place_of_a_count_is_refused(tmp_path):
+    old, new = adam(), adam(4)
+    tensors = {"state/w/updates": (np.array(2), np.dtype(np.int64))}
+    old._save_file(tmp_path / "a", {}, tensors, True, 0, None)
+    before = picture(new)
+    with pytest.raises(ga.DamagedFileError, match="an unknown tensor 'state/w/updates'"):
+        new.load(tmp_path / "a")
+    assert picture(new) == before
+
+
+def test_arrays_of_the_caller_that_do_not_fit_into_memory(tmp_path, monkeypatch):
+    from gpuadapt.checkpoint import safetensors_file
+
+    def empty(shape, dtype):
+        if shape == (77,):
+            raise MemoryError("Unable to allocate")
+        return np.zeros(shape, dtype)
+
+    ga.save(tmp_path / "a", adam(), extra={"x": np.zeros(77)})
+    new = adam(4)
+    before = picture(new)
+    monkeypatch.setattr(safetensors_file.np, "empty", empty)
+    with pytest.raises(ga.CheckpointError, match="'extra/x' takes too much memory"):
+        ga.load(tmp_path / "a", new)
+    monkeypatch.undo()
+    assert picture(new) == before
+
+
 REFUSALS = [
     *((call, errno.ENOSPC) for call in ("open", "write", "fsync", "replace", "posix_fallocate")),
     ("open", errno.EACCES), ("replace", errno.EPERM), ("fsync", errno.EIO),
