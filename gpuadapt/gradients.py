@@ -1,7 +1,7 @@
 """Check gradients, row indices and values against the parameter that they are for.
 
 A gradient has one of three kinds: dense, rows, or strided. `classified` checks gradients of which
-nothing is known; `device_addresses` and `check_single` check those that a plan expects.
+nothing is known; `launch.address_finder` and `check_single` check those that a plan expects.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Classified(NamedTuple):
     active: HostArray
     """bool, shape (parameters,): True for those with a gradient."""
     finder: Any
-    """The check of NumPy gradients of these kinds (`launch.address_finder`); None on a GPU."""
+    """The check of gradients of these kinds (`launch.address_finder`)."""
 
 
 def adapted(parameters: Sequence[Parameter], grads: Sequence[Any]) -> list[Any]:
@@ -128,7 +128,7 @@ def classified(device: DeviceParameters, grads: list[Any], by_rows: Sequence[boo
     kinds: list[StepGradient] = [_usual(one, by_rows) for one in alike]
     finder = _address_finder(device, kinds, numbers)
     found = np.zeros(len(grads), np.int64)
-    if finder is None or finder.find(id(grads), found):
+    if finder.find(id(grads), found):
         numbers = numbers.copy()
         known = {(number, kind): number for number, kind in enumerate(kinds)}
         for k in np.flatnonzero(found == 0).tolist():
@@ -196,60 +196,16 @@ def _kind(
 def _address_finder(
     device: DeviceParameters, kinds: Sequence[StepGradient], numbers: HostArray
 ) -> Any:
-    """The check of NumPy gradients of kinds (`launch.address_finder`); None on a GPU."""
-    if device.backend != "cpu":
-        return None
+    """The check of gradients of kinds (`launch.address_finder`)."""
     return launch.address_finder(
-        [parameter.user_array for parameter in device.parameters],
-        [parameter.array for parameter in device.parameters],
+        device.backend,
+        device.parameters,
         device.sizes,
         [(one.dtype, one.order) if isinstance(one, DenseGradient) else None for one in kinds],
         numbers,
         device.range_starts,
         device.range_ends,
     )
-
-
-def device_addresses(
-    device: DeviceParameters,
-    expected: Sequence[DenseGradient | None],
-    grads: Sequence[Any],
-    found: HostArray,
-) -> int:
-    """Find the addresses of CuPy gradients, as `launch.address_finder` does of NumPy's.
-
-    Parameters
-    ----------
-    device : DeviceParameters
-    expected : sequence of DenseGradient or None
-        One for each parameter; there is no address where it is None.
-    grads : sequence
-    found : ndarray of int64, shape (parameters,)
-        The result: addresses, 0 for a gradient that is not as expected.
-
-    Returns
-    -------
-    int
-        Number of zeros.
-    """
-    number = device.parameters[0].array.device.id
-    sizes = np.zeros(len(found), np.int64)
-    for k, (grad, one) in enumerate(zip(grads, expected, strict=True)):
-        found[k], parameter = 0, device.parameters[k]
-        if (
-            one is not None
-            and type(grad) is parameter.array_type
-            and grad.dtype == one.dtype
-            and grad.shape == parameter.shape
-            and grad.device.id == number
-            and (grad.flags.c_contiguous if one.order == "C" else grad.flags.f_contiguous)
-        ):
-            found[k], sizes[k] = grad.data.ptr, grad.nbytes
-    before = np.searchsorted(device.range_starts, found + sizes)  # ranges that begin before its end
-    overlaps = before > 0
-    overlaps[overlaps] = device.range_ends[before[overlaps] - 1] > found[overlaps]
-    found[overlaps] = 0
-    return int(len(found) - np.count_nonzero(found))
 
 
 def check_single(device: DeviceParameters, parameter: Parameter, grad: Any) -> None:

@@ -271,9 +271,38 @@ def layouts(backend: str, arrays: list[Array]) -> Layouts:
     return found
 
 
-def address_finder(*given: Any) -> Any:
-    """The check of many NumPy gradients in one call; see `kernels.cpu.array_headers`."""
-    return _module("cpu", "array_headers").address_finder(*given)
+def address_finder(
+    backend: str,
+    parameters: Sequence[Any],
+    sizes: HostArray,
+    kinds: Sequence[tuple[Any, str] | None],
+    numbers: HostArray,
+    begins: HostArray,
+    ends: HostArray,
+) -> Any:
+    """The check of many gradients in one call, an `AddressFinder` of `kernels.cpu.array_headers`.
+
+    Parameters
+    ----------
+    backend : {"cpu", "cuda"}
+    parameters : sequence of Parameter
+        Of one device, with ``sizes`` elements.
+    kinds : sequence of (dtype, {"C", "F"}) or None
+        Those of the gradients; None for one that has no address to find.
+    numbers : ndarray of int64
+        The index in ``kinds`` of each parameter's gradient.
+    begins, ends : ndarray of int64
+        First and last address of memory that no gradient may alias, ascending.
+    """
+    if backend == "cuda":
+        of_cupy = _module("cpu", "cupy_headers")
+        classes, shapes = [one.array_type for one in parameters], [one.shape for one in parameters]
+        device = parameters[0].array.device.id
+        given = classes, shapes, sizes, kinds, numbers, begins, ends, device
+        return of_cupy.address_finder(of_cupy.Expected(*given))
+    updated, like = [one.user_array for one in parameters], [one.array for one in parameters]
+    known = updated, like, sizes, kinds, numbers, begins, ends
+    return _module("cpu", "array_headers").address_finder(*known)
 
 
 def numbers_at() -> Any:

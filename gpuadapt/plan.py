@@ -81,7 +81,7 @@ class DevicePlan(NamedTuple):
     expected: tuple[DenseGradient | None, ...]
     """For each parameter the gradient that a bucket takes; None if there is none."""
     finder: Any
-    """The check of NumPy gradients (`launch.address_finder`); None on a GPU."""
+    """The check of the gradients that buckets take (`launch.address_finder`)."""
     unaddressed: tuple[tuple[int, SingleUpdate | None], ...]
     """Parameters that no bucket has: their indices, and their launch if they have a gradient."""
     without_history: tuple[Parameter, ...]

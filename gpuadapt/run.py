@@ -18,7 +18,7 @@ from .arrays import bits_of, contiguous, plain
 from .capture import UNLIKE, GraphCapture, StepSignature, check_signature, signature_of
 from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError, RowIndexError, StateError
-from .gradients import OWN_TYPES, adapted, check_single, classified, device_addresses
+from .gradients import OWN_TYPES, adapted, check_single, classified
 from .group import Group, Resolved, coefficients
 from .hyperparameters import check_fits, whole
 from .launch import in_default_modes
@@ -581,11 +581,7 @@ def match(plan: StepPlan, grads: list[Any], settings: Sequence[Resolved]) -> lis
         if len(plan.devices) > 1:
             own = [grads[k] for k in device.indices.tolist()]
         addresses = np.empty(len(own), np.int64)
-        if part.finder is None:
-            missing = device_addresses(device, part.expected, own, addresses)
-        else:
-            missing = part.finder.find(id(own), addresses)
-        if missing != len(part.unaddressed):
+        if part.finder.find(id(own), addresses) != len(part.unaddressed):
             return None
         for table in part.without_history:
             if table.history is not None:

@@ -46,7 +46,10 @@ class ndarray:
         self.imported = imported
 
     dtype = property(lambda self: self.host.dtype)
-    shape = property(lambda self: self.host.shape)
+    shape = property(
+        lambda self: self.host.shape,
+        lambda self, new: setattr(self, "host", self.host.reshape(new)),
+    )
     strides = property(lambda self: self.host.strides)
     size = property(lambda self: self.host.size)
     ndim = property(lambda self: self.host.ndim)

@@ -7,6 +7,7 @@ Python's public C interface.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from operator import attrgetter
@@ -26,6 +27,9 @@ TYPE = HEAD - 8
 SCALAR_TYPE, BYTE_ORDER = HEAD, HEAD + 10
 """Offsets in a dtype (``PyArray_Descr``) of its scalar type's address and of its byte order."""
 
+SWAPPED = ord(">" if sys.byteorder == "little" else "<")
+"""The byte order of a dtype that this machine has not."""
+
 ITEMS = HEAD + 8
 """The offset in a list (``PyListObject``) of the address of its items."""
 
@@ -36,7 +40,7 @@ ORDERS = {"C": 0x1, "F": 0x2}
 @cache
 def _kernels() -> ModuleType:
     names = ("DATA", "DIMENSIONS", "SHAPE", "STRIDES", "BASE", "DTYPE", "FLAGS", "ITEMS",
-             "WRITEABLE", "TYPE", "SCALAR_TYPE", "BYTE_ORDER")  # fmt: skip
+             "WRITEABLE", "TYPE", "SCALAR_TYPE", "BYTE_ORDER", "SWAPPED")  # fmt: skip
     fields = [f"{name} = {globals()[name]}" for name in names]
     text = compile.link("array headers", "\n".join(fields), "array_headers")
     return compile.load("array_headers", text)

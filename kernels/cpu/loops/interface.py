@@ -35,6 +35,12 @@ AHEAD, LINE = 1024, 16
 DATA = DIMENSIONS = SHAPE = DTYPE = FLAGS = ITEMS = TYPE = WRITEABLE = SCALAR_TYPE = BYTE_ORDER = 0
 """Offsets of fields of NumPy's arrays, in bytes, and a flag; see `loops.array_headers`."""
 
+SWAPPED = 0
+"""A byte order; see `loops.object_fields`."""
+
+MEMORY = ADDRESS = DEVICE = 0
+"""Offsets of fields of CuPy's arrays and memory pointers; see `loops.cupy_headers`."""
+
 ARGUMENTS = types.Tuple([])
 """The type of a kernel's own arguments, which `run_chunks` gets."""
 
