@@ -214,10 +214,12 @@ def kernels(backend: str) -> dict[str, Callable[..., Any]]:
         import cupy
 
         from gpuadapt.kernels.cuda import multi_tensor as cuda
+        from gpuadapt.kernels.cuda import tuning
 
-        text, name = cuda.source(rules.adam, formats), "gpuadapt_adam_many"
+        tuned = tuning.launch(tuning.family(formats))
+        text, name = cuda.source(rules.adam, formats, tuned), "gpuadapt_adam_many"
         return {
-            "exact": cuda.kernel(rules.adam, formats),
+            "exact": cuda.kernel(rules.adam, formats, tuned),
             "fmad": cupy.RawKernel(loose(text), name, options=()),
         }
     from gpuadapt.kernels.cpu import multi_tensor

@@ -39,6 +39,7 @@ from .errors import (
     RowIndexError,
     RuleError,
     StateError,
+    TuningWarning,
 )
 from .kernels.formats import Quantized
 from .loss_scale import LossScale
@@ -76,6 +77,7 @@ __all__ = [
     "RuleError",
     "StateError",
     "Stats",
+    "TuningWarning",
     "convert",
     "latest",
     "load",

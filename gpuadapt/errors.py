@@ -1,6 +1,13 @@
 """The exceptions of gpuadapt; the base class is in `gpuadapt.kernels.errors`."""
 
-from gpuadapt.kernels.errors import BackendError, CacheWarning, Error, RowIndexError, RuleError
+from gpuadapt.kernels.errors import (
+    BackendError,
+    CacheWarning,
+    Error,
+    RowIndexError,
+    RuleError,
+    TuningWarning,
+)
 
 
 class ParameterError(Error, ValueError):
@@ -74,4 +81,5 @@ __all__ = [
     "RowIndexError",
     "RuleError",
     "StateError",
+    "TuningWarning",
 ]

@@ -21,6 +21,10 @@ class CacheWarning(UserWarning):
     """Compiled kernels are not kept on disk, or those that are there are not used."""
 
 
+class TuningWarning(UserWarning):
+    """A file of tuned launch parameters is not used: kernels are launched with the defaults."""
+
+
 class RowIndexError(Error, IndexError):
     """A row index out of the range of its table."""
 

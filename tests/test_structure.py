@@ -31,6 +31,7 @@ ROOMS = {
     "errors": "",
     "array_types": "",
     "addresses": "",
+    "user_folder": "",
     "commit": "",
     "copies": "commit",
     "host_functions": "",
@@ -41,8 +42,8 @@ ROOMS = {
     "formats": "language",
     "numerics": "language formats",
     "catchup": "language formats numerics",
-    "cpu": "language formats numerics catchup commit copies addresses",
-    "cuda": "language formats numerics catchup commit copies",
+    "cpu": "language formats numerics catchup commit copies addresses user_folder",
+    "cuda": "language formats numerics catchup commit copies user_folder",
     "sources": "language formats cpu cuda",
 }
 """What each part of kernels/ may import besides itself, errors and array_types; the rest of

@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import CacheWarning
+from ..user_folder import chosen
 
 FORMAT = 1
 """The number of this layout of the folder, for a later one that differs."""
@@ -57,29 +58,6 @@ def directory() -> Path | None:
         warn(f"there is no folder for them: {error}")
         return None
     return path
-
-
-def chosen() -> Path:
-    """Return ``GPUADAPT_CACHE_DIR`` if set, else ``gpuadapt`` in the user's cache directory.
-
-    Raises
-    ------
-    RuntimeError
-        The path begins with "~", and there is no home directory.
-    """
-    return Path(os.environ.get("GPUADAPT_CACHE_DIR") or _users()).expanduser().absolute()
-
-
-def _users() -> str:
-    """``gpuadapt`` in the user's cache directory, as the system has it.
-
-    On a machine where platformdirs is not installed: in ``$XDG_CACHE_HOME``, else in ``~/.cache``.
-    """
-    try:
-        import platformdirs
-    except ImportError:
-        return os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "gpuadapt")
-    return platformdirs.user_cache_dir("gpuadapt")
 
 
 def versions() -> str:

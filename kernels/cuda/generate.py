@@ -185,7 +185,7 @@ class Run:
         self.arguments = named(rule, formats)
         self.updated = (self.arguments[0], *self.arguments[2:])
         self.head = namespace(codecs(formats.conversions))
-        self.head += '#include "blocks.cuh"\n' * formats.block
+        self.head += '#include "blocks.cuh"\n' if formats.block else '#include "streaming.cuh"\n'
         self.head += namespace(function(rule, formats))
         scale = self.arguments[1].scaling
         self.wide = scale.positions if scale else {}
@@ -577,9 +577,10 @@ def _elements(
     given = run.arguments[1].arrays[0]
     kinds = {n: f"{'const ' * (n == given)}pack<{types[n]}, N>" for n in types}
     packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{at(n)})" for n in types}
-    loaded = [f"x.{n} = {packs[n]};" for n in types if n in run.read()]
+    hints = {n: f"(GA_STREAMING > {0 if n == given else 1})" for n in types}
+    loaded = [f"x.{n} = load_pack<{hints[n]}>({packs[n]});" for n in types if n in run.read()]
     updated = [one for one in arguments if one in run.updated]
-    stored = [f"{packs[n]} = x.{n};" for one in updated for n in one.arrays]
+    stored = [f"store_pack<{hints[n]}>({packs[n]}, x.{n});" for one in updated for n in one.arrays]
     applied = [run.random(element), *loads(arguments, run.compute, register), *numbers]
     applied += [run.call(mean), *stores(updated, run.compute, register)]
     members = indented([f"pack<{types[n]}, N> {n};" for n in types], 8)

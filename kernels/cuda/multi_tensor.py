@@ -18,23 +18,19 @@ from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.chunks import Chunks
 from ..numerics.overflow import check_of
-from . import compile, generate, scalars
+from . import compile, generate, scalars, tuning
 from .generate import Run
 from .memory import Mirror
 from .squares import Squares
+from .tuning import Launch
 
 ACCESS = 16
-"""Bytes that a thread loads or stores at once."""
-
-BLOCK = 256
-"""Threads of a block."""
-
-CHUNK = 4096
-"""Elements of a chunk: few for the sake of small arrays, many for the sake of its first loads."""
+"""Bytes: arrays that begin on a multiple are read and written several elements at a time."""
 
 
-def source(rule: Rule, formats: Formats) -> str:
-    """Write the kernel of ``multi_tensor.cuh``."""
+def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
+    """Write the kernel of ``multi_tensor.cuh``; ``launch`` is the family's default if None."""
+    launch = launch or tuning.default(tuning.family(formats))
     run = Run(rule, formats)
     update = generate.ArrayUpdate(run)
     macros = {
@@ -43,8 +39,7 @@ def source(rule: Rule, formats: Formats) -> str:
         "tables": "".join(f", const long long *__restrict__ {name}s" for name in formats.tables),
         **scalars.UPDATE_MACROS,
         "coefficients": len(rule.coefficients),
-        "elements": ACCESS // formats.itemsize,
-        "threads": BLOCK,
+        **tuning.macros(launch, formats.itemsize),
         "random": int(formats.random),
         **run.macros(),
     }
@@ -53,9 +48,9 @@ def source(rule: Rule, formats: Formats) -> str:
 
 
 @cached_with_rule
-def kernel(rule: Rule, formats: Formats) -> Callable[..., None]:
+def kernel(rule: Rule, formats: Formats, launch: Launch) -> Callable[..., None]:
     """Compile the kernel of `source`."""
-    return compile.built(source(rule, formats), f"gpuadapt_{rule.name}_many")
+    return compile.built(source(rule, formats, launch), f"gpuadapt_{rule.name}_many")
 
 
 class MultiTensor:
@@ -72,11 +67,12 @@ class MultiTensor:
     def __init__(self, rule: Rule, formats: Formats, operands: Sequence[Operand]) -> None:
         import cupy
 
-        self._kernel = kernel(rule, formats)
+        self._launch = tuning.launch(tuning.family(formats))
+        self._kernel = kernel(rule, formats, self._launch)
         self.overflow_check = check_of(rule, formats)
         self._operands = operands  # whose arrays' addresses these are
         sizes, widths = [of.arrays[0].size for of in operands], [of.width for of in operands]
-        table = Chunks(sizes, CHUNK, widths=widths if formats.block else ()).table
+        table = Chunks(sizes, self._launch.chunk, widths=widths if formats.block else ()).table
         self._blocks = len(table)
         self._spans = cupy.asarray(table)
         self._addresses = cupy.asarray(
@@ -103,7 +99,7 @@ class MultiTensor:
             self._spans, self._addresses, self._gradients.of(gradients), self._firsts.of(firsts),
             *numbers.of_update(), *self._tables,
         )  # fmt: skip
-        return [(self._kernel, (self._blocks,), (BLOCK,), arguments)]
+        return [(self._kernel, (self._blocks,), (self._launch.threads,), arguments)]
 
     def partials(self, gradients: np.ndarray) -> int:
         """Return how many sums `squares` writes."""

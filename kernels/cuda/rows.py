@@ -29,7 +29,7 @@ from ..language.caching import cached_with_rule
 from ..language.rule import Rule
 from ..numerics.overflow import check_of
 from ..numerics.summation import CHUNK, SUMS
-from . import compile, generate, scalars
+from . import compile, generate, scalars, tuning
 from .generate import TYPES, RowUpdate, Run
 from .memory import layouts
 from .multi_tensor import ACCESS
@@ -37,7 +37,7 @@ from .scalars import StepNumbers
 from .squares import Squares
 
 THREADS = 128
-"""Threads of a block."""
+"""Threads of a block, but of the kernel that updates: see `tuning`."""
 
 WARP = 32
 """Threads of a warp: the largest number of lanes that share a row."""
@@ -218,6 +218,7 @@ class Rows:
         import cupy
 
         self._rule, self._formats = rule, formats
+        self._threads = tuning.launch(tuning.ROWS).threads
         self.overflow_check = check_of(rule, formats)
         self._key = [np.int64(operand.key)] * formats.random
         arrays: list[DeviceArray] = [
@@ -381,7 +382,7 @@ class Rows:
         if plan.kernel is None:
             return []
         n, width = plan.keys.size, self._width
-        grid, block = (-(-n * plan.config.lanes // THREADS),), (THREADS,)
+        grid, block = (-(-n * plan.config.lanes // self._threads),), (self._threads,)
         arguments = (
             plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
             np.int64(width), plan.hot_sums, np.int32(plan.mean),

@@ -14,7 +14,8 @@
 //   };
 //
 // The struct of `row_update.cuh` has the same methods for rows of a table.
-// GA_BLOCK: elements that share a scale, or 0. GA_THREADS: threads of a block.
+// GA_BLOCK: elements that share a scale, or 0. GA_THREADS: threads of a block. GA_STREAMING: see
+// streaming.cuh.
 #include "ieee.cuh"
 
 namespace gpuadapt {
@@ -37,19 +38,32 @@ __device__ inline void update_chunk(
     }
 }
 #else
-// Elements are loaded and stored GA_ELEMENTS at a time if all arrays are aligned to 16 bytes there.
+// Elements are loaded and stored GA_ELEMENTS at a time if all arrays are aligned to 16 bytes there:
+// GA_GROUPS times, then the rule is applied to them.
 __device__ inline void update_chunk(Update &update, long long start, long long size) {
-    constexpr int N = GA_ELEMENTS;
+    constexpr int N = GA_ELEMENTS, GROUPS = GA_GROUPS;
     long long j = 0;
     if ((update.addresses(start) & 15) == 0) {
         j = size / N * N;
-        for (long long i = (long long)threadIdx.x * N; i < j; i += GA_THREADS * N) {
-            auto x = update.template load<N>(start + i);
+        constexpr int STEP = GA_THREADS * N;
+        for (long long i = (long long)threadIdx.x * N; i < j; i += GROUPS * STEP) {
+            typename Update::template Elements<N> x[GROUPS];
 #pragma unroll
-            for (int k = 0; k < N; ++k) {
-                update.apply(x, k, start + i);
+            for (int q = 0; q < GROUPS; ++q) {
+                if (q == 0 || i + q * STEP < j) {
+                    x[q] = update.template load<N>(start + i + q * STEP);
+                }
             }
-            update.store(x, start + i);
+#pragma unroll
+            for (int q = 0; q < GROUPS; ++q) {
+                if (q == 0 || i + q * STEP < j) {
+#pragma unroll
+                    for (int k = 0; k < N; ++k) {
+                        update.apply(x[q], k, start + i + q * STEP);
+                    }
+                    update.store(x[q], start + i + q * STEP);
+                }
+            }
         }
     }
 #pragma unroll 1

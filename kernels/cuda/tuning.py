@@ -1,0 +1,166 @@
+"""Launch parameters of kernels, by family, as they were tuned for a kind of GPU.
+
+They decide how fast a kernel is, never its bits. ``python -m benchmarks.tune`` measures them and
+writes a JSON file, which is read here when an optimizer is made: ``tuning.json`` in the folder of
+`gpuadapt.kernels.user_folder`, or the file that ``GPUADAPT_TUNING`` names ("none": no file). A file
+that cannot be used issues one `TuningWarning`, and the defaults of `default` are used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import user_folder
+from ..errors import TuningWarning
+from ..formats import Formats
+
+VERSION = 1
+"""The number of the file's layout and of what its parameters mean."""
+
+ROWS = "rows"
+"""The family of kernels that update rows of a table."""
+
+STREAMING = ("none", "gradients", "all")
+"""Arrays that are read and written with the hint that they are not needed again soon."""
+
+
+class Launch(NamedTuple):
+    """Launch parameters of a kernel."""
+
+    chunk: int = 4096
+    """Elements of a chunk, which a block updates; a power of two. Few for the sake of small arrays,
+    many for the sake of a block's first loads."""
+    threads: int = 256
+    """Threads of a block, a multiple of 32."""
+    access: int = 16
+    """Bytes that a thread loads or stores at once of the array with the smallest elements."""
+    groups: int = 1
+    """Accesses of each array that a thread loads before it computes."""
+    streaming: str = "none"
+    """One of `STREAMING`."""
+
+
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    "chunk": tuple(2**k for k in range(9, 18)),
+    "threads": (64, 128, 256, 512, 1024),
+    "access": (8, 16),
+    "groups": (1, 2, 4),
+    "streaming": STREAMING,
+}
+"""Values of each parameter with which kernels are correct."""
+
+
+def family(formats: Formats) -> str:
+    """Name the family of the kernel that updates whole arrays of these formats."""
+    if formats.block:
+        return "8-bit blocks"
+    return f"elements of {formats.itemsize} bytes{', random' * formats.random}"
+
+
+def default(family: str) -> Launch:
+    """Return the parameters of a family on a GPU for which nothing was tuned."""
+    return Launch(threads=128) if family == ROWS else Launch()
+
+
+def launch(family: str) -> Launch:
+    """Return the parameters of a family on the current device."""
+    name = os.environ.get("GPUADAPT_TUNING", "")
+    tuned = {} if name == "none" else read(str(path()), bool(name))
+    families = tuned.get(kind(), {}) if tuned else {}
+    return families.get(family, default(family))
+
+
+def path() -> Path:
+    """Return the path of the file: what ``GPUADAPT_TUNING`` says, or that in the user's folder."""
+    return Path(os.environ.get("GPUADAPT_TUNING") or user_folder.chosen() / "tuning.json")
+
+
+def kind() -> str:
+    """Return the name and the compute capability of the current device."""
+    import cupy
+
+    return _kind(cupy.cuda.Device().id)
+
+
+@cache
+def _kind(device: int) -> str:
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
+    return f"{name}, {cupy.cuda.Device(device).compute_capability}"
+
+
+@cache
+def read(path: str, named: bool = True) -> dict[str, dict[str, Launch]]:
+    """Read a file: kind of GPU to family to parameters; empty, with a warning, if it is unusable.
+
+    Parameters
+    ----------
+    path : str
+    named : bool
+        The file must be there.
+    """
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+        return parsed(content)
+    except FileNotFoundError as error:
+        fault = str(error) if named else ""
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    if fault:
+        warnings.warn(
+            f"the tuned launch parameters in {path} are not used: {fault}. Kernels have their "
+            "defaults, and the same bits. Remove the file, or write it anew with `python -m "
+            "benchmarks.tune --backend cuda`",
+            TuningWarning,
+            stacklevel=2,
+        )
+    return {}
+
+
+def parsed(content: str) -> dict[str, dict[str, Launch]]:
+    """Parse the content of a file.
+
+    Raises
+    ------
+    ValueError
+        It is no such file, of another version, or has a parameter that no kernel may have.
+    """
+    file = json.loads(content)
+    version = file.get("version") if isinstance(file, dict) else None
+    if version != VERSION:
+        raise ValueError(f"it has version {version}, and this gpuadapt reads version {VERSION}")
+    devices = file.get("devices")
+    if not isinstance(devices, dict) or not all(isinstance(d, dict) for d in devices.values()):
+        raise ValueError('"devices" is not a table of kinds of GPUs')
+    return {
+        device: {name: _launch(name, given) for name, given in families.items()}
+        for device, families in devices.items()
+    }
+
+
+def _launch(family: str, given: Any) -> Launch:
+    """Parameters of a family as the file has them; those that are missing have their defaults."""
+    if not isinstance(given, dict):
+        raise ValueError(f'"{family}" is not a table of parameters')
+    for name, value in given.items():
+        allowed = ALLOWED.get(name, ())
+        if type(value) not in (int, str) or value not in allowed:
+            choice = f", not one of {', '.join(map(str, allowed))}" if allowed else ""
+            raise ValueError(f'"{family}" has {name} = {value!r}{choice}')
+    return default(family)._replace(**given)
+
+
+def macros(launch: Launch, itemsize: int) -> dict[str, object]:
+    """Return the macros of a kernel of whole arrays whose smallest elements have ``itemsize``."""
+    return {
+        "threads": launch.threads,
+        "elements": max(launch.access // itemsize, 1),
+        "groups": launch.groups,
+        "streaming": STREAMING.index(launch.streaming),
+    }
