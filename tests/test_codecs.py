@@ -12,6 +12,7 @@ import pytest
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cpu import compile
 from gpuadapt.kernels.cpu import generate as cpu_generate
+from gpuadapt.kernels.cuda import compile as cuda_compile
 from gpuadapt.kernels.cuda import generate, host_check
 from gpuadapt.kernels.formats.conversion import Conversion, needed
 from gpuadapt.oracle import any_bits
@@ -358,3 +359,116 @@ def test_numba_and_the_cuda_text_have_numpys_bits():
             if one.kind == "S":
                 same |= np.isnan(result) & np.isnan(wanted)
             assert same.all(), (name, [array[~same][:3] for array in inputs[name]])
+
+
+PACKED = r"""
+static unsigned __shfl_xor_sync(unsigned, unsigned x, int, int) { return x; }
+"""
+
+PACKED_LOOPS = r"""
+using namespace gpuadapt;
+extern "C" void unpack_NAME(long words, const U *codes, U base, float *numbers) {
+    for (long i = 0; i < words; ++i) {
+        for (int k = 0; k < 4; ++k) {
+            numbers[4 * i + k] = Codec::unpacked(codes[i], k, base).value;
+        }
+    }
+}
+extern "C" void pack_NAME(
+    long blocks, const float *numbers, const U *random, U drawn, U *bases, U *codes, U *quickly,
+    unsigned char *quick
+) {
+    for (long i = 0; i < blocks; ++i) {
+        Coded<NAME> block(S(1.0f));
+        for (int q = 0; q < 8; ++q) {
+            block.add(q, numbers[8 * i + q]);
+        }
+        block.scale(8);
+        bases[i] = block.base;
+        quick[i] = block.quick();
+        for (int part = 0; part < 2; ++part) {
+            const U *bits = random + 8 * i + 4 * part;
+            codes[2 * i + part] = block.packed(4 * part, bits, drawn);
+            quickly[2 * i + part] = block.packed_quickly(4 * part, bits, drawn);
+        }
+    }
+}
+"""
+"""A lane alone: its 8 numbers are a block."""
+
+
+@pytest.fixture(scope="module")
+def packed_codes():
+    """Functions of the two formats of ``blocks.cuh``, on the host."""
+    every = needed(tuple(ALL.values()))
+    macros = {"block": 256, "neighbours": 4} | dict.fromkeys(EIGHT, 1)
+    loops = "".join(PACKED_LOOPS.replace("NAME", name).replace("Codec", name) for name in EIGHT)
+    head = "#include <cmath>\n#include <cstddef>\n#define __device__\n" + PACKED
+    text = cuda_compile.link(macros, generate.namespace(generate.codecs(every)), "blocks.cuh")
+    return host_check.library(head + text + loops)
+
+
+def pointers(*arrays):
+    return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-60, 2.0**-87, 2.0**127, np.nan])
+@pytest.mark.parametrize("name", EIGHT)
+def test_codes_of_a_word_are_loaded_as_one_is(name, scale, packed_codes):
+    """All codes in every place of a word, beside any others; also with old snapshots' scales."""
+    base = called(f"{name}_base", np.float32(scale))
+    codes = np.random.default_rng(8).integers(0, 256, (4, 256, 4), np.uint8)
+    for k in range(4):
+        codes[k, :, k] = CODES8
+    codes = codes.reshape(-1, 4)
+    numbers = np.empty(codes.shape, np.float32)
+    unpack = getattr(packed_codes, f"unpack_{name}")
+    words = codes.view(np.uint32)
+    unpack(ctypes.c_long(len(words)), *pointers(words), ctypes.c_uint(base), *pointers(numbers))
+    wanted = called(f"{name}_load", codes.astype(np.uint32), base)
+    assert np.array_equal(bits(numbers), bits(wanted))
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_codes_of_a_word_are_stored_as_one_is(name, packed_codes):
+    """Of numbers around every code's bounds, and of any bits; quickly where that is said to do."""
+    random = np.random.default_rng(9)
+    codes = CODES8[:128] if name == "signed8" else CODES8
+    ulps = np.array([-2, -1, 0, 1, 2, 2**18, 2**19 - 1, 2**19, 2**19 + 1], np.int64)
+    near = []
+    for scale in (1.0, 2.0**-60, 2.0**-87, 2.0**120):
+        base = int(called(f"{name}_base", np.float32(scale)))
+        size = base + (codes.astype(np.int64)[:, None] << 20) + ulps
+        size = np.clip(size, 0, int(bits(np.float32(1.8 * scale)))).astype(np.uint32)
+        x = np.resize(size.reshape(-1), (len(size) * len(ulps) // 7, 7)).view(np.float32)
+        near.append(np.column_stack([x, np.full(len(x), scale, np.float32)]))
+    near.append((near[0][::-1] * np.float32(2.0**-3)).astype(np.float32))
+    usual = random.normal(size=(20_000, 8)).astype(np.float32)
+    numbers = np.concatenate([*near, usual, any_bits(random, 80_000, usual.dtype).reshape(-1, 8)])
+    if name == "signed8":
+        numbers = np.copysign(numbers, random.choice(np.float32([-1, 1]), numbers.shape))
+    for low, high in ((0, 1), (2**32 - 1, 2**32), (0, 2**32)):
+        bits_ = random.integers(low, high, numbers.shape, np.uint32)
+        check_packed(name, packed_codes, numbers, bits_, np.uint32(0x93D765DD if low == 0 else 1))
+
+
+def check_packed(name, packed_codes, numbers, random, drawn):
+    count = len(numbers)
+    bases, quick = np.empty(count, np.uint32), np.empty(count, np.uint8)
+    codes, quickly = np.empty((2, count, 8), np.uint8)
+    getattr(packed_codes, f"pack_{name}")(
+        ctypes.c_long(count), *pointers(numbers, random), ctypes.c_uint(drawn),
+        *pointers(bases, codes, quickly, quick),
+    )  # fmt: skip
+    size = bits(numbers) & 0x7FFFFFFF
+    largest = size.max(axis=1)
+    usual = largest < 0x7F700001
+    base = called(f"{name}_base", called(f"{name}_scale", largest))
+    assert np.array_equal(bases[usual], base[usual])
+    with np.errstate(over="ignore"):
+        mixed = random * drawn
+    wanted = called(f"{name}_random", numbers, bases[:, None], mixed)[usual].astype(np.uint8)
+    assert np.array_equal(codes[usual], wanted)
+    assert np.array_equal(quick == 1, usual & (size.min(axis=1) >= base + 0x00100000))
+    assert 0.2 < quick.mean() < 0.9
+    assert np.array_equal(quickly[quick == 1], codes[quick == 1])

@@ -153,7 +153,7 @@ FORMATS = {
     ("architecture", "name"), list(zip(itertools.cycle(architectures()), FORMATS, strict=False))
 )
 def test_kernels_of_formats_compile(architecture, name):
-    """Exactly, and with accesses of 16 bytes (of codes 8) in whole blocks and rows."""
+    """Exactly, and with accesses of 16 bytes (of codes 4) in whole blocks and rows."""
     element, settings, gradient = FORMATS[name]
     rule = ga.rules.adam
     optimizer = ga.Adam(np.zeros((4, 64), numpy_dtype(element, "cpu")), **settings)

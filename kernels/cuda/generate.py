@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ..catchup import plan as catchup
 from ..catchup.plan import CatchUpPlan, history_layout
 from ..formats import BLOCK, Conversion, Format, Formats, Named, load, named, needed, scaling
+from ..formats.random_bits import DRAWN
 from ..language.emit import indented
 from ..language.rule import Rule
 from ..language.scaling import Scaling
@@ -20,6 +23,9 @@ TYPES = {
     "uint8": "unsigned char",
     "uint16": "unsigned short",
 }
+
+SIZES = {kind: np.dtype(dtype).itemsize for dtype, kind in TYPES.items()}
+"""Bytes of the types."""
 
 CLOSED = "\n}  // namespace gpuadapt\n"
 
@@ -111,54 +117,65 @@ def coefficients(rule: Rule, first: str, ctype: str) -> str:
     return "\n".join(lines)
 
 
-LANE_ELEMENTS = 8
-"""Elements of a block that a lane has: a warp has a block."""
+NEIGHBOURS = 4
+"""Neighbours in a block that a lane has: 32 lanes have 128 elements without gaps."""
 
-_BLOCK = r"""
-// One block of n elements, the first of them with the number begin, by a warp.
+_WHOLE = r"""
+// A whole block, aligned; the first element has the number begin.
 {
     const int lane = threadIdx.x %% 32;
     const U first = key_on(first_key, U(begin >> 32)), second = key_on(second_key, U(begin >> 32));
-%(bases)s
-    const bool whole = %(whole)s;
 %(declared)s
-    if (whole) {
+%(packs)s
+#pragma unroll
+    for (int part = 0; part < LANE_ELEMENTS / NEIGHBOURS; ++part) {
+        const int i = (32 * part + lane) * NEIGHBOURS;
 %(load)s
     }
 #pragma unroll
-    for (int k = 0; k < %(each)d; ++k) {
-        const int i = whole ? lane * %(each)d + k : lane + 32 * k;
-        if (i < n) {
-            if (!whole) {
-%(load_one)s
-            }
-            %(random)s
-%(numbers)s
-            %(call)s
-%(hold)s
-            if (!whole) {
-%(store_one)s
-            }
-        }
+    for (int q = 0; q < LANE_ELEMENTS; ++q) {
+        const int part = q / NEIGHBOURS, k = q %% NEIGHBOURS;
+        const int i = (32 * part + lane) * NEIGHBOURS + k;
+%(update)s
     }
-    if (whole) {
+#pragma unroll
+    for (int part = 0; part < LANE_ELEMENTS / NEIGHBOURS; ++part) {
+        const int i = (32 * part + lane) * NEIGHBOURS;
 %(store)s
     }
     // Every lane has read the old scales before the new ones are written.
 %(scales)s
+    const bool quick = %(quick)s;
 #pragma unroll
-    for (int k = 0; k < %(each)d; ++k) {
-        const int i = whole ? lane * %(each)d + k : lane + 32 * k;
-        if (i < n) {
-            %(random)s
-%(encode)s
-            if (!whole) {
-%(code_one)s
-            }
+    for (int part = 0; part < LANE_ELEMENTS / NEIGHBOURS; ++part) {
+        const int i = (32 * part + lane) * NEIGHBOURS, q = part * NEIGHBOURS;
+        U random[NEIGHBOURS];
+#pragma unroll
+        for (int k = 0; k < NEIGHBOURS; ++k) {
+            random[k] = random_bits(U(begin + i + k), first, second);
         }
+%(encode)s
     }
-    if (whole) {
-%(code)s
+}
+"""
+
+_PART = r"""
+// A block of n elements, wherever they are.
+{
+    const int lane = threadIdx.x %% 32, count = (n - lane + 31) / 32;
+    const U first = key_on(first_key, U(begin >> 32)), second = key_on(second_key, U(begin >> 32));
+%(declared)s
+#pragma unroll 1
+    for (int q = 0; q < count; ++q) {
+        const int i = lane + 32 * q;
+%(update)s
+    }
+%(scales)s
+#pragma unroll 1
+    for (int q = 0; q < count; ++q) {
+        const int i = lane + 32 * q;
+        const U random = random_bits(U(begin + i), first, second);
+%(encode)s
     }
 }
 """
@@ -201,7 +218,8 @@ class Run:
     def macros(self) -> dict[str, object]:
         """Return the macros of elements that share scales."""
         if self.formats.block:
-            return {"block": BLOCK, "lane_elements": LANE_ELEMENTS}
+            used = {f"{one.block}": 1 for one in self.formats.updated if one.block}
+            return {"block": BLOCK, "neighbours": NEIGHBOURS, **used}
         return {"block": 0}
 
     def members(self, declared: Sequence[str]) -> list[str]:
@@ -283,83 +301,137 @@ class Run:
             Element ``i`` of arrays that may have gaps.
         """
         wide = [one for one in self.updated if one.name not in by_row]
-        coded = [one for one in wide if one.format.block]
-        given = self.arguments[1]
-        arrays = self.types(wide if gradient else [*wide, given])
-        for one in coded:
-            del arrays[one.arrays[1]]
-        codes = {one.arrays[0] for one in coded}
-        written = [name for name in arrays if name != given.arrays[0]]
-        read = [name for name in arrays if name in self.read()]
+        lines = [] if gradient is None else [f"T {self.arguments[1].name}_n = {gradient};"]
+        block = _Block(self, wide, gradient is None, [*lines, *before, self.call(mean)], strided)
+        if strided:
+            return block.part()
+        return f"if ({block.aligned()}) {block.whole()} else {block.part()}"
 
-        def at(name: str) -> str:
-            return f"{name}p.at[k]"
 
-        def place(name: str, i: str) -> str:
-            return strided(name, i) if strided else f"{name}[begin + {i}]"
+class _Block:
+    """Writes `Run.block`.
 
-        def packed(names: Sequence[str], load: bool) -> list[str]:
-            lines = []
-            for name in names:
-                constant = "const " * load
-                kind = f"{constant}pack<{arrays[name]}, {LANE_ELEMENTS}>"
-                there = f"*reinterpret_cast<{kind} *>(&{place(name, f'lane * {LANE_ELEMENTS}')})"
-                lines.append(f"{name}p = {there};" if load else f"{there} = {name}p;")
-            return lines
+    Parameters
+    ----------
+    run : Run
+    wide : sequence of Named
+        The parameter and the states of elements.
+    read : bool
+        Whether gradients are read from an array.
+    calls : sequence of str
+        Lines after loads.
+    strided : function of (array's name, i), optional
+        See `Run.block`.
+    """
 
-        def single(names: Sequence[str], load: bool) -> list[str]:
-            pairs = [(at(name), place(name, "i")) for name in names]
-            return [f"{a} = {b};" if load else f"{b} = {a};" for a, b in pairs]
+    def __init__(
+        self,
+        run: Run,
+        wide: Sequence[Named],
+        read: bool,
+        calls: Sequence[str],
+        strided: Callable[[str, str], str] | None,
+    ) -> None:
+        self.run, self.calls, self.strided = run, calls, strided
+        self.sources = [*wide, *[run.arguments[1]] * read]
+        self.coded = [one for one in wide if one.format.block]
+        self.others = [one for one in wide if not one.format.block]
+        self.random = any(one.format.random for one in self.others)
+        scales = {one.arrays[1] for one in self.coded}
+        self.types = {n: t for n, t in run.types(self.sources).items() if n not in scales}
 
-        sources = [*wide, *[given] * (gradient is None)]
-        numbers = loads(sources, self.compute, at)
-        if gradient is not None:
-            numbers.append(f"T {given.name}_n = {gradient};")
-        hold, encode, scales, bases, declared = [], [], [], [], []
-        for one in wide:
-            if one not in coded:
-                hold += stores([one], self.compute, at)
-                continue
-            name, scale, prefix = one.name, f"{one.arrays[1]}[block]", one.format.block
-            declared += [f"T {name}_new[{LANE_ELEMENTS}];", f"U {name}_largest = 0;"]
-            bases.append(f"U {name}_base = {prefix}_base({scale});")
-            hold += [
-                f"{name}_new[k] = {name}_n;",
-                f"{name}_largest = larger_magnitude({name}_largest, S({name}_n));",
-            ]
-            scales += [
-                f"{name}_largest = largest_of({name}_largest);",
-                f"if (all_representable({name}_largest) == U(0)) {{",
-                f"    {name}_largest = make_representable({name}_new, lane, whole, n);",
-                "}",
-                f"const S {name}_scale = {prefix}_scale({name}_largest);",
-                f"if (lane == 0) {{ {scale} = {name}_scale.value; }}",
-                f"{name}_base = {prefix}_base({name}_scale);",
-            ]
-            (store,) = one.store(self.compute, ["", f"{name}_base"], f"{name}_new[k]")
-            encode.append(f"{at(one.arrays[0])} = {store};")
-        declared += [f"pack<{kind}, {LANE_ELEMENTS}> {name}p;" for name, kind in arrays.items()]
-        others = [name for name in written if name not in codes]
-        drawn = self.random("begin + i", in_block=True)
-        every = "\n        | ".join(f"reinterpret_cast<size_t>({n} + begin)" for n in arrays)
-        aligned = "false" if strided else f"n == {BLOCK} && (({every}) & 15) == 0"
-        return _BLOCK % {
-            "each": LANE_ELEMENTS,
-            "whole": aligned,
-            "bases": indented(bases, 4),
-            "declared": indented(declared, 4),
-            "load": indented(packed(read, True), 8),
-            "load_one": indented(single(read, True), 16),
-            "random": drawn,
-            "numbers": indented([*numbers, *before], 12),
-            "call": self.call(mean),
-            "hold": indented(hold, 12),
-            "store_one": indented(single(others, False), 16),
-            "store": indented(packed(others, False), 8),
-            "scales": indented(scales, 4),
-            "encode": indented(encode, 12),
-            "code_one": indented(single(sorted(codes), False), 16),
-            "code": indented(packed(sorted(codes), False), 8),
+    def at(self, name: str, i: str) -> str:
+        """Write an element in memory."""
+        return self.strided(name, i) if self.strided else f"{name}[begin + {i}]"
+
+    def aligned(self) -> str:
+        """Write whether a block is whole, and a lane's neighbours can be accessed at once."""
+        addresses = [
+            f"reinterpret_cast<size_t>({name} + begin) * {max(1, 4 // SIZES[kind])}"
+            for name, kind in self.types.items()
+        ]
+        return f"n == {BLOCK} && (({' | '.join(addresses)}) & 15) == 0"
+
+    def declared(self) -> list[str]:
+        """Write the declarations of states with codes."""
+        return [
+            f"Coded<{one.format.block}> {one.name}_block({one.arrays[1]}[block]);"
+            for one in self.coded
+        ]
+
+    def update(self, at: Callable[[str], str], code: Callable[[Named], str]) -> list[str]:
+        """Write the update of element i, the q-th one of a lane."""
+        run = self.run
+        lines = [run.random("begin + i", in_block=True)] * self.random
+        for one in self.sources:
+            if one.format.block:
+                lines.append(f"T {one.name}_n = T({code(one)});")
+            else:
+                lines += loads([one], run.compute, at)
+        lines += self.calls
+        lines += [f"{one.name}_block.add(q, S({one.name}_n));" for one in self.coded]
+        return lines + stores(self.others, run.compute, at)
+
+    def scales(self, count: str) -> list[str]:
+        """Write the new scales of blocks, of which a lane has so many elements."""
+        lines = []
+        for one in self.coded:
+            lines.append(f"const S {one.name}_scale = {one.name}_block.scale({count});")
+            scale = f"{one.arrays[1]}[block] = {one.name}_scale.value"
+            lines.append(f"if (lane == 0) {{ {scale}; }}")
+        return lines
+
+    def whole(self) -> str:
+        """Write what is done to a whole block."""
+        codes, given = {one.arrays[0] for one in self.coded}, self.run.arguments[1].arrays[0]
+        kinds = {
+            n: "U" if n in codes else f"pack<{kind}, NEIGHBOURS>" for n, kind in self.types.items()
+        }
+        there = {
+            n: f"*reinterpret_cast<{'const ' * (n == given)}{kind} *>(&{self.at(n, 'i')})"
+            for n, kind in kinds.items()
+        }
+        update = self.update(
+            lambda name: f"{name}p[part].at[k]",
+            lambda one: f"{one.name}_block.unpacked({one.arrays[0]}p[part], k)",
+        )
+        read = self.run.read()
+        encode = []
+        for one in self.coded:
+            given_ = f"(q, random, U({pow(DRAWN, one.draw, 2**32)}))"
+            code = " : ".join(f"{one.name}_block.packed{way}{given_}" for way in ("_quickly", ""))
+            encode.append(f"{there[one.arrays[0]]} = quick ? {code};")
+        return _WHOLE % {
+            "declared": indented(self.declared(), 4),
+            "packs": indented(
+                (f"{k} {n}p[LANE_ELEMENTS / NEIGHBOURS];" for n, k in kinds.items()), 4
+            ),
+            "load": indented((f"{n}p[part] = {a};" for n, a in there.items() if n in read), 8),
+            "update": indented(update, 8),
+            "store": indented(
+                (f"{there[n]} = {n}p[part];" for one in self.others for n in one.arrays), 8
+            ),
+            "scales": indented(self.scales("LANE_ELEMENTS"), 4),
+            "quick": " && ".join(f"{one.name}_block.quick()" for one in self.coded),
+            "encode": indented(encode, 8),
+        }
+
+    def part(self) -> str:
+        """Write what is done to another block."""
+        update = self.update(
+            lambda name: self.at(name, "i"),
+            lambda one: f"{one.name}_block.loaded(U({self.at(one.arrays[0], 'i')}))",
+        )
+        encode = []
+        for one in self.coded:
+            random = f"random * U({pow(DRAWN, one.draw, 2**32)})"
+            stored = f"{one.name}_block.stored(q, {random})"
+            encode.append(f"{self.at(one.arrays[0], 'i')} = {stored};")
+        return _PART % {
+            "declared": indented(self.declared(), 4),
+            "update": indented(update, 8),
+            "scales": indented(self.scales("count"), 4),
+            "encode": indented(encode, 8),
         }
 
 
