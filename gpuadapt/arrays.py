@@ -20,6 +20,7 @@ from gpuadapt.kernels.commit import Call, make, within
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
+from .device_errors import first_line, meaning
 from .errors import BackendError, ParameterError, RowIndexError
 
 DTYPES = tuple(PLAIN)
@@ -163,10 +164,20 @@ def check_device() -> None:
     """Raise `BackendError` where CuPy is missing or finds no CUDA device."""
     try:
         import cupy
-
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"CuPy has no CUDA device here: {error}. To use a GPU, pip install "
+            '"gpuadapt[cuda12]" or "gpuadapt[cuda13]", as the driver is for CUDA 12 or 13'
+        ) from error
+    except Exception as error:
+        raise BackendError(
+            f"CuPy has no CUDA device here: it cannot be imported ({first_line(error)}). Install "
+            "the CuPy that fits the CUDA of this machine, and only one"
+        ) from error
+    try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        raise BackendError(f"CuPy has no CUDA device here: {error}") from error
+        raise BackendError(f"CuPy has no CUDA device here: {meaning(error) or error}") from error
     if count == 0:
         raise BackendError("CuPy has no CUDA device here")
 

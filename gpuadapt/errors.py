@@ -30,6 +30,14 @@ class KeywordError(HyperparameterError, TypeError):
     """A keyword that a constructor does not have, or a setting that its rule does not read."""
 
 
+class DeviceError(Error, RuntimeError):
+    """A GPU has failed, or refuses to work for this process."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """The memory of a GPU is full."""
+
+
 class CaptureError(Error, RuntimeError):
     """A step that cannot be captured in a CUDA graph."""
 
@@ -69,6 +77,8 @@ __all__ = [
     "CheckpointError",
     "ConcurrencyError",
     "DamagedFileError",
+    "DeviceError",
+    "DeviceMemoryError",
     "Error",
     "GradientError",
     "HyperparameterError",

@@ -14,6 +14,7 @@ from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCALE
 
 from .arrays import copy_calls, describe, namespace
+from .device_errors import explain
 from .errors import HyperparameterError, StateError
 from .hyperparameters import number, whole
 
@@ -271,7 +272,11 @@ class LossScale:
     def _read(self) -> np.ndarray:
         if isinstance(self._scalars, np.ndarray):
             return self._adapted()
-        result: np.ndarray = self._scalars.get()
+        try:
+            result: np.ndarray = self._scalars.get()
+        except Exception as error:
+            explain(error)
+            raise
         self._warn(int(result[2]), int(result[2]) >= self._patience)
         return result
 

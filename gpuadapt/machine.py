@@ -7,7 +7,10 @@ import os
 import platform
 from typing import Any
 
+from gpuadapt.kernels.commit import make
+
 from .arrays import check_device
+from .device_errors import meaning, version
 from .errors import BackendError
 
 
@@ -52,12 +55,65 @@ def _cuda() -> dict[str, Any]:
     import cupy
 
     runtime = cupy.cuda.runtime
-    names = [
-        runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())
-    ]
+    numbers = range(runtime.getDeviceCount())
+    driver, own = (version(n()) for n in (runtime.driverGetVersion, runtime.runtimeGetVersion))
     return {
         "backends": ["cpu", "cuda"],
-        "cuda": f"CUDA {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
+        "cuda": f"CuPy for CUDA {own}, driver for CUDA {driver}, {_compiler()}",
         "cupy": cupy.__version__,
-        "devices": names,
+        "devices": [_device(number) for number in numbers],
+        "device memory": [_memory(number) for number in numbers],
+        "kernels": [_trial(number) for number in numbers],
     }
+
+
+def _compiler() -> str:
+    import cupy
+
+    try:
+        return "NVRTC {}.{}".format(*cupy.cuda.nvrtc.getVersion())
+    except Exception as error:
+        return f"no NVRTC: {meaning(error) or error}"
+
+
+def _device(number: int) -> str:
+    """Return the name of a GPU and what kernels are compiled for."""
+    import cupy
+
+    given = cupy.cuda.runtime.getDeviceProperties(number)
+    return f"{given['name'].decode()} (sm_{given['major']}{given['minor']})"
+
+
+def _memory(number: int) -> str:
+    """Return the free memory of a GPU, and whether it takes several processes."""
+    import cupy
+
+    try:
+        with cupy.cuda.Device(number):
+            free, total = cupy.cuda.runtime.memGetInfo()
+        mode = cupy.cuda.runtime.deviceGetAttribute(_COMPUTE_MODE, number)
+    except Exception as error:
+        return str(meaning(error) or error)
+    alone = "; one process at a time" * (mode == _EXCLUSIVE)
+    return f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free{alone}"
+
+
+_COMPUTE_MODE, _EXCLUSIVE = 20, 3
+"""cudaDevAttrComputeMode, and its value for a GPU that one process at a time may use."""
+
+
+def _trial(number: int) -> str:
+    """Compile a kernel for a GPU and run it there."""
+    import cupy
+
+    from gpuadapt.kernels.cuda import scalars
+
+    try:
+        with cupy.cuda.Device(number) as device:
+            made = scalars.StepScalars()
+            made.select_step(None, (), 1, False)
+            make(made.end_step())
+            device.synchronize()
+    except Exception as error:
+        return str(meaning(error) or error)
+    return "compile and run"

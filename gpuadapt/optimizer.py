@@ -19,6 +19,7 @@ from .checkpoint.fill import fill, parameter_calls, read
 from .checkpoint.match import Wanted, match
 from .checkpoint.paths import open_file, write_file
 from .construct import Built, are_groups, build, gradient_templates, summary
+from .device_errors import explain, explained
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
 from .foreign import written
@@ -229,7 +230,11 @@ class Optimizer:
         self._turn = Turn()
         self._held: Contents | None = []
         self._grown: frozenset[str] = frozenset()
-        self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
+        try:
+            self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
+        except Exception as error:
+            explain(error)
+            raise
 
     _half_loaded: Mapping[str, int] = MappingProxyType({})
     """Memory maps that a load has begun to fill: numbers of elements, by name of parameter."""
@@ -416,11 +421,15 @@ class Optimizer:
             take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
             if self._foreign:
                 take = partial(self._take_with_owners, take)
-            if stream is None:
-                take(flat, options)
-            else:
-                with stream:
+            try:
+                if stream is None:
                     take(flat, options)
+                else:
+                    with stream:
+                        take(flat, options)
+            except Exception as error:
+                explain(error)
+                raise
             if stats:
                 skipped = self.last is not None and self.last.skipped
                 self._stats = (
@@ -752,11 +761,13 @@ class Optimizer:
         return left
 
     @property
+    @explained
     def step_count(self) -> int:
         """Number of steps taken, without skipped ones; may wait for a GPU that skips some."""
         return self._steps.count
 
     @property
+    @explained
     def last(self) -> StepResult | None:
         """The result of the last step; waits for a GPU. None before the first step.
 
@@ -771,6 +782,7 @@ class Optimizer:
         return self._steps.last
 
     @property
+    @explained
     def skipped_rows(self) -> int:
         """Number of gradient rows that were out of range and left out (``check="skip"``).
 

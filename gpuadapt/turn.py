@@ -11,6 +11,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
+from .device_errors import explain
 from .errors import ConcurrencyError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -96,7 +97,11 @@ def _wrapped(method: Method, alone: bool) -> Method:
         if alone and turn.lock._is_owned():  # as `threading.Condition` asks
             turn.check(method.__name__.strip("_"))
         with turn.lock:
-            return method(self, *given, **named)
+            try:
+                return method(self, *given, **named)
+            except Exception as error:
+                explain(error)
+                raise
 
     _entries.add(cast(FunctionType, run).__code__)
     return cast(Method, run)

@@ -510,6 +510,35 @@ GRADIENT = dtype(GRADIENTS["float32"])
 WRITTEN = [pair for pair in PAIRS if pair[0].element in ("bfloat16", "float16")]
 
 
+NANS = np.array([0x7FC00000, 0x7FFFFFFF, 0xFFC00000], np.uint32).view(np.float32)
+"""What arithmetic makes of infinities on ARM, on NVIDIA's GPUs and on x86."""
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=ids)
+def test_the_bits_of_a_nan_reach_no_number(pair):
+    """Backends make NaN with other signs and payloads: it stays NaN, and all else is equal."""
+    parameter, state = pair
+    results = []
+    for nan in NANS:
+        w, gradients = start(parameter)
+        optimizer = make(ADAM, w, parameter, state)
+        for step, grad in enumerate(gradients):
+            if step == 1:
+                grad[[0, -1], [2, 1]] = nan
+            optimizer.step({"w": grad})
+        arrays = {"w": w} | dict(optimizer.state["w"])
+        found = {name: np.asarray(a).astype(np.float64) for name, a in arrays.items()}
+        if "compensation" in found:  # as bits, NaN among them
+            found["compensation"][np.isnan(found["w"])] = 0
+        results.append(found)
+    for other in results[1:]:
+        for name, array in results[0].items():
+            np.testing.assert_array_equal(array, other[name], name)
+    assert np.argwhere(np.isnan(results[0]["w"])).tolist() == [[0, 2], [len(w) - 1, 1]]
+    for name in "mv":
+        assert np.isnan(results[0][name]).sum() == (0 if state == "8bit" else 2)
+
+
 @pytest.mark.parametrize("pair", WRITTEN, ids=ids)
 def test_a_step_begins_with_what_the_owner_has_written(pair):
     """A step of length 0 leaves it; the lower half of a split number is worth half a unit."""
