@@ -203,6 +203,7 @@ class Run:
         self.updated = (self.arguments[0], *self.arguments[2:])
         self.head = namespace(codecs(formats.conversions))
         self.head += '#include "blocks.cuh"\n' if formats.block else '#include "streaming.cuh"\n'
+        self.head += '#include "random.cuh"\n' * (formats.random and not formats.block)
         self.head += namespace(function(rule, formats))
         scale = self.arguments[1].scaling
         self.wide = scale.positions if scale else {}
@@ -216,11 +217,11 @@ class Run:
         }
 
     def macros(self) -> dict[str, object]:
-        """Return the macros of elements that share scales."""
+        """Return the macros of elements that share scales or random bits."""
         if self.formats.block:
             used = {f"{one.block}": 1 for one in self.formats.updated if one.block}
             return {"block": BLOCK, "neighbours": NEIGHBOURS, **used}
-        return {"block": 0}
+        return {"block": 0, "paired": int(self.formats.paired)}
 
     def members(self, declared: Sequence[str]) -> list[str]:
         """Declare the members of an `Update`: those given, coefficients, keys of random bits."""
@@ -249,21 +250,6 @@ class Run:
         """The gradient that the rule gets, of one that has been read and merged."""
         narrow = self.formats.wide == self.compute
         return merged if narrow else self.arguments[1].load(self.compute, [merged])
-
-    def random(self, element: str, in_block: bool = False) -> str:
-        """A line that draws the random bits of an element."""
-        if not self.formats.random:
-            return ""
-        if in_block:
-            return f"const U random = random_bits(U({element}), first, second);"
-        if self.formats.paired:
-            page = f"U(({element}) >> 33)"
-            keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
-            half = f"((({element}) & 1) << 4)"
-            return f"const U random = random_bits(U(({element}) >> 1), {keys}) << {half};"
-        page = f"U(({element}) >> 32)"
-        keys = f"key_on(first_key, {page}), key_on(second_key, {page})"
-        return f"const U random = random_bits(U({element}), {keys});"
 
     def scalars(self, keys: str) -> list[str]:
         """Write `read`, of coefficients, and `seed`, of the arguments ``keys``, of an `Update`."""
@@ -362,7 +348,7 @@ class _Block:
     def update(self, at: Callable[[str], str], code: Callable[[Named], str]) -> list[str]:
         """Write the update of element i, the q-th one of a lane."""
         run = self.run
-        lines = [run.random("begin + i", in_block=True)] * self.random
+        lines = ["const U random = random_bits(U(begin + i), first, second);"] * self.random
         for one in self.sources:
             if one.format.block:
                 lines.append(f"T {one.name}_n = T({code(one)});")
@@ -540,8 +526,8 @@ class RowUpdate:
             self.run,
             self.by_element,
             "long long row, long long width, long long j",
-            "W gradient, long long element",
-            "element",
+            "W gradient, long long first",
+            ["key_at(first_key, first)", "key_at(second_key, first)"],
             lambda name: self.at(name, "j"),
             [gradient, *old],
             self.mean_square,
@@ -586,6 +572,8 @@ class ArrayUpdate:
             f"reinterpret_cast<size_t>({n} + start)" for n in self.types
         )
         made = "Update(const unsigned long long *addresses, unsigned long long gradient)"
+        page = [f"{key} = key_at({key}, start);" for key in ("first_key", "second_key")]
+        page *= run.formats.random
         methods = [
             _method(made, arrays),
             *run.scalars("long long key, Step number"),
@@ -595,12 +583,13 @@ class ArrayUpdate:
             head = "void update_block(long long begin, long long block, int n)"
             methods.append(_method(head, [run.block()]))
         else:
+            methods.append(_method("void use_page(long long start)", page))
             methods += _elements(
                 run,
                 run.arguments,
                 "long long j",
-                "long long j",
-                "j + k",
+                "long long first",
+                ["first_key", "second_key"],
                 lambda name: f"{name}[j]",
                 (),
                 (),
@@ -617,7 +606,7 @@ def _elements(
     arguments: Sequence[Named],
     place: str,
     applied_to: str,
-    element: str,
+    keys: Sequence[str],
     at: Callable[[str], str],
     numbers: Sequence[str],
     mean: Sequence[str],
@@ -631,9 +620,10 @@ def _elements(
     place : str
         Arguments of `load` and `store` that say where the elements are.
     applied_to : str
-        Arguments of `apply` beside the elements and which of them it is.
-    element : str
-        The number of this element, for its random bits.
+        Arguments of `apply` beside the elements and which of them it is; ``first``, the number of
+        the first of them, for their random bits.
+    keys : sequence of str
+        The two keys of their random bits.
     at : function of an array's name
         Writes the first of the elements in memory.
     numbers : sequence of str
@@ -653,7 +643,9 @@ def _elements(
     loaded = [f"x.{n} = load_pack<{hints[n]}>({packs[n]});" for n in types if n in run.read()]
     updated = [one for one in arguments if one in run.updated]
     stored = [f"store_pack<{hints[n]}>({packs[n]}, x.{n});" for one in updated for n in one.arrays]
-    applied = [run.random(element), *loads(arguments, run.compute, register), *numbers]
+    random = f"const U random = random_at<N>(first, k, {', '.join(keys)});"
+    applied = [random] * run.formats.random
+    applied += [*loads(arguments, run.compute, register), *numbers]
     applied += [run.call(mean), *stores(updated, run.compute, register)]
     members = indented([f"pack<{types[n]}, N> {n};" for n in types], 8)
     return [

@@ -159,6 +159,7 @@ def _launch(family: str, given: Any) -> Launch:
 def macros(launch: Launch, itemsize: int) -> dict[str, object]:
     """Return the macros of a kernel of whole arrays whose smallest elements have ``itemsize``."""
     return {
+        "chunk": launch.chunk,
         "threads": launch.threads,
         "elements": max(launch.access // itemsize, 1),
         "groups": launch.groups,

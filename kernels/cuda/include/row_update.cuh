@@ -10,7 +10,8 @@
 //       void store_row(row)            by one lane, after all lanes have loaded them
 //       T squared(row, width, j, W)    the element whose mean of squares the rule takes
 //       Elements<N> load<N>(row, width, j)
-//       void apply(Elements<N> &, k, W, element)    the rule on the k-th of them; in registers
+//       void apply(Elements<N> &, k, W, first)      the rule on the k-th of them, whose number is
+//                                                   first + k; in registers
 //       void store(const Elements<N> &, row, width, j)
 //       void update_block(gradient, row, width, column, begin, block, n)   8-bit formats, by a warp
 //   };
@@ -47,7 +48,7 @@ __device__ inline void update_row(
         auto x = update.template load<N>(row, width, j);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            update.apply(x, k, gradients.at[k], row * width + j + k);
+            update.apply(x, k, gradients.at[k], row * width + j);
         }
         update.store(x, row, width, j);
     }

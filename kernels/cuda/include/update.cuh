@@ -6,9 +6,10 @@
 //       (addresses of parameter, states and gradient; the rule's coefficients; random keys)
 //       void read(at)                  coefficients: at(k) is the k-th one
 //       void seed(key, step)           keys of the random bits of an array in a step
+//       void use_page(start)           keys of the random bits of the elements around `start`
 //       size_t addresses(start)        addresses of the elements `start`, combined by `|`
 //       Elements<N> load<N>(j)         elements j to j + N - 1
-//       void apply(Elements<N> &, k, j)          the rule on the k-th of them; in registers
+//       void apply(Elements<N> &, k, j)          the rule on element j + k; in registers
 //       void store(const Elements<N> &, j)
 //       void update_block(begin, block, n)       8-bit formats, by a warp
 //   };
@@ -40,8 +41,13 @@ __device__ inline void update_chunk(
 #else
 // Elements are loaded and stored GA_ELEMENTS at a time if all arrays are aligned to 16 bytes there:
 // GA_GROUPS times, then the rule is applied to them.
+//
+// A chunk of an array begins at a multiple of its greatest size, GA_CHUNK elements. That is a power
+// of two, so no multiple of 2^32 is inside, and the chunk's random bits have the same two keys.
 __device__ inline void update_chunk(Update &update, long long start, long long size) {
     constexpr int N = GA_ELEMENTS, GROUPS = GA_GROUPS;
+    static_assert(GA_CHUNK % N == 0 && (1LL << 32) % GA_CHUNK == 0, "a chunk is on one page");
+    update.use_page(start);
     long long j = 0;
     if ((update.addresses(start) & 15) == 0) {
         j = size / N * N;

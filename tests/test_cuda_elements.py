@@ -1,0 +1,131 @@
+"""The CUDA text of elements at given places of an array, many of which no array here reaches."""
+
+import ctypes
+
+import hostcupy
+import numpy as np
+import pytest
+
+import gpuadapt as ga
+from gpuadapt.arrays import numpy_dtype
+from gpuadapt.kernels.cuda import generate, host_check, multi_tensor, rows, tuning
+from gpuadapt.kernels.formats import bfloat16, random_bits
+from gpuadapt.optimizer import internals
+
+KEY, STEP, LR = 0x0123456789ABCDEF, 9, 2.0**-10
+ONE = 0x3F80  # as a bfloat16
+
+ARRAY_RUN = """
+extern "C" void run(unsigned long long *addresses, const double *numbers, long long start,
+                    long long size, long long) {
+    for (threadIdx.x = 0; threadIdx.x < GA_THREADS; ++threadIdx.x) {
+        gpuadapt::Update update(addresses + 1, addresses[0]);
+        update.read([&](int k) { return numbers[k]; });
+        update.seed(%(key)sLL, double(%(step)s));
+        gpuadapt::update_chunk(update, start, size);
+    }
+}
+"""
+
+ROW_RUN = """
+struct Ones {
+    template <int N> gpuadapt::pack<gpuadapt::W, N> at(long long) const {
+        gpuadapt::pack<gpuadapt::W, N> x;
+        for (int k = 0; k < N; ++k) { x.at[k] = gpuadapt::W(1); }
+        return x;
+    }
+};
+extern "C" void run(unsigned long long *addresses, const double *numbers, long long row,
+                    long long, long long width) {
+    for (threadIdx.x = 0; threadIdx.x < 32; ++threadIdx.x) {
+        gpuadapt::Update update = {%(arrays)s, %(key)sLL};
+        update.read([&](int k) { return numbers[k]; });
+        update.seed(double(%(step)s));
+        gpuadapt::update_row<32, GA_ELEMENTS>(update, Ones(), true, row, width);
+    }
+}
+"""
+
+
+def stochastic_sgd(state):
+    """A rule that adds -LR to each element, and formats: its parameter is a bfloat16."""
+    optimizer = ga.SGD(
+        np.zeros(1, numpy_dtype("bfloat16", "cpu")),
+        momentum=0.5, rounding="stochastic", state_dtype=state,
+    )  # fmt: skip
+    return optimizer.rule, internals(optimizer).parameters["0"].formats_for("bfloat16")
+
+
+def run(text, rule, formats, place, size, *more):
+    """Run a text on `size` elements of 1, as if they began with the number `place`."""
+    arrays = [np.zeros(size, kind) for form in formats.every for _, kind in form.parts]
+    arrays[0][:] = arrays[1][:] = ONE
+    order = [1, 0, *range(2, len(arrays))]
+    begin = [(arrays[k].ctypes.data - place * arrays[k].itemsize) % 2**64 for k in order]
+    given = {"h_lr": LR}
+    numbers = np.array([given.get(name, 1.0) for name in rule.coefficients])
+    host_check.library(text).run(
+        (ctypes.c_uint64 * len(begin))(*begin),
+        ctypes.c_void_p(numbers.ctypes.data),
+        *map(ctypes.c_longlong, more),
+    )
+    return arrays[0]
+
+
+def rounded(paired, place, size):
+    """Elements from `place` on after the step, by NumPy."""
+    number, shift = place + np.arange(size), 33 if paired else 32
+    element, page = [(number >> by).astype(np.uint32) for by in (shift - 32, shift)]
+    seeds = np.array([KEY], np.int64).view(np.uint32)
+    keys = [random_bits.key_of(seed, np.uint32(STEP)) for seed in seeds]
+    random = random_bits.random_bits(element, *(random_bits.key_on(k, page) for k in keys))
+    if paired:
+        random <<= ((number & 1) << 4).astype(np.uint32)
+    x = np.full(size, np.float32(1 - LR))
+    return bfloat16.bfloat16_random(x, random >> np.uint32(16))
+
+
+@pytest.mark.parametrize("state", ["float32", "bfloat16"])
+def test_chunks_beyond_32_bits_have_random_bits_of_their_own(state):
+    """The chunks on both sides of a multiple of 2^32 (of pairs 2^33)."""
+    rule, formats = stochastic_sgd(state)
+    update = generate.ArrayUpdate(generate.Run(rule, formats))
+    text = multi_tensor.source(rule, formats)
+    assert update.names == list(update.types)[:1] + list(update.types)[2:]
+    text = hostcupy.RAW + text + ARRAY_RUN % {"key": KEY, "step": STEP}
+    page, chunk = 2**33 if formats.paired else 2**32, tuning.Launch().chunk
+    for place in (0, page - chunk, page, 3 * page):
+        for size in (chunk, 37):
+            got = run(text, rule, formats, place, size, place, size, 0)
+            want = rounded(formats.paired, place, size)
+            assert np.array_equal(got, want), (place, size)
+            assert len(np.unique(want)) == 2
+
+
+def test_a_chunk_is_on_one_page():
+    """The kernel does not compile with chunks of which one may cross a multiple of 2^32."""
+    rule, formats = stochastic_sgd("bfloat16")
+    text = multi_tensor.source(rule, formats)
+    declared = f"#define GA_CHUNK {tuning.Launch().chunk}\n"
+    assert declared in text
+    wrong = text.replace(declared, "#define GA_CHUNK 4104\n")
+    with pytest.raises(Exception, match="returned non-zero exit status"):
+        host_check.library(hostcupy.RAW + wrong)
+
+
+@pytest.mark.parametrize(("width", "elements"), [(768, 8), (768, 4), (601, 1)])
+@pytest.mark.parametrize("state", ["float32", "bfloat16"])
+def test_rows_beyond_32_bits_have_random_bits_of_their_own(state, width, elements):
+    """Rows with a multiple of 2^32 (of pairs 2^33) between two of their elements."""
+    rule, formats = stochastic_sgd(state)
+    update = generate.RowUpdate(generate.Run(rule, formats), False)
+    config = rows.LaunchConfig(elements, 32, False)
+    types = enumerate(update.types.values(), 1)
+    arrays = ", ".join(f"({kind} *)addresses[{k}]" for k, kind in types)
+    text = rows.source(rule, formats, config)
+    text = hostcupy.RAW + text + ROW_RUN % {"arrays": arrays, "key": KEY, "step": STEP}
+    page = 2**33 if formats.paired else 2**32
+    assert page % width
+    for row in (0, page // width, page // width + 1, 3 * page // width):
+        got = run(text, rule, formats, row * width, width, row, 0, width)
+        assert np.array_equal(got, rounded(formats.paired, row * width, width)), row
