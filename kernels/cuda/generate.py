@@ -133,13 +133,12 @@ _WHOLE = r"""
 %(load)s
     }
 #pragma unroll
-    for (int q = 0; q < LANE_ELEMENTS; ++q) {
-        const int part = q / NEIGHBOURS, k = q %% NEIGHBOURS;
-        const int i = (32 * part + lane) * NEIGHBOURS + k;
-%(update)s
-    }
-#pragma unroll
     for (int part = 0; part < LANE_ELEMENTS / NEIGHBOURS; ++part) {
+#pragma unroll
+        for (int k = 0; k < NEIGHBOURS; ++k) {
+            const int q = part * NEIGHBOURS + k, i = (32 * part + lane) * NEIGHBOURS + k;
+%(update)s
+        }
         const int i = (32 * part + lane) * NEIGHBOURS;
 %(store)s
     }
@@ -355,7 +354,7 @@ class _Block:
             else:
                 lines += loads([one], run.compute, at)
         lines += self.calls
-        lines += [f"{one.name}_block.add(q, S({one.name}_n));" for one in self.coded]
+        lines += [f"{one.name}_block.numbers[q] = S({one.name}_n);" for one in self.coded]
         return lines + stores(self.others, run.compute, at)
 
     def scales(self, count: str) -> list[str]:
@@ -393,12 +392,12 @@ class _Block:
                 (f"{k} {n}p[LANE_ELEMENTS / NEIGHBOURS];" for n, k in kinds.items()), 4
             ),
             "load": indented((f"{n}p[part] = {a};" for n, a in there.items() if n in read), 8),
-            "update": indented(update, 8),
+            "update": indented(update, 12),
             "store": indented(
                 (f"{there[n]} = {n}p[part];" for one in self.others for n in one.arrays), 8
             ),
             "scales": indented(self.scales("LANE_ELEMENTS"), 4),
-            "quick": " && ".join(f"{one.name}_block.quick()" for one in self.coded),
+            "quick": " && ".join(f"{one.name}_block.quick" for one in self.coded),
             "encode": indented(encode, 8),
         }
 

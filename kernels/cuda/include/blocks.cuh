@@ -24,35 +24,26 @@ __device__ inline U largest_of(U x) {
 #endif
 }
 
-// The larger magnitude, NaN is the largest; the smaller magnitude, if neither is NaN.
-#if defined(__CUDACC_RTC__) && __CUDA_ARCH__ >= 800
-__device__ inline S larger(S largest, S x) {
-    S r;
-    asm("{ .reg .f32 a; abs.f32 a, %2; max.NaN.f32 %0, %1, a; }"
-        : "=f"(r.value)
-        : "f"(largest.value), "f"(x.value));
-    return r;
-}
-__device__ inline S smaller(S least, S x) {
-    S r;
-    asm("{ .reg .f32 a; abs.f32 a, %2; min.f32 %0, %1, a; }"
-        : "=f"(r.value)
-        : "f"(least.value), "f"(x.value));
-    return r;
-}
+// Four bytes of two words: the k-th one is the byte selector / 16^k % 16 of a (0 to 3) or b (4 to
+// 7).
+#ifdef __CUDACC_RTC__
+__device__ inline U four_bytes(U a, U b, U selector) { return __byte_perm(a, b, selector); }
 #else
-__device__ inline S larger(S largest, S x) { return real(larger_magnitude(bits(largest), x)); }
-__device__ inline S smaller(S least, S x) {
-    const U size = bits(x) & 0x7fffffff;
-    return size < bits(least) ? real(size) : least;
+inline U four_bytes(U a, U b, U selector) {
+    U bytes = 0;
+    for (int k = 0; k < 4; ++k) {
+        const U n = selector >> 4 * k & 7;
+        bytes |= ((n < 4 ? a : b) >> 8 * (n % 4) & 0xff) << 8 * k;
+    }
+    return bytes;
 }
 #endif
 
-// The upper halves of two words: that of b above that of a.
-__device__ inline U upper_halves(U a, U b) { return (a >> 16) | (b & 0xffff0000); }
-
-// Bits of a where the mask has them, otherwise of b.
-__device__ inline U merged(U a, U b, U mask) { return (a & mask) | (b & ~mask); }
+// The codes, in the lower 8 bits of halves, of numbers whose upper halves these are: two in a word.
+// No number is below the base, so that the lower one takes nothing from the upper one.
+__device__ inline U two_codes(U halves, U base) {
+    return (halves >> 4) - ((base >> 16) * 0x10001 >> 4);
+}
 
 // The bits of a number from its code, which is a byte of a word whose others are 0, times a power
 // of two; 0 for the code 0. A multiplication leaves the units of logic to other things, and what
@@ -83,11 +74,14 @@ struct signed8 {
         return real(code_bits(codes & (U(0x7f) << 8 * k), U(1) << (20 - 8 * k), base ^ sign));
     }
 
-    // The codes of numbers that have their exponents, without their signs' place between.
+    // What `larger` and `smaller` compare: the magnitude, times 2.
+    static __device__ U size(S x) { return bits(x) << 1; }
+    static __device__ U magnitude(U size) { return size >> 1; }
+
+    // The codes of numbers, of which `even` has the upper halves of the first and the third one.
     static __device__ U joined(U even, U odd, U base) {
-        const U bases = (base >> 16) * 0x10001;
-        const U codes = merged((even >> 4) - (bases >> 4), (odd << 4) - (bases << 4), 0x00ff00ff);
-        return codes | (merged(even >> 8, odd, 0x00ff00ff) & 0x80808080);
+        const U signs = four_bytes(even, odd, 0x7351) & 0x80808080;
+        return signs | four_bytes(two_codes(even, base), two_codes(odd, base), 0x6240);
     }
 };
 #endif
@@ -105,9 +99,12 @@ struct unsigned8 {
         return real(code_bits(codes & (U(0xff) << 8 * k), U(1) << (20 - 8 * k), base));
     }
 
+    // Of a negative number more than any code's.
+    static __device__ U size(S x) { return bits(x); }
+    static __device__ U magnitude(U size) { return size; }
+
     static __device__ U joined(U even, U odd, U base) {
-        const U bases = (base >> 16) * 0x10001;
-        return merged((even >> 4) - (bases >> 4), (odd << 4) - (bases << 4), 0x00ff00ff);
+        return four_bytes(two_codes(even, base), two_codes(odd, base), 0x6240);
     }
 };
 #endif
@@ -116,7 +113,7 @@ struct unsigned8 {
 template <typename Codec>
 struct Coded {
     U base;
-    S largest = 0.0f, least = 3.4e38f;  // magnitudes
+    bool quick;  // no number lies below that of the smallest code: `packed_quickly` will do
     S numbers[LANE_ELEMENTS];
 
     __device__ Coded(S scale) : base(Codec::base(scale)) {}
@@ -124,26 +121,38 @@ struct Coded {
     __device__ S unpacked(U codes, int k) const { return Codec::unpacked(codes, k, base); }
     __device__ U stored(int q, U random) const { return Codec::store(numbers[q], base, random); }
 
-    __device__ void add(int q, S x) {
-        numbers[q] = x;
-        largest = larger(largest, x);
-        least = smaller(least, x);
-    }
-
     // The scale of the block, of which this lane has so many numbers.
     __device__ S scale(int count) {
-        U size = largest_of(bits(largest));
-        if (all_representable(size) == U(0)) {
-            size = make_representable(count);
+        U largest = 0, least = 0xffffffff;  // sizes, as the codec has them
+#pragma unroll
+        for (int q = 0; q < count; ++q) {
+            const U size = Codec::size(numbers[q]);
+            largest = largest < size ? size : largest;
+            least = size < least ? size : least;
         }
-        const S scale = Codec::scale(size);
+        largest = Codec::magnitude(largest_of(largest));
+        const bool usual = all_representable(largest) == U(1);
+        if (!usual) {
+            largest = make_representable(count);
+        }
+        const S scale = Codec::scale(largest);
         base = Codec::base(scale);
+        quick = usual && Codec::magnitude(least) >= base + 0x00100000;
         return scale;
     }
 
     // Replaces numbers that 8 bits do not represent; returns the block's largest magnitude.
     __device__ U make_representable(int count) {
         U size = 0;
+#pragma unroll
+        for (int q = 0; q < count; ++q) {
+            size = larger_magnitude(size, numbers[q]);
+        }
+        size = largest_of(size);
+        if (all_representable(size) == U(1)) {  // one is negative, and the codec has no sign
+            return size;
+        }
+        size = 0;
 #pragma unroll
         for (int q = 0; q < count; ++q) {
             size = larger_representable(size, numbers[q]);
@@ -153,12 +162,8 @@ struct Coded {
         for (int q = 0; q < count; ++q) {
             numbers[q] = representable(numbers[q], size);
         }
-        least = 0.0f;
         return size;
     }
-
-    // Whether no number lies below that of the smallest code: then `packed_quickly` will do.
-    __device__ bool quick() const { return bits(least) >= base + 0x00100000; }
 
     // Codes of neighbours, from number `at` on. A number's exponent and the first bits of its
     // fraction, less the base, are its code; random bits are added to the other bits before.
@@ -168,7 +173,8 @@ struct Coded {
         for (int k = 0; k < NEIGHBOURS; ++k) {
             sum[k] = bits(numbers[at + k]) + (random[k] * drawn >> 12);
         }
-        return Codec::joined(upper_halves(sum[0], sum[2]), upper_halves(sum[1], sum[3]), base);
+        const U even = four_bytes(sum[0], sum[2], 0x7632), odd = four_bytes(sum[1], sum[3], 0x7632);
+        return Codec::joined(even, odd, base);
     }
 
     // The same for any numbers.

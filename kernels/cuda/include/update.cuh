@@ -26,16 +26,18 @@ namespace gpuadapt {
 __device__ inline void update_chunk(
     Update &update, long long start, long long size, long long width
 ) {
-    const long long each = (width + GA_BLOCK - 1) / GA_BLOCK;
     const long long row_0 = start / width, column_0 = start - row_0 * width;
+    const long long block_0 = row_0 * ((width + GA_BLOCK - 1) / GA_BLOCK) + column_0 / GA_BLOCK;
     const bool within = size <= width - column_0;
-    const long long blocks = within ? (size + GA_BLOCK - 1) / GA_BLOCK : size / width * each;
-    for (long long q = threadIdx.x / 32; q < blocks; q += GA_THREADS / 32) {
-        const long long row = within ? row_0 : row_0 + q / each;
-        const long long column = within ? column_0 + q * GA_BLOCK : q % each * GA_BLOCK;
-        const long long remaining = (within ? column_0 + size : width) - column;
-        const int n = remaining < GA_BLOCK ? int(remaining) : GA_BLOCK;
-        update.update_block(row * width + column, row * each + column / GA_BLOCK, n);
+    // A part of a row is taken for a row. Within a chunk, 32 bits are enough.
+    const unsigned n = unsigned(within ? size : width), each = (n + GA_BLOCK - 1) / GA_BLOCK;
+    const unsigned blocks = within ? each : unsigned(size) / n * each;
+    for (unsigned q = threadIdx.x / 32; q < blocks; q += GA_THREADS / 32) {
+        const unsigned row = within ? 0 : q / each, column = (q - row * each) * GA_BLOCK;
+        const unsigned remaining = n - column;
+        update.update_block(
+            start + (row * n + column), block_0 + q, remaining < GA_BLOCK ? remaining : GA_BLOCK
+        );
     }
 }
 #else
