@@ -6,10 +6,17 @@ and the options it adds, among them ``-ftz=true``.
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.nvrtc import architectures as known
+from benchmarks.nvrtc import compile
 
 HEADERS = "#include <cupy/complex.cuh>\n#include <cupy/carray.cuh>\n#include <cupy/atomics.cuh>\n"
 NDARRAY, INDEXER, SCALAR = 1, 2, 3
@@ -48,35 +55,18 @@ def assemble(kernel: Any, dtype: np.dtype, ndim: int) -> str:
 
 def architectures() -> list[int]:
     """sm_70, 80, 90, 100, as far as the installed NVRTC knows them."""
-    try:
-        from cupy.cuda import nvrtc
-
-        known = nvrtc.getSupportedArchs()
-    except (ImportError, RuntimeError):  # the latter: CuPy is there, and finds no NVRTC
-        return []
-    return [architecture for architecture in (70, 80, 90, 100) if architecture in known]
+    return [architecture for architecture in (70, 80, 90, 100) if architecture in known()]
 
 
 def compile_ptx(source: str, architecture: int, options: tuple[str, ...]) -> str:
     """PTX for a compute capability, with CuPy's includes, and its flags after ours."""
-    import cupy
-    from cupy._core import core
-    from cupy.cuda import nvrtc
+    return compile(source, architecture, options, code=False).ptx
 
-    # Without the include folder of a CUDA toolkit that may or may not be installed here.
-    own = str(Path(cupy.__file__).parent)
-    assembled = core.assemble_cupy_compiler_options(options)
-    flags = (
-        *(o for o in assembled if not o.startswith("-I") or o.startswith(f"-I{own}")),
-        "--device-as-default-execution-space",
-        f"-arch=compute_{architecture}",
-        "-ftz=true",
+
+def inexact(ptx: str) -> list[str]:
+    """Instructions of a PTX text that flush, approximate, contract, or that ptxas may contract."""
+    return re.findall(
+        r"\b\w+(?:\.\w+)*\.(?:ftz|approx|full)\S*|\b(?:fma|mad)\.\w+\.f\d+"
+        r"|\b(?:add|sub|mul|div|sqrt|rcp)(?:\.(?!rn\b)\w+)*\.f\d+",
+        ptx,
     )
-    program = nvrtc.createProgram(source, "kernel.cu", (), ())
-    try:
-        nvrtc.compileProgram(program, flags)
-    except nvrtc.NVRTCError as error:
-        raise AssertionError(f"{error}\n{nvrtc.getProgramLog(program)}") from error
-    ptx = nvrtc.getPTX(program)
-    nvrtc.destroyProgram(program)
-    return ptx.decode() if isinstance(ptx, bytes) else ptx
