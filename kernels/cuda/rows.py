@@ -66,6 +66,8 @@ class LaunchConfig(NamedTuple):
     """Threads for each key, a power of two up to `WARP`."""
     strided: bool
     """Rows have gaps, or another order than C's."""
+    clipped: bool = False
+    """The norm of each row's gradient is limited."""
 
 
 def launch_config(width: int, elements: int, strided: bool) -> LaunchConfig:
@@ -89,9 +91,8 @@ def keys_source(index: np.dtype) -> str:
 
 def hot_rows_source(compute: str, format: Format) -> str:
     """Write the kernel of ``hot_rows.cuh`` for gradients of a format, merged in a type."""
-    return compile.link(
-        _macros(compute, format), generate.gradient(compute, format), "hot_rows.cuh"
-    )
+    macros = _macros(compute, format) | {"clipped": 0}
+    return compile.link(macros, generate.gradient(compute, format), "hot_rows.cuh")
 
 
 def squares_source(compute: str, format: Format, config: LaunchConfig) -> str:
@@ -105,7 +106,11 @@ def _macros(compute: str, format: Format) -> dict[str, object]:
 
 
 def _shape(config: LaunchConfig) -> dict[str, object]:
-    return {"elements": config.elements, "lanes": config.lanes}
+    return {
+        "elements": config.elements,
+        "lanes": config.lanes,
+        "clipped": int(config.clipped),
+    }
 
 
 def source(
@@ -286,7 +291,7 @@ class Rows:
                 (keys, np.int64(n), np.int32(shift), np.int64(self._count),
                  np.int64(self._width), values, hot_sums),
             )  # fmt: skip
-        config = self._config(values)
+        config = self._config(values)._replace(clipped=max_norm < math.inf)
         compiled = self._compiled(config) if n and self._width else None
         mean = duplicates == "mean"
         return RowPlan(keys, shift, hot_sums, values, mean, max_norm, config, compiled)
@@ -368,8 +373,7 @@ class Rows:
                 (-(-n * config.lanes // THREADS),),
                 (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-                 np.int64(width), plan.hot_sums, np.int32(plan.mean),
-                 np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm),
+                 np.int64(width), plan.hot_sums, np.int32(plan.mean), np.float64(plan.max_norm),
                  *numbers.of_gradient(), plan.values, self._squared),
             )  # fmt: skip
         self._sums(self._squared_addresses, self._unscaled, partial, peaks)
@@ -385,9 +389,8 @@ class Rows:
         grid, block = (-(-n * plan.config.lanes // self._threads),), (self._threads,)
         arguments = (
             plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),
-            np.int64(width), plan.hot_sums, np.int32(plan.mean),
-            np.int32(plan.max_norm < math.inf), np.float64(plan.max_norm), self._skipped,
-            np.int64(offset), *numbers.of_update(not catch_up), plan.values,
+            np.int64(width), plan.hot_sums, np.int32(plan.mean), np.float64(plan.max_norm),
+            self._skipped, np.int64(offset), *numbers.of_update(not catch_up), plan.values,
             *self._layout, *self._arrays, *self._key, *catch_up,
         )  # fmt: skip
         return [(plan.kernel, grid, block, arguments)]

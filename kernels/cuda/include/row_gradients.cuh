@@ -50,6 +50,7 @@ struct Occurrences {
     __device__ pack<W, N> sum(long long j) const {
         pack<W, N> total = load<N>(first, j);
         long long k = first + 1;
+#pragma unroll 1
         for (; k + AHEAD <= end; k += AHEAD) {
             pack<W, N> next[AHEAD];
 #pragma unroll
@@ -84,7 +85,7 @@ struct RowGradient {
     const Occurrences occurrences;
     const GA_MERGED *hot_sums;  // (n / HOT, width); only the rows of hot rows are written
     const bool mean;            // divide by the number of occurrences
-    W factor;                   // of clipping
+    W factor;                   // of clipping, if GA_CLIPPED
 
     template <int N>
     __device__ pack<W, N> at(long long j) const {
@@ -97,7 +98,9 @@ struct RowGradient {
             if (mean) {
                 total.at[e] = total.at[e] / W(GA_MERGED(occurrences.end - occurrences.first));
             }
-            total.at[e] = total.at[e] * factor;
+            if (GA_CLIPPED) {
+                total.at[e] = total.at[e] * factor;
+            }
         }
         return total;
     }

@@ -3,7 +3,7 @@
 //   keys      (n,) sorted; row << shift | position in the batch
 //   count     rows of the table
 //   hot_sums  GA_MERGED, (n / HOT, width)
-//   clipped   limit the norm of each row's gradient to `max_norm`
+//   max_norm  limit of the norm of each row's gradient, if GA_CLIPPED
 //   GA_SCALARS    the gradients' scale, see scalars.cuh
 //   values    GA_GRADIENT, (n, width)
 //   squared   (2, n) out: at the first key of each row the sum of squares of the gradient divided
@@ -13,8 +13,8 @@
 
 extern "C" __global__ void gpuadapt_row_squares(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped, double max_norm,
-    GA_SCALARS, const GA_GRADIENT *__restrict__ values, double *squared
+    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, double max_norm, GA_SCALARS,
+    const GA_GRADIENT *__restrict__ values, double *squared
 ) {
     using namespace gpuadapt;
     constexpr int N = GA_ELEMENTS, LANES = GA_LANES;
@@ -31,7 +31,7 @@ extern "C" __global__ void gpuadapt_row_squares(
     T scale;
     ieee::narrow(wide_scale, scale.value);
     T factor = F(1), largest = F(0);
-    if (clipped) {  // as in the update
+    if (GA_CLIPPED) {  // as in the update
         const auto value = [&](long long j) { return gradient.at<1>(j).at[0]; };
         const number<double> norm =
             ieee::root(sum_of_squares<LANES, N>(active, width, value).value);
@@ -42,7 +42,7 @@ extern "C" __global__ void gpuadapt_row_squares(
     }
     const number<double> sum = sum_of_squares<LANES, N>(active, width, [&](long long j) {
         const T x = gradient.at<1>(j).at[0], value = x / scale;
-        const T size = abs(clipped ? x * factor / scale : value);
+        const T size = abs(GA_CLIPPED ? x * factor / scale : value);
         largest = size > largest ? size : largest;
         return value;
     });

@@ -44,8 +44,9 @@ __device__ inline void update_row(
     }
 #else
     for (long long j = lane * N; active && j < width; j += LANES * N) {
-        const pack<W, N> gradients = gradient.template at<N>(j);
+        // Before the sum of gradients, which waits for memory too.
         auto x = update.template load<N>(row, width, j);
+        const pack<W, N> gradients = gradient.template at<N>(j);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
             update.apply(x, k, gradients.at[k], row * width + j);

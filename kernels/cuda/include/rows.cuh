@@ -5,7 +5,7 @@
 //   count     rows of the table; the row of a key that is out of range
 //   hot_sums  GA_MERGED, (n / HOT, width)
 //   mean      divide sums of gradients by the number of occurrences
-//   clipped   limit the norm of each row's gradient to `max_norm`
+//   max_norm  limit of the norm of each row's gradient, if GA_CLIPPED
 //   skipped   (1,) added to: keys that are out of range
 //   offset    of the first coefficient in the step's scalars; GA_SCALE is that of the scale. The
 //             number of the table's update is after the coefficients.
@@ -17,7 +17,7 @@
 
 extern "C" __global__ void GA_NAME(
     const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, int clipped, double max_norm,
+    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, double max_norm,
     unsigned long long *skipped, long long offset, GA_SCALARS, GA_ARGUMENTS
 ) {
     using namespace gpuadapt;
@@ -61,16 +61,15 @@ extern "C" __global__ void GA_NAME(
         mean != 0,
         GA_MERGED(1)
     };
-    if (clipped) {
-        const auto value = [&](long long j) { return gradient.at<1>(j).at[0]; };
-        const number<double> norm =
-            ieee::root(sum_of_squares<LANES, N>(active, width, value).value);
-        // The gradients are still to be divided by their scale.
-        const number<double> limit = number<double>(max_norm) * number<double>(numbers[GA_SCALE]);
-        if (norm > limit) {
-            ieee::narrow((limit / norm).value, gradient.factor.value);
-        }
+#if GA_CLIPPED
+    const auto value = [&](long long j) { return gradient.at<1>(j).at[0]; };
+    const number<double> norm = ieee::root(sum_of_squares<LANES, N>(active, width, value).value);
+    // The gradients are still to be divided by their scale.
+    const number<double> limit = number<double>(max_norm) * number<double>(numbers[GA_SCALE]);
+    if (norm > limit) {
+        ieee::narrow((limit / norm).value, gradient.factor.value);
     }
+#endif
     update_row<LANES, N>(update, gradient, active, row, width);
     count_step(true, steps, report, last);
 }
