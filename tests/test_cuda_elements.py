@@ -8,8 +8,17 @@ import pytest
 
 import gpuadapt as ga
 from gpuadapt.arrays import numpy_dtype
-from gpuadapt.kernels.cuda import generate, host_check, multi_tensor, rows, tuning
-from gpuadapt.kernels.formats import bfloat16, random_bits
+from gpuadapt.kernels.cuda import (
+    generate,
+    host_check,
+    multi_tensor,
+    rows,
+    scalars,
+    squares,
+    tuning,
+)
+from gpuadapt.kernels.formats import PLAIN, bfloat16, random_bits
+from gpuadapt.kernels.numerics.summation import CHUNK, LANES
 from gpuadapt.optimizer import internals
 
 KEY, STEP, LR = 0x0123456789ABCDEF, 9, 2.0**-10
@@ -129,3 +138,46 @@ def test_rows_beyond_32_bits_have_random_bits_of_their_own(state, width, element
     for row in (0, page // width, page // width + 1, 3 * page // width):
         got = run(text, rule, formats, row * width, width, row, 0, width)
         assert np.array_equal(got, rounded(formats.paired, row * width, width)), row
+
+
+ORDERED = {"float32": 2 * CHUNK + 3 * LANES + 5, "bfloat16": CHUNK + 1, "float64": LANES + 7}
+"""Sizes of arrays, by their gradients' formats."""
+
+
+def partial_sums(numbers, scale):
+    """Sums of squares of each chunk in the order of `kernels.numerics.summation`, by NumPy."""
+    sums = []
+    for begin in range(0, numbers.size, CHUNK):
+        chunk = numbers[begin : begin + CHUNK] / numbers.dtype.type(scale)
+        filled = np.concatenate([chunk, np.zeros(-chunk.size % LANES, chunk.dtype)])
+        lanes = np.zeros(LANES)
+        for row in filled.astype(np.float64).reshape(-1, LANES):
+            lanes = lanes + row * row
+        while lanes.size > 1:
+            lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
+        sums.append(lanes[0])
+    return sums
+
+
+@pytest.mark.parametrize("kind", ORDERED)
+def test_squares_have_one_order_at_any_alignment_and_scale(kind, host):
+    """Loads of one element and of several; products with the reciprocal of a power of two."""
+    dtype = np.dtype(numpy_dtype(kind, "cpu"))
+    compute, size = "float64" if kind == "float64" else "float32", ORDERED[kind]
+    random = np.random.default_rng(5)
+    number = random.normal(size=size + 8) * 10.0 ** random.integers(-30, 10, size + 8)
+    given = number.astype(dtype)
+    placed = host.array(given.view(np.uint16) if kind == "bfloat16" else given)
+    sums = squares.Squares(compute, PLAIN[kind], [size])
+    outputs = [host.array(np.zeros(sums.partials)) for _ in range(2)]
+    for scale in (1.0, 2.0**-13, 2.0**100, 3.0, 1.0 + 2.0**-20):
+        step = scalars.numbers(())
+        step.scale_by(host.array(np.array([scale], np.float32)))
+        for offset in (0, 1, 2, 3, 4, 7):
+            start = np.uint64(placed.data.ptr + offset * dtype.itemsize)
+            sums(host.array(np.array([start])), step, *outputs)
+            chosen = given[offset : offset + size].astype(compute)
+            where = scale, offset
+            assert np.array_equal(host.numpy(outputs[0]), partial_sums(chosen, scale)), where
+            largest = np.abs(chosen / chosen.dtype.type(scale)).max()
+            assert host.numpy(outputs[1]).max() == largest, where

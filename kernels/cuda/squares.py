@@ -16,6 +16,9 @@ from ..numerics.chunks import Chunks
 from ..numerics.summation import CHUNK, LANES
 from . import compile, generate, scalars
 
+THREADS = 64
+"""Threads of a block. Each has four of a chunk's sums: it loads 16 bytes of float32 at once."""
+
 
 def source(compute: str, format: Format, strided: bool = False, squared: bool = True) -> str:
     """Write the kernel of ``squares.cuh``.
@@ -34,6 +37,7 @@ def source(compute: str, format: Format, strided: bool = False, squared: bool = 
     macros = {
         "name": _name(squared),
         "lanes": LANES,
+        "threads": THREADS,
         **scalars.GRADIENT_MACROS,
         "strided": int(strided),
         "squared": int(squared),
@@ -85,6 +89,6 @@ class Squares:
         if self.partials:
             self._kernel(
                 (self.partials,),
-                (LANES,),
+                (THREADS,),
                 (self._spans, addresses, self._layout, *numbers.of_gradient(), partial, peaks),
             )

@@ -52,6 +52,7 @@ GPUADAPT_BINARY(add, a + b, "add.rn")
 GPUADAPT_BINARY(subtract, a - b, "sub.rn")
 GPUADAPT_BINARY(multiply, a * b, "mul.rn")
 GPUADAPT_BINARY(divide, a / b, "div.rn")
+GPUADAPT_BINARY(larger, b > a ? b : a, "max")  // a is no NaN; if b is one, the result is a
 GPUADAPT_COMPARE(less, a < b, "lt")
 GPUADAPT_COMPARE(less_equal, a <= b, "le")
 GPUADAPT_COMPARE(greater, a > b, "gt")
