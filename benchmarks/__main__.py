@@ -12,27 +12,42 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gpuadapt.arrays import check_device
 from gpuadapt.errors import BackendError
+from gpuadapt.kernels.cuda import tuning
 from gpuadapt.machine import describe_machine
 
 from . import (
     exact,
     failures,
     goals,
+    host_time,
+    launches,
     overhead,
     peers,
     report,
+    roofs,
     rows,
     suites,
     torch_loop,
     training,
     update,
 )
+from .saved import save
+
+ENTRIES: dict[str, Callable[[str, bool], Iterator[dict[str, Any]]]] = {
+    "overhead": overhead.entries,
+    "host": host_time.entries,
+    "launches": launches.entries,
+}
+"""Suites whose results are figures, not candidates of a case."""
+
+OF_GPUS = ("roofs", "methods")
+"""Suites of cases that are not part of "all", as "host" and "launches" of `ENTRIES` are not."""
 
 
 def main() -> int:
@@ -63,9 +78,11 @@ def main() -> int:
     if given.suite == "all" and given.backend == "cuda":
         chosen = tuple(suite for suite in chosen if suite != "torch")  # it is for the CPU
     for suite in chosen:
-        results[suite] = []
-        for result in _suite(suite, given.backend, given.quick):
-            results[suite].append(result)
+        results[suite] = finished(results.get(suite, ())) if given.missing else []
+        for result in _suite(suite, given.backend, given.quick, results[suite]):
+            # A figure that was measured before is replaced.
+            before = [one for one in results[suite] if one["name"] != result["name"]]
+            results[suite] = [*before, result]
             if given.json:
                 save(results, given.json)
     for line in goals.verdicts(results):
@@ -83,7 +100,7 @@ def main() -> int:
 def _arguments() -> tuple[argparse.Namespace, Callable[[str], NoReturn]]:
     """What was asked for, and how to refuse it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = (*report.SUITES, "overhead", "all")
+    names = (*report.SUITES, *ENTRIES, *OF_GPUS, "all")
     parser.add_argument("suite", nargs="?", choices=names, default="all")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
@@ -99,18 +116,16 @@ def _arguments() -> tuple[argparse.Namespace, Callable[[str], NoReturn]]:
         help="keep the other suites that FILE has, if they are of this commit and machine; "
         "results of another are kept under another name",
     )
+    parser.add_argument(
+        "--missing",
+        action="store_true",
+        help="as --add, and leave out the cases of the suite that FILE has, but those that failed",
+    )
     given = parser.parse_args()
+    given.add = given.add or given.missing
     if given.add and not given.json:
         parser.error("--add needs --json FILE, the file to add to")
     return given, parser.error
-
-
-def save(results: dict[str, Any], file: Path) -> None:
-    """Write the results so far, in one go: whoever reads the file finds it whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, file)
 
 
 def earlier(file: Path, results: dict[str, Any]) -> dict[str, Any]:
@@ -136,13 +151,18 @@ def earlier(file: Path, results: dict[str, Any]) -> dict[str, Any]:
     return before
 
 
+def finished(before: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The earlier results of a suite, without those in which something but a peer failed."""
+    return [result for result in before if not failures.ours({"suite": [result]})]
+
+
 def setting() -> dict[str, Any]:
     """What results depend on: date, commit, machine, versions of peers."""
     machine = {k: v for k, v in describe_machine().items() if k != "cache"}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": _commit(),
-        "machine": machine | {"caches": _caches()},
+        "machine": machine | {"caches": _caches()} | _tuned(),
         "peers": peers.versions(),
         "notes": [
             f"{name} is installed and cannot be imported: {error}"
@@ -151,18 +171,25 @@ def setting() -> dict[str, Any]:
     }
 
 
-def _suite(suite: str, backend: str, quick: bool) -> Iterator[dict[str, Any]]:
-    """The results of a suite, each printed when it is there."""
-    if suite == "overhead":
-        print("\noverhead", flush=True)
-        for entry in overhead.entries(backend, quick):
+def _suite(
+    suite: str, backend: str, quick: bool, before: Sequence[dict[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """The results of a suite, each printed when it is there; without cases that have one before."""
+    if suite in ENTRIES:
+        print(f"\n{suite}", flush=True)
+        for entry in ENTRIES[suite](backend, quick):
             print(report.entry(entry), flush=True)
             yield entry
         return
-    own: Any = {"rows": rows, "exact": exact, "torch": torch_loop}.get(suite)
+    own: Any = {"rows": rows, "exact": exact, "torch": torch_loop, "roofs": roofs}.get(suite)
     run: Callable[..., dict[str, Any]] = own.run if own else update.run
-    listed = own.cases(quick) if own else getattr(suites, suite)(backend, quick)
+    cases = getattr(suites, suite, None)
+    listed = cases(backend, quick) if cases else own.cases(quick)
+    names = {result["name"] for result in before}
     for number, case in enumerate(listed, 1):
+        if case.name in names:
+            print(f"{suite} {number}/{len(listed)}: {case.name}: in the file already", flush=True)
+            continue
         print(f"\n{suite} {number}/{len(listed)}: {case.name}", flush=True)
         result = _attempt(run, case, backend, rounds=5 if quick else 25)
         print("\n".join(report.lines(result)), flush=True)
@@ -206,6 +233,12 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("BENCHMARKS_COMMIT") or None
     return done.stdout.strip()
+
+
+def _tuned() -> dict[str, str]:
+    """The file of launch parameters that kernels on a GPU have, if there is one."""
+    file = tuning.path()
+    return {"tuning": str(file)} if "cuda" in sys.argv and file.exists() else {}
 
 
 def _caches() -> list[str]:

@@ -1,22 +1,29 @@
 #!/usr/bin/env bash
-# Tests and benchmarks on a machine with an NVIDIA GPU, which needs no network: in stages, each
-# with a time limit and a log of its own. benchmarks/README.md says how to use it.
+# Tests and benchmarks on a machine with an NVIDIA GPU, which needs no network: in pieces of less
+# than nine minutes, each of stages with a time limit and a log of its own. benchmarks/README.md
+# says how to use it.
 #
-#   gpu.sh prepare WHEELS [more for pip download]   where there is a network: fetch what to install
-#   gpu.sh OUT [--quick] [STAGE...]                 on the machine: run stages (default: all)
+#   gpu.sh needs                              say what this machine lacks, and how to fetch it
+#   gpu.sh needs WHEELS [more for pip]        fetch it to a folder, where there is a network
+#   gpu.sh check OUT [STAGE...]               machine install smoke compile tests sanitizer
+#   gpu.sh speed OUT [--quick] [STAGE...]     roofs methods formats rows launches host ncu
+#   gpu.sh tune OUT                           tune
+#   gpu.sh suites OUT [--quick] STAGE...      dense many exact overhead others: one at a time
+#   gpu.sh report OUT                         say what was measured, and what follows
 #
-# Stages: machine install smoke tests dense many formats rows exact overhead others; "bench" is
-# the six suites of benchmarks, "all" everything. Set in the environment:
-#   WHEELS  folder that "prepare" has filled (default: wheels, beside benchmarks/)
-#   PYTHON  the interpreter that has CuPy and Numba (default: python3)
-#   WORK    folder for what is installed, copied and cached (default: in the temporary directory)
-#   LIMIT   the most seconds for any one stage (default: 540, for a machine that gives a command ten
-#           minutes)
-#   DRY=1   try the script without a GPU: stages run on the CPU, say so and fail
+# A piece without stages runs those that have not succeeded in OUT; a stage that is named runs
+# again. What a stage has measured already it leaves out. Set in the environment:
+#   WHEELS   folder that "needs" has filled (default: wheels, beside benchmarks/)
+#   PYTHON   the interpreter that has CuPy and Numba (default: python3)
+#   WORK     folder for what is installed, copied and cached (default: in the temporary directory)
+#   LIMIT    the most seconds for any one stage
+#   MINUTES  for the tuner (default: 5)
+#   DRY=1    try the script without a GPU: stages run on the CPU, or compile, say so and fail
 set -uo pipefail
 
-SUITES="dense many formats rows exact overhead"
-ALL="machine install smoke tests $SUITES others"
+CHECK="machine install smoke compile tests sanitizer"
+SPEED="roofs methods formats rows launches host ncu"
+SUITES="dense many exact overhead others"
 # Tests that run on the GPU: by parameter, or by a loop over backends.
 ON_GPU="gpu or every_backend or every_kind or backends_agree or stats_are_of_rows"
 
@@ -24,13 +31,33 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHON=${PYTHON:-python3} WHEELS=${WHEELS:-$root/wheels} DRY=${DRY:-}
 export WORK=${WORK:-${TMPDIR:-/tmp}/gpuadapt-gpu-$(id -u)}
 
-limit_of() { # seconds that a stage may take
-    local own=540
-    case $1 in machine | smoke) own=120 ;; install) own=180 ;; many | overhead) own=300 ;; esac
+limit_of() { # seconds that a stage may take; those of a piece are less than nine minutes together
+    local own=530
+    case $1 in
+        machine | roofs) own=30 ;;
+        smoke | host | launches) own=45 ;;
+        ncu) own=50 ;;
+        compile) own=60 ;;
+        install | sanitizer) own=90 ;;
+        rows) own=100 ;;
+        methods | formats) own=120 ;;
+        tests) own=210 ;;
+        tune) own=500 ;;
+        many | overhead) own=300 ;;
+    esac
     echo $((own < ${LIMIT:-540} ? own : ${LIMIT:-540}))
 }
 
-prepare() { # fill a folder with wheels: gpuadapt's, and what the other machine may lack
+commit() { # what the wheel and the checkout are of
+    cat "$WHEELS/commit" 2>/dev/null || git -C "$root" describe --always --dirty 2>/dev/null ||
+        echo unknown
+}
+
+needs() { # say what is missing here; or fill a folder with wheels
+    if [ $# = 0 ]; then
+        "$PYTHON" "$root/benchmarks/wheels.py"
+        return
+    fi
     local wheels=$1 sources
     shift
     mkdir -p "$wheels" && rm -f "$wheels"/gpuadapt-*.whl && sources=$(mktemp -d) || return
@@ -66,7 +93,7 @@ installed() { # packages beside the machine's own, and a copy that does not hide
     # In the checkout, ./gpuadapt would be imported, which has no kernels: run where it is not.
     export PYTHONPATH=$WORK/site${PYTHONPATH:+:$PYTHONPATH}
     export GPUADAPT_CACHE_DIR=${GPUADAPT_CACHE_DIR:-$WORK/cache}
-    [ -e "$WORK/installed" ] || install || return
+    [ "$(cat "$WORK/installed" 2>/dev/null)" = "$(commit)" ] || install || return
     cd "$WORK/copy" || return
     if [ -e "$WHEELS/commit" ]; then export BENCHMARKS_COMMIT=$(cat "$WHEELS/commit"); fi
 }
@@ -85,7 +112,7 @@ install() {
     grep -v /tbb- <<<"$missing" | xargs -d '\n' "$PYTHON" -m pip install --quiet --no-index \
         --no-deps --no-compile --disable-pip-version-check --target "$WORK/site" || return
     (cd "$root" && cp -r tests benchmarks docs README.md pyproject.toml "$WORK/copy") || return
-    touch "$WORK/installed"
+    commit >"$WORK/installed"
 }
 
 machine() { # what there is; fails where something that is needed cannot be imported
@@ -98,13 +125,24 @@ machine() { # what there is; fails where something that is needed cannot be impo
         # Without torch it is left out of the comparison; setuptools is not needed.
         [ "${PIPESTATUS[0]}" = 0 ] || [[ $name =~ torch|pytest|setuptools ]] || failed=1
     done
-    git -C "$root" describe --always --dirty 2>/dev/null || cat "$WHEELS/commit" 2>/dev/null
+    echo "commit $(commit)"
+    echo "compute-sanitizer: $(tool compute-sanitizer || echo not installed)"
+    echo "ncu: $(tool ncu || echo not installed)"
     df -h "$WORK" "$OUT"
     gpu || failed=1
     return $failed
 }
 
-run_tests() { # those that a -k expression selects
+tool() { # the path of a program of the CUDA toolkit
+    command -v "$1" && return
+    local found
+    for found in /usr/local/cuda*/bin/"$1" /opt/nvidia/nsight-compute/*/"$1"; do
+        [ -x "$found" ] && echo "$found" && return
+    done
+    return 1
+}
+
+run_tests() { # those that a -k expression selects, without those that have passed before
     local processes=() left_out=(--ignore tests/test_structure.py) # of the sources, which are not here
     if "$PYTHON" -c "import xdist" 2>/dev/null; then
         processes=(-n "$(($(nproc) < 8 ? $(nproc) : 8))" --dist worksteal)
@@ -114,10 +152,38 @@ run_tests() { # those that a -k expression selects
         left_out+=(--ignore tests/test_cli.py --ignore tests/test_compare_formats.py)
         left_out+=(--ignore tests/test_grid.py --ignore tests/test_words.py)
     fi
+    export GPUADAPT_PASSED=$OUT/passed/$(commit)
+    mkdir -p "$GPUADAPT_PASSED" && touch "$GPUADAPT_PASSED/passed.txt" &&
+        cp "$GPUADAPT_PASSED/passed.txt" "$GPUADAPT_PASSED/before.txt" || return
+    echo "$(wc -l <"$GPUADAPT_PASSED/before.txt") tests have passed before, and are left out"
     # The addopts of pyproject.toml need pytest-xdist; other versions of NumPy warn of other things.
     "$PYTHON" -m pytest tests "${processes[@]}" "${left_out[@]}" -k "$1" -v --tb=short \
-        --durations=15 --continue-on-collection-errors -o addopts="--import-mode=importlib --strict-markers" \
+        -p benchmarks.passed_tests --durations=15 --continue-on-collection-errors \
+        -o addopts="--import-mode=importlib --strict-markers" \
         -o filterwarnings=default -o faulthandler_timeout=120 -p no:cacheprovider
+    local code=$?
+    # 5: there was none, for all of them have passed before.
+    [ $code = 5 ] && [ -s "$GPUADAPT_PASSED/before.txt" ] && return 0
+    return $code
+}
+
+sanitizer() { # memory errors, races, wrong barriers
+    local program kind code=0
+    program=$(tool compute-sanitizer) || return 4
+    for kind in memcheck racecheck synccheck; do
+        echo "$kind"
+        timeout --kill-after=5 $(($(limit_of sanitizer) / 3)) "$program" --tool "$kind" \
+            --error-exitcode 9 "$PYTHON" -m benchmarks.every_kernel || code=$?
+    done
+    return $code
+}
+
+profiled() { # shares of the peaks of memory and of instructions, and what warps wait for
+    local program
+    program=$(tool ncu) || return 4
+    "$program" --clock-control none --kernel-name regex:gpuadapt_adam --csv \
+        --section SpeedOfLight --section WarpStateStats --section MemoryWorkloadAnalysis_Tables \
+        "$PYTHON" -m benchmarks.every_kernel --elements $((2 ** 26))
 }
 
 stage() { # one stage, in a process of its own
@@ -125,69 +191,112 @@ stage() { # one stage, in a process of its own
         machine | install) "$1"; return ;;
     esac
     installed || return
-    local backend=cuda
+    local backend=cuda dry=()
     if [ "$1" != others ] && ! gpu; then
         [ -n "$DRY" ] || return 3
-        echo "on the CPU, to try the script: this is no result"
-        backend=cpu
+        echo "without a GPU, to try the script: this is no result"
+        backend=cpu dry=(--dry)
     fi
     case $1 in
         smoke) "$PYTHON" -m benchmarks.smoke ;;
+        compile) "$PYTHON" -m benchmarks.compiled "${dry[@]}" "$OUT/compiled.json" ;;
         tests) run_tests "$ON_GPU" ;;
         others) run_tests "not ($ON_GPU)" ;;
-        *) "$PYTHON" -m benchmarks "$1" ${QUICK:-} --backend $backend --add --json "$OUT/$backend.json" ;;
+        sanitizer) sanitizer ;;
+        ncu) profiled ;;
+        tune)
+            "$PYTHON" -m benchmarks.tune "${dry[@]}" --minutes "${MINUTES:-5}" --out "$OUT/tuning.json"
+            ;;
+        *)
+            "$PYTHON" -m benchmarks "$1" ${QUICK:-} --backend $backend --missing \
+                --json "$OUT/$backend.json"
+            ;;
     esac || return
     [ $backend = cuda ] || return 3
 }
 
-report() { # stage, status, seconds, limit: one line, on the screen and in the summary
+line() { # stage, status, seconds, limit: one line, on the screen and in the summary
     local meaning=ok
     case $2 in
         0) ;;
         3) meaning="NO GPU" ;;
+        4) meaning="not installed" ;;
         124 | 137) meaning="STOPPED after its $4 s" ;;
         *) meaning=FAILED ;;
     esac
     printf '%-9s exit %3d %5d s  %-24s %s\n' "$1" "$2" "$3" "$meaning" "$1.txt" | tee -a "$OUT/summary.txt"
 }
 
-main() {
-    if [ $# = 0 ]; then
-        sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-        return 2
-    fi
-    if [ "$1" = prepare ]; then
-        [ $# -ge 2 ] || { echo "prepare: name the folder for the wheels" >&2; return 2; }
-        shift
-        prepare "$@"
-        return
-    fi
-    mkdir -p "$1" "$WORK" || return 2
-    OUT=$(cd "$1" && pwd) && WORK=$(cd "$WORK" && pwd)
-    export OUT WORK
-    shift
-    local stages="" name failed=0
+run() { # stages, one after the other; what has become of one does not matter to the next
+    local name failed=0
     for name in "$@"; do
-        case $name in
-            --quick) export QUICK=--quick ;;
-            all) stages+=" $ALL" ;;
-            bench) stages+=" $SUITES" ;;
+        local code=0 began=$SECONDS limit
+        limit=$(limit_of "$name")
+        rm -f "$OUT/done/$name"
+        timeout --kill-after=10 "$limit" bash "${BASH_SOURCE[0]}" --stage "$name" \
+            >"$OUT/$name.txt" 2>&1 || code=$?
+        line "$name" $code $((SECONDS - began)) "$limit"
+        case $code in
+            0) commit >"$OUT/done/$name" ;;
+            4) ;;
             *)
-                [[ " $ALL " == *" $name "* ]] || { echo "no stage is called $name: $ALL" >&2; return 2; }
-                stages+=" $name"
+                failed=1
+                tail -n 12 "$OUT/$name.txt" | awk '{ print "    | " $0 }'
                 ;;
         esac
     done
-    echo "$(date '+%F %T')${stages:- all}" >>"$OUT/summary.txt"
-    for name in ${stages:-$ALL}; do
-        local code=0 began=$SECONDS limit
-        limit=$(limit_of "$name")
-        timeout --kill-after=10 "$limit" bash "${BASH_SOURCE[0]}" --stage "$name" \
-            >"$OUT/$name.txt" 2>&1 || code=$?
-        report "$name" $code $((SECONDS - began)) "$limit"
-        [ $code = 0 ] || { failed=1; tail -n 12 "$OUT/$name.txt" | awk '{ print "    | " $0 }'; }
-    done
     return $failed
+}
+
+main() {
+    local piece=${1:-} stages="" chosen="" name
+    case $piece in
+        needs) shift; needs "$@"; return ;;
+        check) stages=$CHECK ;;
+        speed) stages=$SPEED ;;
+        tune) stages=tune ;;
+        suites) stages=$SUITES ;;
+        report) ;;
+        *)
+            sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            return 2
+            ;;
+    esac
+    [ $# -ge 2 ] || { echo "$piece: name the folder for the results" >&2; return 2; }
+    mkdir -p "$2/done" "$WORK" || return 2
+    OUT=$(cd "$2" && pwd) && WORK=$(cd "$WORK" && pwd)
+    export OUT WORK
+    shift 2
+    for name in "$@"; do
+        if [ "$name" = --quick ]; then
+            export QUICK=--quick
+        elif [[ " $stages " == *" $name "* ]]; then
+            chosen+=" $name"
+        else
+            echo "$piece has no stage that is called $name: $stages" >&2
+            return 2
+        fi
+    done
+    if [ $piece = report ]; then
+        installed && "$PYTHON" -m benchmarks.decisions "$OUT"
+        return
+    fi
+    if [ $piece = suites ] && [ -z "$chosen" ]; then
+        echo "suites: name one of them, each takes up to nine minutes: $stages" >&2
+        return 2
+    fi
+    if [ -z "$chosen" ]; then
+        for name in $stages; do
+            if [ "$(cat "$OUT/done/$name" 2>/dev/null)" = "$(commit)" ]; then
+                echo "$name has succeeded before"
+            else
+                chosen+=" $name"
+            fi
+        done
+    fi
+    echo "$(date '+%F %T') $piece:$chosen" >>"$OUT/summary.txt"
+    # shellcheck disable=SC2086 # a list of words
+    run $chosen
 }
 
 if [ "${1:-}" = --stage ]; then stage "$2"; else main "$@"; fi

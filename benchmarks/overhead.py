@@ -113,6 +113,17 @@ def _startup(repeats: int) -> Iterator[Entry]:
 
 def _python(count: int, backend: str, rounds: int, errors: Errors | None = None) -> Iterator[Entry]:
     """A step of so many parameters of one element each."""
+    candidates = small_steps(count, backend, errors)
+    for name, times in interleaved(candidates, backend, rounds, errors=errors).items():
+        yield {
+            "name": f"step of {count:,} parameters with one element, {name}",
+            "value": times["median"],
+            "unit": "s",
+        }
+
+
+def small_steps(count: int, backend: str, errors: Errors | None) -> dict[str, Callable[[], Any]]:
+    """Steps of so many parameters of one element each, by who takes them."""
     candidates, beside = {}, ("torch fused", "optax jit")
     for name, make in peers.makers("adam", backend, beside, errors=errors).items():
         with noted(errors, name):
@@ -128,12 +139,7 @@ def _python(count: int, backend: str, rounds: int, errors: Errors | None = None)
     new = itertools.cycle([{k: g.copy() for k, g in same.items()} for _ in range(16)])
     candidates["gpuadapt, a dict"] = lambda: optimizer.step(same)
     candidates["gpuadapt, a dict of new gradients"] = lambda: optimizer.step(next(new))
-    for name, times in interleaved(candidates, backend, rounds, errors=errors).items():
-        yield {
-            "name": f"step of {count:,} parameters with one element, {name}",
-            "value": times["median"],
-            "unit": "s",
-        }
+    return candidates
 
 
 def _clipping(size: int, backend: str, rounds: int) -> Iterator[Entry]:

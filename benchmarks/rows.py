@@ -15,7 +15,7 @@ from gpuadapt.kernels import rules
 from . import limits, peers, traffic
 from .failures import Errors, noted
 from .timing import interleaved
-from .training import CHECKED, HYPER, MakeRows, expected, normal, placed
+from .training import HYPER, MakeRows, checked, expected, normal, placed
 from .update import THEIRS
 
 BATCHES = 8
@@ -134,7 +134,7 @@ def check(
         A result is too far from what its form of the method gives. ``errors`` is as that of
         `update.check`.
     """
-    random, hyper = np.random.default_rng(2), HYPER[method] | CHECKED
+    random, hyper = np.random.default_rng(2), checked(method)
     first: dict[str, float] = {}
     small = Case(method, 500, 32, 400)
     start = random.standard_normal((small.rows, small.width), np.float32)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from . import roofs as memory
 from .peers.ours import FORMATS
 from .update import Case
 
 FUSED = ("torch fused",)
 FAST = ("torch fused", "torch foreach", "optax jit", "deepspeed")
 """Peers worth waiting for, and with enough memory left, from 50M elements on."""
+
+ON_GPU = ("torch fused", "torch foreach")
+"""Peers of `methods`: torch has no fused kernel for each of them."""
 
 LARGEST = {"cpu": 50_000_000, "cuda": 2**28}
 
@@ -48,6 +52,19 @@ def formats(backend: str, quick: bool) -> list[Case]:
     size = 1_000_000 if quick else LARGEST[backend]
     cases = [Case("adam", (size,), dtype=dtype, only=FUSED) for dtype in ("float32", "float64")]
     return cases + [Case("adam", (size,), only=FUSED, kept=kept) for kept in FORMATS]
+
+
+def methods(backend: str, quick: bool) -> list[Case]:
+    """Every method in float32 on one long array, Adam also with gradients that are mostly zero."""
+    size = 1_000_000 if quick else LARGEST[backend]
+    names = ("adam", "sgd", "adagrad", "rmsprop", "adadelta")
+    cases = [Case(name, (size,), only=ON_GPU) for name in names]
+    return [*cases, *(Case("adam", (size,), only=FUSED, zeros=zeros) for zeros in (90, 100))]
+
+
+def roofs(backend: str, quick: bool) -> list[memory.Case]:
+    """Memory alone: one length, far beyond the caches."""
+    return [memory.Case(2**22 if quick else memory.SIZES[backend])]
 
 
 def transformer() -> tuple[int, ...]:

@@ -29,6 +29,7 @@ reference: Any = _load()
 Hyper = dict[str, float]
 
 HYPER: dict[str, Hyper] = {
+    "sgd": {"lr": 1e-2},
     "adagrad": {"lr": 1e-2, "eps": 1e-8},
     "rmsprop": {"lr": 1e-3, "rho": 0.9, "eps": 1e-8},
     "adadelta": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
@@ -38,6 +39,11 @@ HYPER: dict[str, Hyper] = {
 
 CHECKED: Hyper = {"lr": 0.1, "eps": 1e-3}
 """What checks use instead: it shows where eps stands, which differs between libraries."""
+
+
+def checked(method: str) -> Hyper:
+    """The hyperparameters of a method for checks."""
+    return {name: CHECKED.get(name, value) for name, value in HYPER[method].items()}
 
 
 LINE = 64
@@ -87,22 +93,29 @@ def library(backend: str) -> Any:
     return cupy
 
 
-def normal(backend: str, seed: int) -> Callable[..., Any]:
+def normal(backend: str, seed: int, zeros: int = 0) -> Callable[..., Any]:
     """A function of (shape, dtype) that draws arrays of a normal distribution where they are to be.
+
+    Of a hundred numbers so many are zero instead.
 
     With the same seed it draws the same numbers. One thread of the host would take longer for
     the arrays of a GPU than everything that is measured on them.
     """
     if backend == "cpu":
         random = np.random.default_rng(seed)
-        return lambda shape, dtype="float32": random.standard_normal(shape, np.float32).astype(
-            dtype, copy=False
-        )
+
+        def drawn(shape: Any, dtype: Any = "float32") -> np.ndarray:
+            array = random.standard_normal(shape, np.float32).astype(dtype, copy=False)
+            if zeros:
+                array[random.random(shape, np.float32) < zeros / 100] = 0
+            return array
+
+        return drawn
     xp, numbers = library(backend), itertools.count(seed << 16)
 
     def draw(shape: Any, dtype: Any = "float32") -> Any:
         array = xp.empty(shape, dtype)
-        _normal_cuda()(np.int64(next(numbers)), array)
+        _normal_cuda()(np.int64(next(numbers)), np.int64(zeros), array)
         return array
 
     return draw
@@ -117,6 +130,9 @@ NORMAL_CUDA = """
     const double u = ((double)(z >> 32) + 1) / 4294967296.0;
     const double turn = (double)(z & 0xFFFFFFFFULL) / 4294967296.0;
     x = (T)(sqrt(-2 * log(u)) * cos(6.283185307179586 * turn));
+    if ((long long)((z * 0x9E3779B97F4A7C15ULL >> 32) % 100) < zeros) {
+        x = 0;
+    }
 """
 """SplitMix64 of the array's number and the element's, then Box and Muller's transform."""
 
@@ -127,7 +143,7 @@ def _normal_cuda() -> Callable[..., None]:
 
     options = ("--fmad=false",)  # the same numbers whatever the compiler contracts
     kernel: Callable[..., None] = cupy.ElementwiseKernel(
-        "int64 array", "T x", NORMAL_CUDA, "gpuadapt_normal", options=options
+        "int64 array, int64 zeros", "T x", NORMAL_CUDA, "gpuadapt_normal", options=options
     )
     return kernel
 

@@ -17,7 +17,7 @@ from gpuadapt.kernels import rules
 from . import limits, peers, traffic
 from .failures import Errors, noted
 from .timing import interleaved
-from .training import CHECKED, HYPER, Given, Make, expected, normal
+from .training import HYPER, Given, Make, checked, expected, normal
 
 MOST_CHECKED = 5_000_000
 """Elements up to which results are compared: enough for every path of a kernel."""
@@ -45,12 +45,16 @@ class Case(NamedTuple):
     """Peers to time; empty: all."""
     kept: str = ""
     """How parameters and states are kept, one of `peers.ours.FORMATS`; "": all in ``dtype``."""
+    zeros: int = 0
+    """How many of a hundred numbers of a gradient are zero, the same ones in every step. For these
+    division and root take a slow path on a GPU."""
 
     @property
     def name(self) -> str:
         arrays = self.label or f"{self.sizes[0]:,} elements"
         dtype = "" if self.dtype == "float32" else f", {self.dtype}"
         dtype += f", {self.kept}" * bool(self.kept)
+        dtype += f", {self.zeros} % zeros" * bool(self.zeros)
         threads = "" if self.threads is None else f", {self.threads} threads"
         return f"{self.method}, {arrays}{dtype}{threads}"
 
@@ -74,8 +78,8 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     with threads(case.threads):
         first = check(makers, case, backend, errors)
         copies = _copies(moved) if backend == "cuda" else 1
-        draw = normal(backend, 0)
-        parameters, gradients = ([draw(size, dtype) for size in case.sizes] for _ in range(2))
+        drawn = normal(backend, 0), normal(backend, 1, case.zeros)
+        parameters, gradients = ([draw(size, dtype) for size in case.sizes] for draw in drawn)
         candidates: dict[str, Callable[[], Any]] = {}
         for name in first:
             with noted(errors, name):
@@ -125,7 +129,7 @@ def check(
     random, dtype = np.random.default_rng(1), np.dtype(case.dtype)
     start = [random.standard_normal(size).astype(dtype) for size in sizes]
     gradients = [[random.standard_normal(size).astype(dtype) for size in sizes] for _ in range(3)]
-    hyper = HYPER[case.method] | CHECKED
+    hyper = checked(case.method)
 
     @cache
     def exact(form: tuple[tuple[str, Any], ...]) -> np.ndarray:

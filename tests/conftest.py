@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import hostcupy
@@ -23,6 +25,7 @@ from gpuadapt.kernels.cuda import (
     squares,
     step_history,
     strided,
+    tuning,
 )
 
 # On a busy machine any example may take long: that says nothing of a test.
@@ -158,6 +161,37 @@ def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 def host() -> Iterator[Backend]:
     with installed("host") as result:
         yield result
+
+
+DEVICE = "A GPU, 90"
+"""The name and the compute capability of the stand-in, as files of launch parameters have them."""
+
+
+@pytest.fixture
+def device(host: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """The stand-in with a name, a compute capability, and events that take the host's time."""
+    cuda = host.library.cuda
+    properties = {"name": DEVICE.split(",")[0].encode(), "l2CacheSize": 0}
+    runtime = SimpleNamespace(**vars(cuda.runtime), getDeviceProperties=lambda _: properties)
+    monkeypatch.setattr(cuda, "runtime", runtime)
+    monkeypatch.setattr(cuda.Device, "compute_capability", "90", raising=False)
+    monkeypatch.setattr(cuda, "Event", _Event, raising=False)
+    monkeypatch.setattr(
+        cuda, "get_elapsed_time", lambda a, b: 1e3 * (b.time - a.time), raising=False
+    )
+    tuning._kind.cache_clear()
+    yield host
+    tuning._kind.cache_clear()
+
+
+class _Event:
+    """`cupy.cuda.Event`."""
+
+    def record(self) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from test_benchmarks import ROOT
@@ -24,7 +25,8 @@ case "$*" in
     -) cat >/dev/null; [ -n "${GPU:-}" ] || { echo "NO GPU"; exit 1; } ;;
     *wheels.py*) echo "$WHEELS/gpuadapt-0-py3-none-any.whl" ;;
     *smoke*) exit 1 ;;
-    *"benchmarks many"*) sleep 30 ;;
+    *"benchmarks methods"*) sleep 30 ;;
+    *pytest*) echo "tests/test_x.py::test_y" >>"$GPUADAPT_PASSED/passed.txt" ;;
 esac
 """
 
@@ -37,8 +39,21 @@ def script(tmp_path):
     stub, log = tmp_path / "python", tmp_path / "log"
     stub.write_text(STUB)
     stub.chmod(0o755)
-    own = ("QUICK", "DRY", "LIMIT", "GPU")  # this test may run in a stage of the script
+    own = (
+        "QUICK",
+        "DRY",
+        "LIMIT",
+        "GPU",
+        "MINUTES",
+        "GPUADAPT_PASSED",
+    )  # this test may run in a stage of the script
     around = {name: value for name, value in os.environ.items() if name not in own}
+    # Neither compute-sanitizer nor ncu, wherever this test runs.
+    around["PATH"] = os.pathsep.join(
+        folder
+        for folder in os.environ["PATH"].split(os.pathsep)
+        if not any((Path(folder) / name).exists() for name in ("compute-sanitizer", "ncu"))
+    )
 
     def run(*arguments, **environment):
         log.write_text("")
@@ -59,24 +74,45 @@ def script(tmp_path):
 def exits(result):
     """Stage to exit code, of the lines that it printed."""
     lines = [line.split() for line in result.stdout.splitlines() if not line.startswith(" ")]
-    return {line[0]: int(line[2]) for line in lines}
+    return {line[0]: int(line[2]) for line in lines if line[1] == "exit"}
 
 
 def test_a_stage_that_fails_or_takes_too_long_does_not_stop_the_others(script, tmp_path):
     out = tmp_path / "out"
-    result, log = script(out, "--quick", "smoke", "many", "rows", "others", LIMIT=1, GPU=1)
-    assert exits(result) == {"smoke": 1, "many": 124, "rows": 0, "others": 0}
+    result, log = script("speed", out, "--quick", "methods", "rows", "host", LIMIT=1, GPU=1)
+    assert exits(result) == {"methods": 124, "rows": 0, "host": 0}
     assert result.returncode == 1
     assert "STOPPED after its 1 s" in result.stdout
     assert (out / "summary.txt").read_text().endswith(result.stdout.splitlines()[-1] + "\n")
-    assert {file.stem for file in out.iterdir()} == {"summary", *exits(result)}
-    assert f"benchmarks rows --quick --backend cuda --add --json {out}/cuda.json" in log
+    assert {file.stem for file in out.iterdir()} == {"summary", "done", *exits(result)}
+    assert f"benchmarks rows --quick --backend cuda --missing --json {out}/cuda.json" in log
     assert log.count("wheels.py") == 1  # what is installed stays
 
 
+def test_a_second_call_goes_on_with_what_is_missing(script, tmp_path):
+    out, wheels = tmp_path / "out", tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "commit").write_text("one\n")
+    result, _ = script("check", out, GPU=1)
+    codes = exits(result)
+    assert list(codes) == ["machine", "install", "smoke", "compile", "tests", "sanitizer"]
+    assert {name for name, code in codes.items() if code == 0} == {"install", "compile", "tests"}
+    assert codes["sanitizer"] == 4 and "not installed" in result.stdout
+    result, log = script("check", out, GPU=1)
+    assert list(exits(result)) == ["machine", "smoke", "sanitizer"]
+    assert "tests has succeeded before" in result.stdout and "wheels.py" not in log
+    result, log = script("check", out, "tests", GPU=1)  # a stage that is named runs
+    assert list(exits(result)) == ["tests"]
+    assert "1 tests have passed before" in (out / "tests.txt").read_text()
+    (wheels / "commit").write_text("two\n")  # another commit: everything, with its own wheel
+    result, log = script("check", out, "smoke", "tests", GPU=1)
+    assert "0 tests have passed before" in (out / "tests.txt").read_text()
+    assert log.count("wheels.py") == 1
+
+
 def test_python_runs_where_the_checkout_does_not_hide_what_is_installed(script, tmp_path):
-    result, log = script(tmp_path / "out", "tests", "rows", GPU=1)
-    assert exits(result) == {"tests": 0, "rows": 0}
+    result, log = script("check", tmp_path / "out", "tests", "compile", GPU=1)
+    assert exits(result) == {"tests": 0, "compile": 0}
     copy = tmp_path / "work" / "copy"
     for line in log.splitlines():
         if "-m pytest" in line or "-m benchmarks" in line:
@@ -85,27 +121,58 @@ def test_python_runs_where_the_checkout_does_not_hide_what_is_installed(script, 
     # pytest-xdist is not there, and gpuadapt compare's packages are not.
     (tests,) = (line for line in log.splitlines() if "-m pytest" in line)
     assert " -n " not in tests and "-k gpu" in tests and "tests/test_cli.py" in tests
+    assert "-p benchmarks.passed_tests" in tests
     install = f"--no-index --no-deps --no-compile --disable-pip-version-check --target {copy}"
     assert install.replace("/copy", "/site") in log
 
 
 @pytest.mark.parametrize("dry", ["", "1"])
 def test_without_a_gpu_a_stage_fails_and_says_so(script, tmp_path, dry):
-    result, log = script(tmp_path / "out", "tests", "rows", "others", DRY=dry)
-    assert exits(result) == {"tests": 3, "rows": 3, "others": 0}
+    out = tmp_path / "out"
+    result, log = script("check", out, "tests", "compile", DRY=dry)
+    assert exits(result) == {"tests": 3, "compile": 3}
     assert result.stdout.count("exit   3") == result.stdout.count("NO GPU  ") == 2
-    assert ("-k gpu" in log) == ("benchmarks rows --backend cpu" in log) == bool(dry)
+    assert ("-k gpu" in log) == ("benchmarks.compiled --dry" in log) == bool(dry)
+    result, log = script("tune", out, DRY=dry)
+    assert exits(result) == {"tune": 3}
+    assert ("benchmarks.tune --dry --minutes 5" in log) == bool(dry)
+    result, log = script("suites", out, "dense", "others", DRY=dry)
+    assert exits(result) == {"dense": 3, "others": 0}
+    assert ("benchmarks dense --backend cpu" in log) == bool(dry)
     assert "--backend cuda" not in log
 
 
 def test_what_can_be_asked_for(script, tmp_path):
-    result, _ = script()
-    assert result.returncode == 2 and "gpu.sh OUT [--quick] [STAGE...]" in result.stdout
-    result, log = script(tmp_path / "out", "rows", "nothing")
+    for wrong in ((), ("nothing",)):
+        result, _ = script(*wrong)
+        assert result.returncode == 2 and "gpu.sh speed OUT [--quick]" in result.stdout
+    result, log = script("speed", tmp_path / "out", "rows", "nothing")
     assert result.returncode == 2 and not log
-    assert "no stage is called nothing: machine install smoke" in result.stderr
-    result, _ = script("prepare")
-    assert result.returncode == 2 and "name the folder" in result.stderr
+    assert "speed has no stage that is called nothing: roofs methods" in result.stderr
+    result, _ = script("suites", tmp_path / "out")
+    assert result.returncode == 2 and "name one of them" in result.stderr
+    result, _ = script("tune")
+    assert result.returncode == 2 and "tune: name the folder" in result.stderr
+    result, log = script("needs")
+    assert result.returncode == 0 and log.rstrip().endswith("benchmarks/wheels.py")
+    result, log = script("report", tmp_path / "out")
+    assert result.returncode == 0 and f"-m benchmarks.decisions {tmp_path}/out" in log
+
+
+def test_a_piece_takes_less_than_nine_minutes():
+    text = SCRIPT.read_text()
+    limits = text[text.index("limit_of()") : text.index("commit()")]
+    own = int(re.search(r"own=(\d+)\n", limits)[1])
+    by_stage = {
+        name: int(seconds)
+        for names, seconds in re.findall(r"^ +([\w |]+)\) own=(\d+) ;;", limits, re.MULTILINE)
+        for name in names.split(" | ")
+    }
+    pieces = dict(re.findall(r'^(CHECK|SPEED|SUITES)="(.*)"$', text, re.MULTILINE))
+    for piece, stages in pieces.items():
+        seconds = [by_stage.get(name, own) for name in stages.split()]
+        assert (max if piece == "SUITES" else sum)(seconds) < 540, piece
+    assert by_stage["tune"] < 540 and set(by_stage) <= {"tune", *" ".join(pieces.values()).split()}
 
 
 def test_what_loops_over_backends_is_selected():
@@ -154,10 +221,58 @@ def test_the_wheels_that_a_machine_needs(tmp_path):
 
 
 def test_without_gpuadapts_wheel_it_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has 0 wheels of gpuadapt.*gpu.sh prepare"):
+    with pytest.raises(FileNotFoundError, match=r"has 0 wheels of gpuadapt.*gpu.sh needs"):
         list(wheels.needed(tmp_path))
     done = subprocess.run([sys.executable, wheels.__file__, tmp_path], capture_output=True)
-    assert done.returncode == 1 and b"gpu.sh prepare" in done.stderr
+    assert done.returncode == 1 and b"gpu.sh needs" in done.stderr
+
+
+def test_what_a_machine_lacks(monkeypatch):
+    versions = {"numpy": "2.0", "cupy-cuda13x": "14.1", "torch": None}
+    missing = wheels.importlib.metadata.PackageNotFoundError
+
+    def version(name):
+        if versions.get(name) is None:
+            raise missing(name)
+        return versions[name]
+
+    monkeypatch.setattr(wheels.importlib.metadata, "version", version)
+    lines = wheels.lacking()
+    assert {"numpy 2.0", "cupy 14.1"} <= set(lines)
+    assert "torch: missing: it is left out of the comparison" in lines
+    assert "pytest: missing, which the command below fetches" in lines
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert lines[-1].endswith(f"needs wheels --python-version {here} numba llvmlite")
+    versions.pop("cupy-cuda13x")
+    assert wheels.lacking()[-1].endswith("cupy-cuda12x cuda-pathfinder fastrlock")
+
+
+# What has passed before
+
+
+def test_tests_that_have_passed_are_left_out(tmp_path):
+    """In several processes too; a name that begins like another is not taken for it."""
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n"
+        "def test_one(): pass\n"
+        "def test_one_more(): pass\n"
+        "@pytest.mark.parametrize('x', [1, 2])\n"
+        "def test_two(x): assert x == 1\n"
+    )
+    folder = tmp_path / "passed"
+    folder.mkdir()
+    (folder / "before.txt").write_text("test_some.py::test_one\n")
+    command = [sys.executable, "-m", "pytest", "-p", "benchmarks.passed_tests", "-n", "2", "-q"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "test_some.py"],
+        cwd=tmp_path,
+        env=os.environ | {"GPUADAPT_PASSED": str(folder), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert "1 failed, 2 passed" in done.stdout, done.stdout
+    passed = (folder / "passed.txt").read_text().split()
+    assert sorted(passed) == ["test_some.py::test_one_more", "test_some.py::test_two[1]"]
 
 
 # The first thing to run

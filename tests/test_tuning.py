@@ -2,11 +2,11 @@
 
 import json
 import re
-import types
 import warnings
 
 import numpy as np
 import pytest
+from conftest import DEVICE
 from cuda_source import architectures, compile_ptx
 
 import gpuadapt as ga
@@ -14,7 +14,6 @@ from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels.cuda import compile, multi_tensor, tuning
 from gpuadapt.optimizer import internals
 
-DEVICE = "A GPU, 90"
 KINDS = {
     "float32": ("float32", {}),
     "float64": ("float64", {}),
@@ -40,20 +39,6 @@ CANDIDATES = [
 def written(path, families, device=DEVICE, version=tuning.VERSION):
     path.write_text(json.dumps({"version": version, "devices": {device: families}}))
     return str(path)
-
-
-@pytest.fixture
-def device(host, monkeypatch):
-    """The stand-in, with a name and a compute capability."""
-    properties = {"name": DEVICE.split(",")[0].encode()}
-    runtime = types.SimpleNamespace(
-        **vars(host.library.cuda.runtime), getDeviceProperties=lambda _: properties
-    )
-    monkeypatch.setattr(host.library.cuda, "runtime", runtime)
-    monkeypatch.setattr(host.library.cuda.Device, "compute_capability", "90", raising=False)
-    tuning._kind.cache_clear()
-    yield host
-    tuning._kind.cache_clear()
 
 
 def formats_of(kind):
@@ -87,7 +72,8 @@ def trained(backend, kind):
 def tuned_for(kind, change):
     """A file's table: every family that `trained` launches, changed."""
     found = {tuning.family(formats_of(kind)): change}
-    return found | {tuning.ROWS: {"threads": change["threads"]}} if "threads" in change else found
+    threads = min(change.get("threads", 64), 256)
+    return found | {tuning.ROWS: {"threads": threads}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +99,7 @@ def test_candidates_compile_with_their_accesses(kind):
     for change in CANDIDATES:
         launch = tuning.default("")._replace(**change)
         text = multi_tensor.source(ga.rules.adam, formats, launch)
-        compiled = compile_ptx(text, 90, compile.OPTIONS)
+        compiled = compile_ptx(text, 90, (*compile.OPTIONS, *tuning.options(launch)))
         hints = {f"{k}s": len(re.findall(rf"\b{k}\.global\.cs", compiled)) for k in ("ld", "st")}
         streamed = 0 if formats.block else tuning.STREAMING.index(launch.streaming)
         assert (hints["lds"] > 0) == (streamed > 0), change
@@ -165,6 +151,7 @@ BROKEN = {
     "a list of families": (changed(rows=[]), '"rows" is not a table'),
     "an unknown parameter": (changed(rows={"lanes": 4}), '"rows" has lanes = 4'),
     "threads of no warp": (changed(rows={"threads": 100}), "threads = 100, not one of 64, 128"),
+    "more than there are registers": (changed(rows={"threads": 512}), "threads = 512, not one of"),
     "a boolean": (changed(rows={"groups": True}), "groups = True, not one of 1, 2"),
     "a float": (changed(rows={"groups": 2.0}), "groups = 2.0, not one of 1, 2"),
     "text": (changed(rows={"streaming": "1; }"}), "streaming = '1; }', not one of none"),
@@ -196,8 +183,17 @@ def test_every_chunk_keeps_the_pages_of_random_bits_and_whole_blocks():
         assert chunk % 256 == 0 and 2**32 % chunk == 0
 
 
+def test_a_block_has_enough_registers():
+    """A kernel may need 255 of them for a thread, unless the compiler is told of fewer."""
+    for threads in tuning.ALLOWED["threads"]:
+        options = tuning.options(tuning.Launch(threads=threads))
+        each = int(options[0].removeprefix("--maxrregcount=")) if options else 255
+        assert each >= 32 and threads * each <= tuning.REGISTERS
+    assert max(tuning.allowed(tuning.ROWS, "threads")) * 255 <= tuning.REGISTERS
+
+
 def test_defaults_are_allowed():
     for family in [*map(tuning.family, map(formats_of, KINDS)), tuning.ROWS]:
         for name, value in tuning.default(family)._asdict().items():
-            assert value in tuning.ALLOWED[name]
+            assert value in tuning.allowed(family, name)
     assert len(set(map(tuning.family, map(formats_of, KINDS)))) == 4

@@ -58,7 +58,9 @@ def make(method: str, start: Given, hyper: Hyper) -> Trainer:
 
 def _transform(method: str, hyper: Hyper) -> tuple[Any, dict[str, Any]]:
     """The gradient transformation, and which form it is."""
-    optax, lr, eps = library(), hyper["lr"], hyper["eps"]
+    optax, lr, eps = library(), hyper["lr"], hyper.get("eps")
+    if method == "sgd":
+        return optax.sgd(lr), {}
     if method == "adam":
         made = optax.adam(lr, b1=hyper["beta1"], b2=hyper["beta2"], eps=eps)
         return made, {"eps_mode": "outside"}

@@ -132,6 +132,7 @@ def optimizer_of(
     if method == "adam":
         given["betas"] = (hyper["beta1"], hyper["beta2"])
     kind = {
+        "sgd": ga.SGD,
         "adagrad": ga.Adagrad,
         "rmsprop": ga.RMSprop,
         "adadelta": ga.Adadelta,

@@ -14,9 +14,15 @@ from .installed import load
 NAME = "torch"
 PACKAGES = ("torch",)
 DTYPES = ("float32", "float64")
-FUSED = ("adam", "adagrad")
+FUSED = ("adam", "adagrad", "sgd")
 """What torch has a fused kernel for."""
-CLASSES = {"adagrad": "Adagrad", "rmsprop": "RMSprop", "adadelta": "Adadelta", "adam": "Adam"}
+CLASSES = {
+    "sgd": "SGD",
+    "adagrad": "Adagrad",
+    "rmsprop": "RMSprop",
+    "adadelta": "Adadelta",
+    "adam": "Adam",
+}
 
 
 def library() -> Any:
@@ -67,16 +73,16 @@ def make(
             p.detach().cpu().to(torch.promote_types(p.dtype, torch.float32)).numpy()
             for p in parameters
         ],
-        {} if method == "adadelta" else {"eps_mode": "outside"},
+        {} if method in ("adadelta", "sgd") else {"eps_mode": "outside"},
     )
 
 
 def keywords(method: str, hyper: Hyper) -> dict[str, Any]:
     """The hyperparameters under the names that torch has for them."""
-    given: dict[str, Any] = {"lr": hyper["lr"], "eps": hyper["eps"]}
+    given: dict[str, Any] = {name: hyper[name] for name in ("lr", "eps") if name in hyper}
     if method == "adam":
         given["betas"] = (hyper["beta1"], hyper["beta2"])
-    elif method != "adagrad":
+    elif method in ("rmsprop", "adadelta"):
         given["alpha" if method == "rmsprop" else "rho"] = hyper["rho"]
     return given
 

@@ -48,11 +48,11 @@ def link(defines: Mapping[str, object], generated: str, *names: str) -> str:
     return "".join([*macros, resolve(generated), *map(once, names)])
 
 
-def built(source: str, name: str) -> Callable[..., None]:
-    """Compile the kernel ``name`` of a text for the current device."""
+def built(source: str, name: str, options: tuple[str, ...] = ()) -> Callable[..., None]:
+    """Compile the kernel ``name`` of a text for the current device; `OPTIONS` come first."""
     import cupy
 
-    kernel = cupy.RawKernel(source, name, options=OPTIONS)
+    kernel = cupy.RawKernel(source, name, options=(*OPTIONS, *options))
     kernel.compile()  # not at its first launch: then other arrays may have been written already
     result: Callable[..., None] = kernel
     return result

@@ -50,7 +50,8 @@ def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
 @cached_with_rule
 def kernel(rule: Rule, formats: Formats, launch: Launch) -> Callable[..., None]:
     """Compile the kernel of `source`."""
-    return compile.built(source(rule, formats, launch), f"gpuadapt_{rule.name}_many")
+    text, options = source(rule, formats, launch), tuning.options(launch)
+    return compile.built(text, f"gpuadapt_{rule.name}_many", options)
 
 
 class MultiTensor:

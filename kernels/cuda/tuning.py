@@ -47,12 +47,15 @@ class Launch(NamedTuple):
 
 ALLOWED: dict[str, tuple[Any, ...]] = {
     "chunk": tuple(2**k for k in range(9, 18)),
-    "threads": (64, 128, 256, 512, 1024),
+    "threads": (64, 128, 256, 512),
     "access": (8, 16),
     "groups": (1, 2, 4),
     "streaming": STREAMING,
 }
-"""Values of each parameter with which kernels are correct."""
+"""Values of each parameter with which kernels are correct; see `allowed`."""
+
+REGISTERS = 65536
+"""Registers of a multiprocessor, all of which a block may have; a thread has 255 at most."""
 
 
 def family(formats: Formats) -> str:
@@ -65,6 +68,20 @@ def family(formats: Formats) -> str:
 def default(family: str) -> Launch:
     """Return the parameters of a family on a GPU for which nothing was tuned."""
     return Launch(threads=128) if family == ROWS else Launch()
+
+
+def allowed(family: str, parameter: str) -> tuple[Any, ...]:
+    """Return the values that a parameter of a family may have; () if there is no such parameter."""
+    values = ALLOWED.get(parameter, ())
+    if family == ROWS and parameter == "threads":
+        return tuple(value for value in values if 256 * value <= REGISTERS)
+    return values
+
+
+def options(launch: Launch) -> tuple[str, ...]:
+    """Return the options of NVRTC with which a block of so many threads has enough registers."""
+    each = REGISTERS // launch.threads
+    return (f"--maxrregcount={each}",) if each < 256 else ()
 
 
 def launch(family: str) -> Launch:
@@ -149,9 +166,9 @@ def _launch(family: str, given: Any) -> Launch:
     if not isinstance(given, dict):
         raise ValueError(f'"{family}" is not a table of parameters')
     for name, value in given.items():
-        allowed = ALLOWED.get(name, ())
-        if type(value) not in (int, str) or value not in allowed:
-            choice = f", not one of {', '.join(map(str, allowed))}" if allowed else ""
+        values = allowed(family, name)
+        if type(value) not in (int, str) or value not in values:
+            choice = f", not one of {', '.join(map(str, values))}" if values else ""
             raise ValueError(f'"{family}" has {name} = {value!r}{choice}')
     return default(family)._replace(**given)
 

@@ -1,0 +1,25 @@
+"""Files of results, which a run writes again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def save(results: dict[str, Any], file: Path) -> None:
+    """Write the results so far, in one go: whoever reads the file finds it whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, file)
+
+
+def load(file: Path) -> dict[str, Any]:
+    """The results in a file; nothing if there is none."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
