@@ -77,9 +77,13 @@ def bits_of(array: Array) -> Array:
 
 
 def to_host(array: Array) -> HostArray:
-    """Return a NumPy array with the same elements; waits for a GPU."""
-    host: HostArray = array.get() if backend_of(array) == "cuda" else np.asarray(array)
-    return host
+    """Return a NumPy array with the same elements; waits for all streams of a GPU."""
+    if backend_of(array) != "cuda":
+        return np.asarray(array)
+    array.device.synchronize()
+    host: HostArray = array.get()
+    # Where CuPy and the host share memory (CUPY_ENABLE_UMP) it is a view, which would change.
+    return host if host.flags.owndata else host.copy()
 
 
 def describe(array: object) -> str:
@@ -313,8 +317,7 @@ def copy_calls(destination: Array, source: Array) -> list[Call]:
         return [(destination.__setitem__, ..., source)]
     destination, source = bits_of(destination), bits_of(source)
     if isinstance(destination, np.ndarray):
-        source = source if isinstance(source, np.ndarray) else source.get()
-        return [(destination.__setitem__, ..., source)]
+        return [(destination.__setitem__, ..., to_host(source))]
     device = destination.device
     with device:
         copy = destination.__setitem__, ..., namespace("cuda").asarray(source)

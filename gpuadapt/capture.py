@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from gpuadapt.kernels.array_types import DeviceArray, HostArray
 
 from . import launch
+from .arrays import backend_of
 from .errors import CaptureError
 from .group import Resolved
 from .plan import SingleUpdate, StepPlan
@@ -37,6 +38,8 @@ class GraphCapture:
     signature: StepSignature
     gradients: Sequence[Any]
     scale: DeviceArray | None
+    stream: Any
+    """The CuPy stream that has captured it, and replays it unless the user knows better."""
 
 
 def signature_of(
@@ -79,7 +82,23 @@ def signature_of(
     rules = [now.rule for now in settings]
     dtypes = [None if one is None else one.dtype_name for one in part.expected]
     step = options.key, rules, addresses.tolist(), dtypes, others
-    return StepSignature(step, launch.current_stream())
+    return StepSignature(step, launch.current_stream(part.device.number).ptr)
+
+
+def memory_of(plan: StepPlan) -> dict[int, Any]:
+    """The memory that a replay of a captured step uses, by id, beside the user's and the states.
+
+    A replay that nobody has prepared changes no parameter and no state, but it uses this memory.
+    """
+    (part,) = plan.devices
+    updates = [bucket.update for bucket in part.buckets]
+    updates += [single.update for _, single in part.unaddressed if single is not None]
+    found = launch.held([part.device.scalars, *updates])
+    return {
+        key: one
+        for key, one in found.items()
+        if backend_of(one) is None or not part.device.may_alias(one)
+    }
 
 
 def _check_rows(grad: Any, now: Resolved) -> None:

@@ -46,6 +46,8 @@ class DeviceParameters:
     Attributes
     ----------
     parameters : list of Parameter
+    number : int
+        CUDA's number of the device; -1 for the CPU.
     contexts : tuple of context managers
         Those in which the device is the current one; none on the CPU.
     scalars : StepScalars
@@ -70,6 +72,7 @@ class DeviceParameters:
         self.all_parameters = all_parameters
         self.parameters: list[Parameter] = [all_parameters[k] for k in indices.tolist()]
         self.device = self.parameters[0].array.device if backend == "cuda" else nullcontext()
+        self.number = self.parameters[0].array.device.id if backend == "cuda" else -1
         self.contexts = (self.device,) if backend == "cuda" else ()
         with self.device:
             self.scalars = launch.step_scalars(backend)

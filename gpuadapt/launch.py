@@ -16,7 +16,6 @@ from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.cpu import calling
 from gpuadapt.kernels.cpu.calling import Threads as Threads
 from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
-from gpuadapt.kernels.cuda.scalars import capturing as capturing
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import Measured, Verdict
@@ -106,6 +105,9 @@ class StepScalars(Protocol):
 
     numbers: Any
     """What updates and measurements of the step take as its scalars."""
+
+    def retire(self) -> None:
+        """Let no step be taken any more with scalars from here, such as a captured one."""
 
     def restart(self, step: int) -> None:
         """Continue from this number of steps."""
@@ -316,12 +318,17 @@ def step_scalars(backend: str) -> StepScalars:
     return made
 
 
-def current_stream() -> int:
-    """The handle of CuPy's current stream."""
+def current_stream(device: int) -> Any:
+    """CuPy's current stream of a device."""
     import cupy
 
-    handle: int = cupy.cuda.get_current_stream().ptr
-    return handle
+    return cupy.cuda.get_current_stream(device)
+
+
+def held(owner: Any) -> dict[int, Any]:
+    """The memory of a captured step; see `kernels.cuda.memory.held`."""
+    found: dict[int, Any] = _module("cuda", "memory").held(owner)
+    return found
 
 
 def check_sort() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCALE
 
-from .arrays import copy_calls, describe, namespace
+from .arrays import copy_calls, describe, namespace, to_host
 from .device_errors import explain
 from .errors import HyperparameterError, StateError
 from .hyperparameters import number, whole
@@ -191,7 +191,9 @@ class LossScale:
             )
         numbers = np.array([scale, since, skipped], np.float32)
         if not isinstance(self._scalars, np.ndarray):
-            return copy_calls(self._scalars, numbers)
+            # The stream of the steps may be another one than this.
+            wait = (self._scalars.device.synchronize,)
+            return [wait, *copy_calls(self._scalars, numbers), wait]
         after = {"_scalars": numbers, "_skipped": None, "_divisor": float(numbers[0])}
         return [(vars(self).update, {**after, "_owners": []})]
 
@@ -273,7 +275,7 @@ class LossScale:
         if isinstance(self._scalars, np.ndarray):
             return self._adapted()
         try:
-            result: np.ndarray = self._scalars.get()
+            result = to_host(self._scalars)
         except Exception as error:
             explain(error)
             raise

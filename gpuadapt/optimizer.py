@@ -265,7 +265,10 @@ class Optimizer:
         parameters = list(attributes["_parameters"].values())
         steps = steps.renewed(parameters, attributes["_groups"])
         foreign = [one for one in parameters if one.owner is not None]
+        before = self.__dict__.get("_steps")
         vars(self).update(attributes | {"_steps": steps, "_foreign": foreign} | NOT_LISTED)
+        if before is not None:
+            before.retire()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `optimizer.lr = x` would change nothing.
@@ -288,6 +291,7 @@ class Optimizer:
                     f"parameter {name!r}: a memoryview cannot be copied or pickled; pass a NumPy "
                     "array of it (numpy.asarray(view)) to the optimizer, or use state_dict()"
                 )
+        self._steps.streams.wait()
         self._steps.sync_counts()  # before the parameters are copied
         # What is copied together with the optimizer, but before it, is as it was before this.
         found = {name: held.caught_up() for name, held in self._parameters.items()}
@@ -417,20 +421,25 @@ class Optimizer:
                 options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
             if stream is not None and not hasattr(stream, "ptr"):
                 raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
+            if stats:
+                self._steps.streams.wait()
             watches = self._watch(stats, flat) if stats else {}
             take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
             if self._foreign:
                 take = partial(self._take_with_owners, take)
             try:
-                if stream is None:
+                if stream is None or not self._steps.on_gpu:
                     take(flat, options)
                 else:
-                    with stream:
+                    name = next(iter(self._parameters))
+                    device, stream = self._steps.streams.contexts(stream, name)
+                    with device, stream:
                         take(flat, options)
             except Exception as error:
                 explain(error)
                 raise
             if stats:
+                self._steps.streams.wait()
                 skipped = self.last is not None and self.last.skipped
                 self._stats = (
                     {} if skipped else {name: finish() for name, finish in watches.items()}
@@ -489,6 +498,7 @@ class Optimizer:
             If steps are captured.
         """
         self._check_not_captured("add")
+        self._steps.streams.follow()
         common = self._common | expand(settings)
         self._assign(self._with(params, common, self._built, self._passed), self._steps)
 
@@ -518,6 +528,7 @@ class Optimizer:
             If steps are captured.
         """
         self._check_not_captured("grow")
+        self._steps.streams.follow()
         parameter = self._parameter(name)
         self._steps.sync_counts()
         settings = self._groups[parameter.group].settings
@@ -590,6 +601,7 @@ class Optimizer:
             "updates" and copies of its state arrays, on their device.
         """
         self._check_loaded()
+        self._steps.streams.wait()
         self.flush()
         return snapshot(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
 
@@ -624,6 +636,7 @@ class Optimizer:
         """
         if not isinstance(strict, bool):
             raise StateError(f"strict: got {strict!r}, expected a bool")
+        self._steps.streams.follow()
         self._steps.sync_counts()
         taken, left = plan(examined(state, self.rule), self._groups, self._parameters, strict)
         make(self._restore_calls(taken))
@@ -686,6 +699,7 @@ class Optimizer:
     ) -> None:
         """Save, with more metadata and tensors."""
         self._check_loaded()
+        self._steps.streams.wait()
         self.flush()
         metadata = metadata_of(self.rule, self._steps.sync_counts(), self._groups, self._parameters)
         arrays = tensors_of(self._parameters, params)
@@ -742,6 +756,7 @@ class Optimizer:
         self, file: FileContents, wanted: Wanted, whole: bool, more: Callable[[], Sequence[Call]]
     ) -> Left:
         """Load a file that is open; ``more``, once it is found to fit, returns calls to add."""
+        self._steps.streams.follow()
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
         sizes = {name: numbers.size for name, numbers in given.items()}
@@ -844,6 +859,7 @@ class Optimizer:
         RowIndexError
         """
         parameter = self._parameter(name)
+        self._steps.streams.follow()
         check = self._groups[parameter.group].settings["check"]
         skip = skips_out_of_range(check)[parameter.backend]
         return parameter.read(row_numbers(parameter, rows), skip)
@@ -881,6 +897,7 @@ class Optimizer:
         array([1.001, 2.002], dtype=float32)
         """
         parameter = self._parameter(name)
+        self._steps.streams.follow()
         parameter.write(numbers_of(parameter, values))
 
     @in_turn
@@ -904,6 +921,7 @@ class Optimizer:
         ParameterError, HyperparameterError
         """
         share = number("fraction", fraction)
+        self._steps.streams.follow()
         for parameter in self._parameters.values() if name is None else (self._parameter(name),):
             parameter.flush(share)
 
@@ -932,6 +950,7 @@ class Optimizer:
             If the rule (your own) has no variable named ``rate``.
         """
         parameter = self._parameter(name)
+        self._steps.streams.wait()
         parameter.flush()
         count = self._steps.sync_counts()
         return parameter.effective_rates(

@@ -15,7 +15,14 @@ from gpuadapt.kernels.numerics.scalar_layout import RANDOM_PERIOD
 
 from . import launch
 from .arrays import bits_of, contiguous, plain
-from .capture import UNLIKE, GraphCapture, StepSignature, check_signature, signature_of
+from .capture import (
+    UNLIKE,
+    GraphCapture,
+    StepSignature,
+    check_signature,
+    memory_of,
+    signature_of,
+)
 from .device_parameters import DeviceParameters, by_device
 from .errors import CaptureError, RowIndexError, StateError
 from .gradients import OWN_TYPES, adapted, check_single, classified
@@ -28,6 +35,7 @@ from .parameter import Parameter
 from .plan import DevicePlan, SingleUpdate, StepPlan, make_plan, with_inactive_steps
 from .rowgrad import RowGrad, prepared
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult
+from .streams import StreamOrder
 from .sums import added
 
 SYNC_PERIOD = 64
@@ -87,17 +95,32 @@ class Steps:
         self._previous: StepSignature | None = None
         """The signature of the last step, if steps may be captured."""
         self._capture: GraphCapture | None = None
+        self._kept: dict[int, Any] = {}
+        """The memory of all captured steps: somebody may still have a graph of one."""
+        self.streams = StreamOrder(one.array.device for one in parameters if one.backend == "cuda")
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has arrays of its own: plans and GPU counts are not for them.
-        return self.renewed(self._parameters, self._groups).__dict__
+        state = self.renewed(self._parameters, self._groups).__dict__
+        return {name: value for name, value in state.items() if name != "streams"} | {"_kept": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        new = Steps(state["_parameters"], state["_groups"])
+        vars(self).update(vars(new) | state)
 
     def renewed(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> Steps:
         """New steps that continue the count with other parameters and groups; waits for a GPU."""
         new = Steps(parameters, groups)
         new._count = new._synced_count = self.sync_counts()
         new._result = self.last
+        new._kept = self._kept
         return new
+
+    def retire(self) -> None:
+        """Let replays of a captured step write nothing: other steps have taken its place."""
+        for one in self._devices if self._kept else ():
+            with one.device:
+                one.scalars.retire()
 
     @property
     def plans(self) -> tuple[StepPlan, ...]:
@@ -182,6 +205,12 @@ class Steps:
     def capturable(self, value: bool) -> None:
         if value and [device.backend for device in self.devices()] != ["cuda"]:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
+        if self._capture is not None:
+            self._capture = None
+            self.streams.wait()
+            self.sync_counts()
+            self._loaded_key = None
+            self._restart_scalars(self._devices)  # what has been prepared is not for other steps
         self._capturable, self._previous, self._capture = bool(value), None, None
 
     @in_default_modes
@@ -238,7 +267,7 @@ class Steps:
             grads = self._adapted(grads)
         if self._count >= MAX_STEPS:
             raise StateError(TOO_MANY)
-        capturing = launch.capturing()
+        capturing = self.streams.follow()
         if capturing and not self._capturable:
             raise CaptureError("set `capturable`, and take a step, before one is captured")
         if self._unconfirmed:
@@ -282,7 +311,9 @@ class Steps:
             "_plans": plans, "_options": options, "_result": result, "_previous": signature,
         }  # fmt: skip
         if capturing and signature is not None:
-            after["_capture"] = GraphCapture(signature, grads, scale)
+            stream = launch.current_stream(plan.devices[0].device.number)
+            after["_capture"] = GraphCapture(signature, grads, scale, stream)
+            after["_kept"] = self._kept | memory_of(plan)
         else:
             after["_loaded_key"] = key
             after["_count"] = self._count + (not skipped)
@@ -468,6 +499,8 @@ class Steps:
         """Upload the scalars of the next ``count`` replays of the captured step."""
         if self._capture is None:
             raise CaptureError("prepare_replay: no step has been captured")
+        if self.streams.follow():
+            raise CaptureError("prepare_replay: call it when the capture has ended")
         if (number := whole(count)) is None or not 1 <= number <= MAX_REPLAYS:
             raise CaptureError(f"prepare_replay: got {count!r}, expected 1 to {MAX_REPLAYS}")
         count = number
@@ -492,7 +525,7 @@ class Steps:
         (scalars,) = self._scalars(plan, range(first, self._count + count), options, extra)
         (device,) = self._devices
         self._loaded_key = None  # until all are uploaded
-        with device.device:
+        with self.streams.on(self._capture.stream):
             device.scalars.load(first, scalars)
         self._loaded_key, self._result = key, device
         self._count += count

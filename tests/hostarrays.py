@@ -1,40 +1,19 @@
-"""The arrays, devices, streams and graphs of `hostcupy`: NumPy memory behind CuPy's surface.
+"""The arrays of `hostcupy`: NumPy memory behind CuPy's surface.
 
-Its arrays are not NumPy arrays, so that code which would fail on a real CuPy array fails here too;
-a captured step that waits or finds memory fails as well.
+They are not NumPy arrays, so that code which would fail on a real CuPy array fails here too; a
+captured step that finds memory fails as well. What is done to them waits in a stream's queue.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-
-
-class Device:
-    """A CUDA device, by number."""
-
-    def __init__(self, number=None):
-        self.id = self.current[-1] if number is None else number
-
-    def __eq__(self, other):
-        return self.id == other.id
-
-    __hash__ = None
-
-    current = [0]
-    """The stack of devices that are entered."""
-
-    def synchronize(self):
-        not_captured("waiting")
-
-    def __enter__(self):
-        self.current.append(self.id)
-        return self
-
-    def __exit__(self, *_):
-        self.current.pop()
+from hoststreams import Device, get_current_stream, not_captured, run, wait
+from hoststreams import current_queue as queue
 
 
 class ndarray:
@@ -57,35 +36,50 @@ class ndarray:
     itemsize = property(lambda self: self.host.itemsize)
     flags = property(lambda self: self.host.flags)
     data = property(lambda self: MemoryPointer(self))
-    memory = property(lambda self: _root(self.host))
+
+    @property
+    def memory(self) -> list[Any]:
+        """What has to be alive while somebody uses the array; nothing of another library's."""
+        return [] if self.imported else [_root(self.host)]
+
+    def _like(self, host):
+        """A view."""
+        return ndarray(host, self.device.id, self.imported)
 
     def get(self):
         not_captured("waiting")
+        wait()
         return self.host.copy()
 
     def copy(self):
-        not_captured("memory")
-        return ndarray(self.host.copy(), Device.current[-1])
+        return made(self.host.copy, self)
 
     def reshape(self, *shape):
         view = self.host.reshape(*shape)
         assert np.shares_memory(view, self.host) or not view.size
-        return ndarray(view, self.device.id)
+        return self._like(view)
 
     def view(self, dtype):
-        return ndarray(self.host.view(dtype), self.device.id)
+        return self._like(self.host.view(dtype))
 
     def __len__(self):
         return len(self.host)
 
     def __getitem__(self, key):
-        return ndarray(self.host[getattr(key, "host", key)], self.device.id)
+        if not isinstance(key, ndarray):
+            return self._like(self.host[key])
+        wait()  # so that no index is what was there before
+        return made(lambda: self.host[key.host], self, key)
 
     def __setitem__(self, key, value):
-        self.host[getattr(key, "host", key)] = getattr(value, "host", value)
+        given = [one for one in (self, key, value) if isinstance(one, ndarray)]
+        at, of = found_later(self.host), found_later(getattr(value, "host", value))
+        key = getattr(key, "host", key)
+        run(lambda: at().__setitem__(key, of()), *memory_of(given))
 
     def _with(self, function, other):
-        return made(function(self.host, getattr(other, "host", other)))
+        given = [one for one in (self, other) if isinstance(one, ndarray)]
+        return made(lambda: function(self.host, getattr(other, "host", other)), *given)
 
     def __lt__(self, other):
         return self._with(np.less, other)
@@ -103,29 +97,30 @@ class ndarray:
         return self._with(np.left_shift, other)
 
     def astype(self, dtype):
-        return made(self.host.astype(dtype))
+        return made(lambda: self.host.astype(dtype), self)
 
     def any(self):
-        return made(np.asarray(self.host.any()))
+        return made(lambda: np.asarray(self.host.any()), self)
 
     def argmax(self):
-        return made(np.asarray(self.host.argmax()))
+        return made(lambda: np.asarray(self.host.argmax()), self)
 
     def __bool__(self):
-        not_captured("waiting")
-        return bool(self.host)
+        return bool(self.get())
 
     def __int__(self):
-        return int(self.host)
+        return int(self.get())
 
     def fill(self, value):
-        run(lambda: self.host.fill(value))
+        at = found_later(self.host)
+        run(lambda: at().fill(value), *self.memory)
 
     def sort(self):
         assert self.ndim == 1 and self.flags.c_contiguous
         assert self.device.id == Device.current[-1]
         assert Pool.current, "what sorting needs would come from a pool that others use"
-        run(self.host.sort)
+        at = found_later(self.host)
+        run(lambda: at().sort(), *self.memory, Pool.current[-1].__self__)
 
 
 class UnownedMemory:
@@ -136,96 +131,15 @@ class MemoryPointer:
     """Where an array is."""
 
     def __init__(self, array):
-        self.array, self.ptr, self.mem = array, array.host.ctypes.data, array.memory
-        if array.imported:
-            self.mem = UnownedMemory()
+        self.array, self.ptr = array, array.host.ctypes.data
+        self.mem = UnownedMemory() if array.imported else array.memory[0]
 
     def copy_from_host_async(self, address, size):
+        """Copy memory that is not pinned: CUDA has read it when this returns."""
         not_captured("a copy from the host")
         assert self.array.flags.c_contiguous and size == self.array.host.nbytes
-        ctypes.memmove(self.ptr, address, size)
-
-
-class Stream:
-    """A CUDA stream: what it is given is done at once, or captured."""
-
-    current: list[Stream] = []
-    captured: list | None = None
-
-    def __init__(self, non_blocking=False):
-        self.ptr = id(self)
-
-    def __enter__(self):
-        self.current.append(self)
-        return self
-
-    def __exit__(self, *_):
-        self.current.pop()
-
-    def begin_capture(self):
-        assert self.current[-1] is self
-        Stream.captured = []
-
-    def end_capture(self):
-        captured, Stream.captured = Stream.captured, None
-        return Graph(captured)
-
-    def synchronize(self):
-        not_captured("waiting")
-
-    def is_capturing(self):
-        return Stream.captured is not None
-
-    def record(self):
-        return Event(self)
-
-    def wait_event(self, event):
-        """What is done at once need not wait; the order that was asked for is noted."""
-        Stream.waits.append((self.ptr, event.stream.ptr))
-
-    waits: list[tuple[int, int]] = []
-    """Pairs of handles: the first stream has been told to wait for the second one."""
-
-
-class ExternalStream(Stream):
-    """A stream that another library has made, known by its handle."""
-
-    def __init__(self, handle, device_id=-1):
-        self.ptr, self.device_id = handle, device_id
-
-
-Stream.current.append(Stream())
-
-
-class Event:
-    """What a stream has to do at some time."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-
-class Graph:
-    """What a stream has captured."""
-
-    def __init__(self, nodes):
-        self.nodes = nodes
-
-    def launch(self, stream=None):
-        for node in self.nodes:
-            node()
-
-
-def run(action):
-    """Do something on the current stream."""
-    if Stream.captured is None:
-        action()
-    else:
-        Stream.captured.append(action)
-
-
-def not_captured(what):
-    """A captured step neither waits nor finds memory."""
-    assert Stream.captured is None, what
+        source, target = ctypes.string_at(address, size), self.ptr
+        run(lambda: ctypes.memmove(target, source, size), *self.array.memory)
 
 
 class Pool:
@@ -250,16 +164,39 @@ def _root(array):
     return array
 
 
-def made(host):
-    """A new array."""
+def memory_of(arrays) -> list[Any]:
+    """What has to be alive while somebody uses arrays."""
+    return [one for array in arrays for one in array.memory]
+
+
+def found_later(array: Any) -> Callable[[], Any]:
+    """A function that returns an array, which it does not keep alive: it has its address."""
+    if queue().idle or not isinstance(array, np.ndarray):
+        return lambda: array
+    interface = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+    owner, dtype = _Host(None, interface), array.dtype
+    return lambda: np.asarray(owner).view(dtype)
+
+
+def made(compute: Callable[[], Any], *given: Any) -> ndarray:
+    """A new array with what a function of arrays returns; until then it is somebody's memory."""
     not_captured("memory")
-    return ndarray(host, Device.current[-1])
+    if queue().idle:
+        return ndarray(compute(), Device.current[-1])
+    like = compute()  # of what the arrays are by now: for its type and shape
+    used = np.full(max(like.nbytes, 1), 0xA5, np.uint8)
+    new = ndarray(np.ndarray(like.shape, like.dtype, used, 0, like.strides), Device.current[-1])
+    run(lambda: new.host.__setitem__(..., compute()), *memory_of([new, *given]))
+    return new
 
 
 def asarray(array):
     if hasattr(array, "__cuda_array_interface__"):
         return _imported(array)
-    return array if isinstance(array, ndarray) else made(np.array(array))
+    if isinstance(array, ndarray):
+        return array
+    values = np.array(array)
+    return made(lambda: values.copy(order="K"))
 
 
 class _Host:
@@ -281,40 +218,45 @@ def from_dlpack(array):
     """`cupy.from_dlpack`: a capsule is an array here."""
     kind, number = array.__dlpack_device__()
     assert kind == 2, "memory of the host"
-    return ndarray(array.__dlpack__(stream=Stream.current[-1].ptr), number, imported=True)
+    return ndarray(array.__dlpack__(stream=get_current_stream().ptr), number, imported=True)
 
 
 def ascontiguousarray(array):
-    return array if array.flags.c_contiguous else made(array.host.copy())
+    return array if array.flags.c_contiguous else array.copy()
 
 
 def zeros_like(array, dtype):
-    return made(np.zeros_like(array.host, dtype))
+    return made(lambda: np.zeros_like(array.host, dtype))
 
 
 def made_by(function):
     """A function of NumPy's that makes an array, for ours."""
-    return lambda *arguments: made(function(*arguments))
+    return lambda *arguments: made(lambda: function(*arguments))
 
 
 def empty(*arguments):
     """Memory that somebody has used before."""
+    not_captured("memory")
     used = np.empty(*arguments)
     used.view(np.uint8).fill(0xA5)
-    return made(used)
+    return ndarray(used, Device.current[-1])
 
 
 def where(condition, a, b):
-    return made(np.where(*(getattr(one, "host", one) for one in (condition, a, b))))
+    given = [one for one in (condition, a, b) if isinstance(one, ndarray)]
+    hosts = [getattr(one, "host", one) for one in (condition, a, b)]
+    return made(lambda: np.where(*hosts), *given)
 
 
 def concatenate(arrays):
-    return made(np.concatenate([array.host for array in arrays]))
+    arrays = [*arrays]
+    return made(lambda: np.concatenate([array.host for array in arrays]), *arrays)
 
 
 def unique(array, return_inverse):
     assert return_inverse
-    return tuple(map(made, np.unique(array.host, return_inverse=True)))
+    found = np.unique(array.get(), return_inverse=True)
+    return tuple(made(lambda one=one: one) for one in found)
 
 
 def broadcast_to(array, shape):

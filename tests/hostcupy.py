@@ -12,10 +12,7 @@ from functools import cache
 
 import numpy as np
 from hostarrays import (
-    Device,
-    ExternalStream,
     Pool,
-    Stream,
     UnownedMemory,
     asarray,
     ascontiguousarray,
@@ -24,13 +21,21 @@ from hostarrays import (
     empty,
     from_dlpack,
     made_by,
+    memory_of,
     ndarray,
-    run,
     shares_memory,
     unique,
     using_allocator,
     where,
     zeros_like,
+)
+from hoststreams import (
+    Device,
+    Event,
+    ExternalStream,
+    Stream,
+    get_current_stream,
+    run,
 )
 
 from gpuadapt.kernels.cuda import host_check
@@ -64,14 +69,15 @@ class ElementwiseKernel:
         self.launches.append(self.name)
         strides = [s for a in arrays for s in (a.strides + (0,) * len(shape))[: len(shape)]]
         function = _compile(self._text(dtype))
-        run(lambda: function(
+        values = (
             ctypes.c_ssize_t(whole[0].size),
             ctypes.c_ssize_t(len(shape)),
             (ctypes.c_ssize_t * max(len(shape), 1))(*shape),
             (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)),
             (ctypes.c_ssize_t * max(len(strides), 1))(*strides),
             (ctypes.c_double * max(len(scalars), 1))(*scalars),
-        ))  # fmt: skip
+        )
+        run(lambda: function(*values), *memory_of(a for a in arguments if isinstance(a, ndarray)))
 
     def _text(self, dtype):
         before, inside = [], []
@@ -134,26 +140,33 @@ static unsigned long long atomicMax(unsigned long long *at, unsigned long long v
     const unsigned long long before = *at; if (value > before) *at = value; return before;
 }
 
-// Every thread of a block has a stack of its own and runs until it waits for its warp; then
-// the next one does. In which order is drawn anew for each round. Threads stay for the next block.
+// Every thread of a block has a stack of its own and runs until it waits for its warp or its block.
+// A warp goes on as soon as its own threads wait for each other, so it runs far ahead of the
+// others, up to where the block waits. Which warp, and which of its threads, comes first is drawn
+// anew each time. Threads stay for the next block.
 // Jumps are many times as fast as `swapcontext`, which calls the kernel of the system.
-static const int most = 1024;
+static const int most = 1024, warp = 32;
 static jmp_buf host, threads_at[most];
 static ucontext_t first;
-static char stacks[most][1 << 15], begun[most], ended[most];
+static char stacks[most][1 << 15], begun[most];
+enum { ready, for_warp, for_block, ended };
+static char state[most];
+static bool undefined;
 static double exchanged[most];
 static void (*body)();
 
-static void __syncwarp() {
+static void pause(char now) {
     const int x = threadIdx.x;
+    state[x] = now;
     if (!_setjmp(threads_at[x])) { _longjmp(host, 1); }
     threadIdx.x = x;
 }
 static void fiber() {
-    for (;;) { body(); ended[threadIdx.x] = 1; __syncwarp(); }
+    for (;;) { body(); pause(ended); }
 }
 static void resume(int x) {
     threadIdx.x = x;
+    state[x] = ready;
     if (_setjmp(host)) { return; }
     if (begun[x]) { _longjmp(threads_at[x], 1); }
     begun[x] = 1;
@@ -163,12 +176,14 @@ static void resume(int x) {
     makecontext(&first, fiber, 0);
     setcontext(&first);
 }
-static void __syncthreads() { __syncwarp(); }
+static void __syncwarp() { pause(for_warp); }
+static void __syncthreads() { pause(for_block); }
 static double exchange(double value, int from) {
     exchanged[threadIdx.x] = value;
-    __syncwarp();
+    pause(for_warp);
+    undefined |= state[from] == ended;  // a lane that has returned has no value
     const double got = exchanged[from];
-    __syncwarp();
+    pause(for_warp);
     return got;
 }
 static double __shfl_down_sync(unsigned, double value, int by, int width) {
@@ -180,8 +195,8 @@ static unsigned __shfl_xor_sync(unsigned, unsigned value, int by, int) {
 }
 static unsigned __ballot_sync(unsigned, bool value) {
     unsigned all = 0;
-    for (int k = 0; k < 32; ++k) {
-        all |= (unsigned)(exchange(value, threadIdx.x / 32 * 32 + k) != 0) << k;
+    for (int k = 0; k < warp; ++k) {
+        all |= (unsigned)(exchange(value, threadIdx.x / warp * warp + k) != 0) << k;
     }
     return all;
 }
@@ -190,32 +205,68 @@ static double __shfl_sync(unsigned, double value, int from, int width) {
     return exchange(value, x - x % width + from % width);
 }
 
-static void block(int threads, bool waits, unsigned &random) {
-    if (!waits) {
-        for (int k = 0; k < threads; ++k) { threadIdx.x = k; body(); }
-        return;
+static void shuffle(int *order, int count, unsigned &random) {
+    for (int k = count - 1; k > 0; --k) {
+        random = random * 1664525u + 1013904223u;
+        const int other = (random >> 8) % (k + 1), before = order[k];
+        order[k] = order[other];
+        order[other] = before;
     }
-    static int order[most];
-    for (int k = 0; k < threads; ++k) { order[k] = k; }
-    memset(ended, 0, sizeof ended);
-    for (int left = threads; left;) {
-        left = 0;
-        for (int k = threads - 1; k > 0; --k) {
-            random = random * 1664525u + 1013904223u;
-            const int other = (random >> 8) % (k + 1), before = order[k];
-            order[k] = order[other];
-            order[other] = before;
+}
+
+// Runs a warp until each of its threads has ended or waits for the block.
+static bool run_warp(int start, int end, unsigned &random) {
+    int order[warp];
+    for (int k = start; k < end; ++k) { order[k - start] = k; }
+    for (;;) {
+        int waiting = 0, apart = 0;
+        shuffle(order, end - start, random);
+        for (int k = 0; k < end - start; ++k) {
+            if (state[order[k]] == ready) { resume(order[k]); }
         }
-        for (int k = 0; k < threads; ++k) {
-            if (!ended[order[k]]) {
-                resume(order[k]);
-                left += !ended[order[k]];
-            }
+        for (int k = start; k < end; ++k) {
+            waiting += state[k] == for_warp;
+            apart += state[k] == for_block;
+        }
+        if (!waiting) { return true; }
+        if (apart) { return false; }  // some wait for the warp, others for the block
+        for (int k = start; k < end; ++k) {
+            if (state[k] == for_warp) { state[k] = ready; }
         }
     }
 }
+
+// Whether all went well: threads that wait in vain never end on a GPU.
+static bool block(int threads, bool waits, unsigned &random) {
+    if (!waits) {
+        for (int k = 0; k < threads; ++k) { threadIdx.x = k; body(); }
+        return true;
+    }
+    static int order[most / warp];
+    const int warps = (threads + warp - 1) / warp;
+    for (int k = 0; k < warps; ++k) { order[k] = k; }
+    memset(state, ready, sizeof state);
+    undefined = false;
+    for (int left = threads; left;) {
+        shuffle(order, warps, random);
+        for (int k = 0; k < warps; ++k) {
+            const int start = order[k] * warp;
+            const int end = start + warp < threads ? start + warp : threads;
+            if (!run_warp(start, end, random)) {
+                memset(begun, 0, sizeof begun);
+                return false;
+            }
+        }
+        left = 0;
+        for (int k = 0; k < threads; ++k) {
+            left += state[k] != ended;
+            state[k] = state[k] == ended ? ended : ready;
+        }
+    }
+    return !undefined;
+}
 """
-"""Blocks of threads, warps that wait, on one thread of the host."""
+"""Blocks of threads, warps and blocks that wait, on one thread of the host."""
 
 TYPES = {"int": np.int32, "long long": np.int64, "float": np.float32,
          "double": np.float64, "unsigned long long": np.uint64,
@@ -229,7 +280,7 @@ class RawKernel:
 
     def __init__(self, code, name, options=()):
         assert "--fmad=false" in options
-        self.code, self.name = code, name
+        self.code, self.name, self.compiled = code, name, {}
         declared = re.search(
             rf'extern "C" __global__ void (?:{name}|GA_NAME)\((.*?)\) {{', code, re.DOTALL
         )
@@ -243,44 +294,61 @@ class RawKernel:
         ]
 
     def compile(self):
-        self.function = _compile(self._text())
+        """As CuPy's, it forgets what has been compiled for other devices."""
+        self.compiled = {}
+        assert self.kernel
+
+    @property
+    def kernel(self):
+        """The function on the current device, compiled when it is first asked for."""
+        if Device.current[-1] not in self.compiled:
+            self.compiled[Device.current[-1]] = _compile(self._text())
+        return self.compiled[Device.current[-1]]
 
     def __call__(self, grid, block, given):
-        assert len(given) == len(self.arguments)
-        values = []
+        assert Device.current[-1] in self.compiled, f"{self.name} is compiled at its first launch"
+        assert 0 < grid[0] < 2**31 and len(given) == len(self.arguments)
+        values, addresses = [], []
         for argument, value in zip(self.arguments, given, strict=True):
             kind = TYPES[argument[1]]
             if argument[2]:
                 assert isinstance(value, ndarray) and value.dtype == kind, argument[0]
                 assert value.device.id == Device.current[-1]
                 values.append(np.array(value.host.ctypes.data, np.uint64))
+                addresses.append(len(values) - 1)
             else:
                 assert type(value) is kind, (argument[0], type(value))
                 values.append(np.array(value))
         self.launches.append(self.name)
-        run(lambda: self.function(
-            ctypes.c_longlong(*grid),
-            ctypes.c_int(*block),
-            (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values)),
-        ))  # fmt: skip
+        function, name = self.kernel, self.name
+
+        def launch(moved=int):
+            own = [*values]
+            for k in addresses:
+                own[k] = np.array(moved(int(values[k])), np.uint64)
+            pointers = (ctypes.c_void_p * len(own))(*(value.ctypes.data for value in own))
+            wrong = function(ctypes.c_longlong(*grid), ctypes.c_int(*block), pointers)
+            assert not wrong, f"{name}: threads wait for others that never come"
+
+        run(launch, *memory_of(a for a in given if isinstance(a, ndarray)), kernel=True)
 
     def _text(self):
         given = ", ".join(f"*({a[1]} {a[2]}*)given[{k}]" for k, a in enumerate(self.arguments))
-        waits = "true" if re.search("__sync|__shfl|__ballot", self.code) else "false"
+        waits = "true" if re.search("__sync|__shfl|__ballot|__shared__", self.code) else "false"
         return (
             RAW
             + self.code
             + "static void **given;\n"
             + f"static void run_thread() {{ {self.name}({given}); }}\n"
-            + 'extern "C" void run(long long grid, int threads, void **arguments) {\n'
+            + 'extern "C" int run(long long grid, int threads, void **arguments) {\n'
             + "    given = arguments; body = run_thread; blockDim.x = threads;\n"
             + "    gridDim.x = (int)grid;\n"
             + "    unsigned random = 1;\n"
             + "    static bool backward; backward = !backward;\n"
             + "    for (long long k = 0; k < grid; ++k) {\n"
             + "        blockIdx.x = (int)(backward ? grid - 1 - k : k);\n"
-            + f"        block(threads, {waits}, random);\n"
-            + "    }\n}\n"
+            + f"        if (!block(threads, {waits}, random)) {{ return 1; }}\n"
+            + "    }\n    return 0;\n}\n"
         )
 
 
@@ -315,11 +383,12 @@ def module():
         "cuda": types.SimpleNamespace(
             runtime=runtime,
             Device=Device,
+            Event=Event,
             ExternalStream=ExternalStream,
             MemoryPool=Pool,
             Stream=Stream,
             UnownedMemory=UnownedMemory,
-            get_current_stream=lambda: Stream.current[-1],
+            get_current_stream=get_current_stream,
             using_allocator=using_allocator,
         ),
     }

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import Backend
-from hostarrays import Stream
+from hoststreams import Stream
 
 import gpuadapt as ga
 

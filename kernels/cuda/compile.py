@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 OPTIONS = ("--fmad=false",)
 """Options of NVRTC: nothing may be contracted, also outside `number` of ``ieee.cuh``."""
@@ -52,7 +53,15 @@ def built(source: str, name: str, options: tuple[str, ...] = ()) -> Callable[...
     """Compile the kernel ``name`` of a text for the current device; `OPTIONS` come first."""
     import cupy
 
-    kernel = cupy.RawKernel(source, name, options=(*OPTIONS, *options))
-    kernel.compile()  # not at its first launch: then other arrays may have been written already
-    result: Callable[..., None] = kernel
-    return result
+    kernel: Callable[..., None] = ready(cupy.RawKernel(source, name, options=(*OPTIONS, *options)))
+    return kernel
+
+
+def ready(kernel: Any) -> Any:
+    """Compile a kernel for the current device too, unless it has been, and return it.
+
+    Not at its first launch: then other arrays may have been written already. CuPy compiles a
+    kernel for each device.
+    """
+    _ = kernel.kernel  # `compile` would forget what other devices have
+    return kernel

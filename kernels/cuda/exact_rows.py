@@ -109,7 +109,7 @@ class ExactRows(Rows):
     def _catch_up(self, keys: DeviceArray, shift: int, mode: int, out: DeviceArray) -> list[Call]:
         """The launch that brings rows up to date, as a call, if there are rows."""
         config, sums = self._config(self._no_values), self._hot_sums[:0]
-        compiled = self._compiled(config) if keys.size and self._width else None
+        compiled = compile.ready(self._compiled(config)) if keys.size and self._width else None
         plan = RowPlan(keys, shift, sums, self._no_values, False, math.inf, config, compiled)
         arguments = self._catch_up_arguments(mode, out)
         return super().calls(plan, FIRST, self._no_numbers, *arguments)

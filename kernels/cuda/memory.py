@@ -17,6 +17,37 @@ def upload(target: Any, source: np.ndarray) -> None:
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes)
 
 
+def held(owner: Any) -> dict[int, Any]:
+    """Arrays and memory pools that belong to an object, or to objects of this package in it.
+
+    What a captured step uses has to be kept for as long as somebody may replay it, also when the
+    object has replaced it by something larger.
+
+    Returns
+    -------
+    dict of int to CuPy array or MemoryPool
+        By id, so that it is kept once.
+    """
+    import cupy
+
+    found: dict[int, Any] = {}
+    seen, left = set[int](), [owner]
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, (cupy.ndarray, cupy.cuda.MemoryPool)):
+            found[id(one)] = one
+        elif isinstance(one, (list, tuple)):
+            left += one
+        elif isinstance(one, dict):
+            left += one.values()
+        elif type(one).__module__.startswith(__package__):
+            left += vars(one).values()
+    return found
+
+
 class Mirror:
     """The device copy of a small host array; it is uploaded only when its values change."""
 

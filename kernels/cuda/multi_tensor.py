@@ -69,7 +69,7 @@ class MultiTensor:
         import cupy
 
         self._launch = tuning.launch(tuning.family(formats))
-        self._kernel = kernel(rule, formats, self._launch)
+        self._kernel = compile.ready(kernel(rule, formats, self._launch))
         self.overflow_check = check_of(rule, formats)
         self._operands = operands  # whose arrays' addresses these are
         sizes, widths = [of.arrays[0].size for of in operands], [of.width for of in operands]

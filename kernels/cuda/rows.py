@@ -244,7 +244,8 @@ class Rows:
 
     @property
     def skipped(self) -> int:
-        """Number of keys so far that were out of range; waits for the GPU."""
+        """Number of keys so far that were out of range; waits for the device."""
+        self._skipped.device.synchronize()
         return int(self._skipped.get()[0])
 
     def prepare(
@@ -285,14 +286,14 @@ class Rows:
             self._hot_sums = cupy.empty(sums + sums // 4, np.dtype(self._formats.wide))
         hot_sums = self._hot_sums[:sums]
         if sums:
-            hot_rows_kernel(self._formats.wide, self._formats.gradient)(
+            compile.ready(hot_rows_kernel(self._formats.wide, self._formats.gradient))(
                 (-(-sums // THREADS),),
                 (THREADS,),
                 (keys, np.int64(n), np.int32(shift), np.int64(self._count),
                  np.int64(self._width), values, hot_sums),
             )  # fmt: skip
         config = self._config(values)._replace(clipped=max_norm < math.inf)
-        compiled = self._compiled(config) if n and self._width else None
+        compiled = compile.ready(self._compiled(config)) if n and self._width else None
         mean = duplicates == "mean"
         return RowPlan(keys, shift, hot_sums, values, mean, max_norm, config, compiled)
 
@@ -311,7 +312,7 @@ class Rows:
         if n:
             if not skip:
                 self._out_of_range.fill(0)
-            keys_kernel(rows.dtype)(
+            compile.ready(keys_kernel(rows.dtype))(
                 (-(-n // THREADS),),
                 (THREADS,),
                 (rows, np.int64(rows.strides[0] // rows.itemsize), np.int64(n),
@@ -369,7 +370,7 @@ class Rows:
             self._squared, self._squared_addresses, self._sums = squared, placed, sums
         if width:
             config = plan.config._replace(strided=False)
-            squares_kernel(self._formats.wide, self._formats.gradient, config)(
+            compile.ready(squares_kernel(self._formats.wide, self._formats.gradient, config))(
                 (-(-n * config.lanes // THREADS),),
                 (THREADS,),
                 (plan.keys, np.int64(n), np.int32(plan.shift), np.int64(self._count),

@@ -141,13 +141,6 @@ def numbers(coefficients: Sequence[float]) -> StepNumbers:
     return StepNumbers(scalars, 0, cupy.zeros(1, np.uint64), cupy.zeros(3, np.float64))
 
 
-def capturing() -> bool:
-    """True while the current stream is being captured in a graph."""
-    import cupy
-
-    return bool(cupy.cuda.get_current_stream().is_capturing())
-
-
 class StepScalars:
     """The scalars of a step on the current device; see `gpuadapt.launch.StepScalars`.
 
@@ -167,6 +160,7 @@ class StepScalars:
         self._scales, self._factors = Mirror(np.int64), Mirror(np.int64)
         self._scale_indices: Sequence[int] = ()
         """The scalars that become the scale, if that is on the GPU."""
+        self._uploaded: Any = None
         self._resize(FIRST)
 
     def _resize(self, width: int) -> None:
@@ -174,17 +168,26 @@ class StepScalars:
 
         ring = cupy.zeros(ROWS * width, np.float64)
         ring.fill(-1)
+        self.retire()
         uploaded = StepNumbers(ring, width, self._steps, self._report)
         made = cupy.zeros(width, np.float64)
         judged = StepNumbers(made, 0, cupy.zeros(1, np.uint64), self._report)
         # Together: they fit each other, also after an allocation that failed.
         self._width, self._uploaded, self._judged, self.numbers = width, uploaded, judged, uploaded
 
+    def retire(self) -> None:
+        """Let no kernel take a step any more that finds its scalars here.
+
+        A captured step that nobody prepares does not write; see `memory.held` too.
+        """
+        if self._uploaded is not None:
+            self._uploaded.scalars.fill(-1)
+
     def restart(self, step: int) -> None:
         """Continue from this number of steps; none has scalars yet."""
         self._latest = step
         self._steps.fill(np.uint64(step % WRAP << 32))
-        self._uploaded.scalars.fill(-1)
+        self.retire()
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Write the scalars of steps ``step``, ``step + 1``, ... into the ring."""
@@ -229,7 +232,8 @@ class StepScalars:
         return self._partial[:count]
 
     def to_host(self, partial: Any) -> np.ndarray:
-        """Copy to a NumPy array; waits."""
+        """Copy to a NumPy array; waits for the device."""
+        self._device.synchronize()
         result: np.ndarray = partial.get()
         return result
 
@@ -260,7 +264,7 @@ class StepScalars:
             *self._uploaded.of_gradient(), self._judged.scalars, self._report,
         )  # fmt: skip
         self.numbers = self._judged
-        return None, [(judge_kernel(), (1,), (BLOCK,), arguments)]
+        return None, [(compile.ready(judge_kernel()), (1,), (BLOCK,), arguments)]
 
     def last_numbers(self) -> StepNumbers:
         """What the last update of the step takes: its last kernel counts the step."""
@@ -271,7 +275,7 @@ class StepScalars:
         """The launch that counts the step, as a call, unless a kernel does so."""
         if not self.numbers.uncounted:
             return []
-        return [(count_kernel(), (1,), (1,), self.last_numbers().of_update())]
+        return [(compile.ready(count_kernel()), (1,), (1,), self.last_numbers().of_update())]
 
     def last_scalars(self) -> np.ndarray:
         """The scalars of the last step; waits for the device."""

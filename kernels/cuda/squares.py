@@ -74,7 +74,7 @@ class Squares:
     ) -> None:
         import cupy
 
-        self._kernel = kernel(compute, format, layout is not None, squared)
+        self._kernel = compile.ready(kernel(compute, format, layout is not None, squared))
         table = Chunks(sizes, CHUNK).table
         self._spans = cupy.asarray(table)
         self._layout = self._spans if layout is None else layout

@@ -77,7 +77,7 @@ class StepHistory:
         self._period, count = refresh_period(rows, self.length)
         first = updates % self._period * count
         self._due: DeviceArray = cupy.arange(first, first + count, 1, np.uint64)
-        self._kernel = kernel()
+        self._kernel = compile.ready(kernel())
 
     def append_call(self, numbers: StepNumbers, offset: int) -> tuple[Call, DeviceArray]:
         """The launch that appends a step if it is taken, as a call, and the keys of rows.
