@@ -48,6 +48,7 @@ def signature_of(
     grads: Sequence[Any],
     settings: Sequence[Resolved],
     options: StepOptions,
+    stream: int,
 ) -> StepSignature:
     """The signature of a step, which has to be one that can be captured.
 
@@ -60,6 +61,8 @@ def signature_of(
         The gradients as they were given.
     settings : sequence of Resolved
     options : StepOptions
+    stream : int
+        The handle of the current stream.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def signature_of(
     rules = [now.rule for now in settings]
     dtypes = [None if one is None else one.dtype_name for one in part.expected]
     step = options.key, rules, addresses.tolist(), dtypes, others
-    return StepSignature(step, launch.current_stream(part.device.number).ptr)
+    return StepSignature(step, stream)
 
 
 def memory_of(plan: StepPlan) -> dict[int, Any]:

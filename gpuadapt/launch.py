@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -318,11 +318,12 @@ def step_scalars(backend: str) -> StepScalars:
     return made
 
 
-def current_stream(device: int) -> Any:
-    """CuPy's current stream of a device."""
+def stream_finder() -> Callable[[int], Any]:
+    """The function that returns CuPy's current stream of a device, by the device's number."""
     import cupy
 
-    return cupy.cuda.get_current_stream(device)
+    find: Callable[[int], Any] = cupy.cuda.get_current_stream
+    return find
 
 
 def held(owner: Any) -> dict[int, Any]:

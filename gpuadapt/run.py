@@ -287,12 +287,13 @@ class Steps:
             plans, gradients, _alive = self._planned(grads, settings)
             if self._count != count:  # the GPU had skipped steps
                 count, settings = self._count, self._settings(self._count, options)
-        plan, extra, signature = plans[0], {}, None
+        plan, extra, signature, stream = plans[0], {}, None, None
         if options.rule_options:
             extra = options.values(scale_on_gpu)
             check_scaling(plan, extra)
         if self._capturable:
-            signature = signature_of(plan, gradients[0], grads, settings, options)
+            stream = self.streams.current(plan.devices[0].device.number)
+            signature = signature_of(plan, gradients[0], grads, settings, options, stream.ptr)
             check_signature(signature, self._capture, self._previous, capturing)
         scale = options.scale_on(self._parameters[0].array.device) if scale_on_gpu else None
         launches: list[list[Launch]] = []
@@ -311,7 +312,6 @@ class Steps:
             "_plans": plans, "_options": options, "_result": result, "_previous": signature,
         }  # fmt: skip
         if capturing and signature is not None:
-            stream = launch.current_stream(plan.devices[0].device.number)
             after["_capture"] = GraphCapture(signature, grads, scale, stream)
             after["_kept"] = self._kept | memory_of(plan)
         else:

@@ -30,7 +30,10 @@ class StreamOrder:
 
     def __init__(self, devices: Iterable[Any]) -> None:
         self._devices = {device.id: device for device in devices}
-        self._last = {number: launch.current_stream(number) for number in self._devices}
+        find: Any = launch.stream_finder() if self._devices else None
+        self.current = find
+        """The function that returns the current stream of a device, by its number."""
+        self._last = {number: find(number) for number in self._devices}
 
     def follow(self) -> bool:
         """Let the current streams wait for those of the calls before.
@@ -47,7 +50,7 @@ class StreamOrder:
         """
         capturing = False
         for number, last in self._last.items():
-            stream = launch.current_stream(number)
+            stream = self.current(number)
             if stream.is_capturing():
                 capturing = True
             elif stream is not last and stream.ptr != last.ptr:
@@ -81,7 +84,7 @@ class StreamOrder:
             Of the only device.
         """
         ((number, device),) = self._devices.items()
-        current = launch.current_stream(number)
+        current = self.current(number)
         with device:
             if stream.ptr == current.ptr:
                 yield
