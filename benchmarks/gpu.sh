@@ -34,11 +34,11 @@ export WORK=${WORK:-${TMPDIR:-/tmp}/gpuadapt-gpu-$(id -u)}
 limit_of() { # seconds that a stage may take; those of a piece are less than nine minutes together
     local own=530
     case $1 in
-        machine | roofs) own=30 ;;
-        smoke | host | launches) own=45 ;;
+        roofs) own=30 ;;
+        machine | smoke | host | launches) own=45 ;;
         ncu) own=50 ;;
-        compile) own=60 ;;
-        install | sanitizer) own=90 ;;
+        compile | install) own=60 ;;
+        sanitizer) own=90 ;;
         rows) own=100 ;;
         methods | formats) own=120 ;;
         tests) own=210 ;;

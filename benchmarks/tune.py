@@ -55,7 +55,7 @@ class Subject(NamedTuple):
     """What a family is timed with: Adam, on numbers kept in some way."""
 
     element: str
-    settings: dict[str, str]
+    settings: dict[str, Any]
     parameters: tuple[str, ...] = ("chunk", "threads", "groups", "access", "streaming")
     """Launch parameters that the family's kernels have."""
     by_rows: bool = False
@@ -110,7 +110,7 @@ def _arguments() -> argparse.Namespace:
 def formats_of(subject: Subject) -> Formats:
     """How the subject's arrays are kept."""
     parameter = np.zeros((1, 64), numpy_dtype(subject.element, "cpu"))
-    optimizer = ga.Adam(parameter, **subject.settings)  # type: ignore[arg-type]
+    optimizer = ga.Adam(parameter, **subject.settings)
     return internals(optimizer).parameters["0"].formats_for(subject.element)
 
 
@@ -284,10 +284,7 @@ def _work(subject: Subject) -> Work:
         return lambda: _stepper(ga.Adam([table]), batches)
     element = numpy_dtype(subject.element, "cuda")
     parameter, gradient = (_kept(draw(SIZE), element) for _ in range(2))
-    return lambda: _stepper(
-        ga.Adam([parameter], **subject.settings),
-        [gradient],  # type: ignore[arg-type]
-    )
+    return lambda: _stepper(ga.Adam([parameter], **subject.settings), [gradient])
 
 
 def _kept(values: Any, element: np.dtype) -> Any:
