@@ -16,6 +16,7 @@ from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.cpu import calling
 from gpuadapt.kernels.cpu.calling import Threads as Threads
 from gpuadapt.kernels.cpu.calling import in_default_modes as in_default_modes
+from gpuadapt.kernels.cuda.scalars import BY_VALUE
 from gpuadapt.kernels.formats import Formats, Operand
 from gpuadapt.kernels.language.rule import Rule
 from gpuadapt.kernels.numerics.overflow import Measured, Verdict
@@ -111,6 +112,12 @@ class StepScalars(Protocol):
 
     def restart(self, step: int) -> None:
         """Continue from this number of steps."""
+
+    def give(self, step: int, row: Sequence[float]) -> None:
+        """Take the scalars of a step that is certain to be taken, for `load` and `select_step`.
+
+        Only on a GPU, where `takes_by_value`; the host counts the step.
+        """
 
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Upload the scalars of the steps ``step``, ``step + 1``, ..., one row for each."""
@@ -316,6 +323,11 @@ def step_scalars(backend: str) -> StepScalars:
     """The scalars of steps on the current device of a backend."""
     made: StepScalars = _module(backend, "scalars").StepScalars()
     return made
+
+
+def takes_by_value(backend: str, width: int) -> bool:
+    """Whether multi-tensor launches can take so many scalars of a step as arguments."""
+    return backend == "cuda" and width <= BY_VALUE
 
 
 def stream_finder() -> Callable[[int], Any]:

@@ -91,6 +91,8 @@ class DevicePlan(NamedTuple):
     layout: CoefficientLayout
     numbers: HostArray | None
     """float64, shape (layout.width,): the step's scalars on the CPU; None on a GPU."""
+    by_value: bool
+    """Launches can take the step's scalars as arguments."""
 
 
 class StepPlan(NamedTuple):
@@ -212,9 +214,11 @@ def _device_plan(
     without_history = tuple(device.parameters[k] for k in tables)
     numbers = np.zeros(layout.width) if device.backend == "cpu" else None
     buckets = _buckets(device, gradients, rules, layout.offsets)
+    by_value = not singles and launch.takes_by_value(device.backend, layout.width)
     return DevicePlan(
-        device, expected, gradients.finder, unaddressed, without_history, buckets, layout, numbers
-    )
+        device, expected, gradients.finder, unaddressed, without_history, buckets, layout, numbers,
+        by_value,
+    )  # fmt: skip
 
 
 def _buckets(

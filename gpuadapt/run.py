@@ -379,30 +379,31 @@ class Steps:
         skipped: bool | None = False
         result: Any = plan.devices[0].device if self._capturable else UNMEASURED
         calls: list[Call] = []
+        on_host = self._unconfirmed == 0 and not (self._capturable or options.needs_norm)
         if scalars:
             self._loaded_key = None  # until all are uploaded
         try:
-            for part, rows in zip(plan.devices, scalars, strict=False):
+            for k, part in enumerate(plan.devices):
+                indices, own = part.layout.scale_indices, part.device.scalars
                 if part.numbers is not None:
-                    part.numbers[:], part.device.scalars.numbers = rows[0], part.numbers
-                    continue
-                with part.device.device:
-                    part.device.scalars.load(first, rows)
-            for part in plan.devices:
-                indices, select = part.layout.scale_indices, part.device.scalars.select_step
-                with part.device.device:
-                    begun = select(scale, indices, options.micro_batches, options.needs_norm)
-                if begun:
-                    calls += within(begun, *part.device.contexts)
+                    part.numbers[:], own.numbers = scalars[k][0], part.numbers
+                elif on_host and scale is None and part.by_value:
+                    own.give(first, scalars[k][0])
+                else:
+                    given = scale, indices, options.micro_batches, options.needs_norm
+                    with part.device.device:
+                        if scalars:
+                            own.load(first, scalars[k])
+                        calls += within(own.select_step(*given), *part.device.contexts)
             if options.needs_norm:
                 skipped, result, judged = self._decide(plan, launches, options, scale)
                 calls += judged
             for part, updates in zip(plan.devices, [] if skipped else launches, strict=False):
                 with part.device.device:
-                    own = launch.update_calls(updates, part.device.scalars)
+                    made = launch.update_calls(updates, part.device.scalars)
                     if not part.buckets:  # the last of which counts the step
-                        own += part.device.scalars.end_step()
-                calls += within(own, *part.device.contexts)
+                        made += part.device.scalars.end_step()
+                calls += within(made, *part.device.contexts)
         except BaseException:
             if not self._unconfirmed:
                 self._restart_scalars(self._devices)

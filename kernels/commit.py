@@ -85,6 +85,8 @@ def _go_on(calls: Sequence[Call]) -> None:
 
 def within(calls: Sequence[Call], *contexts: Any) -> list[Call]:
     """Calls with those before that enter contexts, such as CuPy's devices, and after that leave."""
+    if not calls:
+        return []
     enter = [(one.__enter__,) for one in contexts]
     leave = [(one.__exit__, None, None, None) for one in reversed(contexts)]
     return [*enter, *calls, *leave]

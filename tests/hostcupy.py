@@ -290,7 +290,7 @@ class RawKernel:
                 arguments = re.sub(rf"\b{macro}\b", value, arguments)
         arguments = arguments.replace("__restrict__ ", "").replace("const ", "")
         self.arguments = [
-            re.fullmatch(r"\s*([a-z ]+?) (\*?)\w+\s*", a) for a in arguments.split(",")
+            re.fullmatch(r"\s*([\w: ]+?) (\*?)\w+\s*", a) for a in arguments.split(",")
         ]
 
     def compile(self):
@@ -310,8 +310,12 @@ class RawKernel:
         assert 0 < grid[0] < 2**31 and len(given) == len(self.arguments)
         values, addresses = [], []
         for argument, value in zip(self.arguments, given, strict=True):
-            kind = TYPES[argument[1]]
-            if argument[2]:
+            kind = TYPES.get(argument[1])
+            if kind is None:  # a struct
+                assert type(value) is np.ndarray and value.size == 1 and value.dtype.fields
+                assert value.nbytes <= 4096
+                values.append(value.copy())
+            elif argument[2]:
                 assert isinstance(value, ndarray) and value.dtype == kind, argument[0]
                 assert value.device.id == Device.current[-1]
                 values.append(np.array(value.host.ctypes.data, np.uint64))

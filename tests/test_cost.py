@@ -8,6 +8,8 @@ import copy
 import sys
 from pathlib import Path
 
+import hostarrays
+import hostcupy
 import numpy as np
 import pytest
 from conftest import installed
@@ -192,12 +194,59 @@ def test_a_first_step_finds_everything_once(name):
     assert len(found) <= calls, found
 
 
-def test_a_step_on_a_gpu_calls_no_function_for_each_array():
+def some(count, groups=0):
+    def make(backend):
+        arrays = [backend.array(np.ones(2, np.float32)) for _ in range(count)]
+        if not groups:
+            return arrays
+        return [{"params": arrays[k::groups], "lr": 0.1 + k} for k in range(groups)]
+
+    return make
+
+
+def two_types(backend):
+    return [backend.array(np.ones(2, kind)) for kind in (np.float32, np.float64)]
+
+
+ON_A_GPU = {
+    "one array": (one, False, {}, 1, 0, 19),
+    "one array, other gradients": (one, True, {}, 1, 0, 19),
+    "64 arrays, other gradients": (some(64), True, {}, 1, 0, 22),
+    "1,000 arrays": (thousand, False, {}, 1, 0, 20),
+    "1,000 arrays, other gradients": (thousand, True, {}, 1, 1, 22),
+    "two types": (two_types, True, {}, 2, 0, 25),
+    "five groups": (some(10, 5), True, {}, 1, 0, 46),
+    "ten groups": (some(10, 10), True, {}, 1, 1, 75),
+    "measured": (one, False, {"max_norm": 1.0}, 3, 1, 51),
+    "capturable": (one, False, {"capturable": True}, 1, 1, 29),
+}
+"""Parameters, whether each step has other arrays as gradients, how steps are taken; the launches,
+copies to the GPU, and at most so many calls of our functions of a repeated step."""
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_a_step_on_a_gpu_is_short(name, monkeypatch):
+    """It calls no function for each array, and copies nothing that a launch can take."""
+    make, others, how, launches, copies, calls = ON_A_GPU[name]
+    copied, copy_one = [], hostarrays.MemoryPointer.copy_from_host_async
+    monkeypatch.setattr(
+        hostarrays.MemoryPointer,
+        "copy_from_host_async",
+        lambda *given: (copied.append(given), copy_one(*given)),
+    )
     with installed("host") as backend:
-        optimizer, given = ga.Adam(thousand(backend)), thousand(backend)
-        for _ in range(2):
-            optimizer.step(given)
-        assert len(own_calls(lambda: optimizer.step(given))) <= 23
+        optimizer, given = ga.Adam(make(backend)), [make(backend) for _ in range(4)]
+        optimizer.capturable = "capturable" in how
+        if type(given[0]) is list and type(given[0][0]) is dict:
+            given = [[each["params"] for each in groups] for groups in given]
+        options = {key: value for key, value in how.items() if key != "capturable"}
+        for k in range(3):
+            optimizer.step(given[k * others], **options)
+        copied.clear()
+        hostcupy.RawKernel.launches.clear()
+        found = own_calls(lambda: optimizer.step(given[3 * others], **options))
+        assert (len(hostcupy.RawKernel.launches), len(copied)) == (launches, copies)
+    assert len(found) <= calls, found
 
 
 ALTERNATELY = {

@@ -11,6 +11,7 @@ import ptx
 import pytest
 from cases import KINDS, RULES
 from cuda_source import architectures, assemble, compile_ptx, inexact
+from ml_dtypes import bfloat16
 from test_bits import assert_same_bits, every_function, some_coefficients
 
 import gpuadapt as ga
@@ -275,6 +276,49 @@ def test_a_step_is_counted_once(host, launches):
         assert device.scalars.steps() == step + 1
         moved = 2.0**-step * ("single" in names)
         assert np.array_equal(host.numpy(arrays["single"]), before - np.float32(moved))
+
+
+SETTINGS = {
+    "alone": {},
+    "random bits": {"rounding": "stochastic"},
+    "groups": {"lr": lambda step: 0.1 / (step + 1)},
+}
+STEPS = [
+    {}, {}, {"max_norm": 1.0}, {}, {"grad_scale": 2.0}, {"skip_nonfinite": True}, {}, {"bad": True},
+    {}, {"count": True}, {}, {"none": True}, {}, {"clip_value": 0.1}, {"scale": True}, {},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_scalars_by_value_and_in_memory_in_turns(name, host):
+    """Steps that are measured, skipped or counted between those that are not."""
+    random, settings = np.random.default_rng(5), SETTINGS[name]
+    kind = bfloat16 if name == "random bits" else np.float32
+    start = [random.normal(size=n).astype(kind) for n in (3, 5000, 64)]
+    if name == "groups":
+        ours, twins = ([{"params": a.copy()} for a in start] for _ in range(2))
+        for group in ours:
+            group["params"] = host.array(group["params"])
+    else:
+        ours, twins = [host.array(a) for a in start], [a.copy() for a in start]
+    optimizers = ga.Adam(ours, **settings), ga.Adam(twins, **settings)
+    for options in STEPS:
+        grads = [random.normal(size=a.shape).astype(kind) for a in start]
+        if "bad" in options:
+            grads[1][7], options = np.inf, {"skip_nonfinite": True}
+        absent = options == {"none": True}
+        counted, scaled = options == {"count": True}, options == {"scale": True}
+        given = {} if absent or counted or scaled else options
+        for one, convert in zip(optimizers, (host.array, np.array), strict=True):
+            own = [convert(g) for g in grads]
+            own[2] = None if absent else own[2]
+            scale = {"grad_scale": ga.LossScale(4.0)} if scaled else {}
+            one.step(own, **given, **scale)
+            if counted:
+                assert one.step_count == 9
+        for a, b in zip(*(one.params.values() for one in optimizers), strict=True):
+            assert np.array_equal(host.numpy(a).view(np.uint8), b.view(np.uint8)), options
+    assert len({one.step_count for one in optimizers}) == 1
 
 
 def test_steps_are_counted_beyond_32_bits(host):

@@ -56,11 +56,19 @@ class Mirror:
         self._device: Any = None
         self._host: np.ndarray | None = None
         """The values on the device; None if they are not known, as after an upload that failed."""
+        self._latest: np.ndarray | None = None
+        """The array that had them."""
 
     def of(self, values: np.ndarray) -> Any:
-        """Return the values as a CuPy array, which the next call may overwrite."""
+        """Return the values as a CuPy array, which the next call may overwrite.
+
+        Nobody may write to ``values`` later.
+        """
+        if values is self._latest and self._host is not None:
+            return self._device
         import cupy
 
+        self._latest = values
         values = values.astype(self._dtype)
         if self._host is None or not np.array_equal(values, self._host):
             self._host = None

@@ -1,8 +1,9 @@
 """Updates many arrays on the GPU in one launch, with a block of threads for each chunk.
 
 The kernel, ``multi_tensor.cuh``, reads tables of addresses. Those of parameters and states are
-uploaded once, those of gradients when they change. Chunks that are aligned to 16 bytes, as CuPy's
-arrays are, are read and written 16 bytes at a time.
+uploaded once, those of gradients when they change, unless they are few: then the launch takes them
+by value, and often the scalars of the step too, so that nothing is uploaded. Chunks that are
+aligned to 16 bytes, as CuPy's arrays are, are read and written 16 bytes at a time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ ACCESS = 16
 """Bytes: arrays that begin on a multiple are read and written several elements at a time."""
 
 
+VALUES = np.dtype(
+    [("has_scalars", "i8"), ("has_gradients", "i8"),
+     ("scalars", "f8", scalars.BY_VALUE), ("gradients", "u8", scalars.BY_VALUE)]
+)  # fmt: skip
+"""``ByValue`` of ``multi_tensor.cuh``; CuPy passes an array of one as it stands."""
+
+
 def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
     """Write the kernel of ``multi_tensor.cuh``; ``launch`` is the family's default if None."""
     launch = launch or tuning.default(tuning.family(formats))
@@ -38,6 +46,7 @@ def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
         "arrays": len(update.names),
         "tables": "".join(f", const long long *__restrict__ {name}s" for name in formats.tables),
         **scalars.UPDATE_MACROS,
+        "by_value": scalars.BY_VALUE,
         "coefficients": len(rule.coefficients),
         **tuning.macros(launch, formats.itemsize),
         "random": int(formats.random),
@@ -52,6 +61,12 @@ def kernel(rule: Rule, formats: Formats, launch: Launch) -> Callable[..., None]:
     """Compile the kernel of `source`."""
     text, options = source(rule, formats, launch), tuning.options(launch)
     return compile.built(text, f"gpuadapt_{rule.name}_many", options)
+
+
+def _views(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Views of the fields of ``ByValue``: which there are, scalars, addresses of gradients."""
+    has = values.view(np.int64)[:2]
+    return has, values["scalars"][0], values["gradients"][0]
 
 
 class MultiTensor:
@@ -82,6 +97,9 @@ class MultiTensor:
         self._tables = [cupy.asarray(table) for table in tables(formats.tables, operands)]
         self._gradients = Mirror(np.uint64)
         self._firsts = Mirror(np.int64)
+        self._values = np.zeros(1, VALUES)
+        self._has, self._scalars, self._given = _views(self._values)
+        self._few = len(sizes) <= scalars.BY_VALUE
         self._squares = Squares(formats.wide, formats.gradient, sizes)
 
     def calls(self, gradients: np.ndarray, firsts: np.ndarray, numbers: Any) -> list[Call]:
@@ -96,8 +114,15 @@ class MultiTensor:
         numbers : StepNumbers
             See `gpuadapt.kernels.numerics.scalar_layout`.
         """
+        given, values = numbers.given, self._values
+        self._has[:] = given is not None, self._few
+        if given is not None:
+            self._scalars[: given.size] = given
+        if self._few:
+            self._given[: gradients.size] = gradients
+        addresses = self._addresses if self._few else self._gradients.of(gradients)
         arguments = (
-            self._spans, self._addresses, self._gradients.of(gradients), self._firsts.of(firsts),
+            self._spans, self._addresses, addresses, self._firsts.of(firsts), values,
             *numbers.of_update(), *self._tables,
         )  # fmt: skip
         return [(self._kernel, (self._blocks,), (self._launch.threads,), arguments)]

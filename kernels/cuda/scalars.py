@@ -23,6 +23,9 @@ from ..numerics.summation import EXPONENT, LARGEST, MAX_CHUNKS, NORMAL
 from . import compile
 from .memory import Mirror, upload
 
+BY_VALUE = 64
+"""So many scalars of a step, and addresses of gradients, can be arguments of a launch."""
+
 ROWS = 1024
 """Steps that the ring has room for, a power of two."""
 
@@ -98,7 +101,11 @@ class StepNumbers:
         No kernel of the step counts it yet.
     last : bool
         The next update is the last one of the step.
+    given : ndarray of float64, optional
+        The scalars of a step that only launches with arguments by value take; it is not counted.
     """
+
+    given: np.ndarray | None = None
 
     def __init__(self, scalars: Any, width: int, steps: Any, report: Any) -> None:
         import cupy
@@ -160,6 +167,8 @@ class StepScalars:
         self._scales, self._factors = Mirror(np.int64), Mirror(np.int64)
         self._scale_indices: Sequence[int] = ()
         """The scalars that become the scale, if that is on the GPU."""
+        self._behind = False
+        """Steps have been taken that the GPU has not counted."""
         self._uploaded: Any = None
         self._resize(FIRST)
 
@@ -185,16 +194,31 @@ class StepScalars:
 
     def restart(self, step: int) -> None:
         """Continue from this number of steps; none has scalars yet."""
-        self._latest = step
+        self._latest, self._behind, self._uploaded.given = step, False, None
         self._steps.fill(np.uint64(step % WRAP << 32))
         self.retire()
 
+    def give(self, step: int, row: Sequence[float]) -> None:
+        """Take the scalars of a step as arguments of its launches; the host counts it.
+
+        It must be certain that the step is taken, and all of its updates must be `MultiTensor`.
+        """
+        self.numbers, self._latest, self._behind = self._uploaded, step + 1, True
+        self.numbers.given, self.numbers.uncounted = np.array(row), False
+
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
-        """Write the scalars of steps ``step``, ``step + 1``, ... into the ring."""
+        """Write the scalars of steps ``step``, ``step + 1``, ... into the ring.
+
+        After `give`, ``step`` is the number of steps taken.
+        """
         made = np.array(rows)
         width = made.shape[1]
         if width != self._width:
             self._resize(width)
+        self._uploaded.given = None
+        if self._behind:
+            upload(self._steps, np.array([step % WRAP << 32], np.uint64))
+            self._behind = False
         self._latest = step + len(made)
         made[:, STEP] = np.arange(step, self._latest) % WRAP
         start = 0
@@ -279,6 +303,8 @@ class StepScalars:
 
     def last_scalars(self) -> np.ndarray:
         """The scalars of the last step; waits for the device."""
+        if self.numbers.given is not None:
+            return self.numbers.given
         if self.numbers is self._judged:
             return self.to_host(self._judged.scalars)
         row = (self.steps() - 1) % ROWS
@@ -287,6 +313,8 @@ class StepScalars:
 
     def steps(self) -> int:
         """Number of steps taken; waits for the device."""
+        if self._behind:
+            return self._latest
         self._device.synchronize()
         return self._latest - (self._latest - (int(self._steps.get()[0]) >> 32)) % WRAP
 
