@@ -79,6 +79,9 @@ def patch(source: Path) -> list[str]:
         r"IF CUPY_CUDA_VERSION > 0(?: or 6\w+ <= CUPY_HIP_VERSION)?:(\s*return (?:Pointer|attrs))"
     )
     _edit(api / "runtime.pyx", answer, r"IF 1:\1")
+    # Nor the device's properties.
+    given = r"\1    return {**__import__('made_up_cuda').PROPERTIES}\n"
+    _edit(api / "runtime.pyx", r"(^cpdef getDeviceProperties\(int device\):\n)", given)
     builder = source / "install" / "cupy_builder"
     only = f"_cuda_files = ['{MODULE.replace('/', '.')}']"
     _edit(builder / "_features.py", r"^ *'cupy.fft._callback',$", "")
@@ -154,10 +157,15 @@ def library(folder: Path) -> None:
     source = folder / "runtime.cpp"
     source.write_text(text, encoding="utf-8")
     driver, nvrtc = (folder / name for name in LIBRARIES)
-    shared = ["g++", "-std=c++17", "-O2", "-fPIC", "-shared"]
-    own = [str(source), f"-Wl,-soname,{driver.name}", "-ldl"]
-    subprocess.run([*shared, *own, "-o", str(driver)], check=True)
+    _link(driver, str(source), "-ldl")
     # A library without functions, which needs the other one: its functions are found through it.
-    link = ["-x", "c++", "/dev/null", "-x", "none", "-Wl,--no-as-needed", str(driver)]
-    named = [f"-Wl,-soname,{nvrtc.name}", "-Wl,-rpath,$ORIGIN"]
-    subprocess.run([*shared, *link, *named, "-o", str(nvrtc)], check=True)
+    nothing = "-x", "c++", "/dev/null", "-x", "none"
+    _link(nvrtc, *nothing, "-Wl,--no-as-needed", str(driver), "-Wl,-rpath,$ORIGIN")
+
+
+def _link(made: Path, *inputs: str) -> None:
+    """Make a library, in place of one that another process may be using."""
+    beside = made.with_suffix(f".{os.getpid()}")
+    flags = ["-std=c++17", "-O2", "-fPIC", "-shared", f"-Wl,-soname,{made.name}"]
+    subprocess.run(["g++", *flags, *inputs, "-o", str(beside)], check=True)
+    beside.replace(made)

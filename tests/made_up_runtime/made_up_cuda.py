@@ -117,6 +117,7 @@ PROPERTIES = {
     "maxThreadsPerBlock": 1024,
     "warpSize": 32,
 }
+"""Of each device, as CuPy is told."""
 
 COMPILER = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_char), ctypes.c_int
@@ -140,10 +141,6 @@ def load() -> None:
     library = driver
     library.made_up_compiler(compiler)
     sys.modules["cupy.cuda.thrust"] = _thrust()
-    from cupy_backends.cuda.api import runtime
-
-    # CuPy writes no properties where it is built without CUDA.
-    runtime.getDeviceProperties = lambda device: dict(PROPERTIES)
     with contextlib.suppress(ImportError):  # CuPy 13 does without
         from cuda import pathfinder
 
@@ -223,7 +220,7 @@ def _text(source: str, name: str) -> str:
     import cupy
 
     headers = Path(cupy.__file__).parent / "_core" / "include"
-    own = re.sub(r"^#include.*$", "", source, flags=re.MULTILINE)
+    own = re.sub(r"^[ \t]*#[ \t]*include.*$", "", source, flags=re.MULTILINE)
     waits = "true" if "__sync" in own else "false"
     return "\n".join(
         (

@@ -559,6 +559,7 @@ EXPORT int cudaDeviceGetAttribute(int *value, int attribute, int) {
     return SUCCESS;
 }
 
+EXPORT int cudaGetDeviceProperties(void *, int) { return SUCCESS; }  // CuPy is told elsewhere
 EXPORT int cudaDeviceCanAccessPeer(int *can, int, int) { return *can = 0, SUCCESS; }
 EXPORT int cudaDeviceSynchronize() {
     CALL;
