@@ -226,6 +226,11 @@ def test_sorts(cuda, dtype):
     assert np.array_equal(places, np.argsort(values, kind="stable"))
 
 
+VAIN = """extern "C" __global__ void vain(int *a) {
+    if (threadIdx.x % 2) { __syncwarp(); } else { __syncthreads(); }
+}
+"""
+
 KERNEL = """extern "C" __global__ void add(const float *a, float *b, const int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) { b[i] += a[i]; }
@@ -247,11 +252,15 @@ def loaded(path, tmp_path_factory):
         cuda = Cuda(path, folder)
         ctypes.CDLL(str(folder / "copy.so"), mode=ctypes.RTLD_GLOBAL)
         cuda.made_up_compiler(made_up_cuda.compiler)
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        assert cuda.cuModuleLoadData(ctypes.byref(module), KERNEL.encode()) == 0
-        assert cuda.cuModuleGetFunction(ctypes.byref(function), module, b"add") == 0
-        yield cuda, function
+        yield cuda, _function(cuda, KERNEL, b"add")
     sys.modules.pop("made_up_cuda")
+
+
+def _function(cuda, text, name):
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    assert cuda.cuModuleLoadData(ctypes.byref(module), text.encode()) == 0
+    assert cuda.cuModuleGetFunction(ctypes.byref(function), module, name) == 0
+    return function
 
 
 def _launch(cuda, function, stream, a, b, blocks=2, threads=2):
@@ -282,6 +291,15 @@ def test_launches_that_are_refused(loaded):
     elsewhere = cuda.memory()
     cuda.cudaSetDevice(0)
     assert _launch(cuda, add, stream, a, elsewhere) == 700
+
+
+def test_threads_that_wait_in_vain_are_an_error_of_the_next_wait(loaded):
+    cuda, _ = loaded
+    function, stream = _function(cuda, VAIN, b"vain"), cuda.stream()
+    address = ctypes.c_void_p(cuda.memory())
+    given = (ctypes.c_void_p * 1)(ctypes.addressof(address))
+    assert cuda.cuLaunchKernel(function, 1, 1, 1, 4, 1, 1, 0, stream, given, None) == 0
+    assert cuda.cudaStreamSynchronize(stream) == 719
 
 
 def test_a_misaligned_address_is_an_error_of_the_next_wait(loaded):

@@ -100,10 +100,14 @@ template <class... A> static void made_up_call(void (*kernel)(A...)) {
     made_up_call(kernel, index_sequence_for<A...>());
 }
 static void run_thread() { made_up_call(&NAME); }
-extern "C" void run(long long grid, int threads, void **arguments) {
+extern "C" int run(long long grid, int threads, void **arguments) {
     given = arguments; body = run_thread; blockDim.x = threads; gridDim.x = (int)grid;
     unsigned random = 1;
-    for (long long k = 0; k < grid; ++k) { blockIdx.x = (int)k; block(threads, WAITS, random); }
+    for (long long k = 0; k < grid; ++k) {
+        blockIdx.x = (int)k;
+        if (!block(threads, WAITS, random)) { return 1; }
+    }
+    return 0;
 }
 """
 

@@ -42,6 +42,7 @@ enum Status {
     NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
     MISALIGNED_ADDRESS = 716,
+    LAUNCH_FAILURE = 719,
     NOT_SUPPORTED = 801,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
@@ -108,7 +109,7 @@ struct Module {
     int device;
 };
 
-typedef void (*run_t)(long long, int, void **);
+typedef int (*run_t)(long long, int, void **);  // 0 if its threads came to their end
 
 struct Function {
     std::string name;
@@ -516,6 +517,7 @@ EXPORT const char *cudaGetErrorName(int status) {
         {NOT_READY, "cudaErrorNotReady"},
         {ILLEGAL_ADDRESS, "cudaErrorIllegalAddress"},
         {MISALIGNED_ADDRESS, "cudaErrorMisalignedAddress"},
+        {LAUNCH_FAILURE, "cudaErrorLaunchFailure"},
         {NOT_SUPPORTED, "cudaErrorNotSupported"},
         {CAPTURE_UNSUPPORTED, "cudaErrorStreamCaptureUnsupported"},
         {CAPTURE_INVALIDATED, "cudaErrorStreamCaptureInvalidated"},
@@ -988,7 +990,10 @@ EXPORT int cuLaunchKernel(
             memcpy(kept.back().get(), value.data(), value.size());
             given.push_back(kept.back().get());
         }
-        function->run(x, (int)threads, given.data());
+        if (function->run(x, (int)threads, given.data())) {
+            note("refused with 719: threads of " + function->name + " wait in vain");
+            made().pending = LAUNCH_FAILURE;
+        }
     });
     return SUCCESS;
 }
