@@ -196,4 +196,4 @@ def test_defaults_are_allowed():
     for family in [*map(tuning.family, map(formats_of, KINDS)), tuning.ROWS]:
         for name, value in tuning.default(family)._asdict().items():
             assert value in tuning.allowed(family, name)
-    assert len(set(map(tuning.family, map(formats_of, KINDS)))) == 4
+    assert len(set(map(tuning.family, map(formats_of, KINDS)))) == 5

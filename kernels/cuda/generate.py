@@ -96,12 +96,14 @@ def loads(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) ->
     return lines
 
 
-def stores(arguments: Sequence[Named], compute: str, at: Callable[[str], str]) -> list[str]:
-    """Lines that write ``<name>_n`` to memory."""
+def stores(
+    arguments: Sequence[Named], compute: str, at: Callable[[str], str], half: int | str = 0
+) -> list[str]:
+    """Lines that write ``<name>_n`` to memory; ``half``: see `Named.store`."""
     lines = []
     for one in arguments:
         elements = [at(array) for array in one.arrays]
-        texts = one.store(compute, elements, f"{one.name}_n")
+        texts = one.store(compute, elements, f"{one.name}_n", half)
         for place, text, (_, dtype) in zip(elements, texts, one.format.parts, strict=True):
             value = ".value" if dtype.startswith("float") else ""
             lines.append(f"{place} = {text}{value};")
@@ -203,6 +205,7 @@ class Run:
         self.head = namespace(codecs(formats.conversions))
         self.head += '#include "blocks.cuh"\n' if formats.block else '#include "streaming.cuh"\n'
         self.head += '#include "random.cuh"\n' * (formats.random and not formats.block)
+        self.head += '#include "halves.cuh"\n' * (not formats.block)
         self.head += namespace(function(rule, formats))
         scale = self.arguments[1].scaling
         self.wide = scale.positions if scale else {}
@@ -632,21 +635,26 @@ def _elements(
     """
     head, types = "    template <int N>\n", run.types(arguments)
 
+    packs = {n: "halves<N>" if t == TYPES["uint16"] else f"pack<{t}, N>" for n, t in types.items()}
+
     def register(name: str) -> str:
-        return f"x.{name}.at[k]"
+        return f"x.{name}{'' if packs[name] == 'halves<N>' else '.at'}[k]"
 
     given = run.arguments[1].arrays[0]
-    kinds = {n: f"{'const ' * (n == given)}pack<{types[n]}, N>" for n in types}
-    packs = {n: f"*reinterpret_cast<{kinds[n]} *>(&{at(n)})" for n in types}
+    there = {
+        n: f"*reinterpret_cast<{'const ' * (n == given)}{pack} *>(&{at(n)})"
+        for n, pack in packs.items()
+    }
     hints = {n: f"(GA_STREAMING > {0 if n == given else 1})" for n in types}
-    loaded = [f"x.{n} = load_pack<{hints[n]}>({packs[n]});" for n in types if n in run.read()]
+    loaded = [f"x.{n} = load_pack<{hints[n]}>({there[n]});" for n in types if n in run.read()]
     updated = [one for one in arguments if one in run.updated]
-    stored = [f"store_pack<{hints[n]}>({packs[n]}, x.{n});" for one in updated for n in one.arrays]
-    random = f"const U random = random_at<N>(first, k, {', '.join(keys)});"
-    applied = [random] * run.formats.random
+    stored = [f"store_pack<{hints[n]}>({there[n]}, x.{n});" for one in updated for n in one.arrays]
+    applied = [f"const U random = random_at<N>(first, k, {', '.join(keys)});"] * run.formats.random
+    applied += ["const bool lower = has_lower_half<N>(first, k);"] * run.formats.paired
     applied += [*loads(arguments, run.compute, register), *numbers]
-    applied += [run.call(mean), *stores(updated, run.compute, register)]
-    members = indented([f"pack<{types[n]}, N> {n};" for n in types], 8)
+    half = "lower" if run.formats.paired else 0
+    applied += [run.call(mean), *stores(updated, run.compute, register, half)]
+    members = indented([f"{pack} {n};" for n, pack in packs.items()], 8)
     return [
         f"    template <int N> struct Elements {{\n{members}\n    }};",
         head + _method(

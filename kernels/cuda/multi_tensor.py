@@ -48,7 +48,7 @@ def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
         **scalars.UPDATE_MACROS,
         "by_value": scalars.BY_VALUE,
         "coefficients": len(rule.coefficients),
-        **tuning.macros(launch, formats.itemsize),
+        **tuning.macros(launch, formats),
         "random": int(formats.random),
         **run.macros(),
     }

@@ -61,7 +61,8 @@ class LaunchConfig(NamedTuple):
     """What a kernel of rows is compiled for."""
 
     elements: int
-    """Elements of one access: 16 bytes if every row begins on a multiple of them, else 1."""
+    """Elements of one access: 16 bytes of the largest elements if every row begins on a multiple of
+    them, else 1."""
     lanes: int
     """Threads for each key, a power of two up to `WARP`."""
     strided: bool
@@ -133,7 +134,7 @@ def source(
     catch_up : CatchUpPlan, optional
         The closed form of skipped steps; they are replayed by default.
     """
-    config = config or LaunchConfig(ACCESS // formats.itemsize, WARP, False)
+    config = config or LaunchConfig(ACCESS // formats.itemsizes[1], WARP, False)
     run = Run(rule, formats)
     update = RowUpdate(run, config.strided)
     arguments = ["const GA_GRADIENT *__restrict__ values", *update.arguments()]
@@ -397,10 +398,10 @@ class Rows:
         return [(plan.kernel, grid, block, arguments)]
 
     def _elements(self, values: DeviceArray) -> int:
-        """Return the elements of one access: 16 bytes if every row of every array allows it."""
+        """Return the elements of one access, see `LaunchConfig`."""
         if self._formats.block or self._strided:
             return 1
-        elements = ACCESS // self._formats.itemsize
+        elements = ACCESS // self._formats.itemsizes[1]
         by_element = [array for array in self._arrays if array.shape == self._arrays[0].shape]
         aligned = all(array.data.ptr % ACCESS == 0 for array in (values, *by_element))
         return elements if aligned and self._width % elements == 0 else 1

@@ -38,9 +38,12 @@ class Launch(NamedTuple):
     threads: int = 256
     """Threads of a block, a multiple of 32."""
     access: int = 16
-    """Bytes that a thread loads or stores at once of the array with the smallest elements."""
+    """Bytes that a thread loads or stores at once of the arrays with the largest elements. So the
+    accesses of a warp have no gaps; those of 16-bit arrays beside float32 have half as many bytes.
+    """
     groups: int = 1
-    """Accesses of each array that a thread loads before it computes."""
+    """Accesses of each array that a thread loads before it computes, if all elements have one size;
+    as many bytes of the smallest elements otherwise."""
     streaming: str = "none"
     """One of `STREAMING`."""
 
@@ -62,7 +65,8 @@ def family(formats: Formats) -> str:
     """Name the family of the kernel that updates whole arrays of these formats."""
     if formats.block:
         return "8-bit blocks"
-    return f"elements of {formats.itemsize} bytes{', random' * formats.random}"
+    sizes = " and ".join(map(str, dict.fromkeys(formats.itemsizes)))
+    return f"elements of {sizes} bytes{', random' * formats.random}"
 
 
 def default(family: str) -> Launch:
@@ -173,12 +177,13 @@ def _launch(family: str, given: Any) -> Launch:
     return default(family)._replace(**given)
 
 
-def macros(launch: Launch, itemsize: int) -> dict[str, object]:
-    """Return the macros of a kernel of whole arrays whose smallest elements have ``itemsize``."""
+def macros(launch: Launch, formats: Formats) -> dict[str, object]:
+    """Return the macros of a kernel of whole arrays of these formats."""
+    smallest, largest = formats.itemsizes
     return {
         "chunk": launch.chunk,
         "threads": launch.threads,
-        "elements": max(launch.access // itemsize, 1),
-        "groups": launch.groups,
+        "elements": max(launch.access // largest, 1),
+        "groups": launch.groups * largest // smallest,
         "streaming": STREAMING.index(launch.streaming),
     }

@@ -93,7 +93,13 @@ class Formats(NamedTuple):
     @property
     def itemsize(self) -> int:
         """Bytes of the smallest element."""
-        return min(np.dtype(dtype).itemsize for one in self.every for _, dtype in one.parts)
+        return self.itemsizes[0]
+
+    @property
+    def itemsizes(self) -> tuple[int, int]:
+        """Bytes of the smallest and of the largest element."""
+        sizes = [np.dtype(dtype).itemsize for one in self.every for _, dtype in one.parts]
+        return min(sizes), max(sizes)
 
 
 def traffic(formats: Formats) -> float:
@@ -166,7 +172,7 @@ class Named(NamedTuple):
         return load(self.format, compute, at)
 
     def store(
-        self, compute: str, at: Sequence[str], value: str, half: int = 0, quick: bool = False
+        self, compute: str, at: Sequence[str], value: str, half: int | str = 0, quick: bool = False
     ) -> tuple[str, ...]:
         """Return an expression for the new element of each part.
 
@@ -178,9 +184,9 @@ class Named(NamedTuple):
             The elements of the parts; of formats with blocks, "" and the base.
         value : str
             The number.
-        half : int
+        half : int or str
             Which half of the 32 random bits a store of 16 takes: 0 for the upper one, 1 for the
-            lower one.
+            lower one; or the name of a variable of CUDA C that says so.
         quick : bool
             Take the format's quick store, if it has one.
         """
@@ -188,7 +194,9 @@ class Named(NamedTuple):
             return (value,)
         texts = (self.format.quick,) if quick and self.format.quick else self.format.store
         random = f"U(random * U({pow(DRAWN, self.draw, 2**32)}))" if self.draw else "random"
-        r16 = f"U({random} >> U(16))" if half == 0 else f"U({random} & U(65535))"
+        upper, lower = f"U({random} >> U(16))", f"U({random} & U(65535))"
+        halves: dict[int | str, str] = {0: upper, 1: lower}
+        r16 = halves.get(half, f"({half} ? {lower} : {upper})")
         return tuple(text.format(*at, x=value, r=random, r16=r16) for text in texts)
 
 
