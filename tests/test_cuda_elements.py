@@ -181,3 +181,18 @@ def test_squares_have_one_order_at_any_alignment_and_scale(kind, host):
             assert np.array_equal(host.numpy(outputs[0]), partial_sums(chosen, scale)), where
             largest = np.abs(chosen / chosen.dtype.type(scale)).max()
             assert host.numpy(outputs[1]).max() == largest, where
+
+
+@pytest.mark.parametrize("access", [8, 16])
+@pytest.mark.parametrize("threads", [64, 256])
+@pytest.mark.parametrize("most", [512, 4096, 2**17])
+def test_few_elements_are_cut_into_more_chunks(most, threads, access):
+    """Never into less than one access of each thread, if the largest chunk has that."""
+    launch = tuning.Launch(chunk=most, threads=threads, access=access)
+    formats = stochastic_sgd("bfloat16")[1]
+    sizes = [tuning.chunk(launch, formats, 4**k) for k in range(16)]
+    least = min(most, threads * access // 2)
+    assert sizes == sorted(sizes) and sizes[0] == least and sizes[-1] == most
+    for k, size in enumerate(sizes):
+        assert 2**32 % size == 0
+        assert size == least or tuning.BLOCKS * size <= 4**k

@@ -88,7 +88,8 @@ class MultiTensor:
         self.overflow_check = check_of(rule, formats)
         self._operands = operands  # whose arrays' addresses these are
         sizes, widths = [of.arrays[0].size for of in operands], [of.width for of in operands]
-        table = Chunks(sizes, self._launch.chunk, widths=widths if formats.block else ()).table
+        chunk = tuning.chunk(self._launch, formats, sum(sizes))
+        table = Chunks(sizes, chunk, widths=widths if formats.block else ()).table
         self._blocks = len(table)
         self._spans = cupy.asarray(table)
         self._addresses = cupy.asarray(

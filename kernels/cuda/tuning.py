@@ -29,12 +29,16 @@ STREAMING = ("none", "gradients", "all")
 """Arrays that are read and written with the hint that they are not needed again soon."""
 
 
+BLOCKS = 256
+"""Blocks that keep a GPU busy: about two for each of its multiprocessors."""
+
+
 class Launch(NamedTuple):
     """Launch parameters of a kernel."""
 
     chunk: int = 4096
-    """Elements of a chunk, which a block updates; a power of two. Few for the sake of small arrays,
-    many for the sake of a block's first loads."""
+    """Most elements of a chunk, which a block updates; a power of two. Few for the sake of small
+    arrays, many for the sake of a block's first loads; see `chunk`."""
     threads: int = 256
     """Threads of a block, a multiple of 32."""
     access: int = 16
@@ -175,6 +179,17 @@ def _launch(family: str, given: Any) -> Launch:
             choice = f", not one of {', '.join(map(str, values))}" if values else ""
             raise ValueError(f'"{family}" has {name} = {value!r}{choice}')
     return default(family)._replace(**given)
+
+
+def chunk(launch: Launch, formats: Formats, total: int) -> int:
+    """Return the elements of a chunk: fewer where ``total`` elements give fewer than `BLOCKS`.
+
+    A thread of a chunk has at least one access, and a chunk is still a power of two.
+    """
+    least, size = launch.threads * max(launch.access // formats.itemsizes[1], 1), launch.chunk
+    while size > least and total < BLOCKS * size:
+        size //= 2
+    return size
 
 
 def macros(launch: Launch, formats: Formats) -> dict[str, object]:

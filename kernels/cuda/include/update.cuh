@@ -44,8 +44,9 @@ __device__ inline void update_chunk(
 // Elements are loaded and stored GA_ELEMENTS at a time if all arrays are aligned to 16 bytes there:
 // GA_GROUPS times, then the rule is applied to them.
 //
-// A chunk of an array begins at a multiple of its greatest size, GA_CHUNK elements. That is a power
-// of two, so no multiple of 2^32 is inside, and the chunk's random bits have the same two keys.
+// A chunk of an array begins at a multiple of the greatest size of its chunks. That is a power of
+// two up to GA_CHUNK, so no multiple of 2^32 is inside, and the chunk's random bits have the same
+// two keys.
 __device__ inline void update_chunk(Update &update, long long start, long long size) {
     constexpr int N = GA_ELEMENTS, GROUPS = GA_GROUPS;
     static_assert(GA_CHUNK % N == 0 && (1LL << 32) % GA_CHUNK == 0, "a chunk is on one page");
