@@ -67,6 +67,7 @@ SUBJECTS = (
     Subject("bfloat16", STOCHASTIC | {"state_dtype": "bfloat16"}),
     Subject("float32", {"state_dtype": "8bit"}, ("chunk", "threads")),
     Subject("float32", {}, ("threads",), by_rows=True),
+    Subject("bfloat16", STOCHASTIC),
     Subject("bfloat16", {}),
     Subject("float64", {}),
 )

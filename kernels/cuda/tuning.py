@@ -28,7 +28,6 @@ ROWS = "rows"
 STREAMING = ("none", "gradients", "all")
 """Arrays that are read and written with the hint that they are not needed again soon."""
 
-
 BLOCKS = 256
 """Blocks that keep a GPU busy: about two for each of its multiprocessors."""
 
