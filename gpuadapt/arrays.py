@@ -371,10 +371,34 @@ def check_disjoint(arrays: Mapping[str, Array]) -> None:
         name = names[k]
         active = [other for other in active if other[0] == device and other[1] > low]
         for *_, before in active:
-            shares = namespace(backend_of(arrays[name]) or "cpu").shares_memory
-            if shares(arrays[name], arrays[before]):
+            if share_memory(arrays[name], arrays[before]):
                 raise ParameterError(f"parameters {before!r} and {name!r} share memory")
         active.append((device, high, name))
+
+
+def share_memory(one: Array, other: Array) -> bool:
+    """Return whether two arrays, both of NumPy or both of CuPy, have memory in common.
+
+    CuPy's own `shares_memory` compares the addresses of all elements on the GPU, which takes
+    memory and waits, and it does not see elements that overlap in part.
+    """
+    if isinstance(one, np.ndarray):
+        return bool(np.shares_memory(one, other))
+    (device, low, high), (device_, low_, high_) = bounds(one), bounds(other)
+    if device != device_ or high <= low_ or high_ <= low or not (one.size and other.size):
+        return False
+    if contiguous(one, "C") and contiguous(other, "C"):
+        return True
+    return bool(np.shares_memory(_outline(one), _outline(other)))
+
+
+def _outline(array: DeviceArray) -> HostArray:
+    """Return a NumPy array with the address, shape and strides of one on a GPU; nobody reads it."""
+    interface = {
+        "data": (address(array), True), "shape": array.shape, "strides": array.strides,
+        "typestr": f"|V{array.itemsize}", "version": 3,
+    }  # fmt: skip
+    return np.asarray(type("Outline", (), {"__array_interface__": interface}))
 
 
 def bounds(array: Array) -> tuple[int, int, int]:

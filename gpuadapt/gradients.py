@@ -16,7 +16,16 @@ from gpuadapt.kernels.array_types import Array, HostArray
 
 from . import launch
 from .addition import plain_backend
-from .arrays import DTYPES, backend_of, contiguous, describe, dtype_name, namespace, numbered, plain
+from .arrays import (
+    DTYPES,
+    backend_of,
+    contiguous,
+    describe,
+    dtype_name,
+    numbered,
+    plain,
+    share_memory,
+)
 from .device_parameters import Alike, DeviceParameters
 from .errors import GradientError, ParameterError
 from .foreign import as_array, sparse_rows
@@ -364,9 +373,7 @@ def check_apart(name: str, grad: Array, parameters: Iterable[Parameter]) -> None
         if parameter.array_type is not type(grad):
             continue
         for letter, array in (("", parameter.array), *parameter.saved_states.items()):
-            if any(
-                namespace(parameter.backend).shares_memory(part, grad) for part in parts_of(array)
-            ):
+            if any(share_memory(part, grad) for part in parts_of(array)):
                 what = f"state {letter!r} of " if letter else "parameter "
                 raise GradientError(
                     f"gradient of {name!r}: shares memory with {what}{parameter.name!r}; "

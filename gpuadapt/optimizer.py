@@ -385,7 +385,8 @@ class Optimizer:
             squared by a rule that squares (in float32 from 2**64, about 1.8e19). A `LossScale`
             always does so.
         stream : cupy.cuda.Stream, optional
-            The stream of the launches; the current one by default.
+            The stream of the launches; the current one by default. It waits for the stream of the
+            call before, so that all of the optimizer's work has one order.
         stats : sequence of str
             Names of parameters to collect `stats` of. They and their states are copied to the
             host, which takes many times as long as the step.
@@ -572,8 +573,9 @@ class Optimizer:
         """Compute the coefficients of the next steps, before a captured step is replayed.
 
         They follow the current hyperparameters and schedules; ``max_norm`` and ``max_row_norm``
-        stay as captured. A replay without coefficients writes nothing, and `last` says that it was
-        skipped.
+        stay as captured. They are sent on the stream that has captured the step, and the current
+        stream waits for them: launch replays on one of the two. A replay without coefficients
+        writes nothing, and `last` says that it was skipped.
 
         Parameters
         ----------

@@ -22,6 +22,9 @@ DEVICES = 2
 class CudaError(RuntimeError):
     """What CuPy raises where CUDA refuses a call."""
 
+    status = 906
+    __module__ = "cupy_backends.cuda.api.runtime"
+
 
 class Device:
     """A CUDA device, by number."""
@@ -198,7 +201,10 @@ class Stream:
         return Graph(captured)
 
     def is_capturing(self) -> bool:
-        return self.queue.captured is not None
+        queue = self.queue
+        if queue.null and any(o.blocking and o.device == queue.device for o in capturing_queues):
+            raise CudaError("the null stream while a blocking stream is captured")
+        return queue.captured is not None
 
     def synchronize(self) -> None:
         queue = self.queue

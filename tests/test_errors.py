@@ -322,6 +322,19 @@ def test_overlap_on_the_gpu(host):
     ga.Adam([hostcupy.ndarray(base[::2]), hostcupy.ndarray(base[1::2])])
 
 
+def test_gradients_between_and_across_elements_on_the_gpu(host):
+    """Arrays with gaps that have nothing in common, and elements that overlap in part."""
+    memory = np.zeros(84, np.uint8)
+    base = memory[:80].view(np.float32)
+    optimizer = ga.SGD(hostcupy.ndarray(base[::2]), lr=0.5)
+    optimizer.step(hostcupy.ndarray(base[1::2]))
+    for gradient in (base[::2], base[:10], memory[2:42].view(np.float32)):
+        with pytest.raises(ga.GradientError, match="shares memory with parameter"):
+            optimizer.step(hostcupy.ndarray(gradient))
+    with pytest.raises(ga.ParameterError, match="share memory"):
+        ga.SGD([hostcupy.ndarray(base[::2]), hostcupy.ndarray(memory[2:82].view(np.float32)[::2])])
+
+
 def test_a_gradient_that_is_the_parameter_imported_twice(host):
     """Each import of another library's memory makes an owner of its own in CuPy."""
     memory, other = np.ones(10, np.float32), np.ones(10, np.float32)
@@ -334,6 +347,20 @@ def test_a_gradient_that_is_the_parameter_imported_twice(host):
     assert (memory == 1).all()
     optimizer.step(gradient)
     assert (memory == 0.5).all()
+
+
+def test_kernels_for_gaps_are_compiled_before_anything_is_written(host, monkeypatch):
+    """On two devices, of which the first one could have been updated by then."""
+    arrays = [hostcupy.ndarray(np.ones(8)[::step], device=k) for k, step in ((0, 1), (1, 2))]
+    grads = [hostcupy.ndarray(np.ones(8)[::step], device=k) for k, step in ((0, 1), (1, 2))]
+    optimizer, call = ga.SGD(arrays), hostcupy.ElementwiseKernel.__call__
+    monkeypatch.setattr(hostcupy.ElementwiseKernel, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(grads)
+    assert all((w.host == 1).all() for w in arrays) and optimizer.step_count == 0
+    monkeypatch.setattr(hostcupy.ElementwiseKernel, "__call__", call)
+    optimizer.step(grads)
+    assert all((w.host != 1).all() for w in arrays)
 
 
 def test_names_of_parameters_are_checked():

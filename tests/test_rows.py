@@ -420,3 +420,9 @@ def test_forms_of_cuda_kernels():
     widths = (1, 4, 8, 12, 64, 128, 4096)
     lanes = [cuda.launch_config(width, 4, False).lanes for width in widths]
     assert lanes == [1, 1, 2, 4, 16, 32, 32]
+
+
+def test_more_blocks_than_cuda_launches_are_refused():
+    cuda.check_threads(2**33 - 1)
+    with pytest.raises(ga.RowIndexError, match="too many for one launch"):
+        cuda.check_threads(2**33)

@@ -359,6 +359,31 @@ def test_nothing_is_prepared_while_a_stream_is_captured(device, apart):
     apart[0].end_capture()
 
 
+def test_steps_on_the_null_stream_while_another_is_captured(device, apart):
+    """CUDA refuses that if the other one is blocking; nothing has changed, and both go on."""
+    first, second = Pair(device), Pair(device)
+    second.step(None)
+    for stream, refused in ((device.library.cuda.Stream(), True), (apart[0], False)):
+        gradient = device.array(START)
+        first.optimizer.capturable = True
+        with stream:
+            first.optimizer.step({"w": gradient})
+            stream.begin_capture()
+            first.optimizer.step({"w": gradient})
+        if refused:
+            with pytest.raises(ga.CaptureError, match="being captured"):
+                second.optimizer.step({"w": gradient})
+        else:
+            second.step(None)
+        graph = stream.end_capture()
+        first.optimizer.prepare_replay()
+        graph.launch(stream)
+        for _ in range(2):
+            first.twin.step({"w": START})
+        first.check()
+        second.check()
+
+
 class Replaced:
     """A captured step, and what takes its place."""
 

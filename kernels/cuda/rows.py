@@ -200,6 +200,15 @@ def squares_kernel(compute: str, format: Format, config: LaunchConfig) -> Callab
     return compile.built(squares_source(compute, format, config), "gpuadapt_row_squares")
 
 
+def check_threads(n: int) -> None:
+    """Raise `RowIndexError` if a launch for n rows has more blocks than CUDA launches at once.
+
+    CuPy would launch as many as a number of 32 bits says.
+    """
+    if n * WARP // THREADS >= 2**31:
+        raise RowIndexError(f"{n:,} rows are too many for one launch: split them into two RowGrad")
+
+
 class RowPlan(NamedTuple):
     """The arguments of one launch, made by `Rows.prepare`."""
 
@@ -306,6 +315,7 @@ class Rows:
 
         n = rows.size
         check_key(n, self._count + 1)
+        check_threads(n)
         shift = n.bit_length()
         if n > self._keys.size:
             self._keys = cupy.empty(n + n // 4, np.uint64)

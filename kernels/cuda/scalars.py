@@ -116,6 +116,14 @@ class StepNumbers:
         self.uncounted = self.last = False
         self.scale_by(None)
 
+    @classmethod
+    def of_no_step(cls) -> StepNumbers:
+        """Scalars that belong to no step, on the current device: a kernel writes nothing."""
+        import cupy
+
+        report = cupy.zeros(3, np.float64)
+        return cls(cupy.full(FIRST, -1, np.float64), 0, cupy.zeros(1, np.uint64), report)
+
     def scale_by(self, scale: Any, times: float = 1) -> None:
         """Let gradients be divided by ``scale * times``, or by the scale among the scalars."""
         self._scale = self._no_scale if scale is None else (scale, np.float64(times))

@@ -17,7 +17,7 @@ from ..numerics.scalar_layout import STEP
 from ..numerics.summation import CHUNK
 from . import compile, generate, multi_tensor
 from .memory import layouts
-from .scalars import ROWS
+from .scalars import ROWS, StepNumbers
 from .squares import Squares
 
 
@@ -107,6 +107,8 @@ class Strided:
             self._many = multi_tensor.MultiTensor(rule, formats, [operand._replace(arrays=arrays)])
         self._gradient: Any = None
         """The contiguous copy of a gradient."""
+        self._compiled: set[tuple[int, ...]] = set()
+        """Strides of gradients for which CuPy has compiled the kernel."""
         self._measured: Any = (None,)
         """(Address and strides of a gradient), the address on the GPU, its `Squares`."""
 
@@ -125,8 +127,20 @@ class Strided:
             self._copies.read()
             own = np.array([gradient.data.ptr]), np.array([first])
             return [*self._many.calls(*own, numbers), *self._copies.writes()]
+        self._compile(gradient)
         given = gradient, np.int64(first), *numbers.of_step(), *self._arrays
         return [(kernel(self._rule), *given)]
+
+    def _compile(self, gradient: Any) -> None:
+        """Let CuPy compile the kernel, by a launch for no step, which writes nothing.
+
+        CuPy compiles it at its first launch for each layout of arrays. That is not left to the
+        update, by which other arrays may have been written.
+        """
+        if gradient.strides not in self._compiled:
+            none = StepNumbers.of_no_step().of_step()
+            kernel(self._rule)(gradient, np.int64(0), *none, *self._arrays)
+            self._compiled.add(gradient.strides)
 
     def partials(self, gradient: Any) -> int:
         """Return how many sums `squares` writes."""
