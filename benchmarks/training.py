@@ -121,6 +121,7 @@ def normal(backend: str, seed: int, zeros: int = 0) -> Callable[..., Any]:
     return draw
 
 
+NORMAL_IN = "int64 array, int64 zeros"
 NORMAL_CUDA = """
     unsigned long long z = ((unsigned long long)array << 40) + (unsigned long long)i + 1;
     z *= 0x9E3779B97F4A7C15ULL;
@@ -143,7 +144,7 @@ def _normal_cuda() -> Callable[..., None]:
 
     options = ("--fmad=false",)  # the same numbers whatever the compiler contracts
     kernel: Callable[..., None] = cupy.ElementwiseKernel(
-        "int64 array, int64 zeros", "T x", NORMAL_CUDA, "gpuadapt_normal", options=options
+        NORMAL_IN, "T x", NORMAL_CUDA, "gpuadapt_normal", options=options
     )
     return kernel
 

@@ -157,7 +157,7 @@ def test_the_kernel_that_draws_compiles():
     if not architectures():
         pytest.skip("there is no NVRTC here")
     kernel = types.SimpleNamespace(
-        in_params="int64 array",
+        in_params=training.NORMAL_IN,
         out_params="T x",
         operation=training.NORMAL_CUDA,
         name="normal",
