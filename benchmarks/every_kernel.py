@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=20_000, help="of each array")
     given = parser.parse_args()
     check_device()
+    # Every array has memory of its own: within a pool no tool sees where an array ends.
+    library("cuda").cuda.set_allocator(None)
     for name, take in kinds("cuda", given.elements).items():
         take()
         print(name, flush=True)

@@ -287,7 +287,17 @@ def test_the_smoke_test_compares_bits(host, monkeypatch, capsys):
         smoke, "trained", lambda where, *of: [b + (where == "cuda") for b in trained(where, *of)]
     )
     assert smoke.main() == 1
-    assert "Adam, 5: 15 numbers DIFFER" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Adam, 5: 15 numbers DIFFER" in out
+    first = re.search(r"step 1, parameter, element 0: (\w{8}) on the CPU, (\w{8}) on the GPU", out)
+    assert int(first[2], 16) - int(first[1], 16) == 1
+
+    def at_times(where, shape, rows, steps=3):
+        return [bits + (where == "cuda" and next(times)) for bits in trained(where, shape, rows)]
+
+    times = iter([1, *[0] * 1_000])
+    monkeypatch.setattr(smoke, "trained", at_times)
+    assert smoke.main() == 1 and "not the second time" in capsys.readouterr().out
 
 
 def test_the_smoke_test_needs_a_gpu(monkeypatch):
