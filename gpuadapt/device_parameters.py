@@ -69,7 +69,6 @@ class DeviceParameters:
     ) -> None:
         self.backend = backend
         self.indices = indices
-        self.all_parameters = all_parameters
         self.parameters: list[Parameter] = [all_parameters[k] for k in indices.tolist()]
         self.device = self.parameters[0].array.device if backend == "cuda" else nullcontext()
         self.number = self.parameters[0].array.device.id if backend == "cuda" else -1
@@ -92,6 +91,7 @@ class DeviceParameters:
         chunks = arena_memory(layouts.bases[states].tolist())
         self.range_starts, self.range_ends = memory_ranges(layouts, chunks)
         self._starts, self._ends = self.range_starts.tolist(), self.range_ends.tolist()
+        self._lows, self._highs, self._firsts = layouts.lows, layouts.highs, np.array(firsts)
         self.paged = [
             k
             for k, parameter in enumerate(self.parameters)
@@ -137,6 +137,13 @@ class DeviceParameters:
         _, low, high = bounds(array)
         before = bisect.bisect_left(self._starts, high)
         return before > 0 and self._ends[before - 1] > low
+
+    def beside(self, array: Array) -> list[Parameter]:
+        """Parameters between whose elements, or those of whose states, an array has some."""
+        _, low, high = bounds(array)
+        met = np.flatnonzero((self._lows < high) & (self._highs > low))
+        owners = np.searchsorted(self._firsts, met, "right") - 1
+        return [self.parameters[k] for k in np.unique(owners).tolist()]
 
 
 def _alike(

@@ -256,7 +256,7 @@ def _check_alias(device: DeviceParameters, parameter: Parameter, array: Array) -
     """
     alias = device.may_alias(array)
     if alias:
-        check_apart(parameter.name, array, device.all_parameters)
+        check_apart(parameter.name, array, device.beside(array))
     return alias
 
 
