@@ -1,14 +1,19 @@
 """The CUDA text of elements at given places of an array, many of which no array here reaches."""
 
 import ctypes
+import math
+import re
+from unittest import mock
 
 import hostcupy
 import numpy as np
 import pytest
+from cuda_source import architectures, compile_ptx
 
 import gpuadapt as ga
 from gpuadapt.arrays import numpy_dtype
 from gpuadapt.kernels.cuda import (
+    compile,
     generate,
     host_check,
     multi_tensor,
@@ -196,3 +201,37 @@ def test_few_elements_are_cut_into_more_chunks(most, threads, access):
     for k, size in enumerate(sizes):
         assert 2**32 % size == 0
         assert size == least or tuning.BLOCKS * size <= 4**k
+
+
+@pytest.mark.parametrize("architecture", architectures()[-1:])
+def test_rows_that_are_not_clipped_have_no_code_for_it(architecture):
+    """The norm of a row is the only root in float64."""
+    rule, formats = stochastic_sgd("float32")
+    for clipped in (False, True):
+        config = rows.launch_config(64, 4, False)._replace(clipped=clipped)
+        compiled = compile_ptx(rows.source(rule, formats, config), architecture, compile.OPTIONS)
+        assert ("sqrt.rn.f64" in compiled) == clipped
+
+
+def test_rows_are_clipped_by_a_kernel_of_its_own(host, monkeypatch):
+    configs = []
+
+    def chosen(rule, formats, config):
+        configs.append(config)
+        return mock.MagicMock()
+
+    monkeypatch.setattr(rows, "kernel", chosen)
+    table, values = host.array(np.ones((10, 8), np.float32)), np.ones((3, 8), np.float32)
+    gradient = ga.RowGrad(host.array(np.arange(3)), host.array(values))
+    for limit in (math.inf, 0.5, 1.0):
+        ga.SGD(table, max_row_norm=limit).step(gradient)
+        assert configs[-1].clipped == (limit < math.inf)
+
+
+@pytest.mark.parametrize("architecture", architectures()[-1:])
+def test_the_norm_loads_several_rows_of_sums_at_once(architecture):
+    """Loads of 16 bytes of float32, none of which waits for arithmetic on the one before."""
+    source = squares.source("float32", PLAIN["float32"])
+    compiled = compile_ptx(source, architecture, compile.OPTIONS)
+    loads = re.compile(r"(?:ld\.global\.(?:nc\.)?v4[^\n]*\n(?:\s*(?:add|mov|shl)[^\n]*\n)*){8}")
+    assert loads.search(re.sub(r"^\s+", "", compiled, flags=re.M))
