@@ -126,7 +126,7 @@ _WHOLE = r"""
 // A whole block, aligned; the first element has the number begin.
 {
     const int lane = threadIdx.x %% 32;
-    const U first = key_on(first_key, U(begin >> 32)), second = key_on(second_key, U(begin >> 32));
+    const RandomBits draws(begin, first_key, second_key);
 %(declared)s
 %(packs)s
 #pragma unroll
@@ -153,7 +153,7 @@ _WHOLE = r"""
         U random[NEIGHBOURS];
 #pragma unroll
         for (int k = 0; k < NEIGHBOURS; ++k) {
-            random[k] = random_bits(U(begin + i + k), first, second);
+            random[k] = draws.of(i + k);
         }
 %(encode)s
     }
@@ -164,7 +164,7 @@ _PART = r"""
 // A block of n elements, wherever they are.
 {
     const int lane = threadIdx.x %% 32, count = (n - lane + 31) / 32;
-    const U first = key_on(first_key, U(begin >> 32)), second = key_on(second_key, U(begin >> 32));
+    const RandomBits draws(begin, first_key, second_key);
 %(declared)s
 #pragma unroll 1
     for (int q = 0; q < count; ++q) {
@@ -175,7 +175,7 @@ _PART = r"""
 #pragma unroll 1
     for (int q = 0; q < count; ++q) {
         const int i = lane + 32 * q;
-        const U random = random_bits(U(begin + i), first, second);
+        const U random = draws.of(i);
 %(encode)s
     }
 }
@@ -350,7 +350,7 @@ class _Block:
     def update(self, at: Callable[[str], str], code: Callable[[Named], str]) -> list[str]:
         """Write the update of element i, the q-th one of a lane."""
         run = self.run
-        lines = ["const U random = random_bits(U(begin + i), first, second);"] * self.random
+        lines = ["const U random = draws.of(i);"] * self.random
         for one in self.sources:
             if one.format.block:
                 lines.append(f"T {one.name}_n = T({code(one)});")

@@ -109,6 +109,25 @@ struct unsigned8 {
 };
 #endif
 
+// Draws the random bits of elements of a block, as `random_bits` does with the keys on its page.
+struct RandomBits {
+    U first, second;
+
+    __device__ RandomBits(long long begin, U first_key, U second_key) {
+        const U page = U(begin >> 32);
+        first = U(begin) + key_on(first_key, page);
+        second = key_on(second_key, page);
+        second ^= second >> 15;  // what `random_bits` does to it for each element
+    }
+
+    // Of the i-th element of the block.
+    __device__ U of(int i) const {
+        U x = first + i;
+        x = (x ^ (x >> 16)) * 0x7feb352d;
+        return (x ^ (x >> 15) ^ second) * 0x846ca68b;
+    }
+};
+
 // The new numbers that a lane has of a state, and the state's codes.
 template <typename Codec>
 struct Coded {
