@@ -96,8 +96,9 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 VECTORS = Wanted((*LOADS, *STORES), 8, ("MUFU", "I2FP", "I2F", "F2I"))
 """In loops over arrays."""
 
-BLOCKS = VECTORS._replace(least=4)
-"""In loops over 8-bit blocks, where a lane has four codes in a word."""
+BLOCKS = VECTORS._replace(least=4, kept=("MUFU",))
+"""In loops over 8-bit blocks, where a lane has four codes in a word. Codes of numbers below the
+smallest one's are found in a slow way, by conversions to float32."""
 
 PLAIN_BYTES = {"float32": 4, "bfloat16": 2}
 

@@ -123,10 +123,10 @@ NEIGHBOURS = 4
 """Neighbours in a block that a lane has: 32 lanes have 128 elements without gaps."""
 
 _WHOLE = r"""
-// A whole block, aligned; the first element has the number begin.
+// A whole block, aligned; the first element has the number start + at.
 {
     const int lane = threadIdx.x %% 32;
-    const RandomBits draws(begin, first_key, second_key);
+    const RandomBits draws(start + at, first_key, second_key);
 %(declared)s
 %(packs)s
 #pragma unroll
@@ -146,7 +146,15 @@ _WHOLE = r"""
     }
     // Every lane has read the old scales before the new ones are written.
 %(scales)s
-    const bool quick = %(quick)s;
+    if (%(quick)s) {
+%(quickly)s
+    } else {
+%(slowly)s
+    }
+}
+"""
+
+_CODES = r"""
 #pragma unroll
     for (int part = 0; part < LANE_ELEMENTS / NEIGHBOURS; ++part) {
         const int i = (32 * part + lane) * NEIGHBOURS, q = part * NEIGHBOURS;
@@ -155,16 +163,15 @@ _WHOLE = r"""
         for (int k = 0; k < NEIGHBOURS; ++k) {
             random[k] = draws.of(i + k);
         }
-%(encode)s
+%(codes)s
     }
-}
 """
 
 _PART = r"""
 // A block of n elements, wherever they are.
 {
     const int lane = threadIdx.x %% 32, count = (n - lane + 31) / 32;
-    const RandomBits draws(begin, first_key, second_key);
+    const RandomBits draws(start + at, first_key, second_key);
 %(declared)s
 #pragma unroll 1
     for (int q = 0; q < count; ++q) {
@@ -277,7 +284,7 @@ class Run:
         by_row: Sequence[str] = (),
         strided: Callable[[str, str], str] | None = None,
     ) -> str:
-        """The update of a block: ``begin``, ``n`` and ``block`` (its number) are given.
+        """The update of a block: ``start + at`` (its first element), ``n`` and ``block`` are given.
 
         Parameters
         ----------
@@ -330,15 +337,15 @@ class _Block:
 
     def at(self, name: str, i: str) -> str:
         """Write an element in memory."""
-        return self.strided(name, i) if self.strided else f"{name}[begin + {i}]"
+        return self.strided(name, i) if self.strided else f"({name} + start)[at + {i}]"
 
     def aligned(self) -> str:
         """Write whether a block is whole, and a lane's neighbours can be accessed at once."""
         addresses = [
-            f"reinterpret_cast<size_t>({name} + begin) * {max(1, 4 // SIZES[kind])}"
+            f"reinterpret_cast<size_t>({name} + start) * {max(1, 4 // SIZES[kind])}"
             for name, kind in self.types.items()
         ]
-        return f"n == {BLOCK} && (({' | '.join(addresses)}) & 15) == 0"
+        return f"n == {BLOCK} && at % NEIGHBOURS == 0 && (({' | '.join(addresses)}) & 15) == 0"
 
     def declared(self) -> list[str]:
         """Write the declarations of states with codes."""
@@ -384,11 +391,15 @@ class _Block:
             lambda one: f"{one.name}_block.unpacked({one.arrays[0]}p[part], k)",
         )
         read = self.run.read()
-        encode = []
-        for one in self.coded:
-            given_ = f"(q, random, U({pow(DRAWN, one.draw, 2**32)}))"
-            code = " : ".join(f"{one.name}_block.packed{way}{given_}" for way in ("_quickly", ""))
-            encode.append(f"{there[one.arrays[0]]} = quick ? {code};")
+        encode = {way: list[str]() for way in ("packed_quickly", "packed")}
+        for way, lines in encode.items():
+            for one in self.coded:
+                drawn = f"U({pow(DRAWN, one.draw, 2**32)})"
+                code = f"{one.name}_block.{way}(q, random, {drawn})"
+                lines.append(f"{there[one.arrays[0]]} = {code};")
+        quickly, slowly = (
+            (_CODES % {"codes": indented(lines, 8)}).strip("\n") for lines in encode.values()
+        )
         return _WHOLE % {
             "declared": indented(self.declared(), 4),
             "packs": indented(
@@ -401,7 +412,8 @@ class _Block:
             ),
             "scales": indented(self.scales("LANE_ELEMENTS"), 4),
             "quick": " && ".join(f"{one.name}_block.quick" for one in self.coded),
-            "encode": indented(encode, 8),
+            "quickly": quickly,
+            "slowly": slowly,
         }
 
     def part(self) -> str:
@@ -546,7 +558,8 @@ class RowUpdate:
         return (
             "template <typename Gradient> __device__ void update_block(\n"
             "    const Gradient &gradient, long long row, long long width, long long column,\n"
-            f"    long long begin, long long block, int n\n) {{\n{lines}\n}}"
+            f"    long long start, long long block, int n\n) {{\n"
+            f"    const int at = 0;\n{lines}\n}}"
         )
 
 
@@ -582,7 +595,7 @@ class ArrayUpdate:
             _method("size_t addresses(long long start) const", [f"return {together};"]),
         ]
         if run.formats.block:
-            head = "void update_block(long long begin, long long block, int n)"
+            head = "void update_block(long long start, int at, long long block, int n)"
             methods.append(_method(head, [run.block()]))
         else:
             methods.append(_method("void use_page(long long start)", page))

@@ -62,6 +62,7 @@ inline U code_bits(U code, U power, U base) { return code == 0 ? 0 : code * powe
 #if GA_SIGNED8
 struct signed8 {
     static __device__ U base(S scale) { return signed8_base(scale); }
+    static __device__ U base_of_number(S scale) { return bits(scale) - 0x07800000; }  // not NaN
     static __device__ S scale(U largest) { return signed8_scale(largest); }
     static __device__ S load(U code, U base) { return signed8_load(code, base); }
     static __device__ U store(S x, U base, U random) { return signed8_random(x, base, random); }
@@ -89,6 +90,7 @@ struct signed8 {
 #if GA_UNSIGNED8
 struct unsigned8 {
     static __device__ U base(S scale) { return unsigned8_base(scale); }
+    static __device__ U base_of_number(S scale) { return bits(scale) - 0x0f800000; }
     static __device__ S scale(U largest) { return unsigned8_scale(largest); }
     static __device__ S load(U code, U base) { return unsigned8_load(code, base); }
     static __device__ U store(S x, U base, U random) { return unsigned8_random(x, base, random); }
@@ -113,10 +115,13 @@ struct unsigned8 {
 struct RandomBits {
     U first, second;
 
-    __device__ RandomBits(long long begin, U first_key, U second_key) {
-        const U page = U(begin >> 32);
-        first = U(begin) + key_on(first_key, page);
-        second = key_on(second_key, page);
+    __device__ RandomBits(long long begin, U first_key, U second_key)
+        : first(first_key), second(second_key) {
+        if (const U page = U(begin >> 32)) {
+            first = key_on(first, page);
+            second = key_on(second, page);
+        }
+        first += U(begin);
         second ^= second >> 15;  // what `random_bits` does to it for each element
     }
 
@@ -155,7 +160,7 @@ struct Coded {
             largest = make_representable(count);
         }
         const S scale = Codec::scale(largest);
-        base = Codec::base(scale);
+        base = Codec::base_of_number(scale);
         quick = usual && Codec::magnitude(least) >= base + 0x00100000;
         return scale;
     }

@@ -13,7 +13,7 @@
 //       void apply(Elements<N> &, k, W, first)      the rule on the k-th of them, whose number is
 //                                                   first + k; in registers
 //       void store(const Elements<N> &, row, width, j)
-//       void update_block(gradient, row, width, column, begin, block, n)   8-bit formats, by a warp
+//       void update_block(gradient, row, width, column, start, block, n)   8-bit formats, by a warp
 //   };
 //
 // GA_BLOCK: elements that share a scale, or 0. GA_MEAN_SQUARE, GA_ROW_STATES: 0 or 1.

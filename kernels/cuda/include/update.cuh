@@ -11,7 +11,7 @@
 //       Elements<N> load<N>(j)         elements j to j + N - 1
 //       void apply(Elements<N> &, k, j)          the rule on element j + k; in registers
 //       void store(const Elements<N> &, j)
-//       void update_block(begin, block, n)       8-bit formats, by a warp
+//       void update_block(start, at, block, n)   8-bit formats, by a warp
 //   };
 //
 // The struct of `row_update.cuh` has the same methods for rows of a table.
@@ -30,14 +30,18 @@ __device__ inline void update_chunk(
     const long long block_0 = row_0 * ((width + GA_BLOCK - 1) / GA_BLOCK) + column_0 / GA_BLOCK;
     const bool within = size <= width - column_0;
     // A part of a row is taken for a row. Within a chunk, 32 bits are enough.
-    const unsigned n = unsigned(within ? size : width), each = (n + GA_BLOCK - 1) / GA_BLOCK;
-    const unsigned blocks = within ? each : unsigned(size) / n * each;
-    for (unsigned q = threadIdx.x / 32; q < blocks; q += GA_THREADS / 32) {
-        const unsigned row = within ? 0 : q / each, column = (q - row * each) * GA_BLOCK;
-        const unsigned remaining = n - column;
-        update.update_block(
-            start + (row * n + column), block_0 + q, remaining < GA_BLOCK ? remaining : GA_BLOCK
-        );
+    const int n = int(within ? size : width), each = (n + GA_BLOCK - 1) / GA_BLOCK;
+    const int blocks = within ? each : int(size) / n * each;
+    // A warp has neighbouring blocks, so that there is no division in its loop.
+    constexpr int WARPS = GA_THREADS / 32;
+    const int own = (blocks + WARPS - 1) / WARPS, q_0 = int(threadIdx.x) / 32 * own;
+    const int row = q_0 / each, column = (q_0 - row * each) * GA_BLOCK;
+    int at = row * n + column, remaining = n - column;  // in the chunk, of the row
+    for (int q = q_0; q < q_0 + own && q < blocks; ++q) {
+        const int elements = remaining < GA_BLOCK ? remaining : GA_BLOCK;
+        update.update_block(start, at, block_0 + q, elements);
+        at += elements;
+        remaining = remaining == elements ? n : remaining - elements;
     }
 }
 #else
