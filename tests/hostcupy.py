@@ -128,6 +128,7 @@ RAW = r"""
 using std::ptrdiff_t;
 #define __device__
 #define __global__
+#define __launch_bounds__(...)
 #define __shared__ static
 struct coordinates { int x; };
 static coordinates threadIdx, blockIdx, blockDim, gridDim;
@@ -281,7 +282,9 @@ class RawKernel:
         assert "--fmad=false" in options
         self.code, self.name, self.compiled = code, name, {}
         declared = re.search(
-            rf'extern "C" __global__ void (?:{name}|GA_NAME)\((.*?)\) {{', code, re.DOTALL
+            rf'extern "C" __global__ void (?:GA_BOUNDS )?(?:{name}|GA_NAME)\((.*?)\) {{',
+            code,
+            re.DOTALL,
         )
         arguments = declared[1]
         for _ in range(2):  # macros within macros

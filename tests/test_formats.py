@@ -173,18 +173,28 @@ def test_every_kind_of_rule_has_them(case):
 @pytest.mark.parametrize("name", BACKENDS)
 def test_rows_have_the_bits_of_the_dense_update(name, pair):
     """Duplicates summed; also rows of a table with gaps, and of many columns."""
-    parameter, state = pair
+    check_rows(name, *pair, SHAPE)
+
+
+@pytest.mark.parametrize("parameter", [PARAMETERS[0], PARAMETERS[3]], ids=lambda kept: kept.name)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_rows_of_whole_blocks_have_the_bits_of_the_dense_update(name, parameter):
+    """Two blocks and a part of one, aligned, of which a GPU moves four elements at once."""
+    check_rows(name, parameter, "8bit", (8, 2 * BLOCK + 4))
+
+
+def check_rows(name, parameter, state, shape):
     random = np.random.default_rng(8)
     element = GRADIENTS[parameter.element]
     with installed(name) as backend:
-        w, _ = start(parameter)
+        w, _ = start(parameter, shape)
         gapped = np.repeat(w, 2, axis=1)[:, ::2]
         arrays = [as_array(backend, array) for array in (w, w, gapped)]
         dense, *by_rows = [make(ADAM, array, parameter, state) for array in arrays]
         for _ in range(STEPS):
-            every = np.arange(SHAPE[0])
+            every = np.arange(shape[0])
             rows = random.permutation(np.concatenate([every, every[::3]]))
-            values = random.normal(size=(len(rows), SHAPE[1])).astype(dtype(element))
+            values = random.normal(size=(len(rows), shape[1])).astype(dtype(element))
             given = backend.array(rows), as_array(backend, values)
             for optimizer in by_rows:
                 optimizer.step({"w": ga.RowGrad(*given)})

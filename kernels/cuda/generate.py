@@ -278,7 +278,7 @@ class Run:
 
     def block(
         self,
-        gradient: str | None = None,
+        by_gradient: bool = False,
         before: Sequence[str] = (),
         mean: Sequence[str] = (),
         by_row: Sequence[str] = (),
@@ -288,16 +288,15 @@ class Run:
 
         Parameters
         ----------
-        gradient : str, optional
-            The gradient's number ``i`` of the block, if it is not read from an array.
+        by_gradient : bool
+            Gradients are those of a row, merged (see ``row_gradients.cuh``), not an array's.
         before, mean, by_row : sequence of str
             Lines before the rule's call, its row's mean of squares, its states of a row.
         strided : function of (array's name, i), optional
             Element ``i`` of arrays that may have gaps.
         """
         wide = [one for one in self.updated if one.name not in by_row]
-        lines = [] if gradient is None else [f"T {self.arguments[1].name}_n = {gradient};"]
-        block = _Block(self, wide, gradient is None, [*lines, *before, self.call(mean)], strided)
+        block = _Block(self, wide, by_gradient, [*before, self.call(mean)], strided)
         if strided:
             return block.part()
         return f"if ({block.aligned()}) {block.whole()} else {block.part()}"
@@ -311,8 +310,8 @@ class _Block:
     run : Run
     wide : sequence of Named
         The parameter and the states of elements.
-    read : bool
-        Whether gradients are read from an array.
+    by_gradient : bool
+        See `Run.block`.
     calls : sequence of str
         Lines after loads.
     strided : function of (array's name, i), optional
@@ -323,12 +322,12 @@ class _Block:
         self,
         run: Run,
         wide: Sequence[Named],
-        read: bool,
+        by_gradient: bool,
         calls: Sequence[str],
         strided: Callable[[str, str], str] | None,
     ) -> None:
-        self.run, self.calls, self.strided = run, calls, strided
-        self.sources = [*wide, *[run.arguments[1]] * read]
+        self.run, self.by_gradient, self.calls, self.strided = run, by_gradient, calls, strided
+        self.sources = [*wide, *[run.arguments[1]] * (not by_gradient)]
         self.coded = [one for one in wide if one.format.block]
         self.others = [one for one in wide if not one.format.block]
         self.random = any(one.format.random for one in self.others)
@@ -345,7 +344,9 @@ class _Block:
             f"reinterpret_cast<size_t>({name} + start) * {max(1, 4 // SIZES[kind])}"
             for name, kind in self.types.items()
         ]
-        return f"n == {BLOCK} && at % NEIGHBOURS == 0 && (({' | '.join(addresses)}) & 15) == 0"
+        together = f"at % NEIGHBOURS == 0 && (({' | '.join(addresses)}) & 15) == 0"
+        merged = "GA_ELEMENTS >= NEIGHBOURS && " * self.by_gradient
+        return f"{merged}n == {BLOCK} && {together}"
 
     def declared(self) -> list[str]:
         """Write the declarations of states with codes."""
@@ -354,7 +355,9 @@ class _Block:
             for one in self.coded
         ]
 
-    def update(self, at: Callable[[str], str], code: Callable[[Named], str]) -> list[str]:
+    def update(
+        self, at: Callable[[str], str], code: Callable[[Named], str], gradient: str
+    ) -> list[str]:
         """Write the update of element i, the q-th one of a lane."""
         run = self.run
         lines = ["const U random = draws.of(i);"] * self.random
@@ -363,6 +366,8 @@ class _Block:
                 lines.append(f"T {one.name}_n = T({code(one)});")
             else:
                 lines += loads([one], run.compute, at)
+        if self.by_gradient:
+            lines.append(f"T {run.arguments[1].name}_n = {run.gradient(gradient)};")
         lines += self.calls
         lines += [f"{one.name}_block.numbers[q] = S({one.name}_n);" for one in self.coded]
         return lines + stores(self.others, run.compute, at)
@@ -389,8 +394,14 @@ class _Block:
         update = self.update(
             lambda name: f"{name}p[part].at[k]",
             lambda one: f"{one.name}_block.unpacked({one.arrays[0]}p[part], k)",
+            "merged[part].at[k]",
         )
+        packs = [(f"{name}p", kind) for name, kind in kinds.items()]
         read = self.run.read()
+        load = [f"{name}p[part] = {access};" for name, access in there.items() if name in read]
+        if self.by_gradient:
+            packs.append(("merged", "pack<W, NEIGHBOURS>"))
+            load.append("merged[part] = gradient.template at<NEIGHBOURS>(column + i);")
         encode = {way: list[str]() for way in ("packed_quickly", "packed")}
         for way, lines in encode.items():
             for one in self.coded:
@@ -402,10 +413,8 @@ class _Block:
         )
         return _WHOLE % {
             "declared": indented(self.declared(), 4),
-            "packs": indented(
-                (f"{k} {n}p[LANE_ELEMENTS / NEIGHBOURS];" for n, k in kinds.items()), 4
-            ),
-            "load": indented((f"{n}p[part] = {a};" for n, a in there.items() if n in read), 8),
+            "packs": indented((f"{k} {n}[LANE_ELEMENTS / NEIGHBOURS];" for n, k in packs), 4),
+            "load": indented(load, 8),
             "update": indented(update, 12),
             "store": indented(
                 (f"{there[n]} = {n}p[part];" for one in self.others for n in one.arrays), 8
@@ -421,6 +430,7 @@ class _Block:
         update = self.update(
             lambda name: self.at(name, "i"),
             lambda one: f"{one.name}_block.loaded(U({self.at(one.arrays[0], 'i')}))",
+            "gradient.template at<1>(column + i).at[0]",
         )
         encode = []
         for one in self.coded:
@@ -549,7 +559,7 @@ class RowUpdate:
 
     def _block(self) -> str:
         lines = self.run.block(
-            self.run.gradient("gradient.template at<1>(column + i).at[0]"),
+            True,
             [f"{n}_n = {n}_o;" for n in self.rule.row_states],
             self.mean_square,
             self.rule.row_states,

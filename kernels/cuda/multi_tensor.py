@@ -35,6 +35,16 @@ VALUES = np.dtype(
 )  # fmt: skip
 """``ByValue`` of ``multi_tensor.cuh``; CuPy passes an array of one as it stands."""
 
+RESIDENT = 768
+"""Threads that an SM has at once of kernels of 8-bit blocks: 80 registers for each. Without a bound
+the compiler takes up to 90 for float32 where it needs 80; for float64 it would spill some."""
+
+
+def _bounds(formats: Formats, launch: Launch) -> str:
+    if not formats.block or formats.compute != "float32":
+        return ""
+    return f"__launch_bounds__({launch.threads}, {max(RESIDENT // launch.threads, 1)})"
+
 
 def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
     """Write the kernel of ``multi_tensor.cuh``; ``launch`` is the family's default if None."""
@@ -49,6 +59,7 @@ def source(rule: Rule, formats: Formats, launch: Launch | None = None) -> str:
         "by_value": scalars.BY_VALUE,
         "coefficients": len(rule.coefficients),
         **tuning.macros(launch, formats),
+        "bounds": _bounds(formats, launch),
         "random": int(formats.random),
         **run.macros(),
     }

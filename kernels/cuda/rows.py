@@ -409,9 +409,10 @@ class Rows:
 
     def _elements(self, values: DeviceArray) -> int:
         """Return the elements of one access, see `LaunchConfig`."""
-        if self._formats.block or self._strided:
+        if self._strided:
             return 1
-        elements = ACCESS // self._formats.itemsizes[1]
+        formats = self._formats
+        elements = generate.NEIGHBOURS if formats.block else ACCESS // formats.itemsizes[1]
         by_element = [array for array in self._arrays if array.shape == self._arrays[0].shape]
         aligned = all(array.data.ptr % ACCESS == 0 for array in (values, *by_element))
         return elements if aligned and self._width % elements == 0 else 1

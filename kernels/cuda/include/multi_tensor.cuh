@@ -7,6 +7,7 @@
 //              update is after the GA_COEFFICIENTS coefficients
 //   values     what the launch takes by value; with scalars, the step is taken, and others count it
 //   GA_SCALARS see scalars.cuh; nothing is written if the step is not taken
+//   GA_BOUNDS  threads of a block and blocks that an SM has at once, or nothing
 //   GA_TABLES  keys, (arrays,) of random bits; widths, (arrays,) elements of a row
 #include "scalars.cuh"
 #include "update.cuh"
@@ -22,7 +23,7 @@ struct ByValue {
 
 }  // namespace gpuadapt
 
-extern "C" __global__ void GA_NAME(
+extern "C" __global__ void GA_BOUNDS GA_NAME(
     const long long *__restrict__ spans, const unsigned long long *__restrict__ addresses,
     const unsigned long long *__restrict__ gradients, const long long *__restrict__ offsets,
     gpuadapt::ByValue values, GA_SCALARS GA_TABLES
