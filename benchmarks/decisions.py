@@ -154,6 +154,8 @@ def stages(found: Found) -> Iterator[Decision]:
             continue
         words = line.split()
         result = " ".join(words[5:-1])
+        if words[2] in ("124", "137"):
+            then = "its time was up: `gpu.sh check` goes on where it was stopped"
         yield Decision(name, result, "ok", met=words[2] == "0", then=f"{then} ({words[-1]})")
 
 

@@ -95,19 +95,10 @@ def recorded() -> Iterator[list[Launch]]:
     Kernels that were compiled before are compiled anew.
     """
     log: list[Launch] = []
-    build = compile.built
+    build: Any = compile.built
 
     def built(source: str, name: str, *options: Any) -> Callable[..., None]:
-        kernel, event = build(source, name, *options), library("cuda").cuda.Event
-
-        def launch(*arguments: Any) -> None:
-            start, end = event(), event()
-            start.record()
-            kernel(*arguments)
-            end.record()
-            log.append(Launch(name, start, end))
-
-        return launch
+        return Recorded(build(source, name, *options), name, log)
 
     _forget()
     compile.built = built
@@ -116,6 +107,24 @@ def recorded() -> Iterator[list[Launch]]:
     finally:
         compile.built = build
         _forget()
+
+
+class Recorded:
+    """A kernel whose launches are noted; its attributes are the kernel's."""
+
+    def __init__(self, kernel: Any, name: str, log: list[Launch]) -> None:
+        self._recorded = kernel, name, log, library("cuda").cuda.Event
+
+    def __call__(self, *arguments: Any) -> None:
+        kernel, name, log, event = self._recorded
+        start, end = event(), event()
+        start.record()
+        kernel(*arguments)
+        end.record()
+        log.append(Launch(name, start, end))
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._recorded[0], attribute)
 
 
 def _forget() -> None:

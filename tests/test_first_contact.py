@@ -175,6 +175,10 @@ def test_kernels_are_compiled_without_a_gpu(monkeypatch, tmp_path, capsys):
     assert compiled.main() == 1 and "FAILED: AssertionError" in capsys.readouterr().out
 
 
+def predicted_registers(family):
+    return decisions.Found(Path()).predictions[family]["sm_90"]["registers"]
+
+
 def test_registers_are_asked_for_once(device, monkeypatch, tmp_path, capsys):
     few, built = compiled.families()[:2], []
 
@@ -190,9 +194,10 @@ def test_registers_are_asked_for_once(device, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(compiled, "families", lambda: few)
     monkeypatch.setattr("sys.argv", ["", str(tmp_path / "compiled.json")])
     assert compiled.main() == 1
-    assert "40 registers (predicted 32), 8 bytes of local memory (predicted none)" in (
-        capsys.readouterr().out
+    said = (
+        rf"sgd, float32: 40 registers \(predicted {predicted_registers('sgd, float32')}\), 8 bytes"
     )
+    assert re.match(rf"{said} of local memory \(predicted none\)\n", capsys.readouterr().out)
     assert compiled.main() == 0
     assert built == ["gpuadapt_sgd_many", *["gpuadapt_adagrad_many"] * 2]  # which failed at first
     assert set(saved.load(tmp_path / "compiled.json")) == {of.name for of in few}
@@ -412,7 +417,8 @@ def test_rows_and_their_parts(folder):
 
 
 def test_stages_registers_host_and_tuner(folder):
-    stages = [("smoke", 0, "ok"), ("tests", 1, "FAILED"), ("sanitizer", 4, "not installed")]
+    stages = [("smoke", 0, "ok"), ("tests", 1, "FAILED"), ("sanitizer", 4, "not installed"),
+              ("compile", 124, "STOPPED after its 60 s")]  # fmt: skip
     label = "host time of a step of 1 arrays of one element, "
     figures = [
         {"name": f"{label}gpuadapt", "value": 15e-6},
@@ -421,7 +427,11 @@ def test_stages_registers_host_and_tuner(folder):
     ]
     registers = {
         "adam, float32": {"architecture": "sm_90", "registers": 999, "local": 0},
-        "sgd, float32": {"architecture": "sm_90", "registers": 32, "local": 16},
+        "sgd, float32": {
+            "architecture": "sm_90",
+            "registers": predicted_registers("sgd, float32"),
+            "local": 16,
+        },
         "norm, float32": {"error": "none"},
     }
     tuned = {"measured": {DEVICE: {
@@ -429,7 +439,8 @@ def test_stages_registers_host_and_tuner(folder):
         "rows": {"parameters": {}, "gain": 1.0},
     }}}  # fmt: skip
     found = decided(folder(stages, cuda=H100 | {"host": figures}, compiled=registers, tuning=tuned))
-    assert found["smoke"].met is True and found["compile"].met is None
+    assert found["smoke"].met is True and found["compile"].met is False
+    assert "goes on where it was stopped" in found["compile"].then
     assert found["tests"].met is False and "tests.txt" in decisions.line(found["tests"])
     assert found["sanitizer"].measured == "the tool is not installed"
     assert "2 kernels, 1 with others than predicted" in found["registers"].measured
