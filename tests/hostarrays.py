@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -135,11 +136,39 @@ class MemoryPointer:
         self.mem = UnownedMemory() if array.imported else array.memory[0]
 
     def copy_from_host_async(self, address, size):
-        """Copy memory that is not pinned: CUDA has read it when this returns."""
+        """Copy memory: CUDA reads pinned memory later, and has read all other when this returns."""
         not_captured("a copy from the host")
         assert self.array.flags.c_contiguous and size == self.array.host.nbytes
-        source, target = ctypes.string_at(address, size), self.ptr
-        run(lambda: ctypes.memmove(target, source, size), *self.array.memory)
+        target, pinned = self.ptr, PINNED.get(address)
+        if pinned is None:
+            assert size <= 2**16, "CUDA may wait before it copies so much that is not pinned"
+            source = ctypes.string_at(address, size)
+        else:
+            assert size <= pinned.size
+            source = address
+        run(lambda: _copy_to(target, source, size), *self.array.memory)
+
+
+def _copy_to(target, source, size):
+    assert type(source) is bytes or source in PINNED, "pinned memory was freed before its copy"
+    ctypes.memmove(target, source, size)
+
+
+PINNED = weakref.WeakValueDictionary()
+"""Pinned memory that is in use, by its address."""
+
+
+class PinnedMemory(np.ndarray):
+    """`cupy.cuda.PinnedMemoryPointer`."""
+
+    ptr = property(lambda self: self.ctypes.data)
+
+
+def alloc_pinned_memory(size):
+    not_captured("memory")
+    made = np.full(size, 0xA5, np.uint8).view(PinnedMemory)
+    PINNED[made.ptr] = made
+    return made
 
 
 class Pool:

@@ -14,6 +14,7 @@ import numpy as np
 from hostarrays import (
     Pool,
     UnownedMemory,
+    alloc_pinned_memory,
     asarray,
     ascontiguousarray,
     broadcast_to,
@@ -393,6 +394,7 @@ def module():
             MemoryPool=Pool,
             Stream=Stream,
             UnownedMemory=UnownedMemory,
+            alloc_pinned_memory=alloc_pinned_memory,
             get_current_stream=get_current_stream,
             using_allocator=using_allocator,
         ),

@@ -9,6 +9,7 @@ import pytest
 from hoststreams import CudaError, Device, Stream, queued
 
 import gpuadapt as ga
+from gpuadapt.kernels.cuda import memory
 
 
 @pytest.fixture(params=[True, False], ids=["oldest_first", "newest_first"])
@@ -448,3 +449,67 @@ def test_a_stale_replay_writes_nothing(change, device, apart):
     Device(0).synchronize()
     assert all(np.array_equal(w.host, then) for w, then in zip(arrays, before[0], strict=True))
     assert given.optimizer.step_count == before[1]
+
+
+# Copies that are too large for CUDA to take aside.
+
+
+@pytest.fixture
+def pinned():
+    memory._pinned.clear()
+    yield memory._pinned
+    memory._pinned.clear()
+
+
+def test_large_copies_neither_wait_nor_read_what_has_changed(device, apart, pinned):
+    """Pinned memory is read when the stream comes to it; it is used again, never too early."""
+    source, targets = np.zeros(20_000), [device.array(np.zeros(20_000)) for _ in range(7)]
+    for k, target in enumerate(targets):
+        source[:] = k + 1
+        with apart[k % 2]:
+            memory.upload(target, source)
+        if k == 3:
+            apart[0].synchronize()
+    source[:] = -1
+    (kept,) = pinned.values()
+    assert len(kept) == 5  # of the first four copies two are done when the fifth one comes
+    for stream in apart:
+        stream.synchronize()
+    assert [float(target.get()[-1]) for target in targets] == [1, 2, 3, 4, 5, 6, 7]
+    for _ in range(10):
+        memory.upload(targets[0], source)
+        device.library.cuda.Device(0).synchronize()
+    assert len(kept) <= 5 and (targets[0].get() == -1).all()
+
+
+def test_pinned_memory_of_other_sizes_is_given_back(device, pinned):
+    for count in (10_000, 30_000, 9_000, 90_000):
+        target, source = device.array(np.zeros(count)), np.arange(count, dtype=float)
+        memory.upload(target, source)
+        assert np.array_equal(target.get(), source)
+    ((one,),) = pinned.values()
+    assert one[2] == 2**20
+
+
+def test_many_steps_are_prepared_from_pinned_memory(device, pinned):
+    """512 rows of scalars are more than CUDA takes aside."""
+    arrays = [device.array(np.ones(2, np.float32)) for _ in range(8)]
+    optimizer = ga.Adam([{"params": [each], "lr": 0.1 * k} for k, each in enumerate(arrays, 1)])
+    stream = device.library.cuda.Stream()
+    grads = [[device.array(np.ones(2, np.float32))] for _ in arrays]
+    optimizer.capturable = True
+    with stream:
+        optimizer.step(grads)
+        stream.begin_capture()
+        optimizer.step(grads)
+        graph = stream.end_capture()
+        optimizer.prepare_replay(512)
+        for _ in range(512):
+            graph.launch(stream)
+    assert optimizer.step_count == 513 and pinned
+    twins = [np.ones(2, np.float32) for _ in arrays]
+    twin = ga.Adam([{"params": [each], "lr": 0.1 * k} for k, each in enumerate(twins, 1)])
+    for _ in range(513):
+        twin.step([[np.ones(2, np.float32)] for _ in twins])
+    for ours, theirs in zip(arrays, twins, strict=True):
+        assert np.array_equal(device.numpy(ours), theirs)

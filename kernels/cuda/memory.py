@@ -7,14 +7,52 @@ from typing import Any
 
 import numpy as np
 
+from ..commit import make
+
+STAGED = 2**16
+"""Bytes that CUDA copies aside at once, so that a copy of memory that is not pinned waits for
+nothing: CUDA C++ Programming Guide, implicit synchronization."""
+
+Pinned = tuple[Any, Any, int]
+"""An event after the last copy from pinned memory, the memory, its bytes."""
+
+_pinned: dict[Any, list[Pinned]] = {}
+"""What has been in use, by CuPy's class of events and the device. Two are enough for steps that
+take turns; no more are made than copies are under way."""
+
 
 def upload(target: Any, source: np.ndarray) -> None:
-    """Overwrite a contiguous CuPy array, on the current stream.
-
-    CUDA takes a copy of memory that is not pinned before it returns, so the source may change.
-    """
-    if source.nbytes:
+    """Overwrite a contiguous CuPy array, on the current stream; the source may change at once."""
+    if not source.nbytes:
+        return
+    if source.nbytes <= STAGED:
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes)
+        return
+    import cupy
+
+    kept = _pinned.setdefault((cupy.cuda.Event, target.device.id), [])
+    one = _unused(kept, source.nbytes)
+    event, memory, _ = one
+    np.frombuffer(memory, np.uint8, source.nbytes)[:] = source.reshape(-1).view(np.uint8)
+    copy = target.data.copy_from_host_async, memory.ptr, source.nbytes
+    make([copy, (event.record,), (kept.append, one)])
+
+
+def _unused(kept: list[Pinned], count: int) -> Pinned:
+    """Pinned memory of so many bytes from which nothing is being copied; it is kept no more."""
+    import cupy
+
+    for one in (*kept,):
+        event, _, size = one
+        if event.done:
+            try:
+                kept.remove(one)
+            except ValueError:  # a thread, or a signal handler, has taken it
+                continue
+            if size >= count:
+                return one
+    size = 1 << (count - 1).bit_length()
+    return cupy.cuda.Event(disable_timing=True), cupy.cuda.alloc_pinned_memory(size), size
 
 
 def held(owner: Any) -> dict[int, Any]:
