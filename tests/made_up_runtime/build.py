@@ -79,6 +79,8 @@ def patch(source: Path) -> list[str]:
         r"IF CUPY_CUDA_VERSION > 0(?: or 6\w+ <= CUPY_HIP_VERSION)?:(\s*return (?:Pointer|attrs))"
     )
     _edit(api / "runtime.pyx", answer, r"IF 1:\1")
+    # Nor CUDA's version, by which CuPy 13 looks for NVRTC.
+    _edit(api / "runtime.pyx", r"IF 0 < CUPY_CUDA_VERSION:(\s*major =)", r"IF 1:\1")
     # Nor the device's properties.
     given = r"\1    return {**__import__('made_up_cuda').PROPERTIES}\n"
     _edit(api / "runtime.pyx", r"(^cpdef getDeviceProperties\(int device\):\n)", given)

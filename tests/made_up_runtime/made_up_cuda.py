@@ -58,7 +58,6 @@ using namespace std;
 #define __launch_bounds__(...)
 #define __popc __builtin_popcount
 #define __popcll __builtin_popcountll
-#define __CUDACC_RTC__
 """
 """What CuPy's kernels expect of a compiler for GPUs, behind the text of blocks and threads."""
 
@@ -230,7 +229,9 @@ def _text(source: str, name: str) -> str:
         (
             hostcupy.RAW,
             OWN,
+            "#define __CUDACC_RTC__",  # for this header alone
             f'#include "{headers}/cupy/carray.cuh"',
+            "#undef __CUDACC_RTC__",
             HALVES,
             own,
             RUN.replace("NAME", name).replace("WAITS", waits),

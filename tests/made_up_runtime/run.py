@@ -1,7 +1,7 @@
 """Runs the tests of backend "gpu" with the real CuPy, over a CUDA that is made up.
 
 `python tests/made_up_runtime/run.py --cupy 14.2.0 --work FOLDER` installs CuPy there, which takes
-some minutes the first time, and runs `pytest tests -k gpu`. What follows ``--`` goes to pytest
+some minutes the first time, and runs the tests of a GPU. What follows ``--`` goes to pytest
 instead. CuPy's own Python and Cython are run, and gpuadapt's kernels and launches through them;
 `runtime.cpp` says what takes CUDA's place, and what it refuses.
 """
@@ -13,6 +13,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+ON_GPU = "gpu or every_backend or every_kind or backends_agree or stats_are_of_rows"
+"""Tests that run on a GPU, by parameter or by a loop over backends: as in `benchmarks/gpu.sh`."""
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -37,7 +40,9 @@ def main() -> int:
     parser.add_argument("--cupy", default="14.2.0", help="version of CuPy")
     parser.add_argument("--work", type=Path, required=True, help="folder of sources and builds")
     parser.add_argument("--schedule", default="late", help="late, soon or drawn:SEED")
-    parser.add_argument("pytest", nargs="*", help="arguments of pytest, instead of tests -k gpu")
+    parser.add_argument(
+        "pytest", nargs="*", help="arguments of pytest, instead of all tests of a GPU"
+    )
     given = parser.parse_args()
     sys.path.insert(0, str(HERE))
     from build import install, library
@@ -45,7 +50,7 @@ def main() -> int:
     folder = given.work.resolve() / given.cupy
     site = install(given.cupy, folder)
     library(folder)
-    arguments = given.pytest or ["tests", "-k", "gpu"]
+    arguments = given.pytest or ["tests", "-k", ON_GPU]
     command = [sys.executable, "-m", "pytest", "-p", "reporting", *arguments]
     variables = environment(folder, site, given.schedule)
     return subprocess.run(command, env=variables, cwd=ROOT).returncode
