@@ -44,10 +44,7 @@ ENTRIES: dict[str, Callable[[str, bool], Iterator[dict[str, Any]]]] = {
     "host": host_time.entries,
     "launches": launches.entries,
 }
-"""Suites whose results are figures, not candidates of a case."""
-
-OF_GPUS = ("roofs", "methods")
-"""Suites of cases that are not part of "all", as "host" and "launches" of `ENTRIES` are not."""
+"""The suites of `report.FIGURES`."""
 
 
 def main() -> int:
@@ -100,7 +97,7 @@ def main() -> int:
 def _arguments() -> tuple[argparse.Namespace, Callable[[str], NoReturn]]:
     """What was asked for, and how to refuse it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = (*report.SUITES, *ENTRIES, *OF_GPUS, "all")
+    names = (*report.SUITES, *ENTRIES, *report.OF_GPUS, "all")
     parser.add_argument("suite", nargs="?", choices=names, default="all")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")

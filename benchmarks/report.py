@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- made by `python -m benchmarks.report` -->", "<!-- end -->"
 SUITES = ("dense", "many", "formats", "rows", "exact", "torch")
+OF_GPUS = ("roofs", "methods")
+"""Suites of cases that are not part of all: for GPUs."""
+FIGURES = ("overhead", "host", "launches")
+"""Suites whose results are figures, not candidates of a case."""
 ROOFS = ("limit", "arithmetic")
 """What no kernel of the same bytes, and none of the same operations, gets below."""
 PRINTED = {
@@ -66,7 +70,8 @@ def headline(results: dict[str, Any]) -> str:
     """The machine and the date."""
     machine = results["machine"]
     where = f"{machine['processor']}, {machine['threads']} threads"
-    if any(case["backend"] == "cuda" for suite in SUITES for case in results.get(suite, ())):
+    suites = (*SUITES, *OF_GPUS)
+    if any(case["backend"] == "cuda" for suite in suites for case in results.get(suite, ())):
         where = machine["devices"][0]
     return f"{where}, {results['date']}"
 
@@ -149,7 +154,7 @@ def page(results: dict[str, Any], picture: str | None) -> str:
     if results.get("notes"):
         parts += ["## Notes", "\n".join(f"- {note}" for note in results["notes"])]
     threads = results["machine"]["threads"]
-    for suite in SUITES:
+    for suite in (*SUITES, *OF_GPUS):
         cases = results.get(suite, [])
         if cases:
             ours = any("gpuadapt" in case["times"] for case in cases)
@@ -160,8 +165,9 @@ def page(results: dict[str, Any], picture: str | None) -> str:
             parts += ["\n".join(failed)] if failed else []
             figures = figures_table(cases, threads)
             parts += ["\n".join(figures)] if figures else []
-    if results.get("overhead"):
-        parts += ["## overhead", "\n".join(map(entry, results["overhead"]))]
+    for suite in FIGURES:
+        if results.get(suite):
+            parts += [f"## {suite}", "\n".join(map(entry, results[suite]))]
     return "\n\n".join(parts) + "\n"
 
 

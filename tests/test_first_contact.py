@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import DEVICE
 from cuda_source import architectures
-from test_benchmarks import command, rows, some_results, suites, timing, training, update
+from formats_table import PARAMETERS, STATES
+from test_benchmarks import command, report, rows, some_results, suites, timing, training, update
 
 import gpuadapt as ga
 from benchmarks import (
@@ -308,9 +309,13 @@ def test_without_a_gpu_the_tuner_says_what_works(monkeypatch, capsys):
 def test_every_family_has_a_subject():
     names = [tune.name_of(subject) for subject in tune.SUBJECTS]
     assert len(set(names)) == len(names)
-    assert {"rows", "8-bit blocks", "elements of 4 bytes", "elements of 8 bytes",
-            "elements of 2 and 4 bytes", "elements of 2 and 4 bytes, random",
-            "elements of 2 bytes, random"} == set(names)  # fmt: skip
+    of_formats = {
+        tuning.family(tune.formats_of(tune.Subject(kept.element, kept.settings | state)))
+        for kept in PARAMETERS
+        for state in ({} if name == "float32" else {"state_dtype": name} for name in STATES)
+        if kept.element != "float64"  # with states of fewer bits it keeps the defaults
+    }
+    assert {"rows", "elements of 8 bytes", *of_formats} == set(names)
 
 
 # Decisions
@@ -458,3 +463,15 @@ def test_every_prediction_that_is_asked_for_is_there():
     names += [f"adam, {family}" for family in decisions.PREDICTED.values()]
     assert {*names, "adam, float64", "norm, float32"} <= set(found.predictions)
     assert set(decisions.PREDICTED) - {""} <= {of.kept for of in suites.formats("cuda", False)}
+
+
+def test_the_page_of_a_machine_has_what_was_measured_on_a_gpu():
+    memory = {"name": "memory, 4 elements", "backend": "cuda", "bytes": 32, "size": 4}
+    times = {"copy": timing.spread([1.0] * 2), "read": timing.spread([0.5] * 2)}
+    figure = {"name": "host time of a step", "value": 1e-5, "unit": "s"}
+    results = some_results() | {"roofs": [memory | {"times": times}], "host": [figure]}
+    results["machine"] |= {"devices": ["A GPU"]}
+    text = report.page(results, None)
+    assert "## roofs" in text and "memory, 4 elements | 1000.0 ms | 500.0 ms |" in text
+    assert "## host\n\n- host time of a step: 10.0 µs" in text and text.startswith("# A GPU")
+    assert set(command.ENTRIES) == set(report.FIGURES)
