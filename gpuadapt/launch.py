@@ -107,9 +107,6 @@ class StepScalars(Protocol):
     numbers: Any
     """What updates and measurements of the step take as its scalars."""
 
-    def retire(self) -> None:
-        """Let no step be taken any more with scalars from here, such as a captured one."""
-
     def restart(self, step: int) -> None:
         """Continue from this number of steps."""
 

@@ -265,10 +265,7 @@ class Optimizer:
         parameters = list(attributes["_parameters"].values())
         steps = steps.renewed(parameters, attributes["_groups"])
         foreign = [one for one in parameters if one.owner is not None]
-        before = self.__dict__.get("_steps")
         vars(self).update(attributes | {"_steps": steps, "_foreign": foreign} | NOT_LISTED)
-        if before is not None:
-            before.retire()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `optimizer.lr = x` would change nothing.

@@ -116,12 +116,6 @@ class Steps:
         new._kept = self._kept
         return new
 
-    def retire(self) -> None:
-        """Let replays of a captured step write nothing: other steps have taken its place."""
-        for one in self._devices if self._kept else ():
-            with one.device:
-                one.scalars.retire()
-
     @property
     def plans(self) -> tuple[StepPlan, ...]:
         """The plan of the last step, then earlier ones."""

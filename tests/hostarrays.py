@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hoststreams import Device, get_current_stream, not_captured, run, wait
+from hoststreams import Device, get_current_stream, keep, not_captured, run, wait
 from hoststreams import current_queue as queue
 
 
@@ -24,6 +24,10 @@ class ndarray:
         self.host = host
         self.device = Device(device)
         self.imported = imported
+
+    def __del__(self):
+        if "host" in vars(self):
+            keep(self.host)
 
     dtype = property(lambda self: self.host.dtype)
     shape = property(

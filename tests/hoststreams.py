@@ -64,6 +64,8 @@ class Work:
 
     def __init__(self, action: Callable[[], object] | None, needs: Sequence[Work | None]) -> None:
         self.action, self.done = action, False
+        self.kept: list[Any] = []
+        """Memory that has been freed meanwhile."""
         self.needs = [one for one in needs if one is not None and not one.done]
 
     def run(self) -> None:
@@ -80,6 +82,7 @@ class Work:
                 action, work.action, work.needs, work.done = work.action, None, [], True
                 if action is not None:
                     action()
+                work.kept = []
 
 
 class Queue:
@@ -332,6 +335,12 @@ class Graph:
         queue = (get_current_stream() if stream is None else stream).queue
         for bound in [node.bound() for node in self.nodes]:
             queue.add(bound)
+
+
+def keep(memory: Any) -> None:
+    """Keep memory until the work at hand is done: CuPy gives what is freed to later work alone."""
+    for queue in Queue.pending.values():
+        queue.last.kept.append(memory)
 
 
 def get_current_stream(device_id: int = -1) -> Stream:

@@ -240,6 +240,42 @@ def rows_of(optimizer):
     return hostcupy.ndarray(found) if on_gpu else found
 
 
+def test_statistics_are_of_the_step_on_its_stream(device, apart):
+    """Nothing else waits for the GPU: the step is not measured."""
+    pair = Pair(device)
+    for stream in apart:
+        pair.step(stream)
+        pair.step(stream, stats=["w"])
+        assert pair.optimizer.stats("w") == pair.twin.stats("w")
+
+
+def test_what_is_read_has_replays_on_streams_that_gpuadapt_does_not_know(device, apart, tmp_path):
+    pair = Pair(device, sparse="exact")
+    rows = np.arange(3)
+    for _ in range(2):  # rows that have steps to catch up with
+        pair.step(apart[0])
+    given = ga.RowGrad(device.array(rows), device.array(START[:3]))
+    graph = captured(pair, apart[0], given, ga.RowGrad(rows, START[:3]))
+    elsewhere = device.library.cuda.Stream(non_blocking=True)
+
+    def saved(one):
+        one.save(tmp_path / "file")
+        return (tmp_path / "file").read_bytes()
+
+    for read in (
+        lambda one: numbers(one.state_dict()["state"]["w"]["m"]),
+        lambda one: numbers(one.effective_lr("w")),
+        saved,
+    ):
+        with apart[0]:
+            pair.optimizer.prepare_replay()
+        elsewhere.wait_event(apart[0].record())
+        graph.launch(elsewhere)
+        pair.twin.step({"w": ga.RowGrad(rows, START[:3])})
+        assert np.array_equal(read(pair.optimizer), read(pair.twin))
+    pair.check()
+
+
 def test_what_is_written_comes_between_steps(device, apart):
     """Loads, writes, flushes, new rows and new parameters: on the null stream."""
     pair = Pair(device, sparse="exact")
@@ -308,17 +344,17 @@ def test_a_stream_of_another_device_than_the_current_one(number, device):
     assert np.array_equal(w.host, twin) and Device.current == [0]
 
 
-def captured(pair, stream, **options):
-    """A graph of a step on a stream, and its gradient's array."""
-    gradient = pair.device.array(START)
+def captured(pair, stream, gradient=None, twins=START, **options):
+    """A graph of a step on a stream, after one such step."""
+    gradient = pair.device.array(START) if gradient is None else gradient
+    pair.kept.append(gradient)
     pair.optimizer.capturable = True
     with stream:
         pair.optimizer.step({"w": gradient}, **options)
-        pair.twin.step({"w": START}, **options)
+        pair.twin.step({"w": twins}, **options)
         stream.begin_capture()
         pair.optimizer.step({"w": gradient}, **options)
-        graph = stream.end_capture()
-    return graph, gradient
+        return stream.end_capture()
 
 
 @pytest.mark.parametrize("where", ["both", "prepared outside", "replayed on the current stream"])
@@ -326,7 +362,7 @@ def test_a_replay_finds_its_numbers(where, device, apart):
     """On the stream that has captured it, and on the one that is current."""
     pair = Pair(device)
     stream, other = apart
-    graph, _ = captured(pair, stream, max_norm=0.5)
+    graph = captured(pair, stream, max_norm=0.5)
     for _ in range(5):
         for one in (pair.optimizer, pair.twin):
             one.param_groups[0]["lr"] *= 0.9

@@ -177,7 +177,6 @@ class StepScalars:
         """The scalars that become the scale, if that is on the GPU."""
         self._behind = False
         """Steps have been taken that the GPU has not counted."""
-        self._uploaded: Any = None
         self._resize(FIRST)
 
     def _resize(self, width: int) -> None:
@@ -185,26 +184,17 @@ class StepScalars:
 
         ring = cupy.zeros(ROWS * width, np.float64)
         ring.fill(-1)
-        self.retire()
         uploaded = StepNumbers(ring, width, self._steps, self._report)
         made = cupy.zeros(width, np.float64)
         judged = StepNumbers(made, 0, cupy.zeros(1, np.uint64), self._report)
         # Together: they fit each other, also after an allocation that failed.
         self._width, self._uploaded, self._judged, self.numbers = width, uploaded, judged, uploaded
 
-    def retire(self) -> None:
-        """Let no kernel take a step any more that finds its scalars here.
-
-        A captured step that nobody prepares does not write; see `memory.held` too.
-        """
-        if self._uploaded is not None:
-            self._uploaded.scalars.fill(-1)
-
     def restart(self, step: int) -> None:
         """Continue from this number of steps; none has scalars yet."""
         self._latest, self._behind, self._uploaded.given = step, False, None
         self._steps.fill(np.uint64(step % WRAP << 32))
-        self.retire()
+        self._uploaded.scalars.fill(-1)
 
     def give(self, step: int, row: Sequence[float]) -> None:
         """Take the scalars of a step as arguments of its launches; the host counts it.
