@@ -1,6 +1,7 @@
 """The CUDA text of elements at given places of an array, many of which no array here reaches."""
 
 import ctypes
+import itertools
 import math
 import re
 from unittest import mock
@@ -22,7 +23,7 @@ from gpuadapt.kernels.cuda import (
     squares,
     tuning,
 )
-from gpuadapt.kernels.formats import PLAIN, bfloat16, random_bits
+from gpuadapt.kernels.formats import BLOCK, PLAIN, bfloat16, random_bits
 from gpuadapt.kernels.numerics.summation import CHUNK, LANES
 from gpuadapt.optimizer import internals
 
@@ -201,6 +202,18 @@ def test_few_elements_are_cut_into_more_chunks(most, threads, access):
     for k, size in enumerate(sizes):
         assert 2**32 % size == 0
         assert size == least or tuning.BLOCKS * size <= 4**k
+
+
+@pytest.mark.parametrize("element", ["float32", "float64"])
+def test_chunks_are_not_cut_within_a_block_of_codes(element):
+    """Whatever is tuned: chunks that have elements of one block would find it two scales."""
+    optimizer = ga.Adam(np.zeros(8, element), state_dtype="8bit")
+    formats = internals(optimizer).parameters["0"].formats_for(element)
+    allowed = (tuning.ALLOWED[name] for name in ("chunk", "threads", "access"))
+    for most, threads, access in itertools.product(*allowed):
+        launch = tuning.Launch(chunk=most, threads=threads, access=access)
+        for total in (1, 300, 10_000, 10**9):
+            assert tuning.chunk(launch, formats, total) % BLOCK == 0, (launch, total)
 
 
 @pytest.mark.parametrize("architecture", architectures()[-1:])

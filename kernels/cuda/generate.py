@@ -212,7 +212,7 @@ class Run:
         self.head = namespace(codecs(formats.conversions))
         self.head += '#include "blocks.cuh"\n' if formats.block else '#include "streaming.cuh"\n'
         self.head += '#include "random.cuh"\n' * (formats.random and not formats.block)
-        self.head += '#include "halves.cuh"\n' * (not formats.block)
+        self.head += '#include "halves.cuh"\n'
         self.head += namespace(function(rule, formats))
         scale = self.arguments[1].scaling
         self.wide = scale.positions if scale else {}
@@ -384,15 +384,14 @@ class _Block:
     def whole(self) -> str:
         """Write what is done to a whole block."""
         codes, given = {one.arrays[0] for one in self.coded}, self.run.arguments[1].arrays[0]
-        kinds = {
-            n: "U" if n in codes else f"pack<{kind}, NEIGHBOURS>" for n, kind in self.types.items()
-        }
+        kinds = {n: _pack(kind, "NEIGHBOURS") for n, kind in self.types.items()}
+        kinds |= dict.fromkeys(codes, "U")
         there = {
             n: f"*reinterpret_cast<{'const ' * (n == given)}{kind} *>(&{self.at(n, 'i')})"
             for n, kind in kinds.items()
         }
         update = self.update(
-            lambda name: f"{name}p[part].at[k]",
+            lambda name: f"{name}p[part]{_member(kinds[name])}[k]",
             lambda one: f"{one.name}_block.unpacked({one.arrays[0]}p[part], k)",
             "merged[part].at[k]",
         )
@@ -626,6 +625,16 @@ class ArrayUpdate:
         return namespace("\n".join(lines))
 
 
+def _pack(kind: str, count: str) -> str:
+    """Write the type of so many elements in registers."""
+    return f"halves<{count}>" if kind == TYPES["uint16"] else f"pack<{kind}, {count}>"
+
+
+def _member(pack: str) -> str:
+    """Write what comes between an object of a type of `_pack` and an element's number."""
+    return "" if pack.startswith("halves") else ".at"
+
+
 def _elements(
     run: Run,
     arguments: Sequence[Named],
@@ -658,10 +667,10 @@ def _elements(
     """
     head, types = "    template <int N>\n", run.types(arguments)
 
-    packs = {n: "halves<N>" if t == TYPES["uint16"] else f"pack<{t}, N>" for n, t in types.items()}
+    packs = {name: _pack(kind, "N") for name, kind in types.items()}
 
     def register(name: str) -> str:
-        return f"x.{name}{'' if packs[name] == 'halves<N>' else '.at'}[k]"
+        return f"x.{name}{_member(packs[name])}[k]"
 
     given = run.arguments[1].arrays[0]
     there = {

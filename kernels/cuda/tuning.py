@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import user_folder
 from ..errors import TuningWarning
-from ..formats import Formats
+from ..formats import BLOCK, Formats
 
 VERSION = 1
 """The number of the file's layout and of what its parameters mean."""
@@ -183,9 +183,11 @@ def _launch(family: str, given: Any) -> Launch:
 def chunk(launch: Launch, formats: Formats, total: int) -> int:
     """Return the elements of a chunk: fewer where ``total`` elements give fewer than `BLOCKS`.
 
-    A thread of a chunk has at least one access, and a chunk is still a power of two.
+    A thread of a chunk has at least one access, and a warp a block of elements that share a scale;
+    a chunk is still a power of two.
     """
-    least, size = launch.threads * max(launch.access // formats.itemsizes[1], 1), launch.chunk
+    own = BLOCK // 32 if formats.block else max(launch.access // formats.itemsizes[1], 1)
+    least, size = launch.threads * own, launch.chunk
     while size > least and total < BLOCKS * size:
         size //= 2
     return size
