@@ -39,7 +39,7 @@ __device__ inline void add_elements(
 ) {
     long long j = start + threadIdx.x * OWN;
     if (GA_SQUARED && !GA_STRIDED && (reinterpret_cast<size_t>(x + start) & 15) == 0) {
-        constexpr int AHEAD = sizeof(G) > 4 ? 4 : 8;
+        constexpr int AHEAD = 32 / sizeof(G);  // 128 bytes are under way
         const auto add = [&](const pack<G, OWN> &y) {
 #pragma unroll
             for (int q = 0; q < OWN; ++q) {
