@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
+import ptx
 import pytest
+from cuda_source import architectures, compile_ptx
 
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cpu import compile
@@ -475,3 +477,60 @@ def check_packed(name, packed_codes, numbers, random, drawn):
     assert np.array_equal(quick == 1, fits)
     assert 0.2 < quick.mean() < 0.9
     assert np.array_equal(quickly[quick == 1], codes[quick == 1])
+
+
+WORD_KERNEL = r"""
+extern "C" __global__ void word(
+    const unsigned *codes, const unsigned *numbers_0, const unsigned *numbers_1,
+    const unsigned *numbers_2, const unsigned *numbers_3, const unsigned *random,
+    unsigned *loaded_0, unsigned *loaded_1, unsigned *loaded_2, unsigned *loaded_3,
+    unsigned *stored, unsigned base, unsigned drawn
+) {
+    using namespace gpuadapt;
+    Coded<NAME> block(S(1.0f));
+    block.base = base;
+    const U word = *codes, x[4] = {*numbers_0, *numbers_1, *numbers_2, *numbers_3};
+    const U draws[4] = {*random, *random + 0x3000, *random * 5, *random ^ 0x80f000};
+    for (int k = 0; k < 4; ++k) {
+        block.numbers[k] = real(x[k]);
+    }
+    *stored = block.packed_quickly(0, draws, drawn);
+    *loaded_0 = bits(block.unpacked(word, 0));
+    *loaded_1 = bits(block.unpacked(word, 1));
+    *loaded_2 = bits(block.unpacked(word, 2));
+    *loaded_3 = bits(block.unpacked(word, 3));
+}
+"""
+
+
+@pytest.mark.parametrize("architecture", architectures()[-1:])
+@pytest.mark.parametrize("name", EIGHT)
+def test_the_gpus_instructions_for_a_word_give_the_same_codes(name, architecture):
+    """Where they are not what a host compiler gets; the PTX is interpreted."""
+    random = np.random.default_rng(10)
+    formats_of = needed(tuple(ALL.values()))
+    text = cuda_compile.link(
+        {"block": 256, "neighbours": 4, name: 1},
+        generate.namespace(generate.codecs(formats_of)),
+        "blocks.cuh",
+    )
+    kernel = compile_ptx(text + WORD_KERNEL.replace("NAME", name), architecture,
+                         cuda_compile.OPTIONS)  # fmt: skip
+    scale = np.float32(2.0**-9)
+    base, drawn = called(f"{name}_base", scale), np.uint32(0x93D765DD)
+    codes = np.resize(CODES8.astype(np.uint8), (256, 4))
+    codes[:] += np.arange(256, dtype=np.uint8)[:, None] * np.uint8([0, 3, 1, 7])
+    words = codes.view(np.uint32)[:, 0].copy()
+    most = int(bits(scale)) + 0x00700000
+    size = random.integers(int(base) + 0x00100000, most, (4, 256)).astype(np.uint32)
+    if name == "signed8":
+        size |= random.integers(0, 2, size.shape, np.uint32) << np.uint32(31)
+    draw = random.integers(0, 2**32, 256, np.uint32)
+    loaded, stored = np.empty((4, 256), np.uint32), np.empty(256, np.uint32)
+    ptx.run(kernel, [words, *size, draw, *loaded, stored], [base, drawn])
+    assert np.array_equal(loaded.T, bits(called(f"{name}_load", codes.astype(np.uint32), base)))
+    with np.errstate(over="ignore"):
+        draws = [draw, draw + np.uint32(0x3000), draw * np.uint32(5), draw ^ np.uint32(0x80F000)]
+        mixed = np.array(draws) * drawn
+    wanted = called(f"{name}_random", size.view(np.float32), base, mixed).astype(np.uint8)
+    assert np.array_equal(stored.view(np.uint8).reshape(-1, 4), wanted.T)
