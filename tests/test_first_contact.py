@@ -19,6 +19,7 @@ from benchmarks import (
     failures,
     host_time,
     launches,
+    peers,
     roofs,
     saved,
     tune,
@@ -53,6 +54,17 @@ def test_methods_on_a_gpu():
     case = update.Case("adam", (300,), only=("nobody",), zeros=90)
     result = update.run(case, "cpu", rounds=2)
     assert result["name"] == "adam, 300 elements, 90 % zeros" and "gpuadapt" in result["times"]
+
+
+def test_torchs_fused_step_is_beside_ours_wherever_there_is_one(monkeypatch):
+    peer = peers.torch
+    if peer.library() is None:
+        pytest.skip("torch is not installed")
+    monkeypatch.setattr(peer.library().cuda, "is_available", lambda: True)
+    for method in training.HYPER:
+        offered = set(peer.makers(method, "cuda"))
+        assert ("torch fused" in offered) == (method in ("adam", "adagrad", "sgd"))
+        assert {"torch foreach", "torch single"} <= offered
 
 
 def test_the_rates_of_memory():

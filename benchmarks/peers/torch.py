@@ -15,7 +15,7 @@ NAME = "torch"
 PACKAGES = ("torch",)
 DTYPES = ("float32", "float64")
 FUSED = ("adam", "adagrad", "sgd")
-"""What torch has a fused kernel for."""
+"""What torch has a fused kernel for; an older one has none for Adagrad on a GPU, and says so."""
 CLASSES = {
     "sgd": "SGD",
     "adagrad": "Adagrad",
@@ -34,7 +34,7 @@ def makers(method: str, backend: str) -> dict[str, Make]:
     if device == "cuda" and not library().cuda.is_available():
         return {}
     flags = {"torch foreach": {"foreach": True}, "torch single": {"foreach": False}}
-    if method in FUSED and not (method == "adagrad" and device == "cuda"):
+    if method in FUSED:
         flags = {"torch fused": {"fused": True}} | flags
     kind = getattr(library().optim, CLASSES[method])
     return {
