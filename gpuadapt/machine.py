@@ -64,6 +64,7 @@ def _cuda() -> dict[str, Any]:
         "devices": [_device(number) for number in numbers],
         "device memory": [_memory(number) for number in numbers],
         "kernels": [_trial(number) for number in numbers],
+        "tuned": [_tuned(number) for number in numbers],
     }
 
 
@@ -100,6 +101,17 @@ def _memory(number: int) -> str:
 
 _COMPUTE_MODE, _EXCLUSIVE = 20, 3
 """cudaDevAttrComputeMode, and its value for a GPU that one process at a time may use."""
+
+
+def _tuned(number: int) -> str:
+    """Return the families of kernels whose launch parameters a file has for a GPU."""
+    import cupy
+
+    from gpuadapt.kernels.cuda import tuning
+
+    with cupy.cuda.Device(number):
+        families = tuning.tuned()
+    return f"{'; '.join(families)} (by {tuning.path()})" if families else "no: all have defaults"
 
 
 def _trial(number: int) -> str:

@@ -274,6 +274,7 @@ def test_info(described, capsys):
     assert lines["devices"] == "a GPU (sm_90)"
     assert lines["device memory"] == "8.0 of 64.0 GiB free; one process at a time"
     assert lines["kernels"] == "compile and run"
+    assert lines["tuned"] == "no: all have defaults"
 
 
 @pytest.mark.parametrize("method", ["kernel", "__call__"])

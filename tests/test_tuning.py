@@ -124,6 +124,15 @@ def test_a_file_is_for_its_kind_of_gpu(device, tmp_path, monkeypatch):
     assert tuning.launch("rows").threads == 128
 
 
+def test_a_user_without_a_home_has_no_file(device, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GPUADAPT_TUNING", raising=False)
+    monkeypatch.setattr(tuning.user_folder, "chosen", homeless)
+    assert tuning.launch(tuning.ROWS) == tuning.default(tuning.ROWS)
+
+
 def test_the_file_is_in_the_users_folder(device, tmp_path, monkeypatch):
     monkeypatch.delenv("GPUADAPT_TUNING", raising=False)
     monkeypatch.setenv("GPUADAPT_CACHE_DIR", str(tmp_path))

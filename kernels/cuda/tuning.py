@@ -93,10 +93,20 @@ def options(launch: Launch) -> tuple[str, ...]:
 
 def launch(family: str) -> Launch:
     """Return the parameters of a family on the current device."""
+    return tuned().get(family, default(family))
+
+
+def tuned() -> dict[str, Launch]:
+    """Return the parameters that a file has for the current device, by family."""
     name = os.environ.get("GPUADAPT_TUNING", "")
-    tuned = {} if name == "none" else read(str(path()), bool(name))
-    families = tuned.get(kind(), {}) if tuned else {}
-    return families.get(family, default(family))
+    if name == "none":
+        return {}
+    try:
+        file = str(path())
+    except RuntimeError:  # there is no home directory, so no file in it either
+        return {}
+    kinds = read(file, bool(name))
+    return kinds.get(kind(), {}) if kinds else {}
 
 
 def path() -> Path:
