@@ -61,7 +61,22 @@ using namespace std;
 """
 """What CuPy's kernels expect of a compiler for GPUs, behind the text of blocks and threads."""
 
-HALVES = """
+HALF_BITS = """
+static unsigned short __float2half_rn(float f) {
+    const _Float16 value = (_Float16)f;
+    unsigned short bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+static float __half2float(unsigned short bits) {
+    _Float16 value;
+    memcpy(&value, &bits, sizeof value);
+    return (float)value;
+}
+"""
+"""What CuPy 13 has its own type of 16 bits made of."""
+
+FLOAT16 = """
 class float16 {
     _Float16 value;
   public:
@@ -69,6 +84,10 @@ class float16 {
     template <class T> float16(T x) : value((_Float16)(float)x) {}
     operator float() const { return (float)value; }
 };
+"""
+"""CuPy 14's own type needs headers of CUDA; so does the next."""
+
+BFLOAT16 = """
 class bfloat16 {
     unsigned short bits;
   public:
@@ -87,7 +106,6 @@ class bfloat16 {
     }
 };
 """
-"""CuPy's own types need headers of CUDA."""
 
 RUN = """
 static void **given;
@@ -229,10 +247,11 @@ def _text(source: str, name: str) -> str:
         (
             hostcupy.RAW,
             OWN,
+            HALF_BITS,
             "#define __CUDACC_RTC__",  # for this header alone
             f'#include "{headers}/cupy/carray.cuh"',
             "#undef __CUDACC_RTC__",
-            HALVES,
+            "" if cupy.__version__ < "14" else FLOAT16 + BFLOAT16,
             own,
             RUN.replace("NAME", name).replace("WAITS", waits),
             ARGUMENTS.replace("NAME", name),
