@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,7 @@ class Steps:
     @in_default_modes
     def take_on_gpu(self, grads: list[Any], options: StepOptions) -> None:
         """Take a step of parameters of which some are on a GPU; as `take`."""
-        if not self._own_types.issuperset(map(type, grads)):
+        if self._adapts:
             grads = self._adapted(grads)
         if self._count >= MAX_STEPS:
             raise StateError(TOO_MANY)
@@ -293,7 +294,7 @@ class Steps:
         launches: list[list[Launch]] = []
         scalars: list[list[list[float]]] = []
         for part, own in zip(plan.devices, gradients, strict=True):
-            with part.device.device:
+            with nullcontext() if part.by_value else part.device.device:
                 launches.append(launches_of(part, own, settings))
             if not capturing:
                 scalars.append([scalars_of(part, self._groups, settings, count, extra)])
@@ -312,7 +313,7 @@ class Steps:
             after["_loaded_key"] = key
             after["_count"] = self._count + (not skipped)
             after["_unconfirmed"] = self._unconfirmed + (skipped is None)
-        calls += [(setattr, self, name, value) for name, value in after.items()]
+        calls.append((vars(self).update, after))
         if isinstance(options.scale, LossScale):
             calls.append(options.scale.use_call(self, bool(skipped) if scale is None else None))
         # Nothing above has written to an array.
