@@ -322,9 +322,9 @@ def step_scalars(backend: str) -> StepScalars:
     return made
 
 
-def takes_by_value(backend: str, width: int) -> bool:
-    """Whether multi-tensor launches can take so many scalars of a step as arguments."""
-    return backend == "cuda" and width <= BY_VALUE
+def takes_by_value(width: int) -> bool:
+    """Whether multi-tensor launches on a GPU can take so many scalars of a step as arguments."""
+    return width <= BY_VALUE
 
 
 def stream_finder() -> Callable[[int], Any]:

@@ -214,7 +214,7 @@ def _device_plan(
     without_history = tuple(device.parameters[k] for k in tables)
     numbers = np.zeros(layout.width) if device.backend == "cpu" else None
     buckets = _buckets(device, gradients, rules, layout.offsets)
-    by_value = not singles and launch.takes_by_value(device.backend, layout.width)
+    by_value = numbers is None and not singles and launch.takes_by_value(layout.width)
     return DevicePlan(
         device, expected, gradients.finder, unaddressed, without_history, buckets, layout, numbers,
         by_value,
