@@ -270,7 +270,7 @@ static bool block(int threads, bool waits, unsigned &random) {
 """Blocks of threads, warps and blocks that wait, on one thread of the host."""
 
 TYPES = {"int": np.int32, "long long": np.int64, "float": np.float32,
-         "double": np.float64, "unsigned long long": np.uint64,
+         "double": np.float64, "unsigned int": np.uint32, "unsigned long long": np.uint64,
          "unsigned char": np.uint8, "unsigned short": np.uint16}  # fmt: skip
 
 

@@ -67,8 +67,10 @@ def test_kernels_of_any_strides_compile(architecture, dtype):
 @pytest.mark.parametrize("architecture", architectures())
 def test_kernels_without_a_rule_compile(architecture, dtype):
     kind = str(dtype), PLAIN[str(dtype)]
-    sources = [scalars.count_source(), scalars.judge_source(), rows.hot_rows_source(*kind)]
-    sources += [rows.keys_source(np.dtype(index)) for index in (np.int32, np.int64)]
+    sources = [scalars.count_source(), scalars.judge_source()]
+    for key in ("uint32", "uint64"):
+        sources.append(rows.hot_rows_source(*kind, key))
+        sources += [rows.keys_source(np.dtype(index), key) for index in (np.int32, np.int64)]
     sources += [squares.source(*kind, strided) for strided in (False, True)]
     sources.append(squares.source("float64", FLOAT64, squared=False))
     sources += [rows.squares_source(*kind, of) for of in ROW_FORMS if fits(of, dtype)]
@@ -83,7 +85,7 @@ def fits(of, dtype):
 ROW_FORMS = [
     rows.launch_config(64, 4, False),
     rows.launch_config(4096, 2, False),
-    rows.launch_config(3, 1, True),
+    rows.launch_config(3, 1, True)._replace(key="uint32"),
 ]
 
 

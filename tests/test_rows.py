@@ -9,7 +9,7 @@ import lazy
 import numpy as np
 import pytest
 from cases import CASES, KINDS
-from conftest import installed
+from conftest import BACKENDS, installed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bits import LAYOUTS, assert_same_bits
@@ -420,6 +420,42 @@ def test_forms_of_cuda_kernels():
     widths = (1, 4, 8, 12, 64, 128, 4096)
     lanes = [cuda.launch_config(width, 4, False).lanes for width in widths]
     assert lanes == [1, 1, 2, 4, 16, 32, 32]
+
+
+SIZES = [(2**20, 2_000, "uint32"), (2**20, 4_100, "uint64"), (7, 1, "uint32"), (40, 700, "uint32")]
+"""Rows of a table, of a batch, and the type of keys of both: 32 bits hold 21 + 11, not 21 + 13."""
+
+
+def clipped_in_part(backend, table, batches):
+    """The table after steps, clipped by row and whole, in which some rows are out of range."""
+    ours = backend.array(table)
+    optimizer = ga.Adam({"table": ours}, lr=0.1, check="skip", max_row_norm=1.5)
+    for rows, values in batches:
+        used = backend.array(np.array([len(rows) - len(rows) // 7]))
+        given = ga.RowGrad(backend.array(rows), backend.array(values), count=used)
+        optimizer.step({"table": given}, max_norm=40.0)
+    return backend.numpy(ours), repr(optimizer.last), optimizer.skipped_rows
+
+
+@pytest.mark.parametrize(("count", "n", "key"), SIZES)
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "cpu"])
+def test_keys_of_either_type_have_the_same_bits(name, count, n, key, monkeypatch):
+    """With duplicates, hot rows, rows out of range or not in use, clipping and a norm."""
+    random = np.random.default_rng(n)
+    table, batches = draw(random, count, (2,), np.float32, n, steps=2)
+    for rows, _ in batches:
+        rows[::9] = np.resize([count, -1, count - 1, 0, 2**31], len(rows[::9]))
+    used, compiled = [], cuda.keys_kernel
+    monkeypatch.setattr(cuda, "keys_kernel", lambda *of: used.append(of[1]) or compiled(*of))
+    with installed("cpu") as backend:
+        table_, result, skipped = clipped_in_part(backend, table, batches)
+    for bits, kind in ((32, key), (0, "uint64")):
+        monkeypatch.setattr(cuda, "NARROW", bits)
+        with installed(name) as backend:
+            found = clipped_in_part(backend, table, batches)
+        assert_same_bits(found[0], table_)
+        assert found[1:] == (result, skipped) and skipped > 0
+        assert used[-2:] == [kind, kind]
 
 
 def test_more_blocks_than_cuda_launches_are_refused():

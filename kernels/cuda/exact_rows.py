@@ -57,6 +57,9 @@ class ExactRows(Rows):
         self._no_numbers = scalars.numbers([0.0] * (len(rule.coefficients) + 1))
         self._no_copy: DeviceArray = cupy.zeros(1, self._arrays[0].dtype)
 
+    def _key_type(self, n: int) -> str:
+        return "uint64"  # as the keys of rows that are due: another type is another kernel
+
     def _compiled(self, config: LaunchConfig) -> Callable[..., None]:
         return kernel(self._rule, self._formats, config, self._history.plan)
 

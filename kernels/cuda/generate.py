@@ -20,6 +20,8 @@ TYPES = {
     "float64": "double",
     "int32": "int",
     "int64": "long long",
+    "uint32": "unsigned int",
+    "uint64": "unsigned long long",
     "uint8": "unsigned char",
     "uint16": "unsigned short",
 }

@@ -1,14 +1,14 @@
 // Sums the gradients of hot rows, a thread for each element of each of them.
 //
-//   keys      (n,) sorted; row << shift | position in the batch
+//   keys      GA_KEY, (n,) sorted; row << shift | position in the batch
 //   count     rows of the table
 //   values    GA_GRADIENT, (n, width)
 //   hot_sums  GA_MERGED, (n / HOT, width) out: only the rows of hot rows are written
 #include "row_gradients.cuh"
 
 extern "C" __global__ void gpuadapt_hot_rows(
-    const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_GRADIENT *__restrict__ values, GA_MERGED *hot_sums
+    const GA_KEY *__restrict__ keys, long long n, int shift, long long count, long long width,
+    const GA_GRADIENT *__restrict__ values, GA_MERGED *hot_sums
 ) {
     using namespace gpuadapt;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;

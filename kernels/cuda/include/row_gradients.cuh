@@ -7,9 +7,7 @@
 namespace gpuadapt {
 
 // The index after the last key of the row of keys[i]: steps are doubled, then halved.
-__device__ inline long long end_of_row(
-    const unsigned long long *keys, long long i, long long n, int shift
-) {
+__device__ inline long long end_of_row(const GA_KEY *keys, long long i, long long n, int shift) {
     const unsigned long long row = keys[i] >> shift;
     long long step = 1;
     while (i + step < n && keys[i + step] >> shift == row) {
@@ -28,7 +26,8 @@ __device__ inline long long end_of_row(
 struct Occurrences {
     const G *values;  // (n, width)
     const long long width;
-    const unsigned long long *keys, position_mask;
+    const GA_KEY *keys;
+    const unsigned long long position_mask;
     const long long first, end;
 
     // Elements j to j + N - 1 of the k-th key's value.

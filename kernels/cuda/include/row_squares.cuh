@@ -1,6 +1,6 @@
 // Sums the squares of each row's gradient, LANES threads for each key.
 //
-//   keys      (n,) sorted; row << shift | position in the batch
+//   keys      GA_KEY, (n,) sorted; row << shift | position in the batch
 //   count     rows of the table
 //   hot_sums  GA_MERGED, (n / HOT, width)
 //   max_norm  limit of the norm of each row's gradient, if GA_CLIPPED
@@ -12,8 +12,8 @@
 #include "scalars.cuh"
 
 extern "C" __global__ void gpuadapt_row_squares(
-    const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, double max_norm, GA_SCALARS,
+    const GA_KEY *__restrict__ keys, long long n, int shift, long long count, long long width,
+    const GA_MERGED *__restrict__ hot_sums, int mean, double max_norm, GA_SCALARS,
     const GA_GRADIENT *__restrict__ values, double *squared
 ) {
     using namespace gpuadapt;

@@ -1,7 +1,7 @@
 // Updates the rows of a table that occur in a batch, each once: LANES threads of a warp for each
 // key, of which those of a row's first key work.
 //
-//   keys      (n,) sorted; row << shift | position in the batch
+//   keys      GA_KEY, (n,) sorted; row << shift | position in the batch
 //   count     rows of the table; the row of a key that is out of range
 //   hot_sums  GA_MERGED, (n / HOT, width)
 //   mean      divide sums of gradients by the number of occurrences
@@ -16,9 +16,9 @@
 #include "scalars.cuh"
 
 extern "C" __global__ void GA_NAME(
-    const unsigned long long *__restrict__ keys, long long n, int shift, long long count,
-    long long width, const GA_MERGED *__restrict__ hot_sums, int mean, double max_norm,
-    unsigned long long *skipped, long long offset, GA_SCALARS, GA_ARGUMENTS
+    const GA_KEY *__restrict__ keys, long long n, int shift, long long count, long long width,
+    const GA_MERGED *__restrict__ hot_sums, int mean, double max_norm, unsigned long long *skipped,
+    long long offset, GA_SCALARS, GA_ARGUMENTS
 ) {
     using namespace gpuadapt;
     constexpr int N = GA_ELEMENTS, LANES = GA_LANES;
