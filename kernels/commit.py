@@ -77,10 +77,24 @@ def _go_on(calls: Sequence[Call]) -> None:
                 _exhaust(starmap(call, waiting))
         except BaseException:
             if attempt == ATTEMPTS and length_hint(waiting):
+                _leave(calls[-length_hint(waiting) :])
                 raise
         if not length_hint(waiting):
             return
         calls = calls[-length_hint(waiting) - 1 :]
+
+
+def _leave(calls: Sequence[Call]) -> None:
+    """Leave contexts that are entered, where calls that would have left them are not made."""
+    entering = 0
+    for function, *given in calls:
+        name = getattr(function, "__name__", "")
+        if name == "__enter__":
+            entering += 1
+        elif name == "__exit__" and entering:
+            entering -= 1
+        elif name == "__exit__":
+            function(*given)
 
 
 def within(calls: Sequence[Call], *contexts: Any) -> list[Call]:

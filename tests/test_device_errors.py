@@ -116,6 +116,7 @@ def test_a_step(host, monkeypatch, failure, method):
         with pytest.raises(kind, match=words) as raised:
             optimizer.step({"w": grad})
     assert isinstance(raised.value, ga.Error)
+    assert hostarrays.Device.current == [0]
     assert type(raised.value.__cause__).__module__ != type(raised.value).__module__
     assert np.array_equal(host.numpy(w), np.ones(5)) and optimizer.step_count == 0
     optimizer.step({"w": grad})

@@ -20,6 +20,8 @@ HOST, TO, FROM, WITHIN = range(4)
 def _library(folder):
     made = folder / "runtime.so"
     flags = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
+    # Other libraries of this process may export the same names.
+    flags.append("-Wl,-Bsymbolic")
     subprocess.run(["g++", *flags, HERE / "runtime.cpp", "-o", made, "-ldl"], check=True)
     return made
 
