@@ -98,16 +98,16 @@ class Steps:
         self._capture: GraphCapture | None = None
         self._kept: dict[int, Any] = {}
         """The memory of all captured steps: somebody may still have a graph of one."""
-        self.streams = StreamOrder(one.array.device for one in parameters if one.backend == "cuda")
+        self.streams = _order_of(parameters)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has arrays of its own: plans and GPU counts are not for them.
-        state = self.renewed(self._parameters, self._groups).__dict__
-        return {name: value for name, value in state.items() if name != "streams"} | {"_kept": {}}
+        state = self.renewed(self._parameters, self._groups).__dict__ | {"_kept": {}}
+        del state["streams"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        new = Steps(state["_parameters"], state["_groups"])
-        vars(self).update(vars(new) | state)
+        vars(self).update(state, streams=_order_of(state["_parameters"]))
 
     def renewed(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> Steps:
         """New steps that continue the count with other parameters and groups; waits for a GPU."""
@@ -201,8 +201,8 @@ class Steps:
         if value and [device.backend for device in self.devices()] != ["cuda"]:
             raise CaptureError("capturable: the parameters are not all on one CUDA device")
         if self._capture is not None:
-            self._capture = None
             self.streams.wait()
+            self._capture = None  # so that replays that were prepared are not waited for
             self.sync_counts()
             self._loaded_key = None
             self._restart_scalars(self._devices)  # what has been prepared is not for other steps
@@ -579,6 +579,11 @@ class Steps:
                 calls += within(judged, *part.device.contexts)
         skipped = skips[0] if verdict is None else not verdict.finite
         return skipped if skip else False, plan.devices[0].device, calls
+
+
+def _order_of(parameters: Sequence[Parameter]) -> StreamOrder:
+    """The streams on which parameters have been made."""
+    return StreamOrder(one.array.device for one in parameters if one.backend == "cuda")
 
 
 def match(plan: StepPlan, grads: list[Any], settings: Sequence[Resolved]) -> list[Matched] | None:

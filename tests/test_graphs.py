@@ -195,6 +195,25 @@ def test_a_state_is_loaded_between_replays(device):
             assert not optimizer.last.skipped
 
 
+def test_a_capture_refuses_capturable_and_keeps_the_captured_step(device):
+    setup = Setup(device, lr=0.1)
+    optimizer = setup.optimizer
+    optimizer.capturable = True
+    with setup.stream:
+        setup.twin.step(setup.write())
+        optimizer.step(setup.grads)
+        graph = setup.capture()
+        setup.stream.begin_capture()
+        with pytest.raises(ga.CaptureError, match="when the capture has ended"):
+            optimizer.capturable = False
+        setup.stream.end_capture()
+        assert optimizer.capturable
+        setup.twin.step(setup.write())
+        optimizer.prepare_replay()
+        graph.launch(setup.stream)
+        setup.check()
+
+
 def test_a_loss_scale_of_another_device_is_refused():
     with installed("host"):
         scale = ga.LossScale(2.0)
