@@ -20,12 +20,11 @@ from gpuadapt.kernels.cuda.compile import OPTIONS
 from . import nvrtc
 from .failures import described
 from .families import families
+from .predict import TABLE
 from .saved import load, save
 
 DRY_ON = 90
 """The architecture without a GPU."""
-
-TABLE = Path(__file__).parent / "predictions.json"
 
 
 def main() -> int:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import roofs, rows, suites
+from .predict import TABLE
 from .saved import load
 from .timing import ratio
-
-TABLE = Path(__file__).parent / "predictions.json"
 
 COPY, SAVED = 0.93, 0.95
 """The share of a copy's rate that float32 has to reach; that from which nothing is left to gain."""

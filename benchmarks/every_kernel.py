@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.arrays import check_device, numpy_dtype
+from gpuadapt.arrays import check_device
 
-from .peers.ours import as_bfloat16
+from .peers.ours import in_type
 from .training import library, normal
 
 STEPS = 2
@@ -71,17 +71,11 @@ def dense(
     max_norm: float | None = None,
 ) -> None:
     """A long array, an array that ends within an access, and one of a single element."""
-    draw, dtype = normal(backend, 0), numpy_dtype(element, backend)
-
-    def array(size: int) -> Any:
-        values = draw(size)
-        return as_bfloat16(values) if dtype.itemsize == 2 else values.astype(dtype)
-
-    sizes = (elements, elements // 3 + 1, 1)
-    optimizer = ga.Adam([array(size) for size in sizes], **settings)
+    draw, sizes = normal(backend, 0), (elements, elements // 3 + 1, 1)
+    optimizer = ga.Adam([in_type(draw(size), element) for size in sizes], **settings)
     clip = {} if max_norm is None else {"max_norm": max_norm}
     for _ in range(STEPS):
-        optimizer.step([array(size) for size in sizes], **clip)
+        optimizer.step([in_type(draw(size), element) for size in sizes], **clip)
 
 
 def by_rows(backend: str, elements: int, settings: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from gpuadapt.kernels.catchup.plan import plan_for
 from gpuadapt.kernels.cuda import multi_tensor, rows, squares, tuning
 from gpuadapt.kernels.formats import PLAIN, Formats, traffic
 from gpuadapt.kernels.language.rule import Rule
-from gpuadapt.kernels.numerics.summation import LANES
 from gpuadapt.optimizer import internals
 
 from .sass import LOADS, STORES, Instruction, Wanted, moved
@@ -65,7 +64,7 @@ def families() -> list[Family]:
         Family(
             f"norm, {dtype}",
             squares.source("float32", PLAIN[dtype]),
-            LANES,
+            squares.THREADS,
             PLAIN_BYTES[dtype],
             0,
             Wanted(LOADS, 1, ()),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ from gpuadapt.optimizer import internals
 
 from . import rows
 from .failures import Errors, noted
+from .peers.ours import in_type
 from .saved import save
 from .timing import interleaved, ratio
 from .training import library, normal
@@ -283,29 +285,15 @@ def _work(subject: Subject) -> Work:
             ga.RowGrad(xp.asarray(rows.draw(TABLE, random)), values) for _ in range(rows.BATCHES)
         ]
         return lambda: _stepper(ga.Adam([table]), batches)
-    element = numpy_dtype(subject.element, "cuda")
-    parameter, gradient = (_kept(draw(SIZE), element) for _ in range(2))
+    parameter, gradient = (in_type(draw(SIZE), subject.element) for _ in range(2))
     return lambda: _stepper(ga.Adam([parameter], **subject.settings), [gradient])
-
-
-def _kept(values: Any, element: np.dtype) -> Any:
-    """Numbers of a normal distribution in a type; of bfloat16 the bits."""
-    from .peers.ours import as_bfloat16
-
-    return as_bfloat16(values) if element.itemsize == 2 else values.astype(element)
 
 
 def _stepper(optimizer: ga.Optimizer, gradients: Sequence[Any]) -> Callable[[], Any]:
     """A step of an optimizer whose kernels are compiled; it takes turns over the gradients."""
     optimizer.step([gradients[0]])
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        count += 1
-        optimizer.step([gradients[count % len(gradients)]])
-
-    return step
+    turns = itertools.cycle(gradients)
+    return lambda: optimizer.step([next(turns)])
 
 
 def _timed(

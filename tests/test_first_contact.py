@@ -24,6 +24,7 @@ from benchmarks import (
     saved,
     tune,
 )
+from benchmarks.peers import ours
 from gpuadapt.kernels.cuda import tuning
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -162,7 +163,7 @@ def test_parts_that_cannot_be_measured_are_entries(device, monkeypatch):
 
 def test_every_kind_of_kernel_takes_a_step(device, monkeypatch):
     upper = lambda of: device.array((of.get().view(np.uint32) >> 16).astype(np.uint16))  # noqa: E731
-    monkeypatch.setattr(every_kernel, "as_bfloat16", upper)
+    monkeypatch.setattr(ours, "as_bfloat16", upper)
     training._normal_cuda.cache_clear()
     kinds = every_kernel.kinds("cuda", 10_000)
     device.library.RawKernel.launches.clear()

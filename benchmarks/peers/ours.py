@@ -69,7 +69,7 @@ def make(
         if not element:
             return xp.array(values)
         if not isinstance(values, np.ndarray):
-            return as_bfloat16(values) if element == "bfloat16" else values.astype(element)
+            return in_type(values, element)
         few = values.astype(numpy_dtype(element, "cpu"))
         return few if xp is np else xp.asarray(few.view(np.uint16) if few.itemsize == 2 else few)
 
@@ -86,6 +86,11 @@ def make(
         lambda: [decoded(w) for w in parameters],
         {"eps_mode": FORMS[method]} if method in FORMS else {},
     )
+
+
+def in_type(values: Any, element: str) -> Any:
+    """Finite float32 numbers on a GPU as a new array of a type; of bfloat16 the bits."""
+    return as_bfloat16(values) if element == "bfloat16" else values.astype(element)
 
 
 def as_bfloat16(values: Any) -> Any:
