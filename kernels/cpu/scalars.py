@@ -29,10 +29,6 @@ class StepScalars:
     def restart(self, step: int) -> None:
         """Do nothing: the host counts steps."""
 
-    def give(self, step: int, row: Sequence[float]) -> None:
-        """As `load`, of one step."""
-        self.load(step, [row])
-
     def load(self, step: int, rows: Sequence[Sequence[float]]) -> None:
         """Take the scalars of the current step, the first row."""
         self.numbers = np.array(rows[0])

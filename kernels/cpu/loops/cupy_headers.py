@@ -8,10 +8,7 @@ pointer, a dtype, and the addresses of the first length and behind the last. ``A
 from numba import njit, types
 
 from .interface import ADDRESS, DEVICE, DTYPE, ENTRY, ITEMS, MEMORY, OPTIONS, SHAPE, TYPE
-from .object_fields import fetch, lies_apart, read, read_int, same_dtype
-
-AHEAD = 16
-"""Objects are fetched so many arrays ahead, as in `array_headers`."""
+from .object_fields import AHEAD, fetch, lies_apart, read, read_int, same_dtype
 
 
 @njit(**OPTIONS)

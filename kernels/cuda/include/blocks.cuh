@@ -62,7 +62,6 @@ inline U code_bits(U code, U power, U base) { return code == 0 ? 0 : code * powe
 #if GA_SIGNED8
 struct signed8 {
     static __device__ U base(S scale) { return signed8_base(scale); }
-    static __device__ U base_of_number(S scale) { return bits(scale) - 0x07800000; }  // not NaN
     static __device__ S scale(U largest) { return signed8_scale(largest); }
     static __device__ S load(U code, U base) { return signed8_load(code, base); }
     static __device__ U store(S x, U base, U random) { return signed8_random(x, base, random); }
@@ -90,7 +89,6 @@ struct signed8 {
 #if GA_UNSIGNED8
 struct unsigned8 {
     static __device__ U base(S scale) { return unsigned8_base(scale); }
-    static __device__ U base_of_number(S scale) { return bits(scale) - 0x0f800000; }
     static __device__ S scale(U largest) { return unsigned8_scale(largest); }
     static __device__ S load(U code, U base) { return unsigned8_load(code, base); }
     static __device__ U store(S x, U base, U random) { return unsigned8_random(x, base, random); }
@@ -160,7 +158,7 @@ struct Coded {
             largest = make_representable(count);
         }
         const S scale = Codec::scale(largest);
-        base = Codec::base_of_number(scale);
+        base = Codec::base(scale);
         quick = usual && Codec::magnitude(least) >= base + 0x00100000;
         return scale;
     }
