@@ -20,7 +20,7 @@ from gpuadapt.kernels.commit import Call, make, within
 from gpuadapt.kernels.formats import BITS, PLAIN
 
 from . import pages
-from .device_errors import first_line, meaning
+from .device_errors import explained, first_line, meaning
 from .errors import BackendError, ParameterError, RowIndexError
 
 DTYPES = tuple(PLAIN)
@@ -79,6 +79,7 @@ def bits_of(array: Array) -> Array:
     return array if bits is None else array.view(bits)
 
 
+@explained
 def to_host(array: Array) -> HostArray:
     """Return a NumPy array with the same elements; waits for all streams of a GPU."""
     if backend_of(array) != "cuda":

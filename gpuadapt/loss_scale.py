@@ -14,7 +14,6 @@ from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCALE
 
 from .arrays import copy_calls, describe, namespace, to_host
-from .device_errors import explain
 from .errors import HyperparameterError, StateError
 from .hyperparameters import number, whole
 
@@ -274,11 +273,7 @@ class LossScale:
     def _read(self) -> np.ndarray:
         if isinstance(self._scalars, np.ndarray):
             return self._adapted()
-        try:
-            result = to_host(self._scalars)
-        except Exception as error:
-            explain(error)
-            raise
+        result = to_host(self._scalars)
         self._warn(int(result[2]), int(result[2]) >= self._patience)
         return result
 

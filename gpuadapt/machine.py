@@ -62,7 +62,7 @@ def _cuda() -> dict[str, Any]:
         "cuda": f"CuPy for CUDA {own}, driver for CUDA {driver}, {_compiler()}",
         "cupy": cupy.__version__,
         "devices": [_device(number) for number in numbers],
-        "device memory": [_memory(number) for number in numbers],
+        "device_memory": [_memory(number) for number in numbers],
         "kernels": [_trial(number) for number in numbers],
         "tuned": [_tuned(number) for number in numbers],
     }

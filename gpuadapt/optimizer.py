@@ -230,15 +230,12 @@ class Optimizer:
         self._turn = Turn()
         self._held: Contents | None = []
         self._grown: frozenset[str] = frozenset()
-        try:
-            self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
-        except Exception as error:
-            explain(error)
-            raise
+        self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
 
     _half_loaded: Mapping[str, int] = MappingProxyType({})
     """Memory maps that a load has begun to fill: numbers of elements, by name of parameter."""
 
+    @explained
     def _with(
         self, params: Any, common: Mapping[str, Any], before: Built, passed: list[Passed]
     ) -> dict[str, Any]:
@@ -430,8 +427,7 @@ class Optimizer:
                     take(flat, options)
                 else:
                     name = next(iter(self._parameters))
-                    device, stream = self._steps.streams.contexts(stream, name)
-                    with device, stream:
+                    with self._steps.streams.device_of(stream, name), stream:
                         take(flat, options)
             except Exception as error:
                 explain(error)

@@ -95,8 +95,8 @@ class StreamOrder:
             current.wait_event(stream.record())
             self._last[number] = stream
 
-    def contexts(self, stream: Any, name: str) -> tuple[Any, Any]:
-        """The contexts in which a stream is the current one of its device.
+    def device_of(self, stream: Any, name: str) -> Any:
+        """The device in which a stream has to be entered.
 
         Parameters
         ----------
@@ -117,4 +117,4 @@ class StreamOrder:
                 f"stream: it is of device {number}, but parameters such as {name!r} are on device "
                 f"{places}: make the stream there (with cupy.cuda.Device(n): cupy.cuda.Stream())"
             )
-        return self._devices[known], stream
+        return self._devices[known]
