@@ -4,12 +4,10 @@ import ast
 import inspect
 import re
 import runpy
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import installed
 
 import gpuadapt as ga
 from gpuadapt import arrays, cli, errors, hyperparameters, launch
@@ -192,50 +190,6 @@ def test_ci_runs_the_command_that_the_readme_prints():
     commands = [line for line in readme.splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2 and commands[1].endswith("-m pytest")
     assert commands[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-
-
-@pytest.mark.parametrize(
-    ("page", "count"),
-    [
-        ("README.md", 5),
-        ("docs/own_rule.md", 6),
-        ("docs/step.md", 3),
-        ("docs/formats.md", 1),
-        ("docs/exact_rows.md", 1),
-        ("docs/torch.md", 7),
-        ("docs/checkpoints.md", 3),
-    ],
-)
-def test_examples_run(page, count, capsys):
-    """Every block of Python, as printed; what imports CuPy with the stand-in."""
-    import linecache
-
-    import numpy as np
-
-    text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
-    names = {"ga": ga, "params": np.ones(3), "w1": np.ones(2), "w2": np.ones(2)}
-    assert len(blocks) == count
-    for index, block in enumerate(blocks):
-        file = f"<{page} {index}>"
-        linecache.cache[file] = (len(block), None, block.splitlines(keepends=True), file)
-        with installed("host") if "import cupy" in block else nullcontext():
-            exec(compile(block, file, "exec"), names)
-    if page == "README.md":
-        start = names["params"].copy()
-        names["optimizer"].step(np.array([1.0, -1.0, 0.0]))
-        assert np.allclose(names["params"] - start, [-0.001, 0.001, 0.0])
-    elif page in ("docs/step.md", "docs/torch.md", "docs/checkpoints.md"):
-        printed = capsys.readouterr().out
-        for said in re.findall(r"^print\(.*\)\s+# (.*)", text, re.MULTILINE):
-            assert all(part in printed for part in said.split("..."))
-        if page == "docs/step.md":
-            assert names["optimizer"].step_count == 11
-    else:
-        # What the page says that the check prints; where there is a GPU, it ran there.
-        printed = capsys.readouterr().out.splitlines()
-        for line in re.findall(r"^    (\w+: .+)$", text, re.MULTILINE):
-            assert line in printed or line.startswith("cuda: "), line
 
 
 def test_the_table_of_formats_is_what_the_tests_try():
