@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+import gpuadapt as ga
 from gpuadapt import cli, compare
+from gpuadapt.cli import arguments
 from gpuadapt.compare import digits, grid, report, words
 from gpuadapt.compare.network import initial, loss_and_gradients
 
@@ -135,9 +137,9 @@ def test_wrong_arguments_are_one_line_and_status_2(arguments, message):
 
 def test_cuda_asked_for_where_there_is_none(monkeypatch, capsys):
     def none():
-        raise cli.BackendError("CuPy has no CUDA device here")
+        raise ga.BackendError("CuPy has no CUDA device here")
 
-    monkeypatch.setattr(cli, "check_device", none)
+    monkeypatch.setattr(arguments, "check_device", none)
     assert cli.main(["compare", "--backend", "cuda"]) == 2
     assert capsys.readouterr().err == "gpuadapt compare: CuPy has no CUDA device here\n"
-    assert cli._choose("auto") == "cpu"
+    assert arguments.choose_backend("auto") == "cpu"
