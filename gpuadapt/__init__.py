@@ -18,7 +18,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
-from . import convert, optimizers, presets, testing
+from . import convert, language, optimizers, presets, testing
 from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
@@ -83,6 +83,7 @@ __all__ = [
     "Stats",
     "TuningWarning",
     "convert",
+    "language",
     "latest",
     "load",
     "pieces",

@@ -26,11 +26,11 @@ from gpuadapt.oracle import evaluate
 counter = itertools.count()
 
 
-def define(tmp_path, body, signature="p, g, s, h"):
-    """Define a rule in a file of its own; returns (the rule, the file)."""
+def define(tmp_path, body, signature="p, g, s, h", head=""):
+    """Define a rule in a file of its own, below ``head``; returns (the rule, the file)."""
     file = tmp_path / f"rule_{next(counter)}.py"
     lines = textwrap.indent(textwrap.dedent(body).strip(), "    ")
-    file.write_text(f"import gpuadapt as ga\n\n\n@ga.rule\ndef own({signature}):\n{lines}\n")
+    file.write_text(f"import gpuadapt as ga\n{head}\n\n@ga.rule\ndef own({signature}):\n{lines}\n")
     names = {}
     exec(compile(file.read_text(), str(file), "exec"), names)
     return names["own"], file
@@ -53,6 +53,9 @@ REFUSED = {
     "s = g // 2\nreturn p, s": "operator FloorDiv",
     "s = exp(g)\nreturn p, s": r"call exp\(\)",
     "s = g.sum()\nreturn p, s": r"call g.sum\(\)",
+    "s = np.sqrt(g)\nreturn p, s": r"call np.sqrt\(\) is not allowed in a rule: write sqrt\(\)",
+    "s = ga.language.sq(g)\nreturn p, s": r"write sq\(\), which needs no import",
+    "s = np.exp(g)\nreturn p, s": r"call np.exp\(\) is not allowed in a rule\n",
     "s = sqrt(g, p)\nreturn p, s": "takes 1 argument",
     "s = sqrt(x=g)\nreturn p, s": r"call sqrt\(\)",
     "s = q\nreturn p, s": "unknown name 'q': pass constants as h.q",
@@ -142,6 +145,53 @@ def test_refused_a_name_too_long_for_a_file(tmp_path):
     root = a_root_whose_name_is_as_long_as_a_sentence_and_then_some_more_of_it_so_that
     with pytest.raises(ga.RuleError, match="name is too long"):
         ga.rules.amsgrad_corrected.variant(root=root).variant(debias=root)
+
+
+BODY = "s = maximum(sq(g), abs(s))\nreturn p - where(s > 0, sign(g), sqrt(s)), minimum(s, 1)"
+TYPES = "p: Number, g: Number, s: Number, h: Hyper) -> (Number"
+
+
+@pytest.mark.parametrize(
+    ("head", "signature"),
+    [
+        ("from gpuadapt.language import abs, maximum, minimum, sign, sq, sqrt, where", None),
+        ("from gpuadapt.language import *", TYPES),
+        ("from gpuadapt.language import Hyper, Number", TYPES),
+        ("from math import sqrt", None),
+        ("from numpy import abs, maximum, minimum, sign, sqrt, where", None),
+        ("sqrt = where = 3", None),
+    ],
+)
+def test_names_mean_what_is_written(head, signature, tmp_path):
+    """Whatever is imported under the names of the language, and whatever types are written."""
+    plain, _ = define(tmp_path, BODY)
+    rule, _ = define(tmp_path, BODY, signature or "p, g, s, h", head)
+    assert rule.digest == plain.digest and rule.results == plain.results
+
+
+@pytest.mark.parametrize("body", ["return p, sq(g)", "return p, 1 + where(sq(g) > 1, g, p)"])
+def test_a_function_of_the_authors_with_a_name_of_the_language_is_refused(body, tmp_path):
+    """It would have been ignored."""
+    with pytest.raises(ga.RuleError, match=r"sq is a function of \S+ here, .* another name"):
+        define(tmp_path, body, head="def sq(x): return x * x * x")
+
+    def sq(x):
+        return x * x * x
+
+    with pytest.raises(ga.RuleError, match="sq is a function of"):
+
+        @ga.rule
+        def own(p, g, h):
+            return p - sq(g)
+
+    def cube(x):
+        return x * x * x
+
+    @ga.rule(cube=cube)
+    def right(p, g, h):
+        return p - cube(g)
+
+    assert right.results == ("(p - ((g * g) * g))",)
 
 
 def test_comments_may_stand_anywhere(tmp_path):

@@ -6,9 +6,11 @@ import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from types import FunctionType
+from typing import Any, NoReturn
 
 from ..errors import RuleError
+from . import primitives
 from .primitives import ARITY
 
 ALLOWED = (
@@ -83,6 +85,7 @@ def parse(
     body = definition.body[ast.get_docstring(definition) is not None :]
     if not body or not isinstance(body[-1], ast.Return) or body[-1].value is None:
         source.refuse(body[-1] if body else definition, "a rule ends with a return")
+    _check_meaning(source, definition, function)
     return source, definition, tuple(a.arg for a in spec.args), body[:-1], body[-1].value
 
 
@@ -108,6 +111,32 @@ def _definition(function: Callable[..., object]) -> tuple[Source, ast.FunctionDe
     if not isinstance(definition, ast.FunctionDef):
         source.refuse(definition, "a rule is a function written with def")
     return source, definition
+
+
+def _check_meaning(source: Source, definition: ast.FunctionDef, function: Any) -> None:
+    """Refuse a call by a name of the language that is a function of the author's own there.
+
+    A rule is read as text, where such a name has the language's meaning. NumPy's function of the
+    same name, for example, means the same.
+    """
+    function = inspect.unwrap(function)
+    if not isinstance(function, FunctionType):
+        return
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    for node in ast.walk(definition):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        name = node.func.id
+        try:
+            own = cells[name].cell_contents if name in cells else function.__globals__.get(name)
+        except ValueError:  # the variable has no value yet
+            continue
+        if name in ARITY and isinstance(own, FunctionType) and own is not getattr(primitives, name):
+            source.refuse(
+                node,
+                f"{name} is a function of {own.__module__} here, and {name}() in a rule is "
+                f"gpuadapt's: give yours another name, and to the rule by @rule(other_name=...)",
+            )
 
 
 def check_name(source: Source, node: ast.AST, name: str) -> None:

@@ -209,7 +209,9 @@ def _check(source: Source, node: ast.expr, known: set[str], h: str) -> None:
                 if not host_only(argument, h):
                     source.refuse(argument, f"{name}() runs on the host: it can read {h} alone")
         case ast.Call(func=func):
-            source.refuse(node, f"the call {ast.unparse(func)}() is not allowed in a rule")
+            name = func.attr if isinstance(func, ast.Attribute) else ""
+            plain = f": write {name}(), which needs no import" if name in ARITY else ""
+            source.refuse(node, f"the call {ast.unparse(func)}() is not allowed in a rule{plain}")
         case _:
             source.refuse(node, f"{_describe(node)} is not allowed in a rule")
 
