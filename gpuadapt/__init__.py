@@ -40,6 +40,7 @@ from .errors import (
     ParameterError,
     RowIndexError,
     RuleError,
+    SourceError,
     StateError,
     TuningWarning,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "RowIndexError",
     "Rule",
     "RuleError",
+    "SourceError",
     "StateError",
     "Stats",
     "TuningWarning",

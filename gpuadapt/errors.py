@@ -6,6 +6,7 @@ from gpuadapt.kernels.errors import (
     Error,
     RowIndexError,
     RuleError,
+    SourceError,
     TuningWarning,
 )
 
@@ -90,6 +91,7 @@ __all__ = [
     "ParameterError",
     "RowIndexError",
     "RuleError",
+    "SourceError",
     "StateError",
     "TuningWarning",
 ]

@@ -13,6 +13,10 @@ class RuleError(Error):
     """A rule is refused: its content, its source or a declaration."""
 
 
+class SourceError(Error, ValueError):
+    """A text of a kernel that there is not: an unknown backend, traversal, type or form."""
+
+
 class BackendError(Error, RuntimeError):
     """A backend was asked for that this machine does not have."""
 

@@ -1,4 +1,7 @@
-"""Functions that the host calls once per step, in float64 (`@rule(prepare=...)`)."""
+"""Functions that the host calls once per step, in float64 (`@rule(prepare=...)`).
+
+Each has its text in JavaScript too; see `language.javascript`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,18 @@ def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
     return products[t]
 
 
+_MOMENTUM_PRODUCT = """
+function (beta1, momentum_decay, t) {
+    let product = 1;
+    for (let i = 1; i <= t && product >= 2 ** -60; ++i) {
+        product = product * beta1 * (1 - 0.5 * 0.96 ** (i * momentum_decay));
+    }
+    return product;
+}
+"""
+momentum_product.javascript = _MOMENTUM_PRODUCT  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=16)
 def _products(beta1: float, momentum_decay: float) -> dict[int, float]:
     """Return the products by number of steps, filled in on demand."""
@@ -37,3 +52,17 @@ def rectification(beta2: float, threshold: float, inclusive: float, t: int) -> f
         return 0.0
     above = (length - 4) * (length - 2) * longest
     return math.sqrt(above / ((longest - 4) * (longest - 2) * length))
+
+
+_RECTIFICATION = """
+function (beta2, threshold, inclusive, t) {
+    const longest = 2 / (1 - beta2) - 1, power = beta2 ** t;
+    const length = longest - 2 * t * power / (1 - power);
+    if (length <= 4 || !(length > threshold || (inclusive && length === threshold))) {
+        return 0;
+    }
+    const above = (length - 4) * (length - 2) * longest;
+    return Math.sqrt(above / ((longest - 4) * (longest - 2) * length));
+}
+"""
+rectification.javascript = _RECTIFICATION  # type: ignore[attr-defined]

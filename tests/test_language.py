@@ -306,11 +306,25 @@ def test_source_of_every_rule(rule):
 
 
 @pytest.mark.parametrize(
-    ("backend", "traversal"), [("tpu", "dense"), ("cpu", "diagonal"), ("cpu", "module")]
+    ("given", "reason"),
+    [
+        (("gpu",), "no backend 'gpu'; there are cpu, cuda, javascript"),
+        (("cpu", "diagonal"), "no traversal 'diagonal' on backend 'cpu'; there are many, dense, "),
+        (("cuda", "module"), "no traversal 'module' on backend 'cuda'; there are many, dense, "),
+        (("cpu", "many", "float16"), "dtype: got 'float16', expected float32, float64 or Formats"),
+        (("cpu", "many", "nothing"), "dtype: got 'nothing', expected float32, float64 or Formats"),
+    ],
 )
-def test_source_of_what_there_is_not(backend, traversal):
-    with pytest.raises(ValueError, match=f"'{traversal}' on backend '{backend}'"):
-        ga.rules.sgd.source(backend, traversal)
+def test_source_of_what_there_is_not(given, reason):
+    with pytest.raises(ga.SourceError, match=reason):
+        ga.rules.sgd.source(*given)
+
+
+def test_rules_of_whole_rows_have_traversals_by_rows():
+    rule = ga.rules.adam.rowwise
+    assert rule.source("cpu") == rule.source("cpu", "rows")
+    with pytest.raises(ga.SourceError, match="works on whole rows: its traversals are rows and"):
+        rule.source("cuda", "many")
 
 
 def test_options_leave_no_trace_when_off():

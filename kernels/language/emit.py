@@ -1,10 +1,10 @@
-"""Write the expressions of a rule as text, the same in Python and in CUDA C."""
+"""Write the expressions of a rule as text, the same in Python and in CUDA C; JavaScript differs."""
 
 from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .program import ARITHMETIC, COMPARISONS, host_only
 
@@ -26,23 +26,41 @@ class Writer:
         """Return an expression, fully parenthesised."""
         match node:
             case ast.Constant(value=value):
-                return f"T({float(value)!r})"  # type: ignore[arg-type]
+                return self.literal(float(value))  # type: ignore[arg-type]
             case ast.UnaryOp(operand=ast.Constant(value=value)):
-                return f"T({-float(value)!r})"  # type: ignore[arg-type]
+                return self.literal(-float(value))  # type: ignore[arg-type]
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 return f"({self.text(left)} {COMPARISONS[type(op)]} {self.text(right)})"
             case _ if host_only(node, self.h):
                 return self.hoist(node)
             case ast.Name(id=name):
-                return name
+                return self.variable(name)
             case ast.UnaryOp(operand=operand):
                 return f"(-{self.text(operand)})"
             case ast.BinOp(left=left, op=op, right=right):
-                return f"({self.text(left)} {ARITHMETIC[type(op)]} {self.text(right)})"
+                return self.operation(
+                    f"{self.text(left)} {ARITHMETIC[type(op)]} {self.text(right)}"
+                )
             case ast.Call(func=ast.Name(id=name), args=arguments):
                 self.called[name] = None
-                return f"{name}({', '.join(map(self.text, arguments))})"
+                return self.call(name, [self.text(argument) for argument in arguments])
         raise AssertionError(ast.dump(node))
+
+    def literal(self, value: float) -> str:
+        """Write a number of the rule's text."""
+        return f"T({value!r})"
+
+    def variable(self, name: str) -> str:
+        """Write a variable."""
+        return name
+
+    def operation(self, text: str) -> str:
+        """Write the result of an operation."""
+        return f"({text})"
+
+    def call(self, name: str, arguments: Sequence[str]) -> str:
+        """Write a call of a function of `primitives`."""
+        return f"{name}({', '.join(arguments)})"
 
     def hoist(self, node: ast.expr) -> str:
         """Return the coefficient of a host expression; equal expressions share one."""

@@ -27,7 +27,7 @@ from .program import LONGEST_NAME, Program, read
 from .rate import rate_program
 from .rowwise import rowwise_program
 
-SOURCES: list[Callable[[Rule, str, str, Any], str]] = []
+SOURCES: list[Callable[[Rule, str, str | None, Any], str]] = []
 """One function, which `gpuadapt.kernels.sources` puts here: rules do not know traversals."""
 
 STEP = "t"
@@ -204,25 +204,34 @@ class Rule:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
         return state | {"function": None, "pieces": {}, "original": None, "cache": {}}
 
-    def source(self, backend: str = "cpu", traversal: str = "many", dtype: Any = "float32") -> str:
-        """Return the text of a kernel, exactly as it is compiled.
+    def source(
+        self, backend: str = "cpu", traversal: str | None = None, dtype: Any = "float32"
+    ) -> str:
+        """Return the text of a kernel, exactly as it is compiled; or the rule as JavaScript.
 
         Parameters
         ----------
-        backend : {"cpu", "cuda"}
-        traversal : {"many", "dense", "rows", "exact"}
+        backend : {"cpu", "cuda", "javascript"}
+            As JavaScript a rule is two functions: ``coefficients(h, t)``, the numbers of a step,
+            and ``update(p, g, ...states, coefficients)``, the new parameter and states of one
+            element, with the bits of the kernels.
+        traversal : {"many", "dense", "rows", "exact"}, optional
             Many contiguous arrays; one array of any strides; rows of a table; rows that catch up
-            with skipped steps.
+            with skipped steps. By default "many", of a rule that works on whole rows "rows".
+            JavaScript has none.
         dtype : {"float32", "float64"} or gpuadapt.kernels.formats.Formats
             One type for all arguments, or the format of each.
 
         Raises
         ------
-        ValueError
-            There is no such traversal or backend, or the rule works on whole rows.
+        SourceError
+            There is no such backend, traversal or type, or the rule works on whole rows.
+
+        Notes
+        -----
+        `gpuadapt.kernels.language.javascript` says where JavaScript's coefficients may differ from
+        those of Python, and how functions of ``@rule(prepare=...)`` get there.
         """
-        if self.row_states and traversal not in ("rows", "exact"):
-            raise ValueError(f"{self.name} works on whole rows: its traversal is 'rows'")
         (write,) = SOURCES
         return write(self, backend, traversal, dtype)
 
