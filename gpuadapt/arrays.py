@@ -173,9 +173,10 @@ def check_device() -> None:
     try:
         import cupy
     except ModuleNotFoundError as error:
+        what = "is not installed" if error.name == "cupy" else f"cannot be imported ({error})"
         raise BackendError(
-            f"CuPy has no CUDA device here: {error}. To use a GPU, pip install "
-            '"gpuadapt[cuda12]" or "gpuadapt[cuda13]", as the driver is for CUDA 12 or 13'
+            f'CuPy {what}: to use a GPU, pip install "gpuadapt[cuda12]" or "gpuadapt[cuda13]", as '
+            "the driver is for CUDA 12 or 13"
         ) from error
     except Exception as error:
         raise BackendError(

@@ -272,7 +272,7 @@ def test_compare_words(tmp_path, monkeypatch, capsys):
 
 def test_a_run_repeats(small):
     batches = skipgram.draw_batches(small, 10, seed=0)
-    runs = [words.train("Adam", small, batches, "cpu", lambda n, rate: None) for _ in range(2)]
+    runs = [words.train("Adam", small, batches, "cpu", lambda n, more: None) for _ in range(2)]
     assert runs[0][0].loss == runs[1][0].loss
     assert np.array_equal(runs[0][1], runs[1][1])
 

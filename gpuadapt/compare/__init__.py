@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from ..errors import Error
 from ..machine import describe_machine
+from ..output_files import prepared_folder
 from . import (
     digits,
     formats,
@@ -17,6 +19,7 @@ from . import (
     grid,
     grid_report,
     kinds,
+    progress,
     report,
     words,
     words_report,
@@ -51,12 +54,13 @@ def compare(
     Raises
     ------
     Error
-        A package of the ``compare`` extra is missing, or there is too little text.
+        A package of the ``compare`` extra is missing, there is too little text, or nothing can be
+        written to the folder.
     """
     _check_packages(NEEDS)
-    output.mkdir(parents=True, exist_ok=True)
-    # Before all the work: a corpus that will not do shows at once.
+    # Before all the work: a corpus or a folder that will not do shows at once.
     text = load(corpus) if "words" in tasks else None
+    prepared_folder(output, "--output")
     if "digits" in tasks:
         compare_digits(backend, seeds, epochs, output)
     if text is not None:
@@ -75,12 +79,10 @@ def compare_formats(
 
     Parameters and errors are those of `compare`, but that ``seeds`` are of both tasks.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     _check_packages(NEEDS | {"ml_dtypes": "ml_dtypes"})
-    output.mkdir(parents=True, exist_ok=True)
-    # Before all the work: a corpus that will not do shows at once.
+    # Before all the work: a corpus or a folder that will not do shows at once.
     text = load(corpus) if "words" in tasks else None
+    prepared_folder(output, "--output")
     trained, titles = [], {}
     if "digits" in tasks:
         data = digits.load()
@@ -91,13 +93,11 @@ def compare_formats(
         titles["words"] = f"word vectors from {text.name}, {seeds} seeds, {formats.STEPS} steps"
         trained.append(formats.train_words(seeds, text, formats.STEPS, backend))
     runs = []
-    columns = (TextColumn("{task.description:<42}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=len(titles) * seeds * len(formats.FORMATS))
+    total = len(titles) * seeds * len(formats.FORMATS)
+    with progress.shown("; ".join(titles.values()), total) as advance:
         for run in chain(*trained):
             runs.append(run)
-            shown = f"{run.task}: {run.format}, seed {run.seed}"
-            progress.update(task, advance=1, description=shown)
+            advance(1, f"{run.task}: {run.format}, seed {run.seed}")
     formats_report.write(output, runs, titles)
 
 
@@ -112,33 +112,25 @@ def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
 
     Prints a table of each; writes curves.png, grid.png and results.json.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     data = digits.load()
     steps = digits.total_steps(epochs, data[0])
     grid_epochs = min(epochs, grid.EPOCHS)
     grid_steps = digits.total_steps(grid_epochs, data[0])
+    title = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
+    total = len(digits.METHODS) * seeds * steps + len(grid.SETTINGS) * grid_steps
     runs = []
-    columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        total = len(digits.METHODS) * seeds * steps + len(grid.SETTINGS) * grid_steps
-        task = progress.add_task("", total=total)
+    with progress.shown(title, total) as advance:
         for method in digits.METHODS:
             for seed in range(seeds):
-                progress.update(task, description=f"{method}, seed {seed}")
-                runs.append(
-                    digits.train(
-                        method, seed, epochs, data, backend, lambda n: progress.advance(task, n)
-                    )
-                )
+                report_steps = partial(advance, work=f"{method}, seed {seed}")
+                runs.append(digits.train(method, seed, epochs, data, backend, report_steps))
         trials = grid.train(
             grid_epochs,
             data,
             backend,
-            lambda method, n: progress.update(task, advance=n, description=f"grid of {method}"),
+            lambda method, steps: advance(steps, f"grid of {method}"),
         )
     rows, grid_rows = report.summary(runs), grid.summary(trials)
-    title = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
     report.print_table(rows, title)
     common = f"digits, seed {grid.SEED}, {grid_steps} steps of {digits.BATCH}"
     grid_report.print_table(grid_rows, f"how much the settings matter: {common}")
@@ -165,37 +157,18 @@ def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
 
 def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
     """Learn word vectors with every method; print tables; write words.png, .json and .vec."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     batches = draw_batches(text, steps, seed=0)
     runs, vectors = [], {}
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        few = min(kinds.STEPS, len(batches.centre))
-        total = len(words.METHODS) * len(batches.centre)
-        total += len(kinds.COMPARED) * len(kinds.KINDS) * few
-        task = progress.add_task("", total=total, rate="")
+    few = min(kinds.STEPS, len(batches.centre))
+    total = len(words.METHODS) * len(batches.centre)
+    total += len(kinds.COMPARED) * len(kinds.KINDS) * few
+    with progress.shown(f"words, from {text.name}, {steps} steps, {backend}", total) as advance:
         for method in words.METHODS:
-            progress.update(task, description=method)
-            run, vectors[method] = words.train(
-                method,
-                text,
-                batches,
-                backend,
-                lambda n, rate: progress.update(task, advance=n, rate=f"{rate:,.0f} words/s"),
-            )
+            report_steps = partial(advance, work=method)
+            run, vectors[method] = words.train(method, text, batches, backend, report_steps)
             runs.append(run)
         compared = kinds.train(
-            text,
-            batches,
-            few,
-            backend,
-            lambda what, n: progress.update(task, advance=n, description=what, rate=""),
+            text, batches, few, backend, lambda work, steps: advance(steps, work)
         )
     rows = words_report.summary(runs)
     common = words_report.settings(text, batches)

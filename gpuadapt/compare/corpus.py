@@ -102,7 +102,9 @@ def _texts(path: Path) -> Iterator[str]:
             raise Error(f"not a text file that can be read: {path}")
         yield from texts
     else:
-        raise Error(f"no such file or folder: {path}")
+        raise Error(
+            f"no such file or folder: {path}; --corpus takes a text file or a folder of text files"
+        )
 
 
 def _text(file: Path) -> Iterator[str]:

@@ -95,9 +95,9 @@ def train(
     corpus: Corpus,
     batches: Batches,
     backend: str,
-    advance: Callable[[int, float], None],
+    advance: Callable[..., None],
 ) -> tuple[Run, np.ndarray]:
-    """One run, and its vectors; calls ``advance(steps, words per second)`` now and then."""
+    """One run, and its vectors; calls ``advance(steps, more="... words/s")`` now and then."""
     xp = namespace(backend)
     evaluated = [tuple(map(xp.asarray, pairs)) for pairs in held_out_pairs(corpus)]
     centre, context, noise = map(xp.asarray, (batches.centre, batches.context, batches.noise))
@@ -120,7 +120,8 @@ def train(
         if step in record_at:
             words = step * batches.words_per_step
             _record(xp, run, words, tables, evaluated)
-            advance(step - reported, words / run.training_seconds)
+            speed = words / run.training_seconds
+            advance(step - reported, more=f"{speed:,.0f} words/s")
             reported = step
     vectors = np.empty(tables["centre"].shape, np.float32)
     copy_into(vectors, tables["centre"])
