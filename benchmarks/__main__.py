@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpuadapt.arrays import check_device
+from gpuadapt.arrays import check_device, namespace
+from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.errors import BackendError
 from gpuadapt.kernels.cuda import tuning
 from gpuadapt.machine import describe_machine
@@ -34,7 +35,6 @@ from . import (
     rows,
     suites,
     torch_loop,
-    training,
     update,
 )
 from .saved import save
@@ -197,8 +197,8 @@ def _attempt(
     run: Callable[..., dict[str, Any]], case: Any, backend: str, rounds: int
 ) -> dict[str, Any]:
     """The result of a case; where there is none, an entry with what was raised instead."""
-    errors: failures.Errors = {}
-    with failures.noted(errors, failures.WHOLE):
+    errors: Errors = {}
+    with noted(errors, failures.WHOLE):
         release(backend)
         return run(case, backend, rounds=rounds)
     return {"name": case.name, "backend": backend, "times": {}, "errors": errors}
@@ -208,7 +208,7 @@ def release(backend: str) -> None:
     """Give back the memory of earlier cases: CuPy and torch would each keep theirs."""
     gc.collect()
     if backend == "cuda":
-        training.library(backend).get_default_memory_pool().free_all_blocks()
+        namespace(backend).get_default_memory_pool().free_all_blocks()
         torch = peers.torch.library()
         if torch is not None:
             torch.cuda.empty_cache()

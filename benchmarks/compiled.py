@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gpuadapt.arrays import check_device
+from gpuadapt.benchmark.failures import described
 from gpuadapt.kernels.cuda.compile import OPTIONS
 
 from . import nvrtc
-from .failures import described
 from .families import families
 from .predict import TABLE
 from .saved import load, save

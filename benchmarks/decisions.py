@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpuadapt.benchmark.timing import ratio
+
 from . import roofs, rows, suites
 from .predict import TABLE
 from .saved import load
-from .timing import ratio
 
 COPY, SAVED = 0.93, 0.95
 """The share of a copy's rate that float32 has to reach; that from which nothing is left to gain."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.arrays import check_device
+from gpuadapt.arrays import check_device, namespace
+from gpuadapt.benchmark.draws import normal
 
 from .peers.ours import in_type
-from .training import library, normal
 
 STEPS = 2
 WIDTH = 64
@@ -46,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     check_device()
     # Every array has memory of its own: within a pool no tool sees where an array ends.
-    library("cuda").cuda.set_allocator(None)
+    namespace("cuda").cuda.set_allocator(None)
     for name, take in kinds("cuda", given.elements).items():
         take()
         print(name, flush=True)
@@ -80,7 +80,7 @@ def dense(
 
 def by_rows(backend: str, elements: int, settings: dict[str, Any]) -> None:
     """A table, by batches with duplicates and a row that occurs very often; clipped, then read."""
-    xp, draw, random = library(backend), normal(backend, 0), np.random.default_rng(0)
+    xp, draw, random = namespace(backend), normal(backend, 0), np.random.default_rng(0)
     count = max(elements // WIDTH, 10)
     optimizer = ga.Adam({"table": draw((count, WIDTH))}, **settings)
     for _ in range(STEPS):

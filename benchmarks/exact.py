@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random as shuffling
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import gpuadapt as ga
+from gpuadapt.arrays import namespace
+from gpuadapt.benchmark import draws, limits, traffic
+from gpuadapt.benchmark.draws import in_turn, normal
+from gpuadapt.benchmark.timing import measured, spread
 from gpuadapt.kernels import rules
 
-from . import limits, rows, traffic
-from .timing import measured, spread
-from .training import library, normal
+from . import rows
 
 WIDTH, BATCH = 64, 100_000
 FITTING = 5_000_000
@@ -53,7 +54,7 @@ def cases(quick: bool) -> list[Case]:
 def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     """As `rows.run`. Every step has rows of its own: how long ago they occurred is what counts."""
     check(backend)
-    xp, random = library(backend), np.random.default_rng(0)
+    xp, random = namespace(backend), np.random.default_rng(0)
     kind = rows.Case("adam", case.rows, WIDTH, case.batch, drawn=case.drawn)
     values = SCALE * normal(backend, 0)((case.batch, WIDTH))
     apart = case.rows // (case.drawn or case.rows)
@@ -87,10 +88,10 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
         steps["gpuadapt lazy"] = lambda batch: other.step({"table": ga.RowGrad(batch, values)})
         steps["gpuadapt dense"] = lambda batch: other.step({"table": gradient})
     if case.rows <= FITTING:
-        few = [rows.draw(kind, random) for _ in range(rows.BATCHES)]
+        few = [rows.draw(kind, random) for _ in range(draws.BATCHES)]
         limit = limits.rows(backend, (case.rows, WIDTH), few, len(rules.adam.states))
-        turn = itertools.cycle(range(rows.BATCHES))
-        steps["limit"] = lambda _: limit(next(turn))
+        step = in_turn(limit)
+        steps["limit"] = lambda _: step()
     turns: dict[str, list[float]] = {name: [] for name in steps}
     order, shuffle, touched = list(steps), shuffling.Random(0).shuffle, []
     for number in range(rounds + 1):
@@ -126,7 +127,7 @@ def rows_of(batch: Any) -> np.ndarray:
 
 def optimizer(backend: str, count: int, **settings: Any) -> ga.Optimizer:
     """Adam of a table that is drawn where it is: there is no memory for another of its size."""
-    table, draw = library(backend).empty((count, WIDTH), np.float32), normal(backend, 1)
+    table, draw = namespace(backend).empty((count, WIDTH), np.float32), normal(backend, 1)
     for start in range(0, count, BATCH):
         part = table[start : start + BATCH]
         part[...] = 0.1 * draw(part.shape)
@@ -141,7 +142,7 @@ def check(backend: str) -> None:
     AssertionError
         Exact rows are not those of dense steps.
     """
-    xp, random = library(backend), np.random.default_rng(1)
+    xp, random = namespace(backend), np.random.default_rng(1)
     start = random.standard_normal((500, WIDTH), np.float32)
     tables = {how: xp.array(start) for how in ("bits", "close", "dense")}
     tables["float64"] = xp.array(start.astype(np.float64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .timing import ratio
+from gpuadapt.benchmark.timing import ratio
 
 
 class Goal(NamedTuple):

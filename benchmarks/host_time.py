@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.timing import interleaved
+
 from . import overhead
-from .failures import WHOLE, Errors, noted
-from .timing import interleaved
+from .failures import WHOLE
 
 COUNTS = (1, 10, 1_000)
 

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import gpuadapt as ga
+from gpuadapt.arrays import namespace
+from gpuadapt.benchmark import draws
+from gpuadapt.benchmark.draws import in_turn, normal
+from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.kernels.cuda import compile
 
 from . import rows
-from .failures import WHOLE, Errors, noted
-from .training import library, normal
+from .failures import WHOLE
 
 STEPS = 25
 SIZES = {True: 2**20, False: 2**28}
@@ -56,7 +59,7 @@ def parts(make: Callable[[], Callable[[], Any]]) -> dict[str, float]:
     make : function
         Makes an optimizer, and returns a function that takes a step.
     """
-    cuda = library("cuda").cuda
+    cuda = namespace("cuda").cuda
     with recorded() as log:
         step = make()
         step()
@@ -76,7 +79,7 @@ def parts(make: Callable[[], Callable[[], Any]]) -> dict[str, float]:
 
 def _timeline(begin: Any, log: list[Launch], end: Any) -> Iterator[tuple[str, float]]:
     """Seconds of each kernel and of what is before it; a name that occurs again gets a number."""
-    between = library("cuda").cuda.get_elapsed_time
+    between = namespace("cuda").cuda.get_elapsed_time
     last, seen = begin, dict[str, int]()
     for name, start, stop in log:
         seen[name] = seen.get(name, 0) + 1
@@ -113,7 +116,7 @@ class Recorded:
     """A kernel whose launches are noted; its attributes are the kernel's."""
 
     def __init__(self, kernel: Any, name: str, log: list[Launch]) -> None:
-        self._recorded = kernel, name, log, library("cuda").cuda.Event
+        self._recorded = kernel, name, log, namespace("cuda").cuda.Event
 
     def __call__(self, *arguments: Any) -> None:
         kernel, name, log, event = self._recorded
@@ -138,11 +141,13 @@ def _forget() -> None:
 
 def _by_rows(quick: bool) -> Callable[[], Any]:
     case = rows.Case("adam", 100_000, 64, 10_000) if quick else rows.cases(False)[0]
-    xp, draw, random = library("cuda"), normal("cuda", 0), np.random.default_rng(0)
+    xp, draw, random = namespace("cuda"), normal("cuda", 0), np.random.default_rng(0)
     optimizer = ga.Adam([draw((case.rows, case.width))])
     values = draw((case.batch, case.width))
-    batches = [ga.RowGrad(xp.asarray(rows.draw(case, random)), values) for _ in range(rows.BATCHES)]
-    return rows.cycle(lambda k: optimizer.step([batches[k]]))  # type: ignore[no-any-return]
+    batches = [
+        ga.RowGrad(xp.asarray(rows.draw(case, random)), values) for _ in range(draws.BATCHES)
+    ]
+    return in_turn(lambda k: optimizer.step([batches[k]]))
 
 
 def _clipped(quick: bool) -> Callable[[], Any]:

@@ -16,14 +16,16 @@ import numpy as np
 
 import gpuadapt as ga
 from gpuadapt import launch
+from gpuadapt.arrays import namespace
+from gpuadapt.benchmark.candidates import HYPER, Make
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.timing import interleaved, ratio
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.formats import Operand, uniform
 from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
-from . import limits, peers
-from .failures import WHOLE, Errors, noted
-from .timing import interleaved, ratio
-from .training import HYPER, Make, library
+from . import peers, roofs
+from .failures import WHOLE
 
 IMPORT = """
 import time; start = time.perf_counter()
@@ -48,7 +50,7 @@ MEMORY = """
 import sys
 import numpy as np
 from benchmarks import peers
-from benchmarks.training import HYPER
+from gpuadapt.benchmark.candidates import HYPER
 
 def kilobytes(field):
     with open("/proc/self/status") as file:
@@ -131,7 +133,7 @@ def small_steps(count: int, backend: str, errors: Errors | None) -> dict[str, Ca
             trainer.load([np.ones(1, np.float32) for _ in range(count)])
             trainer.step()
             candidates[name] = trainer.step
-    xp = library(backend)
+    xp = namespace(backend)
     names = [str(k) for k in range(count)]
     optimizer = ga.Adam({name: xp.ones(1, xp.float32) for name in names})
     same = {name: xp.ones(1, xp.float32) for name in names}
@@ -144,14 +146,14 @@ def small_steps(count: int, backend: str, errors: Errors | None) -> dict[str, Ca
 
 def _clipping(size: int, backend: str, rounds: int) -> Iterator[Entry]:
     """What clipping by the norm adds to a step, as a multiple of one read of the gradients."""
-    xp = library(backend)
+    xp = namespace(backend)
     gradient = xp.ones(size, xp.float32)
     plain, clipped = (ga.Adam(xp.ones(size, xp.float32)) for _ in range(2))
     times = interleaved(
         {
             "plain": lambda: plain.step(gradient),
             "clipped": lambda: clipped.step(gradient, max_norm=1.0),
-            "read": limits.read(backend, size),
+            "read": roofs.read(backend, size),
         },
         backend,
         rounds,
@@ -198,7 +200,7 @@ def _pool_growth(make: Make, size: int) -> int:
 
 def _exactness(size: int, backend: str, rounds: int) -> Iterator[Entry]:
     """The time of the exact kernels over that of the same text without exactness."""
-    xp = library(backend)
+    xp = namespace(backend)
     coefficients = [0.9, 0.1, 0.999, 0.001, 1.0, 1.0, 1e-3, 1e-8]
     steps = {
         name: with_kernel(

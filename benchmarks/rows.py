@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.benchmark import draws, limits, traffic
+from gpuadapt.benchmark.candidates import HYPER, MakeRows
+from gpuadapt.benchmark.draws import in_turn, normal, placed
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.timing import interleaved
 from gpuadapt.kernels import rules
 
-from . import limits, peers, traffic
-from .failures import Errors, noted
-from .timing import interleaved
-from .training import HYPER, MakeRows, checked, expected, normal, placed
+from . import peers
+from .training import checked, expected
 from .update import THEIRS
-
-BATCHES = 8
-"""Drawn beforehand and taken in turn: with one the touched rows would stay in the cache."""
 
 
 class Case(NamedTuple):
@@ -30,8 +28,7 @@ class Case(NamedTuple):
     width: int
     batch: int
     kind: str = "Zipf-like"
-    """Zipf-like (the k-th most frequent row 1 / k as often as the first), uniform, or hot: half
-    of them one row, the others uniform."""
+    """One of `draws.KINDS`."""
     drawn: int | None = None
     """Among how many rows, spread over the table; all of them if None. A table of just those
     is timed beside it: what size alone costs."""
@@ -63,7 +60,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     makers, hyper = peers.rows(case.method, backend, errors), HYPER[case.method]
     first = check(case.method, backend, makers, errors)
     random, table = np.random.default_rng(0), normal(backend, 0)
-    batches = [draw(case, random) for _ in range(BATCHES)]
+    batches = [draw(case, random) for _ in range(draws.BATCHES)]
     values = [table((case.batch, case.width)) for _ in batches]
     if backend == "cpu":
         values = [placed(rows) for rows in values]
@@ -81,11 +78,11 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for name, (make, of, by) in given.items():
         with noted(errors, name):
-            steps[name] = cycle(make(of, by, hyper).step)
+            steps[name] = in_turn(make(of, by, hyper).step)
     rule = getattr(rules, case.method)
     with noted(errors, "limit"):
         limit = limits.rows(backend, (case.rows, case.width), batches, len(rule.states))
-        steps["limit"] = cycle(limit)
+        steps["limit"] = in_turn(limit)
     times = interleaved(steps, backend, rounds, errors=errors)
     for name in times.keys() & first.keys():
         times[name]["first"] = first[name]
@@ -107,20 +104,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
 def draw(case: Case, random: np.random.Generator) -> np.ndarray:
     """The row of each gradient row, int64, with duplicates."""
     count = case.drawn or case.rows
-    numbers = random.integers(0, count, case.batch)
-    if case.kind == "hot":
-        numbers[random.random(case.batch) < 0.5] = count // 3
-    elif case.kind == "Zipf-like":
-        # The distribution function of 1 / rank is nearly a logarithm.
-        rank = (count ** random.random(case.batch)).astype(np.int64) - 1
-        numbers = _places(count)[rank]
-    return numbers * (case.rows // count)
-
-
-@lru_cache(maxsize=1)
-def _places(count: int) -> np.ndarray:
-    """Where in a table its most frequent rows lie, the same for every batch."""
-    return np.random.default_rng(1).permutation(count)
+    return draws.rows(count, case.batch, case.kind, random) * (case.rows // count)
 
 
 def check(
@@ -187,8 +171,3 @@ def lazily(
 def _mean_square(gradient: np.ndarray) -> np.ndarray:
     mean: np.ndarray = np.mean(gradient**2, axis=1, keepdims=True)
     return mean
-
-
-def cycle(step: Any) -> Any:
-    turn = itertools.cycle(range(BATCHES))
-    return lambda: step(next(turn))

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.arrays import check_device, to_host
-
-from .training import library
+from gpuadapt.arrays import check_device, namespace, to_host
 
 SHAPES = ((5,), (1_000, 1_000))
 STEPS = 3
@@ -53,7 +51,7 @@ def trained(
     backend: str, shape: tuple[int, ...], rows: bool, steps: int = STEPS
 ) -> list[np.ndarray]:
     """Bits of the parameter and the states after some steps."""
-    xp, random = library(backend), np.random.default_rng(0)
+    xp, random = namespace(backend), np.random.default_rng(0)
     w = xp.asarray(random.standard_normal(shape, np.float32))
     optimizer = ga.Adam({"w": w}, lr=0.1)
     for _ in range(steps):

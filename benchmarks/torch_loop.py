@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.benchmark import draws, traffic
+from gpuadapt.benchmark.candidates import HYPER, Make, MakeRows
+from gpuadapt.benchmark.draws import in_turn, normal
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.threads import limited
+from gpuadapt.benchmark.timing import Times, interleaved, ratio
 from gpuadapt.kernels import rules
 
-from . import overhead, peers, rows, torch_losses, traffic, update
-from .failures import Errors, noted
-from .timing import Times, interleaved, ratio
-from .training import HYPER, Make, MakeRows, normal
+from . import overhead, peers, rows, torch_losses, update
 
 RUNS, SECONDS = 7, 0.1
 """Turns of each candidate at most, and about how long one lasts, the work in between included."""
@@ -90,7 +93,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     """As `update.run`, with "figures": entries as those of the suite "overhead"."""
     if backend != "cpu":
         raise ValueError(f"the suite torch: got the backend {backend!r}, and it runs on the CPU")
-    with update.threads(THREADS):
+    with limited(THREADS):
         if isinstance(case, torch_losses.Case):
             return torch_losses.run(case)
         measure: Any = _arrays if isinstance(case, Arrays) else _table
@@ -139,12 +142,12 @@ def _table(case: Table, runs: int) -> dict[str, Any]:
     makers = row_candidates(case.method)
     first = rows.check(case.method, "cpu", makers, errors)
     random, draw = np.random.default_rng(0), normal("cpu", 0)
-    drawn = [rows.draw(case.rows_case, random) for _ in range(rows.BATCHES)]
+    drawn = [rows.draw(case.rows_case, random) for _ in range(draws.BATCHES)]
     batches = [(numbers, draw((case.batch, case.width))) for numbers in drawn]
     start, steps = draw((case.rows, case.width)), {}
     for name in first:
         with noted(errors, name):
-            steps[name] = rows.cycle(makers[name](start, batches, HYPER[case.method]).step)
+            steps[name] = in_turn(makers[name](start, batches, HYPER[case.method]).step)
     times = interleaved(steps, "cpu", runs, SECONDS, errors, before=busy())
     touched = round(float(np.mean([np.unique(numbers).size for numbers in drawn])))
     rule = getattr(rules, case.method)

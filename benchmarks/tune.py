@@ -27,7 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.arrays import check_device, numpy_dtype
+from gpuadapt.arrays import check_device, namespace, numpy_dtype
+from gpuadapt.benchmark import draws
+from gpuadapt.benchmark.draws import normal
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.timing import interleaved, ratio
 from gpuadapt.errors import BackendError
 from gpuadapt.kernels.cuda import compile, multi_tensor, tuning
 from gpuadapt.kernels.cuda import rows as by_row
@@ -35,11 +39,8 @@ from gpuadapt.kernels.formats import Formats
 from gpuadapt.optimizer import internals
 
 from . import rows
-from .failures import Errors, noted
 from .peers.ours import in_type
 from .saved import save
-from .timing import interleaved, ratio
-from .training import library, normal
 
 GAIN = 1.01
 """How many times as fast as the default parameters have to be to take their place."""
@@ -277,12 +278,12 @@ Work = Callable[[], Callable[[], Any]]
 
 def _work(subject: Subject) -> Work:
     """Arrays that all candidates have in common, and what makes an optimizer of them."""
-    xp, draw = library("cuda"), normal("cuda", 0)
+    xp, draw = namespace("cuda"), normal("cuda", 0)
     if subject.by_rows:
         table = draw((TABLE.rows, TABLE.width))
         random, values = np.random.default_rng(0), draw((TABLE.batch, TABLE.width))
         batches = [
-            ga.RowGrad(xp.asarray(rows.draw(TABLE, random)), values) for _ in range(rows.BATCHES)
+            ga.RowGrad(xp.asarray(rows.draw(TABLE, random)), values) for _ in range(draws.BATCHES)
         ]
         return lambda: _stepper(ga.Adam([table]), batches)
     parameter, gradient = (in_type(draw(SIZE), subject.element) for _ in range(2))

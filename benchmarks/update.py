@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.benchmark import limits, traffic
+from gpuadapt.benchmark.candidates import HYPER, Given, Make
+from gpuadapt.benchmark.draws import normal
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.threads import limited
+from gpuadapt.benchmark.timing import interleaved
 from gpuadapt.kernels import rules
 
-from . import limits, peers, traffic
-from .failures import Errors, noted
-from .timing import interleaved
-from .training import HYPER, Given, Make, checked, expected, normal
+from . import arithmetic, peers
+from .training import checked, expected
 
 MOST_CHECKED = 5_000_000
 """Elements up to which results are compared: enough for every path of a kernel."""
@@ -75,7 +78,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     rule, dtype, size = getattr(rules, case.method), np.dtype(case.dtype), sum(case.sizes)
     each = traffic.element(rule, dtype)
     moved = int(size * (peers.ours.traffic(case.method, case.kept) if case.kept else each))
-    with threads(case.threads):
+    with limited(case.threads):
         first = check(makers, case, backend, errors)
         copies = _copies(moved) if backend == "cuda" else 1
         drawn = normal(backend, 0), normal(backend, 1, case.zeros)
@@ -94,7 +97,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
             candidates |= {name: _in_turn([of[name] for of in roofs]) for name in roofs[0]}
         if backend == "cpu" and not case.kept:
             with noted(errors, "arithmetic"):
-                candidates["arithmetic"] = limits.arithmetic(rule, dtype, size)
+                candidates["arithmetic"] = arithmetic.roof(rule, dtype, size)
         times = interleaved(candidates, backend, rounds, errors=errors)
     for name in times.keys() & first.keys():
         times[name]["first"] = first[name]
@@ -177,24 +180,3 @@ def _copies(moved: int) -> int:
 
     cache = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["l2CacheSize"]
     return min(16, math.ceil(3 * cache / moved))
-
-
-@contextlib.contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Numba and torch limited to so many threads, Numba to those that it has."""
-    if count is None:
-        yield
-        return
-    import numba
-
-    torch = peers.torch.library()
-    before = numba.get_num_threads(), torch and torch.get_num_threads()
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-    if torch:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before[0])
-        if torch:
-            torch.set_num_threads(before[1])

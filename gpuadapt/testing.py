@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import ast
 import statistics
 import time
 import types
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,10 @@ import numpy as np
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cuda import host_check
 from gpuadapt.kernels.formats import Operand
-from gpuadapt.kernels.language.program import Program
-from gpuadapt.kernels.language.rule import Rule, from_program
+from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import check_device, namespace
+from .benchmark import limits, traffic
 from .errors import BackendError, RuleError
 from .hyperparameters import RANGES, SETTINGS
 from .launch import update_once
@@ -140,7 +138,7 @@ def benchmark(
     xp = namespace(backend)
     values: Values = {name: _value(name) for name in rule.hyperparameters} | hyperparameters
     gradient, steps = xp.ones(size, dtype), []
-    for timed, settings in ((rule, values), (additions(len(rule.states)), Values())):
+    for timed, settings in ((rule, values), (limits.additions(len(rule.states)), Values())):
         optimizer = Optimizer(timed, xp.ones(size, dtype), **settings)
         steps.append(lambda optimizer=optimizer: optimizer.step(gradient))
     times: list[list[float]] = [[], []]
@@ -150,26 +148,12 @@ def benchmark(
             if k > 1:  # the first runs compile kernels and touch memory
                 measured.append(seconds)
     median, limit = map(statistics.median, times)
-    moved = size * traffic(rule, np.dtype(dtype))
+    moved = size * traffic.element(rule, np.dtype(dtype))
     return {
         "seconds": median,
         "gigabytes_per_second": moved / median / 1e9,
         "limit": limit / median,
     }
-
-
-def traffic(rule: Rule, dtype: np.dtype) -> int:
-    """Return bytes per element: parameter and states read and written, gradient read."""
-    return int(formats.traffic(formats.uniform(rule, dtype)))
-
-
-@cache
-def additions(states: int) -> Rule:
-    """Return the rule that adds the gradient to the parameter and to each state."""
-    names = [f"s{k}" for k in range(states)]
-    results = tuple(ast.BinOp(ast.Name(name), ast.Add(), ast.Name("g")) for name in ("p", *names))
-    program = Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
-    return from_program(program, flush=False)
 
 
 def _checkable(rule: Rule) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_benchmarks import (
+    arithmetic,
     command,
     goals,
     limits,
@@ -25,6 +26,7 @@ from test_benchmarks import (
 )
 
 from benchmarks import failures
+from gpuadapt.benchmark.failures import noted
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -58,7 +60,7 @@ def without_kernels(monkeypatch):
     quickly = functools.partial(timing.interleaved, seconds=0.0)
     monkeypatch.setattr(update, "interleaved", quickly)
     monkeypatch.setattr(limits, "dense", lambda *_: {"limit": lambda: None})
-    monkeypatch.setattr(limits, "arithmetic", lambda *_: lambda: None)
+    monkeypatch.setattr(arithmetic, "roof", lambda *_: lambda: None)
     monkeypatch.setattr(peers, "makers", lambda *_, **__: candidates)
     return candidates
 
@@ -82,7 +84,8 @@ def test_a_candidate_that_fails_is_an_entry(stage, name, without_kernels, capsys
 
 @pytest.mark.parametrize("roof", ["dense", "arithmetic"])
 def test_a_limit_that_fails_is_an_entry(roof, without_kernels, monkeypatch):
-    monkeypatch.setattr(limits, roof, lambda *_: 1 / 0)
+    module, name = {"dense": (limits, "dense"), "arithmetic": (arithmetic, "roof")}[roof]
+    monkeypatch.setattr(module, name, lambda *_: 1 / 0)
     result = update.run(small_case("adam"), "cpu", rounds=2)
     assert set(result["errors"]) == {{"dense": "limit"}.get(roof, roof)}
     assert "gpuadapt" in result["times"] and failures.ours({"dense": [result]})
@@ -132,7 +135,7 @@ def test_what_else_fails_is_an_entry_of_the_suite_overhead(monkeypatch):
     def parts(backend, quick, errors):
         def python():
             yield {"name": "a", "value": 1.0, "unit": "s"}
-            with failures.noted(errors, "torch fused"):
+            with noted(errors, "torch fused"):
                 raise RuntimeError("no")
 
         yield "steps", python()

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gpuadapt.benchmark import draws, limits, timing, traffic
 from gpuadapt.kernels import rules
 
 ROOT = Path(__file__).parent.parent
@@ -22,18 +23,16 @@ sys.path.insert(0, str(ROOT))
 import benchmarks.__main__ as command  # noqa: E402
 import gpuadapt as ga  # noqa: E402
 from benchmarks import (  # noqa: E402
+    arithmetic,
     exact,
     goals,
-    limits,
     overhead,
     peers,
     report,
     rows,
     suites,
-    timing,
     torch_loop,
     torch_losses,
-    traffic,
     training,
     update,
 )
@@ -121,7 +120,7 @@ def test_a_peer_that_is_missing_is_left_out(monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_expressions_are_checked_on_arrays_like_cupys(method, monkeypatch):
-    monkeypatch.setattr(training, "library", lambda _: elsewhere.module())
+    monkeypatch.setattr(peers.numpy, "namespace", lambda _: elsewhere.module())
     makers = peers.numpy.makers(method, "cuda")
     assert set(update.check(makers, small_case(method), "cuda")) == {"cupy"}
 
@@ -137,18 +136,18 @@ def test_numbers_are_rounded_to_bfloat16_where_they_are():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_normal_numbers_are_drawn_on_the_device(host, dtype):
-    training._normal_cuda.cache_clear()
-    draw, again = (training.normal("cuda", 7) for _ in range(2))
+    draws._normal_cuda.cache_clear()
+    draw, again = (draws.normal("cuda", 7) for _ in range(2))
     one, two = draw((200, 150), dtype).get(), draw(30_000, dtype).get()
     assert one.shape == (200, 150) and one.dtype == two.dtype == dtype
     assert np.array_equal(again((200, 150), dtype).get(), one)
-    assert not np.intersect1d(one, training.normal("cuda", 8)(30_000, dtype).get()).size > 100
+    assert not np.intersect1d(one, draws.normal("cuda", 8)(30_000, dtype).get()).size > 100
     for numbers in (one.ravel(), two):
         assert abs(numbers.mean()) < 0.03 and abs(numbers.std() - 1) < 0.02
         assert abs((np.abs(numbers) < 1).mean() - 0.6827) < 0.02 and np.abs(numbers).max() < 6
         assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
     assert abs(np.corrcoef(one.ravel(), two)[0, 1]) < 0.03
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
 
 
 def test_the_kernel_that_draws_compiles():
@@ -157,9 +156,9 @@ def test_the_kernel_that_draws_compiles():
     if not architectures():
         pytest.skip("there is no NVRTC here")
     kernel = types.SimpleNamespace(
-        in_params=training.NORMAL_IN,
+        in_params=draws.NORMAL_IN,
         out_params="T x",
-        operation=training.NORMAL_CUDA,
+        operation=draws.NORMAL_CUDA,
         name="normal",
         preamble="",
     )
@@ -195,15 +194,15 @@ def test_the_arithmetic_roof_updates_every_block():
     """Its threads work on all of their own arrays, whatever the number of threads."""
     import numba
 
-    size = limits.calling.ALONE + 5 * limits.BLOCK
-    run = limits.arithmetic(rules.sgd, np.dtype(np.float32), size)
+    size = arithmetic.calling.ALONE + 5 * arithmetic.BLOCK
+    run = arithmetic.roof(rules.sgd, np.dtype(np.float32), size)
     p = inspect.getclosurevars(run).nonlocals["arrays"][0]
-    assert p.size == numba.get_num_threads() * limits.BLOCK
+    assert p.size == numba.get_num_threads() * arithmetic.BLOCK
     run()
-    blocks = p.reshape(-1, limits.BLOCK)
+    blocks = p.reshape(-1, arithmetic.BLOCK)
     assert (blocks == blocks[:, :1]).all() and (p < 1).all()
     turns = (1 - blocks[:, 0]) / 0.5  # p <- p - 0.5 * 1, once for each block of elements
-    assert turns.sum() == size // limits.BLOCK
+    assert turns.sum() == size // arithmetic.BLOCK
     assert turns.max() - turns.min() <= 1
 
 
@@ -313,7 +312,7 @@ def rows_on_host(touched, ends, order, values, width, stride, count, tables, siz
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 @pytest.mark.parametrize("states", [1, 2])
 def test_the_limit_of_rows_touches_what_it_should(backend, states, monkeypatch):
-    monkeypatch.setattr(limits, "library", lambda _: np)
+    monkeypatch.setattr(limits, "namespace", lambda _: np)
     monkeypatch.setattr(limits, "_rows_cuda", lambda: rows_on_host)
     batch = np.array([7, 2, 7, 0, 7, 2, *range(10, 30)])
     add = limits.rows(backend, (40, 20), [batch, batch[:2]], states)

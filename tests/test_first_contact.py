@@ -9,7 +9,17 @@ import pytest
 from conftest import DEVICE
 from cuda_source import architectures
 from formats_table import PARAMETERS, STATES
-from test_benchmarks import command, report, rows, some_results, suites, timing, training, update
+from test_benchmarks import (
+    command,
+    draws,
+    report,
+    rows,
+    some_results,
+    suites,
+    timing,
+    training,
+    update,
+)
 
 import gpuadapt as ga
 from benchmarks import (
@@ -34,9 +44,9 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 def test_zeros_among_random_numbers(backend, host):
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
     for zeros in (0, 30, 100):
-        numbers = training.normal(backend, 3, zeros)(20_000)
+        numbers = draws.normal(backend, 3, zeros)(20_000)
         numbers = numbers if backend == "cpu" else numbers.get()
         assert abs((numbers == 0).mean() - zeros / 100) < 0.02
         other = numbers[numbers != 0]
@@ -44,7 +54,7 @@ def test_zeros_among_random_numbers(backend, host):
         # No run of them is longer than chance: warps have both.
         if zeros == 30:
             assert max(map(len, re.findall("1+", "".join("01"[int(x == 0)] for x in numbers)))) < 20
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
 
 
 def test_methods_on_a_gpu():
@@ -130,7 +140,7 @@ def test_each_kernel_of_a_step_is_timed(device, monkeypatch):
     few = rows.Case("adam", 300, 8, 400, "hot")
     monkeypatch.setattr(launches.rows, "Case", lambda *_: few)
     monkeypatch.setitem(launches.SIZES, True, 9_000)
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
     found = {one["name"]: one for one in launches.entries("cuda", True)}
     assert not any("errors" in one for one in found.values()), found
     by_rows, clipped = (
@@ -150,7 +160,7 @@ def test_each_kernel_of_a_step_is_timed(device, monkeypatch):
         pass
     optimizer.step([device.array(np.ones(3, np.float32))])
     assert not log  # kernels that are compiled later are not recorded
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
 
 
 def test_parts_that_cannot_be_measured_are_entries(device, monkeypatch):
@@ -164,7 +174,7 @@ def test_parts_that_cannot_be_measured_are_entries(device, monkeypatch):
 def test_every_kind_of_kernel_takes_a_step(device, monkeypatch):
     upper = lambda of: device.array((of.get().view(np.uint32) >> 16).astype(np.uint16))  # noqa: E731
     monkeypatch.setattr(ours, "as_bfloat16", upper)
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
     kinds = every_kernel.kinds("cuda", 10_000)
     device.library.RawKernel.launches.clear()
     for take in kinds.values():
@@ -173,7 +183,7 @@ def test_every_kind_of_kernel_takes_a_step(device, monkeypatch):
     for kernel in (r"adam_many", r"adam\w+_many", r"adam\w+_rows", "squares", "row_squares", "keys",
                    "judge", "append", "hot_rows"):  # fmt: skip
         assert re.search(rf"\bgpuadapt_{kernel}\b", names), kernel
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
 
 
 @pytest.mark.skipif(not architectures(), reason="there is no NVRTC here")
@@ -223,7 +233,7 @@ def test_registers_are_asked_for_once(device, monkeypatch, tmp_path, capsys):
 @pytest.fixture
 def small(monkeypatch):
     """Small arrays, a few candidates, and times that are made up: of two chunks one is faster."""
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
     monkeypatch.setattr(tune, "SIZE", 3_000)
     monkeypatch.setattr(tune, "TABLE", rows.Case("adam", 300, 8, 400))
     monkeypatch.setattr(tuning, "ALLOWED", tuning.ALLOWED | {
@@ -239,7 +249,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(tune, "interleaved", interleaved)
     yield seconds
-    training._normal_cuda.cache_clear()
+    draws._normal_cuda.cache_clear()
 
 
 FAMILY = "elements of 4 bytes"

@@ -10,6 +10,7 @@ from cases import KINDS, RULES
 
 import gpuadapt as ga
 from gpuadapt import testing
+from gpuadapt.benchmark import limits
 from gpuadapt.kernels.cuda import host_check
 from gpuadapt.kernels.options import compose
 from gpuadapt.oracle import check_nonnegative
@@ -143,7 +144,7 @@ def test_benchmark():
     moved = 1000 * 8 * 5
     assert measured["gigabytes_per_second"] == pytest.approx(moved / measured["seconds"] / 1e9)
     assert 0 < measured["limit"] < 10
-    assert testing.additions(2).results == ("(p + g)", "(s0 + g)", "(s1 + g)")
+    assert limits.additions(2).results == ("(p + g)", "(s0 + g)", "(s1 + g)")
 
 
 def yogi(p, g, m, v, h):

@@ -1,27 +1,28 @@
-"""Other libraries doing the same work, a module each; every one of them is optional.
+"""The candidates of the benchmarks: gpuadapt, the expressions of the papers, other libraries.
 
-A module has ``NAME``, ``PACKAGES`` (what pip calls its library), ``library()`` (None where that
-is not installed), ``DTYPES`` and ``makers(method, backend)``, the candidates it offers for that
-method, by name; or, for rows of a table, ``row_makers(method, backend)``.
+`gpuadapt.benchmark.peers` has the other libraries, and says what a module of a candidate has.
 """
 
 from __future__ import annotations
 
-from ..failures import Errors, noted
-from ..training import Make, MakeRows
-from . import deepspeed, fbgemm, installed, numpy, optax, ours, thinc, torch
+from gpuadapt.benchmark import peers as others
+from gpuadapt.benchmark.candidates import Make, MakeRows
+from gpuadapt.benchmark.failures import Errors, noted
+from gpuadapt.benchmark.peers import deepspeed, fbgemm, installed, optax, thinc, torch
 
-DENSE = (torch, optax, deepspeed, thinc, numpy)
-ROWS = (torch, fbgemm, numpy)
-ALL = (torch, optax, deepspeed, thinc, fbgemm, numpy)
+from . import numpy, ours
+
+DENSE, ROWS, ALL = ((*each, numpy) for each in (others.DENSE, others.ROWS, others.ALL))
+
+__all__ = [
+    "ALL", "deepspeed", "fbgemm", "installed", "makers", "numpy", "optax", "ours", "rows", "thinc",
+    "torch", "versions",
+]  # fmt: skip
 
 
 def versions() -> dict[str, str | None]:
     """The version of each; None where it is not installed."""
-    return {
-        peer.NAME: None if peer.library() is None else installed.version(peer.PACKAGES)
-        for peer in ALL
-    }
+    return others.versions(ALL)
 
 
 def makers(
@@ -41,19 +42,10 @@ def makers(
     if kept and torch.library() is not None:
         with noted(errors, torch.NAME):
             found |= torch.makers_of_few_bits(method, backend)
-    for peer in DENSE:
-        if peer.library() is not None and dtype in peer.DTYPES:
-            with noted(errors, peer.NAME):
-                offered = peer.makers(method, backend)
-                found |= {k: v for k, v in offered.items() if not only or k in only}
-    return found
+    offered = others.makers(method, backend, dtype, errors, DENSE)
+    return found | {name: make for name, make in offered.items() if not only or name in only}
 
 
 def rows(method: str, backend: str, errors: Errors | None = None) -> dict[str, MakeRows]:
     """gpuadapt first, then whoever updates a table by rows, and is installed."""
-    found = ours.row_makers(method, backend)
-    for peer in ROWS:
-        if peer.library() is not None:
-            with noted(errors, peer.NAME):
-                found |= peer.row_makers(method, backend)
-    return found
+    return ours.row_makers(method, backend) | others.rows(method, backend, errors, ROWS)

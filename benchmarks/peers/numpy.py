@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import training
-from ..training import Given, Hyper, Make, MakeRows, RowTrainer, Trainer, placed, reference
+from gpuadapt.arrays import namespace
+from gpuadapt.benchmark.candidates import Given, Hyper, Make, MakeRows, RowTrainer, Trainer
+from gpuadapt.benchmark.draws import placed
+
+from ..training import reference
 
 NAME = "numpy"
 PACKAGES = ("numpy",)
@@ -21,11 +24,11 @@ def library() -> Any:
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:
-    return {training.library(backend).__name__: partial(make, method, backend)}
+    return {namespace(backend).__name__: partial(make, method, backend)}
 
 
 def make(method: str, backend: str, start: Given, hyper: Hyper) -> Trainer:
-    xp = training.library(backend)
+    xp = namespace(backend)
     update = getattr(reference, method)
     parameters = [xp.array(w) for w in start]
     states: list[dict[str, Any]] = [{} for _ in start]

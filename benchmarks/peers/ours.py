@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 import gpuadapt as ga
-from gpuadapt.arrays import numpy_dtype
-from gpuadapt.kernels import formats
-from gpuadapt.optimizer import internals
+from gpuadapt.arrays import namespace, numpy_dtype
+from gpuadapt.benchmark import traffic as shared
+from gpuadapt.benchmark.candidates import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer
+from gpuadapt.benchmark.draws import placed
 from gpuadapt.state_formats import decoded
-
-from ..training import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer, library, placed
 
 FORMS = {"adagrad": "inside", "rmsprop": "inside", "adam": "outside"}
 """Where eps stands by default."""
@@ -41,7 +40,7 @@ def traffic(method: str, kept: str) -> float:
     element, settings = FORMATS[kept]
     parameter = np.zeros(1, numpy_dtype(element, "cpu"))
     optimizer = optimizer_of(method, [parameter], HYPER[method], **settings)
-    return formats.traffic(internals(optimizer).parameters["0"].formats)
+    return shared.of(optimizer)
 
 
 def makers(method: str, backend: str, kept: str = "") -> dict[str, Make]:
@@ -62,7 +61,7 @@ def make(
     element: str = "",
     **settings: str,
 ) -> Trainer:
-    xp = library(backend)
+    xp = namespace(backend)
 
     def kept(values: Any) -> Any:
         """A copy on the backend; of bfloat16 on a GPU the bits."""
@@ -101,7 +100,7 @@ def as_bfloat16(values: Any) -> Any:
 
 def make_captured(method: str, start: Given, hyper: Hyper) -> Trainer:
     """A step that is captured in a CUDA graph, and replayed on the current stream."""
-    xp = library("cuda")
+    xp = namespace("cuda")
     parameters, gradients = [[xp.array(w) for w in start] for _ in range(2)]
     optimizer = optimizer_of(method, parameters, hyper)
     optimizer.capturable = True
@@ -161,7 +160,7 @@ def make_rows(
     batches: Sequence[tuple[np.ndarray, Any]],
     hyper: Hyper,
 ) -> RowTrainer:
-    xp = library(backend)
+    xp = namespace(backend)
     table = placed(start) if xp is np else xp.array(start)
     optimizer = optimizer_of(method, [table], hyper, rowwise=rowwise)
     gradients = [ga.RowGrad(xp.asarray(rows), xp.asarray(values)) for rows, values in batches]

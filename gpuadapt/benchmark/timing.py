@@ -94,7 +94,8 @@ def ratio(times: Mapping[str, Times], name: str, over: str) -> float:
 
 def _turns(time: Times) -> list[float]:
     # The first results that were kept have no turns.
-    return time.get("turns", [time["median"]])
+    turns: list[float] = time.get("turns", [time["median"]])
+    return turns
 
 
 def _cpu(run: Callable[[], Any], calls: int) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
+import pkgutil
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -21,7 +21,7 @@ def load(name: str) -> Any:
     So it is where the import fails in another way: a library built for other versions, say.
     """
     try:
-        return importlib.import_module(name)
+        return pkgutil.resolve_name(f"{name}:")
     except ImportError:
         return None
     except Exception as error:

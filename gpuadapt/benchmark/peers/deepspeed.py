@@ -6,7 +6,7 @@ import os
 from functools import cache, partial
 from typing import Any
 
-from ..training import Make
+from ..candidates import Make
 from . import torch
 from .installed import load
 
@@ -29,7 +29,5 @@ def library() -> Any:
 def makers(method: str, backend: str) -> dict[str, Make]:
     if (method, backend) != ("adam", "cpu"):
         return {}
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-    kind = partial(DeepSpeedCPUAdam, adamw_mode=False)
+    kind = partial(load("deepspeed.ops.adam").DeepSpeedCPUAdam, adamw_mode=False)
     return {"deepspeed": partial(torch.make, kind, "adam", "cpu")}

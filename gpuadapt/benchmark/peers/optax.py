@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.arrays import to_host
-
-from ..training import Given, Hyper, Make, Trainer
-from .installed import load
+from ...arrays import to_host
+from ..candidates import Given, Hyper, Make, Trainer
+from .installed import load as imported
 
 NAME = "optax"
 PACKAGES = ("optax",)
@@ -21,22 +20,18 @@ DTYPES = ("float32",)
 def library() -> Any:
     # JAX would take most of a GPU's memory at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return load("optax")
+    return imported("optax")
 
 
 def makers(method: str, backend: str) -> dict[str, Make]:
-    import jax
-
     on = {"cpu": "cpu", "cuda": "gpu"}[backend]
-    if jax.default_backend() != on:
+    if imported("jax").default_backend() != on:
         return {}
     return {"optax jit": partial(make, method)}
 
 
 def make(method: str, start: Given, hyper: Hyper) -> Trainer:
-    import jax
-    import jax.numpy as jnp
-
+    jax, jnp = imported("jax"), imported("jax.numpy")
     transform, form = _transform(method, hyper)
     parameters = [jnp.array(to_host(w)) for w in start]
     now: dict[str, Any] = {"w": parameters, "state": transform.init(parameters)}

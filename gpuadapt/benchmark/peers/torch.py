@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import Given, Hyper, Make, MakeRows, RowTrainer, Trainer
+from ..candidates import Given, Hyper, Make, MakeRows, RowTrainer, Trainer
 from .installed import load
 
 NAME = "torch"
@@ -44,7 +44,7 @@ def makers(method: str, backend: str) -> dict[str, Make]:
 
 def makers_of_few_bits(method: str, backend: str) -> dict[str, Make]:
     """Everything in bfloat16, rounded to the nearest."""
-    fused = makers(method, backend).get("torch fused")
+    fused: Any = makers(method, backend).get("torch fused")
     return {} if fused is None else {"torch bfloat16 fused": partial(fused, dtype="bfloat16")}
 
 

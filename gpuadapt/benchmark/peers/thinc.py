@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import Hyper, Make, Trainer
+from ..candidates import Hyper, Make, Trainer
 from .installed import load
 
 NAME = "thinc"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-import gpuadapt as ga
-from gpuadapt.kernels.cpu import calling, compile, multi_tensor, threading_layer
-from gpuadapt.kernels.formats import uniform
-from gpuadapt.kernels.language.rule import Rule
+from gpuadapt.kernels.cpu import threading_layer
+from gpuadapt.kernels.language.program import Program
+from gpuadapt.kernels.language.rule import Rule, from_program
 
+from ..arrays import namespace
+from ..optimizer import Optimizer
 from . import traffic
-from .training import library, placed
+from .draws import placed
 
 
 def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Callable[[], Any]]:
@@ -23,11 +25,11 @@ def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Ca
     "limit" runs a rule of additions through the same kernel; on a GPU "copy" is a
     device-to-device copy that moves the same bytes.
     """
-    xp = library(backend)
+    xp = namespace(backend)
     # Ones, not zeros: memory that nobody has written is one page, and stays in the cache.
     gradient = xp.ones(size, dtype)
-    rule = ga.testing.additions(states)
-    optimizer = ga.Optimizer(rule, xp.ones(size, dtype))
+    rule = additions(states)
+    optimizer = Optimizer(rule, xp.ones(size, dtype))
     found: dict[str, Callable[[], Any]] = {"limit": lambda: optimizer.step(gradient)}
     if backend == "cuda":
         half = traffic.element(rule, dtype) * size // 2
@@ -36,78 +38,13 @@ def dense(backend: str, size: int, dtype: np.dtype, states: int) -> dict[str, Ca
     return found
 
 
-def read(backend: str, size: int) -> Callable[[], Any]:
-    """One read of float32 elements: on the CPU as integers, whose sum needs no order."""
-    xp = library(backend)
-    if backend == "cuda":
-        ones = xp.ones(size, xp.float32)
-        return lambda: ones.max()
-    found: dict[str, Any] = {}
-    exec(_READ, found)  # noqa: S102
-    numbers, sums = np.ones(size, np.int32), np.zeros(-(-size // 2**16), np.int32)
-    return lambda: found["read"](numbers, sums)
-
-
-_READ = """
-from numba import njit, prange
-
-@njit(parallel=True)
-def read(numbers, sums):
-    for k in prange(sums.size):
-        part = numbers[k * 65536:k * 65536 + 65536]
-        total = sums[k] * 0
-        for i in range(part.size):
-            total ^= part[i]
-        sums[k] = total
-"""
-
-
-def arithmetic(rule: Rule, dtype: np.dtype, size: int) -> Callable[[], Any]:
-    """The CPU kernel's inner loop for as many elements, over arrays that stay in the first cache.
-
-    What is left of a step's time where memory costs nothing: mostly division and square
-    roots, which are rounded correctly.
-    """
-    names = [f"{name}_" for name in rule.program.arguments]
-    arguments = ", ".join([*names, *rule.coefficients])
-    arrays_of_block = ", ".join(f"{name}[at:at + {BLOCK}]" for name in names)
-    scalars = "".join(f"{name}, " for name in rule.coefficients)
-    module = compile.load(rule.name, multi_tensor.source(rule, uniform(rule, dtype)))
-    found: dict[str, Any] = {"update_span": module.update_span}
-    text = _ARITHMETIC.format(
-        arguments=arguments, arrays=arrays_of_block, scalars=scalars, block=BLOCK
-    )
-    exec(text, found)  # noqa: S102
-    repeat, threads = found["repeat"], calling.share(size, threads="numba")
-    # Each thread has a block of its own: `prange` gives every thread one run of numbers.
-    # From the beginning of a cache line, and not all at the same place in a page.
-    line, each = compile.LINE // dtype.itemsize, threads * BLOCK
-    memory = np.ones(len(names) * (each + 5 * line) + line, dtype)
-    memory = memory[-(memory.ctypes.data // dtype.itemsize) % line :]
-    arrays = [memory[k * (each + 5 * line) :][:each] for k in range(len(names))]
-    numbers = [dtype.type(0.5)] * len(rule.coefficients)
-    count = max(1, size // BLOCK)
-    return lambda: repeat(count, threads, *arrays, *numbers)
-
-
-BLOCK = 1024
-"""Elements whose arrays, up to four, fit in a first cache with 32 KB."""
-
-_ARITHMETIC = """
-import numpy as np
-from numba import njit, prange
-
-@njit(parallel=True, error_model="numpy")
-def repeat(count, threads, {arguments}):
-    if threads == 1:
-        for k in range(count):
-            at = 0
-            update_span(({arrays}), ({scalars}), 0, (), ())
-    else:
-        for k in prange(count):
-            at = np.intp(k) * threads // count * {block}
-            update_span(({arrays}), ({scalars}), 0, (), ())
-"""
+@cache
+def additions(states: int) -> Rule:
+    """Return the rule that adds the gradient to the parameter and to each state."""
+    names = [f"s{k}" for k in range(states)]
+    results = tuple(ast.BinOp(ast.Name(name), ast.Add(), ast.Name("g")) for name in ("p", *names))
+    program = Program(f"additions_{states}", "", ("p", "g", *names), "h", (), results, {})
+    return from_program(program, flush=False)
 
 
 def rows(
@@ -128,7 +65,7 @@ def rows(
     -------
     function of k
     """
-    xp, width = library(backend), table[1]
+    xp, width = namespace(backend), table[1]
     tables = xp.ones((1 + states, *table), np.float32)
     tables = placed(tables) if xp is np else tables
     plans = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import Hyper, MakeRows, RowTrainer
+from ..candidates import Hyper, MakeRows, RowTrainer
 from . import torch
 from .installed import load
 

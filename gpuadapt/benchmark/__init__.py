@@ -1,0 +1,1 @@
+"""Timing of rules and methods beside the machine's limit and other libraries."""
