@@ -6,12 +6,11 @@
 >>> optimizer.step({"w": np.full_like(w, 0.5)})
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if find_spec("gpuadapt.kernels") is None:
-    # A checkout whose file system has no symbolic links: kernels/ lies beside this package.
+if not (Path(__file__).parent / "kernels" / "__init__.py").exists():
+    # An sdist, or a checkout without symbolic links: kernels/ lies beside this package.
     __path__.append(str(Path(__file__).parent.parent))
 
 from gpuadapt.kernels import pieces, rules

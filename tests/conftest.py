@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from updates_by_numpy import Many, in_place_of
 
+import gpuadapt
 from gpuadapt import arrays, launch
 from gpuadapt.kernels.cuda import (
     exact_rows,
@@ -31,6 +34,47 @@ from gpuadapt.kernels.cuda import (
 # On a busy machine any example may take long: that says nothing of a test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+HERE = Path(__file__).parent
+NEED_TORCH = ["test_torch*.py", "test_examples.py", "test_resuming.py"]
+collect_ignore = [path.name for path in HERE.glob("*.py") if not path.name.startswith("test_")]
+collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
+QUICK = [
+    "test_cli",
+    "test_documents",
+    "test_effects",
+    "test_errors",
+    "test_formulas",
+    "test_golden",
+    "test_language",
+    "test_packages",
+    "test_params",
+    "test_reference",
+    "test_rowgrad",
+    "test_settings",
+    "test_state",
+    "test_structure",
+    "test_tree",
+]
+"""The quick part of the tests, `pytest -m quick`: files that compile few kernels."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quick: runs in a minute or two, in an empty environment")
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in QUICK:
+            item.add_marker("quick")
+
+
+def pytest_report_header() -> list[str]:
+    """Say which copy is tested, and what is left out."""
+    lines = [f"gpuadapt: {gpuadapt.__version__}, {Path(gpuadapt.__file__).parent}"]
+    if collect_ignore_glob:
+        lines.append(f"NOT RUN, as torch is not installed: {', '.join(NEED_TORCH)}")
+    return lines
 
 
 def _gpu() -> Any:

@@ -1,16 +1,23 @@
-"""The documents' code: every block of Python runs alone, as printed."""
+"""The documents: every block of Python runs alone, as printed; commands and links exist."""
 
+import argparse
 import ast
 import doctest
 import re
+import shlex
+import tomllib
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from conftest import GPU, installed
+from packaging.requirements import Requirement
 from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
+
+from gpuadapt import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -21,6 +28,9 @@ PAGES = sorted(
 
 MAY_BE_MISSING = {"torch", "sklearn", "matplotlib", "rich"}
 """Modules of extras that `gpuadapt[test]` includes: no block is skipped where all tests run."""
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = set(PROJECT["optional-dependencies"])
 
 LANGUAGES = {"python", "sh", "text", "diff"}
 """Of blocks: each is checked in a way of its own, so another one needs a test first."""
@@ -53,10 +63,12 @@ def imported(source: str) -> set[str]:
 
 
 def said(example: Example) -> list[str]:
-    """The lines that a block prints, by its comments and by the block of text that follows it."""
+    """The lines that a block prints, by its comments and by the next block, if it is text."""
     lines = re.findall(r"^\s*print\(.*\)(?:  |\n\s*)# (.*)", example.parsed, re.MULTILINE)
-    after = re.match(r"\s*```text\n(.*?)```", example.document.text[example.end :], re.DOTALL)
-    return lines + (after[1].splitlines() if after else [])
+    after = example.document.text[example.end :].partition("```")[2]
+    if after.startswith("text\n"):
+        lines += after.partition("```")[0].splitlines()[1:]
+    return lines
 
 
 @pytest.mark.parametrize("example", [pytest.param(e, id=called(e)) for e in blocks("python")])
@@ -85,3 +97,77 @@ def test_no_block_is_left_out():
     written = [page for page, language in fences if language == "python"]
     assert [Path(example.path).name for example in blocks("python")] == written
     assert len(written) > 20
+
+
+def options(command: str) -> set[str]:
+    """The options of a command of gpuadapt."""
+    parser = argparse.ArgumentParser()
+    cli.COMMANDS[command].add_arguments(parser)
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def inline_commands() -> list[tuple[str, str]]:
+    """Pages and commands of gpuadapt that stand in their sentences."""
+    return [
+        (page.name, " ".join(command.split()))
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for command in re.findall(r"`gpuadapt\s+([a-z][^`]*)`", page.read_text(encoding="utf-8"))
+    ]
+
+
+def test_commands_of_sentences_exist():
+    found = inline_commands()
+    assert len(found) > 5
+    for page, command in found:
+        name, *rest = command.split()
+        assert name in cli.COMMANDS, (page, command)
+        named = set(re.findall(r"--[a-z][\w-]*", " ".join(rest)))
+        assert named <= options(name), (page, command)
+
+
+def shell_lines() -> list:
+    """The commands of all blocks of shell, each as a parameter named by its place."""
+    return [
+        pytest.param(command, id=f"{called(example)} {command}")
+        for example in blocks("sh")
+        for line in example.parsed.splitlines()
+        for command in line.split("&&")
+        if command.split("#")[0].strip()
+    ]
+
+
+def refers(words: list[str]) -> bool:
+    """Do the options, extras and files of a command exist, of one that we know how to check?"""
+    match words:
+        case ["gpuadapt", *arguments]:
+            return cli.main(arguments) == 0
+        case ["pip", "install", *targets]:
+            names = [re.sub(r"^\.", "gpuadapt", name) for name in targets if name[0] != "-"]
+            asked = [each for each in map(Requirement, names) if each.name == "gpuadapt"]
+            return {extra for each in asked for extra in each.extras} <= set(
+                PROJECT["optional-dependencies"]
+            )
+        case ["python" | "python3", "-m", module, *_]:
+            return module == "venv" or find_spec(module) is not None
+        case ["python" | "python3" | "bash", file, *_]:
+            return (ROOT / file).exists() or file == "warm.py"
+    return words[0] in ("export", "chmod", "git", "cd")
+
+
+@pytest.mark.parametrize("command", shell_lines())
+def test_a_command_of_a_block_exists(command, monkeypatch):
+    """As it is written: options are parsed, extras and files are looked up, nothing is run."""
+    for module in cli.COMMANDS.values():
+        monkeypatch.setattr(module, "run", lambda given: 0)
+    words = [word.removeprefix(".venv/bin/") for word in shlex.split(command, comments=True)]
+    assert refers(words), words
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_links_within_the_project_resolve(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).resolve().is_relative_to(ROOT), target
+            assert (page.parent / target).exists(), target

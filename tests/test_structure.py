@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import runpy
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -178,11 +179,16 @@ def test_public_docstrings_have_their_sections():
                 assert name.startswith("_") or value.__doc__, (module, name)
 
 
-def test_version_is_said_once():
-    import importlib.metadata
-
-    assert ga.__version__ == importlib.metadata.version("gpuadapt")
-    assert f"## [{ga.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+def test_every_package_is_listed():
+    """setuptools is told of each folder: it cannot find those of kernels/ by their names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {"gpuadapt.kernels.cuda.include"}
+    for folder in ("gpuadapt", "kernels"):
+        for file in (ROOT / folder).rglob("__init__.py"):
+            name = ".".join(file.parent.relative_to(ROOT).parts)
+            if not name.startswith("gpuadapt.kernels"):
+                found.add(name.replace("kernels", "gpuadapt.kernels", 1))
+    assert project["tool"]["setuptools"]["packages"] == sorted(found)
 
 
 def test_ci_runs_the_command_that_the_readme_prints():

@@ -123,7 +123,7 @@ def _fields(array_type: type) -> Fields | None:
     try:
         probes = [_probe(k, *given) for k, given in enumerate(PROBES, 1)]
         fields = _found(probes)
-    except (AttributeError, LookupError, TypeError, ValueError):
+    except (AttributeError, ImportError, LookupError, TypeError, ValueError):
         return None  # another CuPy than those that are known, or something in its place
     return fields if _agree(fields, probes) and issubclass(array_type, type(probes[0])) else None
 
