@@ -17,7 +17,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
-from . import convert, language, optimizers, presets, testing
+from . import convert, language, optimizers, presets, schedules, testing
 from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
@@ -92,6 +92,7 @@ __all__ = [
     "rule",
     "rules",
     "save",
+    "schedules",
     "testing",
 ]
 

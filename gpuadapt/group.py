@@ -21,7 +21,7 @@ from .errors import HyperparameterError, ParameterError
 from .launch import in_default_modes
 from .oracle import evaluate
 from .parameter import Parameter
-from .schedules import Schedules
+from .schedule_values import Schedules
 
 
 class Resolved(NamedTuple):

@@ -17,10 +17,11 @@ from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import backend_of, describe
 from .errors import HyperparameterError, KeywordError
-from .schedules import Schedule, Schedules
+from .schedule_values import Schedules
+from .schedules import Function
 from .suggest import unknown
 
-Hyperparameter = float | Schedule
+Hyperparameter = float | Function
 
 Betas = tuple[Hyperparameter, Hyperparameter]
 

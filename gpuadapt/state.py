@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from gpuadapt.kernels.array_types import Array
@@ -21,6 +22,7 @@ from .group import Group
 from .growth import first_rows_calls, rows_of
 from .hyperparameters import FIXED, SETTINGS, check_known
 from .parameter import Parameter
+from .schedule_data import from_data, is_code, to_data
 
 VERSION = 1
 """Version of the snapshots; incremented when their meaning changes."""
@@ -83,7 +85,7 @@ class Plan(NamedTuple):
 def snapshot(
     rule: Rule, step_count: int, groups: Sequence[Group], parameters: Parameters
 ) -> dict[str, Any]:
-    """Copy all that a resumed run needs, except schedules, which are code.
+    """Copy all that a resumed run needs, except functions of the user's, which are code.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def heading(rule: Rule, step_count: int, groups: Sequence[Group]) -> dict[str, A
         "digest": rule.digest,
         "step_count": step_count,
         "param_groups": [
-            {key: value for key, value in group.settings.items() if not callable(value)}
+            {key: to_data(value) for key, value in group.settings.items() if not is_code(value)}
             | {"params": [*group.names], "schedules": _schedules(group.settings)}
             for group in groups
         ],
@@ -126,8 +128,8 @@ def _entry(parameter: Parameter) -> dict[str, Any]:
 
 
 def _schedules(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of settings that are schedules."""
-    return [name for name, value in settings.items() if callable(value)]
+    """Return the names of settings that are code."""
+    return [name for name, value in settings.items() if is_code(value)]
 
 
 def count(name: str, value: Any) -> int:
@@ -333,15 +335,17 @@ def _saved_settings(
 
 
 def _settings(group: Group, saved: dict[str, Any]) -> dict[str, Any]:
-    """Check the saved settings of a group and return them; the group keeps its own schedules."""
+    """Check the saved settings of a group and return them; the group keeps functions of its own."""
     marked, saved = _split(saved)
     check_known(saved, group.settings)
+    saved = {name: _restored(name, value) for name, value in saved.items()}
     for name, value in group.settings.items():
-        if callable(value) and name in saved:
+        if is_code(value) and name in saved:
             raise StateError(
-                f"{name}: the snapshot has {saved[name]!r}, this optimizer a schedule. To take the "
-                "number, put it into param_groups before loading; to keep the schedule, load with "
-                f"strict=False, or delete {name!r} from the snapshot's param_groups"
+                f"{name}: the snapshot has {saved[name]!r}, this optimizer a schedule that is "
+                "code. To take the former, put it into param_groups before loading; to keep the "
+                f"schedule, load with strict=False, or delete {name!r} from the snapshot's "
+                "param_groups"
             )
         if name == "params" or name in saved or callable(value):
             continue
@@ -370,17 +374,22 @@ def _split(saved: Mapping[str, Any]) -> tuple[Collection[str], dict[str, Any]]:
     return marked if isinstance(marked, Mapping) else list(marked), values
 
 
+def _restored(name: str, value: Any) -> Any:
+    """Return a saved setting, schedules as objects."""
+    return value if name in FIXED else from_data(name, value)
+
+
 def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left) -> dict[str, Any]:
     """Return the saved settings that fit a group; the names of others go into ``left``."""
     if saved is None:
         return {}
     marked, saved = _split(saved)
     current = group.settings
-    fitting = {
-        name: value
-        for name, value in saved.items()
-        if name in current and name not in FIXED and not callable(current[name])
-    }
+    fitting = {}
+    for name, value in saved.items():
+        if name in current and name not in FIXED and not is_code(current[name]):
+            with suppress(StateError):
+                fitting[name] = _restored(name, value)
     try:
         group.resolve(current | fitting, None)
     except HyperparameterError:

@@ -46,8 +46,17 @@ ELSEWHERE: dict[str, str] = {
     "nesterov": "nesterov=True of the constructor of SGD, or NAdam",
     "momentum": "momentum=... of the constructor of SGD or RMSprop",
     "centered": "centered=True of the constructor of RMSprop",
-    "schedule": "a function of the step as lr",
-    "lr_scheduler": "a function of the step as lr",
+    **dict.fromkeys(
+        ("schedule", "scheduler", "lr_schedule", "lr_scheduler", "learning_rate_schedule"),
+        "lr=schedules.Cosine(start, end, steps) or another of gpuadapt.schedules",
+    ),
+    **dict.fromkeys(
+        ("warmup", "warmup_steps", "num_warmup_steps", "warmup_ratio"),
+        "lr=schedules.WarmUp(steps, then) of gpuadapt.schedules",
+    ),
+    **dict.fromkeys(
+        ("lr_lambda", "lr_lambdas"), "lr=function, which gets the step and returns the rate"
+    ),
 }
 """From the name of a setting to where it is given instead."""
 
@@ -63,6 +72,49 @@ METHODS: dict[str, str] = {
     "gradientdescent": "SGD",
 }
 """From a method's name in lower case to the constructor that has it here."""
+
+
+SCHEDULES: dict[str, str] = {
+    **dict.fromkeys(("constant", "constantschedule"), "schedules.Constant(value)"),
+    **dict.fromkeys(
+        ("linear", "linearlr", "linearschedule"), "schedules.Linear(start, end, steps)"
+    ),
+    **dict.fromkeys(
+        ("cosine", "cosinedecay", "cosineannealing", "cosineannealinglr", "cosinedecayschedule"),
+        "schedules.Cosine(start, end, steps)",
+    ),
+    **dict.fromkeys(
+        ("polynomial", "polynomiallr", "polynomialdecay", "polynomialschedule"),
+        "schedules.Polynomial(start, end, steps, power)",
+    ),
+    **dict.fromkeys(
+        ("exponential", "exponentiallr", "exponentialdecay"),
+        "schedules.Exponential(start, rate, steps)",
+    ),
+    "steplr": "schedules.Exponential(start, rate, steps, staircase=True)",
+    **dict.fromkeys(
+        ("constantlr", "multisteplr", "piecewise", "piecewiseconstant", "piecewiseconstantdecay",
+         "piecewiseconstantschedule"),
+        "schedules.Piecewise(values, boundaries)",
+    ),
+    **dict.fromkeys(
+        ("onecycle", "onecyclelr", "cosineonecycleschedule", "linearonecycleschedule"),
+        "schedules.OneCycle(peak, steps)",
+    ),
+    **dict.fromkeys(
+        ("warmup", "warmupconstantschedule", "warmupcosinedecayschedule",
+         "warmupexponentialdecayschedule"),
+        "schedules.WarmUp(steps, then)",
+    ),
+    **dict.fromkeys(
+        ("join", "joinschedules", "sequentiallr", "sgdrschedule", "cosinedecayrestarts",
+         "cosineannealingwarmrestarts", "piecewiseinterpolateschedule"),
+        "schedules.Join(schedules, boundaries)",
+    ),
+    **dict.fromkeys(("lambdalr", "multiplicativelr"), "lr=function, which gets the step"),
+    **dict.fromkeys(("schedule", "scheduler", "lrscheduler", "learningrateschedule"), "schedules"),
+}  # fmt: skip
+"""From a schedule's name in lower case to its name here."""
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
@@ -101,7 +153,8 @@ def missing(module: str, known: Iterable[str]) -> Callable[[str], object]:
     def __getattr__(name: str) -> object:
         instead = None
         if not name.startswith("_"):
-            instead = METHODS.get(name.lower().replace("_", "")) or near(name, names)
+            plain = name.lower().replace("_", "")
+            instead = {**METHODS, **SCHEDULES}.get(plain) or near(name, names)
         raise AttributeError(
             f"{asked(instead)}module {module!r} has no attribute {name!r}", name=name
         )

@@ -124,9 +124,7 @@ def metadata_of(
         for name, value in given.items():
             if name not in ("params", "schedules"):
                 given[name] = _encoded(name, value)
-        given["schedules"] = {
-            name: described(value) for name, value in group.settings.items() if callable(value)
-        }
+        given["schedules"] = {name: described(group.settings[name]) for name in given["schedules"]}
     updates = {name: one.update_count for name, one in parameters.items()}
     forms = {name: formats_of(one) for name, one in parameters.items()}
     names = {
@@ -163,7 +161,7 @@ def _decoded(value: Any) -> Any:
 
 
 def described(schedule: Any) -> str:
-    """Describe a schedule for people: its code is not saved."""
+    """Describe a schedule that is code, for people: it is not saved."""
     if isinstance(schedule, Scaled):
         return f"{schedule.factor!r} times {described(schedule.schedule)}"
     if isinstance(schedule, functools.partial):
