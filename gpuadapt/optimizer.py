@@ -142,11 +142,11 @@ class Optimizer:
         largest magnitude that it has had) farther from dense steps in float64 than dense steps
         in float32 are, and in general nearer; see docs/exact_rows.md.
     **hyperparameters : float or schedule
-        The rule's. NumPy scalars, and arrays of one element, are copied. A schedule is a function
-        of the step, counted from 0, that returns the value at that step. It is called once for
-        each step, in order, from the first on, and may have a state of its own. A skipped or
-        failed step that is taken again has the same value; after `load_state_dict`, schedules are
-        called anew.
+        The rule's. NumPy scalars, and arrays of one element, are copied. A schedule is one of
+        `gpuadapt.schedules`, or any function of the step, counted from 0, that returns the value at
+        that step. It is called once for each step, in order, from the first on, and may have a
+        state of its own. A skipped or failed step that is taken again has the same value; after
+        `load_state_dict`, schedules are called anew.
         ``betas=(b1, b2)`` is short for ``beta1=b1, beta2=b2``.
 
     Attributes
@@ -592,8 +592,9 @@ class Optimizer:
         -------
         dict
             "version", "rule" (its name) and "digest" (of its formulas), "step_count",
-            "param_groups" (without schedules, which are code) and "state": for each parameter its
-            "updates" and copies of its state arrays, on their device.
+            "param_groups" (schedules as dicts; functions of the user's, which are code, are only
+            named) and "state": for each parameter its "updates" and copies of its state arrays, on
+            their device.
         """
         self._check_loaded()
         self._steps.streams.wait()
@@ -605,7 +606,8 @@ class Optimizer:
         """Load a snapshot of `state_dict`, made on either backend.
 
         All checks come before any change. Groups, and parameters in a group, may be in another
-        order; parameters are matched by name.
+        order; parameters are matched by name. The snapshot's settings, schedules included, take
+        the place of the optimizer's.
 
         Parameters
         ----------
@@ -658,7 +660,8 @@ class Optimizer:
         """Save the optimizer, and its parameters, in a safetensors file.
 
         The file of that name is the old one or the new one at any time, also after a crash or
-        with a full disk. It holds no code: schedules are named only. See docs/checkpoints.md.
+        with a full disk. It holds no code: functions of the user's as schedules are named only.
+        See docs/checkpoints.md.
 
         Parameters
         ----------

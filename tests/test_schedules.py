@@ -619,3 +619,31 @@ def test_keywords_of_other_libraries(name):
         ga.Adam({"w": np.ones(3)}, **{name: 3})
     with pytest.raises(ga.KeywordError, match=r"did you mean lr=schedules\.WarmUp"):
         ga.Adam({"w": np.ones(3)}, warmup_steps=3)
+
+
+def test_torchs_optimizers_have_numbers():
+    """A schedule becomes one of torch's by LambdaLR, which the errors name."""
+    torch = pytest.importorskip("torch")
+    import gpuadapt.torch
+
+    schedule = WarmUp(3, Cosine(0.1, 0.01, steps=4))
+    weight = torch.nn.Parameter(torch.ones(3))
+    for make in (gpuadapt.torch.Adam, gpuadapt.torch.SGD):
+        with pytest.raises(ga.HyperparameterError, match=r"lr: got WarmUp\(.*LambdaLR"):
+            make([weight], lr=schedule)
+    with pytest.raises(ga.HyperparameterError, match=r"lr: got WarmUp\(.*LambdaLR"):
+        gpuadapt.torch.Optimizer(ga.rules.sgd, [weight], lr=schedule)
+    optimizer = gpuadapt.torch.SGD([weight], lr=1.0)
+    optimizer.param_groups[0]["lr"] = schedule
+    weight.grad = torch.ones(3)
+    with pytest.raises(ga.HyperparameterError, match=r"lr: got WarmUp\(.*LambdaLR"):
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 1.0
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    for step in range(9):
+        assert optimizer.param_groups[0]["lr"] == schedule(step)
+        optimizer.step()
+        scheduler.step()
+    other = torch.optim.lr_scheduler.LambdaLR(gpuadapt.torch.SGD([weight]), schedule)
+    other.load_state_dict(scheduler.state_dict())
+    assert other.get_last_lr() == [schedule(9)]

@@ -138,7 +138,7 @@ def _check_rate(optimizer: Optimizer, variable: Any) -> None:
         if not all(map(callable, ours)):
             raise StateError(
                 "learning_rate: Keras has a schedule, which is no variable, this optimizer "
-                f"{ours[0]!r}; make it with a schedule of the step as learning_rate"
+                f"{ours[0]!r}; make it with one of gpuadapt.schedules as learning_rate"
             )
         return
     theirs = number_of("learning_rate", variable)

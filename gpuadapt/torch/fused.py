@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from ..errors import HyperparameterError, ParameterError
 from ..step_options import StepResult
@@ -16,7 +17,7 @@ from ..turn import alone, in_turn
 from . import stepping
 from .base import Bound
 from .loading import convert_states, exact_states
-from .options import changed, own_settings
+from .options import changed, own_settings, refuse_function
 from .places import result_of
 from .rates import effective_lr
 from .refusal import FallbackWarning, Reason
@@ -27,6 +28,10 @@ from .tables import Watch, catch_up, watch
 
 class Fused(Bound):
     """The step of all classes; torch's class, which follows it among the bases, has the rest."""
+
+    def __init__(self, params: ParamsT, lr: Any, *given: Any, **named: Any) -> None:
+        refuse_function("lr", lr)
+        super().__init__(params, lr, *given, **named)
 
     def _add_options(self, given: Mapping[str, Any]) -> None:
         """Put gpuadapt's keywords into the defaults and the groups, which torch has made."""

@@ -128,6 +128,15 @@ def check(settings: Mapping[str, Any]) -> None:
         raise HyperparameterError(str(error)) from None
 
 
+def refuse_function(name: str, value: Any) -> None:
+    """Raise `HyperparameterError` for a schedule: torch's optimizers have numbers."""
+    if callable(value):
+        raise HyperparameterError(
+            f"{name}: got {value!r}, expected a number, which torch's schedulers change: make the "
+            "optimizer with lr=1.0, and torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)"
+        )
+
+
 def row_norm_limit(group: Mapping[str, Any]) -> float:
     """Return ``max_row_norm``, infinity without one."""
     given = group.get("max_row_norm")

@@ -12,7 +12,7 @@ from gpuadapt.kernels.language.rule import Rule
 from ..errors import HyperparameterError
 from ..hyperparameters import DECAYS, check_choice, check_known, check_present, check_rule, expand
 from .fused import Fused
-from .options import DEFAULTS
+from .options import DEFAULTS, refuse_function
 from .recipes import Recipe
 
 SETTINGS: dict[str, Any] = {"weight_decay": 0.0, "decay": "l2", "maximize": False}
@@ -96,6 +96,8 @@ class Optimizer(Fused, torch.optim.Optimizer):
         own = {name: given.pop(name) for name in DEFAULTS if name in given}
         check_known(given, (*rule.hyperparameters, *SETTINGS, *DEFAULTS))
         check_present(given, rule.hyperparameters)
+        for name, value in given.items():
+            refuse_function(name, value)
         defaults = SETTINGS | given
         check_choice(defaults, "decay", DECAYS)
         check_choice(defaults, "maximize", (False, True))

@@ -9,6 +9,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.language.rule import Rule
 
 from ..errors import HyperparameterError
+from .options import refuse_function
 from .rules import torch_centered, torch_centered_momentum, torch_nadam
 
 Settings = Mapping[str, Any]
@@ -120,4 +121,5 @@ def number_of(name: str, group: Settings) -> float:
         return float(group[name] if name in group else FROM_GROUP[name](group))
     except (TypeError, ValueError, IndexError, KeyError, RuntimeError):
         key = next((each for each in (name, "betas", "alpha") if each in group), name)
+        refuse_function(key, group.get(key))
         raise HyperparameterError(f"{key}: got {group.get(key)!r}, expected numbers") from None
