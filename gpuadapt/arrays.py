@@ -100,6 +100,11 @@ def describe(array: object) -> str:
     return f"{where} {array.dtype} array of shape {array.shape}"  # type: ignore[attr-defined]
 
 
+def device_name(array: Array) -> str:
+    """Return "cpu", or "cuda:" and the number of the device."""
+    return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
+
+
 def plain(array: Array) -> Array:
     """Return NumPy's subclasses (memory maps, matrices) and numbers as plain arrays."""
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from .arrays import SmallArrayArena, check_disjoint, check_parameter, describe, 
 from .errors import ParameterError
 from .foreign import as_array
 from .group import Group
-from .hyperparameters import SETTINGS, expand
+from .hyperparameters import expand
 from .parameter import Parameter
 from .state_formats import Storage, storage_of
 from .tree import Branch, Place, branch, read
@@ -126,47 +126,3 @@ def gradient_templates(built: Built, grouped: bool) -> tuple[Place, Branch]:
     names = list(built.parameters)
     template = branch("", None, built.templates) if grouped else built.templates[0]
     return template, branch("", names, [*names], ordered=False)
-
-
-def summary(
-    class_name: str,
-    rule: Rule,
-    groups: Sequence[Group],
-    parameters: Sequence[Parameter],
-    step_count: int,
-) -> str:
-    """Describe an optimizer in one line."""
-
-    def text(value: Any) -> str:
-        return getattr(value, "__name__", "<schedule>") if callable(value) else repr(value)
-
-    settings = groups[0].settings
-    defaults = SETTINGS | {"params": settings["params"]}
-    changed = ", ".join(
-        f"{key}={text(value)}"
-        for key, value in settings.items()
-        if key not in defaults or value != defaults[key]
-    )
-    changed += _wider_states(rule, groups[0].settings["state_dtype"], parameters)
-    elements = sum(parameter.array.size for parameter in parameters)
-    backends = " and ".join(sorted({parameter.backend for parameter in parameters}))
-    where = f", {elements:,} elements on {backends}" if parameters else ""
-    return (
-        f"{class_name}({rule.name}: {changed}; {len(groups)} group{'s' * (len(groups) > 1)}, "
-        f"{len(parameters)} parameter{'s' * (len(parameters) != 1)}{where}; "
-        f"step {step_count})"
-    )
-
-
-def _wider_states(rule: Rule, state_dtype: Any, parameters: Sequence[Parameter]) -> str:
-    """Name the states whose dtype is wider than ``state_dtype``, and that dtype."""
-    if not isinstance(state_dtype, str):
-        return ""
-    wider = {
-        f"{state} in {form.dtype}"
-        for parameter in parameters
-        if parameter.group == 0
-        for state, form in zip(rule.states, parameter.formats.states, strict=True)
-        if form.dtype != state_dtype
-    }
-    return f" (kept wider: {', '.join(sorted(wider))})" if wider else ""

@@ -16,6 +16,7 @@ from gpuadapt.kernels.numerics.scalar_layout import LARGEST_SCALE, SMALLEST_SCAL
 from .arrays import copy_calls, describe, namespace, to_host
 from .errors import HyperparameterError, StateError
 from .hyperparameters import number, whole
+from .texts import safe
 
 
 @dataclass(frozen=True)
@@ -289,10 +290,13 @@ class LossScale:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_owners": []}  # a copy has no optimizer yet
 
+    @safe
     def __repr__(self) -> str:
-        where = "" if isinstance(self._scalars, np.ndarray) else " on a GPU"
-        return "LossScale({}{}, growth={}, backoff={}, interval={}, minimum={})".format(
-            float(self._read()[0]), where, *self._rates
+        # To read it from a GPU would wait for the steps.
+        host = isinstance(self._scalars, np.ndarray)
+        scale = float(self._adapted()[0]) if host else "on a GPU"
+        return "LossScale({}, growth={}, backoff={}, interval={}, minimum={}, patience={})".format(
+            scale, *self._rates, self._patience
         )
 
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.language.rule import Rule
 
+from . import representation
 from .arrays import check_disjoint, describe
 from .checkpoint.contents import Contents as FileContents
 from .checkpoint.contents import metadata_of, tensors_of
 from .checkpoint.fill import fill, parameter_calls, read
 from .checkpoint.match import Wanted, match
 from .checkpoint.paths import open_file, write_file
-from .construct import Built, are_groups, build, gradient_templates, summary
+from .construct import Built, are_groups, build, gradient_templates
 from .device_errors import explain, explained
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
@@ -37,6 +38,7 @@ from .hyperparameters import (
 )
 from .parameter import Parameter
 from .passed import Contents, Passed, all_contents, contents, look, portable
+from .representation import Params, States
 from .rowgrad import RowGrad
 from .run import Steps
 from .state import Left, Plan, examined, plan, restore_calls, snapshot
@@ -46,23 +48,6 @@ from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
 from .tree import Branch, Place, flatten, taken
 from .turn import Turn, alone, in_turn, takes_lock
-
-
-class Params(dict[str, Any]):
-    """A read-only dict of arrays by name: a replaced array would not be updated."""
-
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise ParameterError(
-            "params: it shows which arrays are updated, and cannot be changed. Write into an array "
-            "(params[name][...] = new); for more parameters there is `add`, for more rows `grow`"
-        )
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
 
 NOT_LISTED = {"_params": None, "_state": None}
 """The attributes behind `Optimizer.params` and `state` until somebody asks for them.
@@ -828,8 +813,8 @@ class Optimizer:
         """The state arrays themselves, by parameter and the rule's letter; read-only mappings."""
         shown = self._state
         if shown is None:
-            shown = vars(self)["_state"] = MappingProxyType(
-                {name: MappingProxyType(one.saved_states) for name, one in self._parameters.items()}
+            shown = vars(self)["_state"] = States(
+                {name: States(one.saved_states) for name, one in self._parameters.items()}
             )
         return shown
 
@@ -994,8 +979,10 @@ class Optimizer:
         return self._stats[name]
 
     def __repr__(self) -> str:
-        parameters = list(self._parameters.values())
-        return summary(type(self).__name__, self.rule, self._groups, parameters, self.step_count)
+        return representation.text(type(self), vars(self))
+
+    def _repr_html_(self) -> str:
+        return representation.table(type(self), vars(self))
 
 
 class Internals(NamedTuple):

@@ -30,6 +30,7 @@ from .errors import GradientError, RowIndexError
 from .foreign import as_array
 from .launch import RowUpdate, bind_rows, run, scalars
 from .row_indices import INDEX, as_given, counted, in_use, listed
+from .texts import safe
 
 DUPLICATES = ("sum", "mean")
 """How duplicate rows are merged: values of ``RowGrad(duplicates=)``."""
@@ -285,8 +286,11 @@ class RowGrad:
         # `sum` starts from 0.
         return self if isinstance(other, int) and other == 0 else self.__add__(other)
 
+    @safe
     def __repr__(self) -> str:
-        used = "" if self.count is None else f", {self.count} of them in use"
+        # A count that is an array may be on a GPU.
+        used = f"{self.count}" if isinstance(self.count, int) else "as many as `count` says"
+        used = "" if self.count is None else f", {used} of them in use"
         return f"RowGrad({self.rows.size:,} rows{used}, values {describe(self.values)})"
 
 

@@ -135,6 +135,11 @@ class Steps:
         self._unconfirmed = self._count - taken
         return taken
 
+    @property
+    def known_count(self) -> tuple[int, int]:
+        """Number of steps, and of the last ones that a GPU may have skipped; waits for nothing."""
+        return self._count, self._unconfirmed
+
     def last_coefficients(self, name: str) -> tuple[Rule, list[float]]:
         """The rule of a parameter in the last step, and its coefficients; waits for a GPU."""
         for part in self._plans[0].devices if self._plans else ():

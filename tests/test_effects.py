@@ -97,6 +97,6 @@ def test_a_decay_of_what_is_made_anew(decay):
 
 def test_what_is_kept_wider_is_shown():
     shown = repr(ga.FTRL(LONG.copy(), state_dtype="8bit"))
-    assert "(kept wider: n in float32, z in float32)" in shown
-    assert "(kept wider: v in bfloat16)" in repr(ga.Adam(LONG.copy(), state_dtype="float16"))
-    assert "kept wider" not in repr(ga.Adam(LONG.copy(), state_dtype="8bit"))
+    assert "states: z float32, n float32," in shown
+    assert "states: m float16, v bfloat16," in repr(ga.Adam(LONG.copy(), state_dtype="float16"))
+    assert "states: m 8bit, v 8bit," in repr(ga.Adam(LONG.copy(), state_dtype="8bit"))

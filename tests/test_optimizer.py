@@ -243,14 +243,6 @@ def test_nothing_of_the_size_of_a_parameter_is_allocated():
         tracemalloc.stop()
 
 
-def test_repr():
-    w = np.ones((10, 200), np.float32)
-    assert repr(ga.Adagrad(w)) == (
-        "Adagrad(adagrad: lr=0.01, lr_decay=0.0, eps=1e-08; 1 group, 1 parameter, "
-        "2,000 elements on cpu; step 0)"
-    )
-
-
 def test_a_nan_is_not_a_weight_of_zero(backend):
     """FTRL's zeros are for what is small, not for what is no number."""
     w = backend.array(np.ones(3))
@@ -312,7 +304,7 @@ def test_no_parameters_at_all(params, grads):
     optimizer.step(grads, max_norm=1.0, grad_scale=ga.LossScale(2.0))
     assert optimizer.step_count == 3 and sorted(set(asked)) == [0, 1, 2]
     assert optimizer.last == (0.0, 1.0, False)
-    assert "0 parameters; step 3" in repr(optimizer)
+    assert "3 steps taken" in repr(optimizer) and "no parameters" in repr(optimizer)
     again = ga.Adam(params, eps=small)
     again.load_state_dict(optimizer.state_dict())
     for other in (again, copy.deepcopy(again), pickle.loads(pickle.dumps(again))):

@@ -301,7 +301,7 @@ def test_nothing_outlives_the_optimizer():
 
 def test_maps_that_would_not_be_heard_are_read_only():
     optimizer = ga.Adam({"w": np.ones(3)})
-    with pytest.raises(TypeError):
+    with pytest.raises(ga.StateError, match="cannot be changed"):
         optimizer.state["w"]["m"] = np.zeros(3)
     with pytest.raises(AttributeError):
         optimizer.param_groups.append({})

@@ -211,7 +211,6 @@ def test_what_is_read_has_all_that_streams_have_to_do(device, apart):
         "scale": lambda _, scale: float(scale),
         "skipped": lambda _, scale: scale.skipped,
         "scale's state": lambda _, scale: scale.state_dict(),
-        "text": lambda _, scale: repr(scale).replace(" on a GPU", ""),
         "rows": lambda one, _: numbers(one.read("w", rows_of(one))),
         "stats": lambda one, _: one.stats("w"),
     }
