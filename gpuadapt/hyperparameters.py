@@ -7,23 +7,29 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, SupportsFloat, get_args
 
 import numpy as np
 
 from gpuadapt.kernels.array_types import HostArray
-from gpuadapt.kernels.formats import MASTERS, ROUNDINGS, STATES
 from gpuadapt.kernels.language.rule import Rule
 
 from .arrays import backend_of, describe
+from .choices import Check, Decay, Exactness, Master, Rounding, Sparse, StateDtype
 from .errors import HyperparameterError, KeywordError
 from .schedule_values import Schedules
 from .schedules import Function
 from .suggest import unknown
 
-Hyperparameter = float | Function
+Scalar = float | SupportsFloat
+"""A number of any kind, such as a NumPy scalar."""
+
+Hyperparameter = Scalar | Function
 
 Betas = tuple[Hyperparameter, Hyperparameter]
+
+Setting = Hyperparameter | Betas | str | Mapping[str, str] | None
+"""The value of any setting of a group."""
 
 
 class Default(tuple[float, float]):
@@ -34,11 +40,7 @@ class Default(tuple[float, float]):
 
 BETAS, LION_BETAS = Default((0.9, 0.999)), Default((0.9, 0.99))
 
-DECAYS = ("l2", "decoupled", "absolute", "after")
-"""Values of ``decay``; each is an option of `gpuadapt.kernels.options`."""
-
-CHECKS = ("raise", "skip")
-"""Values of ``check``: what to do with rows that are out of range."""
+DECAYS, CHECKS = get_args(Decay), get_args(Check)
 
 SETTINGS: dict[str, Any] = {
     "weight_decay": 0.0,
@@ -55,6 +57,9 @@ SETTINGS: dict[str, Any] = {
     "exactness": "close",
 }
 """The settings of every group beside its rule's hyperparameters, with defaults."""
+
+DEFAULTS: dict[str, Any] = {"beta1": None, "beta2": None, **SETTINGS, "initial": None}
+"""The keywords of constructors that a method does not name itself, with defaults."""
 
 
 OTHERS = ("params", "betas", "rule", "self", "initial", "schedules")
@@ -107,8 +112,6 @@ INTERVALS = {
 """The interval of each hyperparameter, by name."""
 
 
-SPARSE, EXACTNESS = ("lazy", "exact"), ("close", "bits")
-
 FIXED = ("rowwise", "state_dtype", "master", "rounding", "seed", "sparse", "exactness")
 """Settings that cannot be changed later, because states were allocated by them."""
 
@@ -128,10 +131,10 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
     HyperparameterError
     """
     check_choice(settings, "rowwise", (False, True))
-    check_choice(settings, "master", (None, *MASTERS))
-    check_choice(settings, "rounding", tuple(ROUNDINGS))
-    check_choice(settings, "sparse", SPARSE)
-    check_choice(settings, "exactness", EXACTNESS)
+    check_choice(settings, "master", (None, *get_args(Master)))
+    check_choice(settings, "rounding", get_args(Rounding))
+    check_choice(settings, "sparse", get_args(Sparse))
+    check_choice(settings, "exactness", get_args(Exactness))
     if settings["master"] is not None and settings["rounding"] != "nearest":
         raise HyperparameterError(
             f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which has "
@@ -144,18 +147,22 @@ def check_fixed(settings: Mapping[str, Any], states: Sequence[str]) -> None:
     for state, kind in wanted.items() if isinstance(wanted, Mapping) else [("", wanted)]:
         if state and state not in states:
             raise HyperparameterError(f"state_dtype: no state {state!r}, but {list(states)}")
-        check_choice({"state_dtype": kind}, "state_dtype", (None, *STATES))
+        check_choice({"state_dtype": kind}, "state_dtype", (None, *get_args(StateDtype)))
 
 
 def expand(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``betas=(b1, b2)`` as ``beta1=b1, beta2=b2``.
+    """Write ``betas=(b1, b2)`` as ``beta1=b1, beta2=b2``; None for one of these is left out.
 
     Raises
     ------
     HyperparameterError
         ``betas`` is not a pair, or ``beta1`` or ``beta2`` is given as well.
     """
-    result = dict(given)
+    result = {
+        name: value
+        for name, value in given.items()
+        if value is not None or name not in ("beta1", "beta2")
+    }
     if "betas" not in result:
         return result
     betas = result.pop("betas")

@@ -18,8 +18,10 @@ from .checkpoint.contents import Contents as FileContents
 from .checkpoint.contents import metadata_of, tensors_of
 from .checkpoint.fill import fill, parameter_calls, read
 from .checkpoint.match import Wanted, match
-from .checkpoint.paths import open_file, write_file
+from .checkpoint.paths import FilePath, open_file, write_file
+from .choices import Check, Decay, Exactness, Master, Rounding, Sparse, StateDtype
 from .construct import Built, are_groups, build, gradient_templates
+from .containers import Array, Listed, ParamsOrGroups
 from .device_errors import explain, explained
 from .effects import check_effects
 from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
@@ -29,17 +31,21 @@ from .group import Group, skips_out_of_range
 from .growth import grown
 from .hyperparameters import (
     SETTINGS,
+    Betas,
     Hyperparameter,
+    Scalar,
+    Setting,
     check_initial,
     check_known,
     check_rule,
     expand,
     number,
 )
+from .loss_scale import Multiple
 from .parameter import Parameter
 from .passed import Contents, Passed, all_contents, contents, look, portable
 from .representation import Params, States
-from .rowgrad import RowGrad
+from .rowgrad import Grads, RowGrad
 from .run import Steps
 from .state import Left, Plan, examined, plan, restore_calls, snapshot
 from .stats import Stats, watch
@@ -180,22 +186,22 @@ class Optimizer:
     def __init__(
         self,
         rule: Rule,
-        params: Any,
+        params: ParamsOrGroups[Mapping[str, object]],
         *,
         weight_decay: Hyperparameter = 0.0,
-        decay: str = "l2",
+        decay: Decay = "l2",
         maximize: bool = False,
         rowwise: bool = False,
         max_row_norm: Hyperparameter = math.inf,
-        check: str | None = None,
+        check: Check | None = None,
         initial: Mapping[str, float] | None = None,
-        state_dtype: str | Mapping[str, str] | None = None,
-        master: str | None = None,
-        rounding: str = "nearest",
+        state_dtype: StateDtype | Mapping[str, StateDtype] | None = None,
+        master: Master | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
-        sparse: str = "lazy",
-        exactness: str = "close",
-        **hyperparameters: Any,
+        sparse: Sparse = "lazy",
+        exactness: Exactness = "close",
+        **hyperparameters: Hyperparameter | Betas | None,
     ) -> None:
         if not isinstance(rule, Rule):
             raise RuleError(f"rule: got {rule!r}, expected a function decorated with @rule")
@@ -322,11 +328,11 @@ class Optimizer:
     @takes_lock
     def step(
         self,
-        grads: Any,
+        grads: Grads,
         *,
-        grad_scale: Any = None,
-        max_norm: float | None = None,
-        clip_value: float | None = None,
+        grad_scale: Scalar | Multiple | None = None,
+        max_norm: Scalar | None = None,
+        clip_value: Scalar | None = None,
         skip_nonfinite: bool = False,
         stream: Any = None,
         stats: Sequence[str] = (),
@@ -454,7 +460,7 @@ class Optimizer:
         return watches
 
     @alone
-    def add(self, params: Any, **settings: Any) -> None:
+    def add(self, params: ParamsOrGroups[Mapping[str, object]], **settings: Setting) -> None:
         """Add parameters during training, such as new or unfrozen layers.
 
         Their states and counts of updates start anew; other parameters continue. From then on
@@ -482,7 +488,7 @@ class Optimizer:
         self._assign(self._with(params, common, self._built, self._passed), self._steps)
 
     @alone
-    def grow(self, name: str, array: Any) -> None:
+    def grow(self, name: str, array: Array) -> None:
         """Give a table more rows: ``array`` becomes the parameter.
 
         Copy the weights into its first rows before (with ``sparse="exact"``, after a `flush`).
@@ -636,7 +642,7 @@ class Optimizer:
     @in_turn
     def save(
         self,
-        path: Any,
+        path: FilePath,
         *,
         params: bool = True,
         keep: int = 0,
@@ -673,7 +679,7 @@ class Optimizer:
     @in_turn
     def _save_file(
         self,
-        path: Any,
+        path: FilePath,
         more: Mapping[str, str],
         tensors: Mapping[str, Any],
         params: bool,
@@ -690,7 +696,7 @@ class Optimizer:
 
     def load(
         self,
-        path: Any,
+        path: FilePath,
         *,
         strict: bool = True,
         rename: Mapping[str, str] | None = None,
@@ -819,7 +825,7 @@ class Optimizer:
         return shown
 
     @alone
-    def read(self, name: str, rows: Any) -> Any:
+    def read(self, name: str, rows: Array | Listed[int]) -> Any:
         """Read rows of a table; exact rows catch up with the last step first.
 
         Parameters
@@ -848,7 +854,7 @@ class Optimizer:
         return parameter.read(row_numbers(parameter, rows), skip)
 
     @alone
-    def write(self, name: str, values: Any) -> None:
+    def write(self, name: str, values: Array) -> None:
         """Write numbers into a parameter, with all bits that its companions can hold.
 
         An array of 16 bits alone would round float32 numbers. Written here, the next step starts
@@ -884,7 +890,7 @@ class Optimizer:
         parameter.write(numbers_of(parameter, values))
 
     @in_turn
-    def flush(self, name: str | None = None, *, fraction: float = 1.0) -> None:
+    def flush(self, name: str | None = None, *, fraction: Scalar = 1.0) -> None:
         """Let exact rows catch up with the last step, states included.
 
         `state_dict`, `effective_lr` and ``stats`` call it themselves. Call it before you read the

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias, get_args, overload
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from gpuadapt.kernels.formats import PLAIN, Operand, uniform
 from gpuadapt.kernels.language.rule import rule
 from gpuadapt.kernels.numerics.scalar_layout import FIRST
 
+from . import containers
 from .addition import plain_backend, summed, total, widened
 from .arrays import (
     DTYPES,
@@ -26,14 +27,14 @@ from .arrays import (
     on_device,
     plain,
 )
+from .choices import Duplicates
 from .errors import GradientError, RowIndexError
 from .foreign import as_array
 from .launch import RowUpdate, bind_rows, run, scalars
 from .row_indices import INDEX, as_given, counted, in_use, listed
 from .texts import safe
 
-DUPLICATES = ("sum", "mean")
-"""How duplicate rows are merged: values of ``RowGrad(duplicates=)``."""
+DUPLICATES = get_args(Duplicates)
 
 
 class RowGrad:
@@ -91,8 +92,17 @@ class RowGrad:
     __slots__ = ("_count", "_duplicates", "_rows", "_values")
 
     def __init__(
-        self, rows: Array, values: Array, *, duplicates: str = "sum", count: Any = None
+        self,
+        rows: containers.Array,
+        values: containers.Array,
+        *,
+        duplicates: Duplicates = "sum",
+        count: int | containers.Array | None = None,
     ) -> None:
+        self._take(rows, values, duplicates, count)
+
+    def _take(self, rows: Any, values: Any, duplicates: Any, count: Any) -> None:
+        """Check the arguments and keep them."""
         if not (type(rows) is type(values) is np.ndarray):
             rows, values = as_array("rows", rows), as_array("values", values)
         backend = plain_backend(rows)
@@ -171,7 +181,7 @@ class RowGrad:
         return (self._rows, self._values, *[self._count] * on_gpu)
 
     @classmethod
-    def from_dense(cls, gradient: Array) -> RowGrad:
+    def from_dense(cls, gradient: containers.Array) -> RowGrad:
         """Take the rows of a dense gradient that have a nonzero element.
 
         Parameters
@@ -189,17 +199,17 @@ class RowGrad:
         GradientError
             Not such an array.
         """
-        gradient = as_array("gradient", gradient)
-        backend = plain_backend(gradient)
-        if backend is None or gradient.ndim == 0 or dtype_name(gradient) is None:
+        dense: Any = as_array("gradient", gradient)
+        backend = plain_backend(dense)
+        if backend is None or dense.ndim == 0 or dtype_name(dense) is None:
             raise GradientError(
-                f"gradient: got {describe(gradient)}, expected an array of {', '.join(DTYPES)} "
+                f"gradient: got {describe(dense)}, expected an array of {', '.join(DTYPES)} "
                 "with rows"
             )
-        with on_device(gradient):
-            used = (gradient != 0).any(axis=tuple(range(1, gradient.ndim)))
+        with on_device(dense):
+            used = (dense != 0).any(axis=tuple(range(1, dense.ndim)))
             rows = namespace(backend).flatnonzero(used)
-            return cls(rows, gradient[rows])
+            return cls(rows, dense[rows])
 
     @classmethod
     def from_scipy(cls, gradient: Any) -> RowGrad:
@@ -274,6 +284,10 @@ class RowGrad:
 
     __array_ufunc__ = None  # NumPy leaves array + RowGrad to `__radd__`
 
+    @overload
+    def __add__(self, other: RowGrad) -> RowGrad: ...
+    @overload
+    def __add__(self, other: containers.Array) -> Any: ...
     def __add__(self, other: Any) -> Any:
         if isinstance(other, RowGrad):
             return joined([self, other])
@@ -292,6 +306,19 @@ class RowGrad:
         used = f"{self.count}" if isinstance(self.count, int) else "as many as `count` says"
         used = "" if self.count is None else f", {used} of them in use"
         return f"RowGrad({self.rows.size:,} rows{used}, values {describe(self.values)})"
+
+
+Grads: TypeAlias = (
+    containers.Array
+    | RowGrad
+    | Mapping[str, "Grads"]
+    | containers.Listed["Grads | tuple[str, Grads]"]
+    | Iterator["Grads | tuple[str, Grads]"]
+    | ValuesView["Grads"]
+    | ItemsView[str, "Grads"]
+    | None
+)
+"""A gradient of one parameter, or of several in the structure of the parameters, or a sum."""
 
 
 def joined(gradients: Sequence[RowGrad]) -> RowGrad:

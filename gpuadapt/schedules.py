@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from .errors import HyperparameterError
 from .suggest import missing
@@ -42,7 +42,7 @@ __all__ = [
     "WarmUp",
 ]
 
-Function = Callable[[int], float]
+Function = Callable[[int], SupportsFloat]
 """From the step, counted from 0, to the value."""
 
 DIVISORS = 25.0, 1e4
@@ -452,7 +452,7 @@ class Scaled(Schedule):
         _numbers(self, "factor")
 
     def __call__(self, step: int) -> float:
-        return self.factor * self.schedule(step)
+        return self.factor * float(self.schedule(step))
 
 
 def _linear(start: float, end: float, fraction: float) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,8 +18,10 @@ from .contents import Contents, contents
 from .durable import replace
 from .safetensors_file import Progress, opened, write
 
+FilePath = str | os.PathLike[str]
 
-def path_of(path: Any) -> str:
+
+def path_of(path: FilePath) -> str:
     """Return a path as a string.
 
     Raises
@@ -37,7 +38,7 @@ def path_of(path: Any) -> str:
 
 
 @contextmanager
-def open_file(path: Any) -> Iterator[Contents]:
+def open_file(path: FilePath) -> Iterator[Contents]:
     """Open a file and parse it; its tensors are read while it is open.
 
     Raises
@@ -49,7 +50,7 @@ def open_file(path: Any) -> Iterator[Contents]:
 
 
 def write_file(
-    path: Any,
+    path: FilePath,
     tensors: Mapping[str, tuple[Array, np.dtype]],
     metadata: Mapping[str, str],
     keep: int,
@@ -70,7 +71,7 @@ def write_file(
     replace(path_of(path), writer, count)
 
 
-def latest(folder: Any) -> Path | None:
+def latest(folder: FilePath) -> Path | None:
     """Return the newest file of `save` in a folder that is whole.
 
     Parameters

@@ -11,7 +11,7 @@ from ..optimizer import Optimizer
 from ..state import Left
 from .extras import encoded
 from .match import Wanted
-from .paths import latest, open_file
+from .paths import FilePath, latest, open_file
 from .safetensors_file import compact
 
 __all__ = ["Loaded", "latest", "load", "save"]
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
 
 
 def save(
-    path: Any,
+    path: FilePath,
     optimizer: Optimizer,
     *,
     extra: Any = None,
@@ -72,7 +72,7 @@ def save(
 
 
 def load(
-    path: Any,
+    path: FilePath,
     optimizer: Optimizer,
     *,
     loss_scale: LossScale | None = None,

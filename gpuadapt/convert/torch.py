@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -14,6 +13,7 @@ from gpuadapt.kernels import pieces, rules
 from .. import presets
 from ..errors import Error, StateError
 from ..optimizer import Optimizer
+from ..signatures import own_names
 from .states import (
     OTHER,
     Found,
@@ -186,8 +186,7 @@ def _check_settings(
 
 def _settings_of(name: str) -> list[str]:
     """Return the names of a method's settings in torch."""
-    parameters = inspect.signature(getattr(presets.torch, name)).parameters.values()
-    return [p.name for p in parameters if p.name != "params" and p.kind is not p.VAR_KEYWORD]
+    return own_names(getattr(presets.torch, name))[1:]
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -12,10 +12,13 @@ import numpy as np
 from gpuadapt.kernels import rules
 from gpuadapt.kernels.array_types import HostArray
 
-from ..common_options import CommonOptions
+from ..choices import AdagradEps
+from ..common_options import AdagradGroup, CommonOptions, FTRLGroup
+from ..containers import ParamsOrGroups
 from ..errors import HyperparameterError
-from ..hyperparameters import Hyperparameter, Start, check_choice, number
+from ..hyperparameters import DEFAULTS, Hyperparameter, Start, check_choice, number
 from ..optimizer import Optimizer
+from ..signatures import spelled_out
 from .variants import ROOTS, choose, read_by, start_states
 
 
@@ -57,13 +60,14 @@ class Adagrad(Optimizer):
     array([-0.5,  0.5], dtype=float32)
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[AdagradGroup],
         lr: Hyperparameter = 1e-2,
         *,
         eps: Hyperparameter = 1e-8,
-        eps_mode: str = "inside",
+        eps_mode: AdagradEps = "inside",
         initial_accumulator: float = 0.0,
         lr_decay: Hyperparameter = 0.0,
         **options: Unpack[CommonOptions],
@@ -121,9 +125,10 @@ class FTRL(Optimizer):
     array([0.  , 0.75])
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[FTRLGroup],
         lr: Hyperparameter = 1e-1,
         *,
         l1: Hyperparameter = 0.0,

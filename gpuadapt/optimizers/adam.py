@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from gpuadapt.kernels import rules
 
-from ..common_options import AdamOptions, AdamWOptions
-from ..hyperparameters import BETAS, Betas, Hyperparameter
+from ..choices import AdamEps, AMSGrad, Decay
+from ..common_options import AdamGroup, AdamOptions, AdamWOptions
+from ..containers import ParamsOrGroups
+from ..hyperparameters import BETAS, DEFAULTS, Betas, Hyperparameter
 from ..optimizer import Optimizer
+from ..signatures import spelled_out
 from .variants import choose, corrected
 
 
@@ -57,15 +60,16 @@ class Adam(Optimizer):
     array([-0.5,  0.5])
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[AdamGroup],
         lr: Hyperparameter = 1e-3,
         *,
         betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
-        eps_mode: str = "outside",
-        amsgrad: bool | str = False,
+        eps_mode: AdamEps = "outside",
+        amsgrad: bool | AMSGrad = False,
         bias_correction: bool = True,
         **options: Unpack[AdamOptions],
     ) -> None:
@@ -99,13 +103,30 @@ class AdamW(Adam):
     algorithm 2.
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[AdamGroup],
         lr: Hyperparameter = 1e-3,
         *,
+        betas: Betas = BETAS,
+        eps: Hyperparameter = 1e-8,
+        eps_mode: AdamEps = "outside",
+        amsgrad: bool | AMSGrad = False,
+        bias_correction: bool = True,
         weight_decay: Hyperparameter = 1e-2,
-        decay: str = "decoupled",
+        decay: Decay = "decoupled",
         **options: Unpack[AdamWOptions],
     ) -> None:
-        super().__init__(params, lr, weight_decay=weight_decay, decay=decay, **options)
+        super().__init__(
+            params,
+            lr,
+            betas=betas,
+            eps=eps,
+            eps_mode=eps_mode,
+            amsgrad=amsgrad,
+            bias_correction=bias_correction,
+            weight_decay=weight_decay,
+            decay=decay,
+            **options,
+        )

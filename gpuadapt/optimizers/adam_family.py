@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 from gpuadapt.kernels import rules
 
-from ..common_options import AdamOptions
-from ..hyperparameters import BETAS, LION_BETAS, Betas, Hyperparameter
+from ..choices import AdamaxEps, AdamEps
+from ..common_options import AdamGroup, AdamOptions, BetasGroup, NAdamGroup, RAdamGroup
+from ..containers import ParamsOrGroups
+from ..hyperparameters import BETAS, DEFAULTS, LION_BETAS, Betas, Hyperparameter
 from ..optimizer import Optimizer
+from ..signatures import spelled_out
 from .variants import DEBIAS, choose, corrected
 
 
@@ -42,14 +45,15 @@ class Adamax(Optimizer):
     State: ``m``, ``u``. Kingma & Ba 2015, algorithm 2 (there without eps).
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[AdamGroup],
         lr: Hyperparameter = 2e-3,
         *,
         betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
-        eps_mode: str = "add",
+        eps_mode: AdamaxEps = "add",
         bias_correction: bool = True,
         **options: Unpack[AdamOptions],
     ) -> None:
@@ -88,14 +92,15 @@ class NAdam(Optimizer):
     and section 3.
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[NAdamGroup],
         lr: Hyperparameter = 2e-3,
         *,
         betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
-        eps_mode: str = "outside",
+        eps_mode: AdamEps = "outside",
         momentum_decay: Hyperparameter = 0.004,
         schedule: bool = True,
         bias_correction: bool = True,
@@ -134,14 +139,15 @@ class RAdam(Optimizer):
     2020, algorithm 2.
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[RAdamGroup],
         lr: Hyperparameter = 1e-3,
         *,
         betas: Betas = BETAS,
         eps: Hyperparameter = 1e-8,
-        eps_mode: str = "outside",
+        eps_mode: AdamEps = "outside",
         threshold: Hyperparameter = 5.0,
         threshold_inclusive: bool = False,
         bias_correction: bool = True,
@@ -172,9 +178,10 @@ class Lion(Optimizer):
         See `Adam`; a third to a tenth of its rate, with decoupled weight decay. State: ``m``.
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[BetasGroup],
         lr: Hyperparameter = 1e-4,
         *,
         betas: Betas = LION_BETAS,

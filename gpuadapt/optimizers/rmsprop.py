@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from gpuadapt.kernels import rules
 
-from ..common_options import CommonOptions
-from ..hyperparameters import Hyperparameter, number
+from ..choices import MomentumForm, RMSpropEps
+from ..common_options import AdadeltaGroup, CommonOptions, RMSpropGroup
+from ..containers import ParamsOrGroups
+from ..hyperparameters import DEFAULTS, Hyperparameter, number
 from ..optimizer import Optimizer
+from ..signatures import spelled_out
 from .variants import ROOTS, choose, is_zero, read_by, start_states
 
 
@@ -71,16 +74,17 @@ class RMSprop(Optimizer):
     array([-1.,  1.])
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[RMSpropGroup],
         lr: Hyperparameter = 1e-3,
         *,
         rho: Hyperparameter = 0.9,
         eps: Hyperparameter = 1e-8,
-        eps_mode: str = "inside",
+        eps_mode: RMSpropEps = "inside",
         momentum: Hyperparameter = 0.0,
-        momentum_form: str = "heavy_ball",
+        momentum_form: MomentumForm = "heavy_ball",
         centered: bool = False,
         initial_square: float = 0.0,
         **options: Unpack[CommonOptions],
@@ -134,9 +138,10 @@ class Adadelta(Optimizer):
     array([-0.02,  0.02])
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[AdadeltaGroup],
         lr: Hyperparameter = 1.0,
         *,
         rho: Hyperparameter = 0.9,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from gpuadapt.kernels import rules
 
-from ..common_options import CommonOptions
+from ..choices import MomentumForm
+from ..common_options import CommonOptions, SGDGroup
+from ..containers import ParamsOrGroups
 from ..errors import HyperparameterError
-from ..hyperparameters import Hyperparameter
+from ..hyperparameters import DEFAULTS, Hyperparameter
 from ..optimizer import Optimizer
+from ..signatures import spelled_out
 from .variants import choose, is_zero, read_by
 
 
@@ -59,15 +62,16 @@ class SGD(Optimizer):
     array([0.5, 0.5], dtype=float32)
     """
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: Any,
+        params: ParamsOrGroups[SGDGroup],
         lr: Hyperparameter = 1e-2,
         *,
         momentum: Hyperparameter = 0.0,
         dampening: Hyperparameter = 0.0,
         nesterov: bool = False,
-        momentum_form: str = "heavy_ball",
+        momentum_form: MomentumForm = "heavy_ball",
         **options: Unpack[CommonOptions],
     ) -> None:
         heavy = {False: rules.momentum, True: rules.nesterov}

@@ -6,22 +6,51 @@ has its own.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Unpack
 
 from .. import optimizers as ga
+from ..common_options import (
+    AdadeltaGroup,
+    AdagradGroup,
+    AdamGroup,
+    CommonOptions,
+    RMSpropGroup,
+    SGDGroup,
+    UndecayedOptions,
+)
+from ..containers import ParamsOrGroups
 from ..hyperparameters import Hyperparameter
 from .translation import not_negative, preset, scaled
 
+__all__ = [
+    "SGD",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "MomentumSGD",
+    "NesterovAG",
+    "RMSprop",
+    "RMSpropGraves",
+]
+
+__dir__ = partial(sorted, __all__)
+
 
 @preset
-def SGD(params: Any, lr: Hyperparameter = 0.01, **options: Any) -> ga.SGD:
+def SGD(
+    params: ParamsOrGroups[SGDGroup], lr: Hyperparameter = 0.01, **options: Unpack[CommonOptions]
+) -> ga.SGD:
     """`chainer.optimizers.SGD`."""
     return ga.SGD(params, lr, **options)
 
 
 @preset
 def MomentumSGD(
-    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **options: Any
+    params: ParamsOrGroups[SGDGroup],
+    lr: Hyperparameter = 0.01,
+    momentum: Hyperparameter = 0.9,
+    **options: Unpack[CommonOptions],
 ) -> ga.SGD:
     """`chainer.optimizers.MomentumSGD`: lr inside the buffer."""
     return ga.SGD(params, lr, momentum=momentum, momentum_form="velocity", **options)
@@ -29,7 +58,10 @@ def MomentumSGD(
 
 @preset
 def NesterovAG(
-    params: Any, lr: Hyperparameter = 0.01, momentum: Hyperparameter = 0.9, **options: Any
+    params: ParamsOrGroups[SGDGroup],
+    lr: Hyperparameter = 0.01,
+    momentum: Hyperparameter = 0.9,
+    **options: Unpack[CommonOptions],
 ) -> ga.SGD:
     """`chainer.optimizers.NesterovAG`: lr inside the buffer."""
     return ga.SGD(params, lr, momentum=momentum, nesterov=True, momentum_form="velocity", **options)
@@ -37,7 +69,10 @@ def NesterovAG(
 
 @preset
 def AdaGrad(
-    params: Any, lr: Hyperparameter = 0.001, eps: Hyperparameter = 1e-8, **options: Any
+    params: ParamsOrGroups[AdagradGroup],
+    lr: Hyperparameter = 0.001,
+    eps: Hyperparameter = 1e-8,
+    **options: Unpack[CommonOptions],
 ) -> ga.Adagrad:
     """`chainer.optimizers.AdaGrad`: eps outside the root."""
     return ga.Adagrad(params, lr, eps=eps, eps_mode="outside", **options)
@@ -45,26 +80,32 @@ def AdaGrad(
 
 @preset
 def RMSprop(
-    params: Any,
+    params: ParamsOrGroups[RMSpropGroup],
     lr: Hyperparameter = 0.01,
     alpha: Hyperparameter = 0.99,
     eps: Hyperparameter = 1e-8,
     eps_inside_sqrt: bool = False,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> ga.RMSprop:
     """`chainer.optimizers.RMSprop`."""
-    mode = "inside" if eps_inside_sqrt else "outside"
-    return ga.RMSprop(params, lr, rho=alpha, eps=eps, eps_mode=mode, **options)
+    return ga.RMSprop(
+        params,
+        lr,
+        rho=alpha,
+        eps=eps,
+        eps_mode="inside" if eps_inside_sqrt else "outside",
+        **options,
+    )
 
 
 @preset
 def RMSpropGraves(
-    params: Any,
+    params: ParamsOrGroups[RMSpropGroup],
     lr: Hyperparameter = 1e-4,
     alpha: Hyperparameter = 0.95,
     momentum: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-4,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> ga.RMSprop:
     """`chainer.optimizers.RMSpropGraves`: centered, eps inside the root, lr inside the buffer."""
     return ga.RMSprop(
@@ -81,7 +122,10 @@ def RMSpropGraves(
 
 @preset
 def AdaDelta(
-    params: Any, rho: Hyperparameter = 0.95, eps: Hyperparameter = 1e-6, **options: Any
+    params: ParamsOrGroups[AdadeltaGroup],
+    rho: Hyperparameter = 0.95,
+    eps: Hyperparameter = 1e-6,
+    **options: Unpack[CommonOptions],
 ) -> ga.Adadelta:
     """`chainer.optimizers.AdaDelta`: no learning rate."""
     return ga.Adadelta(params, 1.0, rho=rho, eps=eps, **options)
@@ -89,7 +133,7 @@ def AdaDelta(
 
 @preset
 def Adam(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     alpha: Hyperparameter = 0.001,
     beta1: Hyperparameter = 0.9,
     beta2: Hyperparameter = 0.999,
@@ -97,7 +141,7 @@ def Adam(
     eta: float = 1.0,
     weight_decay_rate: Hyperparameter = 0,
     amsgrad: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adam:
     """`chainer.optimizers.Adam`: eta multiplies the whole step; weight decay is not times alpha."""
     return ga.Adam(

@@ -5,21 +5,49 @@ Weight decay is times lr and before the update, in all of them.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Unpack
 
 from .. import optimizers as ga
+from ..common_options import (
+    AdadeltaGroup,
+    AdagradGroup,
+    AdamGroup,
+    BetasGroup,
+    FTRLGroup,
+    NAdamGroup,
+    RMSpropGroup,
+    SGDGroup,
+    UndecayedOptions,
+)
+from ..containers import ParamsOrGroups
 from ..hyperparameters import Hyperparameter
 from .translation import Decay, decoupled, doubled, looking_ahead, preset
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Ftrl",
+    "Lion",
+    "Nadam",
+    "RMSprop",
+]
+
+__dir__ = partial(sorted, __all__)
 
 
 @preset
 def SGD(
-    params: Any,
+    params: ParamsOrGroups[SGDGroup],
     learning_rate: Hyperparameter = 0.01,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.SGD:
     """`keras.optimizers.SGD`: lr inside the buffer."""
     return ga.SGD(
@@ -35,12 +63,12 @@ def SGD(
 
 @preset
 def Adagrad(
-    params: Any,
+    params: ParamsOrGroups[AdagradGroup],
     learning_rate: Hyperparameter = 0.001,
     initial_accumulator_value: float = 0.1,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adagrad:
     """`keras.optimizers.Adagrad`: eps inside the root; the accumulator starts at 0.1."""
     return ga.Adagrad(
@@ -55,14 +83,14 @@ def Adagrad(
 
 @preset
 def RMSprop(
-    params: Any,
+    params: ParamsOrGroups[RMSpropGroup],
     learning_rate: Hyperparameter = 0.001,
     rho: Hyperparameter = 0.9,
     momentum: Hyperparameter = 0.0,
     epsilon: Hyperparameter = 1e-7,
     centered: bool = False,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.RMSprop:
     """`keras.optimizers.RMSprop`: eps inside the root, lr inside the buffer."""
     return ga.RMSprop(
@@ -80,12 +108,12 @@ def RMSprop(
 
 @preset
 def Adadelta(
-    params: Any,
+    params: ParamsOrGroups[AdadeltaGroup],
     learning_rate: Hyperparameter = 0.001,
     rho: Hyperparameter = 0.95,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adadelta:
     """`keras.optimizers.Adadelta`."""
     return ga.Adadelta(
@@ -95,14 +123,14 @@ def Adadelta(
 
 @preset
 def Adam(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     learning_rate: Hyperparameter = 0.001,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     amsgrad: bool = False,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adam:
     """`keras.optimizers.Adam`: eps is added to the root of v before its correction."""
     return ga.Adam(
@@ -119,14 +147,14 @@ def Adam(
 
 @preset
 def AdamW(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     learning_rate: Hyperparameter = 0.001,
     weight_decay: Decay = 0.004,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     amsgrad: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adam:
     """`keras.optimizers.AdamW`: `Adam` of this module with weight decay."""
     return Adam(params, learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **options)
@@ -134,13 +162,13 @@ def AdamW(
 
 @preset
 def Adamax(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     learning_rate: Hyperparameter = 0.001,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adamax:
     """`keras.optimizers.Adamax`: eps is added to the maximum."""
     return ga.Adamax(
@@ -155,13 +183,13 @@ def Adamax(
 
 @preset
 def Nadam(
-    params: Any,
+    params: ParamsOrGroups[NAdamGroup],
     learning_rate: Hyperparameter = 0.001,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.NAdam:
     """`keras.optimizers.Nadam`: the schedule of momentum with psi = 1."""
     return ga.NAdam(
@@ -177,14 +205,14 @@ def Nadam(
 
 @preset
 def Ftrl(
-    params: Any,
+    params: ParamsOrGroups[FTRLGroup],
     learning_rate: Hyperparameter = 0.001,
     initial_accumulator_value: float = 0.1,
     l1_regularization_strength: Hyperparameter = 0.0,
     l2_regularization_strength: Hyperparameter = 0.0,
     beta: Hyperparameter = 0.0,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.FTRL:
     """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours.
 
@@ -204,12 +232,12 @@ def Ftrl(
 
 @preset
 def Lion(
-    params: Any,
+    params: ParamsOrGroups[BetasGroup],
     learning_rate: Hyperparameter = 0.001,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.99,
     weight_decay: Decay = None,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Lion:
     """`keras.optimizers.Lion`."""
     return ga.Lion(

@@ -7,26 +7,59 @@ eps outside the root of the second moment, and eps_root inside.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Unpack
 
 from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels.language.rule import Rule
 
 from .. import optimizers as ga
+from ..common_options import (
+    AdadeltaGroup,
+    AdagradGroup,
+    AdamGroup,
+    BetasGroup,
+    CommonOptions,
+    DecayedOptions,
+    L2Options,
+    RMSpropGroup,
+    SGDGroup,
+    UndecayedOptions,
+)
+from ..containers import ParamsOrGroups
 from ..errors import HyperparameterError
 from ..hyperparameters import Betas, Hyperparameter
 from ..optimizer import Optimizer
 from ..optimizers.variants import is_zero
 from .translation import decoupled, looking_ahead, preset
 
+__all__ = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "amsgrad",
+    "lion",
+    "nadam",
+    "nadamw",
+    "radam",
+    "rmsprop",
+    "sgd",
+]
+
+__dir__ = partial(sorted, __all__)
+
 
 @preset
 def sgd(
-    params: Any,
+    params: ParamsOrGroups[SGDGroup],
     learning_rate: Hyperparameter,
     momentum: Hyperparameter | None = None,
     nesterov: bool = False,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> ga.SGD:
     """`optax.sgd`: lr outside the buffer."""
     momentum = 0.0 if momentum is None else momentum
@@ -36,11 +69,11 @@ def sgd(
 
 @preset
 def adagrad(
-    params: Any,
+    params: ParamsOrGroups[AdagradGroup],
     learning_rate: Hyperparameter,
     initial_accumulator_value: float = 0.1,
     eps: Hyperparameter = 1e-7,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> ga.Adagrad:
     """`optax.adagrad`: eps inside the root; the accumulator starts at 0.1."""
     return ga.Adagrad(
@@ -50,7 +83,7 @@ def adagrad(
 
 @preset
 def rmsprop(
-    params: Any,
+    params: ParamsOrGroups[RMSpropGroup],
     learning_rate: Hyperparameter,
     decay: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-8,
@@ -58,7 +91,7 @@ def rmsprop(
     eps_in_sqrt: bool = True,
     centered: bool = False,
     momentum: Hyperparameter | None = None,
-    **options: Any,
+    **options: Unpack[L2Options],
 ) -> ga.RMSprop:
     """`optax.rmsprop`, without its corrections: lr inside the buffer."""
     return ga.RMSprop(
@@ -77,12 +110,12 @@ def rmsprop(
 
 @preset
 def adadelta(
-    params: Any,
+    params: ParamsOrGroups[AdadeltaGroup],
     learning_rate: Hyperparameter | None = None,
     rho: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-6,
     weight_decay: Hyperparameter = 0.0,
-    **options: Any,
+    **options: Unpack[DecayedOptions],
 ) -> ga.Adadelta:
     """`optax.adadelta`: weight decay goes into the gradient.
 
@@ -100,7 +133,7 @@ def adadelta(
 
 @preset
 def adam(
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
@@ -108,7 +141,7 @@ def adam(
     eps_root: Hyperparameter = 0.0,
     *,
     nesterov: bool = False,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> Optimizer:
     """`optax.adam`."""
     if nesterov:
@@ -118,7 +151,7 @@ def adam(
 
 @preset
 def adamw(
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
@@ -127,7 +160,7 @@ def adamw(
     *,
     weight_decay: Hyperparameter = 1e-4,
     nesterov: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> Optimizer:
     """`optax.adamw`."""
     return adam(
@@ -145,13 +178,13 @@ def adamw(
 
 @preset
 def amsgrad(
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     eps_root: Hyperparameter = 0.0,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> Optimizer:
     """`optax.amsgrad`: the maximum of the corrected moment."""
     betas = (b1, b2)
@@ -160,12 +193,12 @@ def amsgrad(
 
 @preset
 def adamax(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> ga.Adamax:
     """`optax.adamax`: eps in the maximum."""
     return ga.Adamax(params, learning_rate, betas=(b1, b2), eps=eps, eps_mode="max", **options)
@@ -173,13 +206,13 @@ def adamax(
 
 @preset
 def adamaxw(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 1e-4,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adamax:
     """`optax.adamaxw`."""
     return adamax(params, learning_rate, b1, b2, eps, **decoupled(weight_decay), **options)
@@ -187,22 +220,23 @@ def adamaxw(
 
 @preset
 def nadam(
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     eps_root: Hyperparameter = 0.0,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> Optimizer:
     """`optax.nadam`: no schedule of momentum."""
-    options |= {"momentum_decay": math.inf}
-    return _adam(rules.nadam, params, learning_rate, (b1, b2), eps, eps_root, **options)
+    betas = (b1, b2)
+    schedule = {"momentum_decay": math.inf}
+    return _adam(rules.nadam, params, learning_rate, betas, eps, eps_root, **schedule, **options)
 
 
 @preset
 def nadamw(
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
@@ -210,7 +244,7 @@ def nadamw(
     eps_root: Hyperparameter = 0.0,
     *,
     weight_decay: Hyperparameter = 1e-4,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> Optimizer:
     """`optax.nadamw`."""
     return nadam(params, learning_rate, b1, b2, eps, eps_root, **decoupled(weight_decay), **options)
@@ -218,29 +252,38 @@ def nadamw(
 
 @preset
 def radam(
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.999,
     eps: Hyperparameter = 1e-8,
     eps_root: Hyperparameter = 0.0,
     threshold: Hyperparameter = 5.0,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> Optimizer:
     """`optax.radam`: tests rho_t >= threshold."""
-    options |= {"threshold": threshold, "threshold_inclusive": True}
-    return _adam(rules.radam, params, learning_rate, (b1, b2), eps, eps_root, **options)
+    return _adam(
+        rules.radam,
+        params,
+        learning_rate,
+        (b1, b2),
+        eps,
+        eps_root,
+        threshold=threshold,
+        threshold_inclusive=True,
+        **options,
+    )
 
 
 @preset
 def lion(
-    params: Any,
+    params: ParamsOrGroups[BetasGroup],
     learning_rate: Hyperparameter,
     b1: Hyperparameter = 0.9,
     b2: Hyperparameter = 0.99,
     *,
     weight_decay: Hyperparameter = 1e-3,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Lion:
     """`optax.lion`."""
     return ga.Lion(params, learning_rate, betas=(b1, b2), **decoupled(weight_decay), **options)
@@ -248,7 +291,7 @@ def lion(
 
 def _adam(
     rule: Rule,
-    params: Any,
+    params: ParamsOrGroups[Mapping[str, object]],
     learning_rate: Hyperparameter,
     betas: Betas,
     eps: Hyperparameter,

@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Unpack
 
 from .. import optimizers as ga
+from ..choices import Decay
+from ..common_options import (
+    AdadeltaGroup,
+    AdagradGroup,
+    AdamGroup,
+    CommonOptions,
+    DecayedOptions,
+    NAdamGroup,
+    RAdamGroup,
+    RMSpropGroup,
+    SGDGroup,
+    UndecayedOptions,
+)
+from ..containers import ParamsOrGroups
 from ..hyperparameters import Betas, Hyperparameter, number
 from ..optimizers.variants import is_zero
 from .translation import preset
 
-DECAY = {False: "l2", True: "decoupled"}
+DECAY: dict[bool, Decay] = {False: "l2", True: "decoupled"}
+
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "SparseAdam",
+]
+
+__dir__ = partial(sorted, __all__)
 
 
 @preset
 def SGD(
-    params: Any,
+    params: ParamsOrGroups[SGDGroup],
     lr: Hyperparameter = 1e-3,
     momentum: Hyperparameter = 0,
     dampening: Hyperparameter = 0,
     weight_decay: Hyperparameter = 0,
     nesterov: bool = False,
-    **options: Any,
+    **options: Unpack[DecayedOptions],
 ) -> ga.SGD:
     """`torch.optim.SGD`: lr outside the buffer; no dampening at the first step."""
     if is_zero("momentum", momentum, params) and not callable(dampening):
@@ -38,13 +69,13 @@ def SGD(
 
 @preset
 def Adagrad(
-    params: Any,
+    params: ParamsOrGroups[AdagradGroup],
     lr: Hyperparameter = 1e-2,
     lr_decay: Hyperparameter = 0,
     weight_decay: Hyperparameter = 0,
     initial_accumulator_value: float = 0,
     eps: Hyperparameter = 1e-10,
-    **options: Any,
+    **options: Unpack[DecayedOptions],
 ) -> ga.Adagrad:
     """`torch.optim.Adagrad`: eps outside the root."""
     return ga.Adagrad(
@@ -61,14 +92,14 @@ def Adagrad(
 
 @preset
 def RMSprop(
-    params: Any,
+    params: ParamsOrGroups[RMSpropGroup],
     lr: Hyperparameter = 1e-2,
     alpha: Hyperparameter = 0.99,
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 0,
     momentum: Hyperparameter = 0,
     centered: bool = False,
-    **options: Any,
+    **options: Unpack[DecayedOptions],
 ) -> ga.RMSprop:
     """`torch.optim.RMSprop`: eps outside the root, lr outside the buffer."""
     return ga.RMSprop(
@@ -86,12 +117,12 @@ def RMSprop(
 
 @preset
 def Adadelta(
-    params: Any,
+    params: ParamsOrGroups[AdadeltaGroup],
     lr: Hyperparameter = 1.0,
     rho: Hyperparameter = 0.9,
     eps: Hyperparameter = 1e-6,
     weight_decay: Hyperparameter = 0,
-    **options: Any,
+    **options: Unpack[DecayedOptions],
 ) -> ga.Adadelta:
     """`torch.optim.Adadelta`."""
     return ga.Adadelta(params, lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
@@ -99,7 +130,7 @@ def Adadelta(
 
 @preset
 def Adam(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     lr: Hyperparameter = 1e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
@@ -107,7 +138,7 @@ def Adam(
     amsgrad: bool = False,
     *,
     decoupled_weight_decay: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adam:
     """`torch.optim.Adam`: eps outside the root of the corrected moment; amsgrad of the raw one."""
     return ga.Adam(
@@ -124,13 +155,13 @@ def Adam(
 
 @preset
 def AdamW(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     lr: Hyperparameter = 1e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 1e-2,
     amsgrad: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.Adam:
     """`torch.optim.AdamW`: weight decay times lr, before the update."""
     return Adam(
@@ -140,11 +171,11 @@ def AdamW(
 
 @preset
 def SparseAdam(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     lr: Hyperparameter = 1e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> ga.Adam:
     """`torch.optim.SparseAdam`: eps is added to the root of v before its correction."""
     return ga.Adam(params, lr, betas=betas, eps=eps, eps_mode="uncorrected", **options)
@@ -152,12 +183,12 @@ def SparseAdam(
 
 @preset
 def Adamax(
-    params: Any,
+    params: ParamsOrGroups[AdamGroup],
     lr: Hyperparameter = 2e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 0,
-    **options: Any,
+    **options: Unpack[DecayedOptions],
 ) -> ga.Adamax:
     """`torch.optim.Adamax`: eps in the maximum."""
     return ga.Adamax(
@@ -167,14 +198,14 @@ def Adamax(
 
 @preset
 def NAdam(
-    params: Any,
+    params: ParamsOrGroups[NAdamGroup],
     lr: Hyperparameter = 2e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 0,
     momentum_decay: Hyperparameter = 4e-3,
     decoupled_weight_decay: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.NAdam:
     """`torch.optim.NAdam`: the schedule of momentum with psi = 0.004."""
     return ga.NAdam(
@@ -191,13 +222,13 @@ def NAdam(
 
 @preset
 def RAdam(
-    params: Any,
+    params: ParamsOrGroups[RAdamGroup],
     lr: Hyperparameter = 1e-3,
     betas: Betas = (0.9, 0.999),
     eps: Hyperparameter = 1e-8,
     weight_decay: Hyperparameter = 0,
     decoupled_weight_decay: bool = False,
-    **options: Any,
+    **options: Unpack[UndecayedOptions],
 ) -> ga.RAdam:
     """`torch.optim.RAdam`: threshold 5; eps is added to the root of v before its correction."""
     return ga.RAdam(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from ..construct import are_groups
 from ..errors import HyperparameterError, KeywordError
-from ..hyperparameters import SETTINGS, Hyperparameter, number
+from ..hyperparameters import DEFAULTS, SETTINGS, Hyperparameter, number
 from ..optimizers.variants import is_zero
 from ..schedules import Scaled
+from ..signatures import own_names, spelled_out
 from ..suggest import HERE, asked, meant, near
 
 Make = TypeVar("Make", bound=Callable[..., Any])
@@ -38,18 +38,23 @@ THEIRS: dict[str, tuple[str, ...]] = {
 def preset(make: Make) -> Make:
     """Decorate a framework's constructor: its errors have that framework's names.
 
-    An unknown keyword raises `KeywordError`, a TypeError. The settings of `Optimizer` are known.
+    An unknown keyword raises `KeywordError`, a TypeError. Its signature has the keywords of its
+    ``**options``.
     """
     framework = make.__module__.rpartition(".")[2]
     title = f"{framework}.{make.__name__}"
-    parameters = inspect.signature(make).parameters.values()
-    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "params"]
-    flags = [p.name for p in parameters if isinstance(p.default, bool)]
+    known = inspect.signature(spelled_out(DEFAULTS)(make)).parameters
+    own = own_names(make)[1:]
+    flags = [name for name in own if isinstance(known[name].default, bool)]
 
     @functools.wraps(make)
     def construct(*given: Any, **named: Any) -> Any:
         for name in named:
-            if name not in (*own, *SETTINGS, "initial", "params"):
+            if name in SETTINGS and name not in known:
+                raise KeywordError(
+                    f"{title} sets {name!r} itself, as the framework does; leave it out"
+                )
+            if name not in known:
                 raise KeywordError(_unknown(title, name, own))
         for name, value in [*zip(own, given[1:], strict=False), *named.items()]:
             if name in flags and not isinstance(value, (bool, np.bool_)):
@@ -59,13 +64,6 @@ def preset(make: Make) -> Make:
         except HyperparameterError as error:
             params = given[0] if given else named.get("params")
             raise type(error)(_translated(str(error), own, params)) from None
-        except TypeError as error:
-            twice = re.search("multiple values for keyword argument '(\\w+)'", str(error))
-            if twice and twice[1] in SETTINGS:
-                raise KeywordError(
-                    f"{title} sets {twice[1]!r} itself, as the framework does; leave it out"
-                ) from None
-            raise
 
     return construct  # type: ignore[return-value]
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
-from gpuadapt.kernels.formats import MASTERS, ROUNDINGS, STATES
-
+from ..choices import Master, Rounding, StateDtype, TorchSparse
 from ..errors import BackendError, HyperparameterError
 from ..hyperparameters import check_choice, check_known, number, whole
-from ..launch import check_threads
-
-SPARSE = (None, "raise", "lazy", "exact")
+from ..launch import Threads, check_threads
 
 DEFAULTS: dict[str, Any] = {
     "rounding": "nearest",
@@ -36,17 +33,17 @@ WHOLE = ("max_norm", "clip_value", "skip_nonfinite", "threads")
 class Options(TypedDict, total=False):
     """The keywords of `gpuadapt.torch`, see `gpuadapt.torch.Optimizer`."""
 
-    rounding: str
-    master: str | None
-    state_dtype: str | Mapping[str, str] | None
+    rounding: Rounding
+    master: Master | None
+    state_dtype: StateDtype | Mapping[str, StateDtype] | None
     rowwise: bool
-    sparse: str | None
+    sparse: TorchSparse | None
     max_row_norm: float | None
     seed: int
     max_norm: float | None
     clip_value: float | None
     skip_nonfinite: bool
-    threads: int | str | None
+    threads: Threads
 
 
 def changed(given: Mapping[str, Any], torchs: Iterable[str]) -> dict[str, Any]:
@@ -103,14 +100,14 @@ def check(settings: Mapping[str, Any]) -> None:
     ------
     HyperparameterError
     """
-    check_choice(settings, "rounding", tuple(ROUNDINGS))
-    check_choice(settings, "master", (None, *MASTERS))
+    check_choice(settings, "rounding", get_args(Rounding))
+    check_choice(settings, "master", (None, *get_args(Master)))
     check_choice(settings, "rowwise", (False, True))
-    check_choice(settings, "sparse", SPARSE)
+    check_choice(settings, "sparse", (None, *get_args(TorchSparse)))
     check_choice(settings, "skip_nonfinite", (False, True))
     wanted = settings["state_dtype"]
     for kind in wanted.values() if isinstance(wanted, Mapping) else (wanted,):
-        check_choice({"state_dtype": kind}, "state_dtype", (None, *STATES))
+        check_choice({"state_dtype": kind}, "state_dtype", (None, *get_args(StateDtype)))
     if settings["master"] is not None and settings["rounding"] != "nearest":
         raise HyperparameterError(
             f"rounding: got {settings['rounding']!r} with master={settings['master']!r}, which has "
