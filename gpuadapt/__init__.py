@@ -17,7 +17,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
-from . import convert, language, optimizers, presets, schedules, testing
+from . import convert, hooks, language, optimizers, presets, schedules, testing
 from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
@@ -36,7 +36,9 @@ from .errors import (
     NotDurableError,
     NotReadError,
     NotWrittenError,
+    PackageError,
     ParameterError,
+    RecordWarning,
     RowIndexError,
     RuleError,
     SourceError,
@@ -47,6 +49,7 @@ from .kernels.formats import Quantized
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .optimizers import *  # noqa: F403  (its __all__)
+from .record import Record
 from .rowgrad import RowGrad
 from .stats import Stats
 from .suggest import missing
@@ -73,8 +76,11 @@ __all__ = [
     "NotWrittenError",
     "LossScale",
     "Optimizer",
+    "PackageError",
     "ParameterError",
     "Quantized",
+    "Record",
+    "RecordWarning",
     "RowGrad",
     "RowIndexError",
     "Rule",
@@ -84,6 +90,7 @@ __all__ = [
     "Stats",
     "TuningWarning",
     "convert",
+    "hooks",
     "language",
     "latest",
     "load",

@@ -71,6 +71,14 @@ class DamagedFileError(CheckpointError, ValueError):
     """A file that `save` has not written, or that has been changed since."""
 
 
+class PackageError(Error, ImportError):
+    """A package that a call needs, and that is not installed."""
+
+
+class RecordWarning(UserWarning):
+    """A function that a `Record` calls has raised; training goes on."""
+
+
 __all__ = [
     "BackendError",
     "CacheWarning",
@@ -88,7 +96,9 @@ __all__ = [
     "NotDurableError",
     "NotReadError",
     "NotWrittenError",
+    "PackageError",
     "ParameterError",
+    "RecordWarning",
     "RowIndexError",
     "RuleError",
     "SourceError",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, partial
 from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from .foreign import written
 from .gradients import adapted, check_gradient, numbers_of, row_numbers
 from .group import Group, skips_out_of_range
 from .growth import grown
+from .hooks import Handle, Hook, Hooks, register
 from .hyperparameters import (
     SETTINGS,
     Betas,
@@ -48,7 +49,7 @@ from .representation import Params, States
 from .rowgrad import Grads, RowGrad
 from .run import Steps
 from .state import Left, Plan, examined, plan, restore_calls, snapshot
-from .stats import Stats, watch
+from .stats import Sampling, Stats, Watch, watch
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult, check_step_options
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
@@ -60,6 +61,10 @@ NOT_LISTED = {"_params": None, "_state": None}
 
 Loops over names may ask for them once for each array.
 """
+
+
+NOTHING: Sequence[Callable[[], None]] = ()
+"""What follows a step that nobody looks at."""
 
 
 class Optimizer:
@@ -223,6 +228,8 @@ class Optimizer:
         self._grown: frozenset[str] = frozenset()
         self._assign(self._with(params, common, Built([], [], {}), []), Steps([], []))
 
+    _hooks: Hooks | None = None
+    """What is called around each step, if there is anything."""
     _half_loaded: Mapping[str, int] = MappingProxyType({})
     """Memory maps that a load has begun to fill: numbers of elements, by name of parameter."""
 
@@ -281,7 +288,8 @@ class Optimizer:
         # What is copied together with the optimizer, but before it, is as it was before this.
         found = {name: held.caught_up() for name, held in self._parameters.items()}
         watched = {"_passed": portable(self._passed, self._held), "_held": None}
-        return {**self.__dict__, **watched, **NOT_LISTED, "_turn": None, "_caught_up": found}
+        left = {"_turn": None, "_hooks": None, "_caught_up": found}
+        return {**self.__dict__, **watched, **NOT_LISTED, **left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         caught_up = state.pop("_caught_up")
@@ -390,45 +398,69 @@ class Optimizer:
         if turn.lock._is_owned():
             turn.check("step")
         with turn.lock:
-            if self._held is None:
-                self._check_params()
-            for now, then in self._held or ():
-                if not all(map(is_, now, then)):
-                    self._check_params()
-                    break
-            if type(grads) is dict and [*grads] == self._keys:
-                flat = [*grads.values()]
-            elif self._array_type is not None and type(grads) in (self._array_type, RowGrad):
-                flat = [grads]
-            else:
-                flat = flatten(self._template, self._names, grads)
-            options = DEFAULT_OPTIONS
-            if not (grad_scale is max_norm is clip_value is None and skip_nonfinite is False):
-                options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
-            if stream is not None and not hasattr(stream, "ptr"):
-                raise BackendError(f"stream: got {describe(stream)}, expected a cupy.cuda.Stream")
-            if stats:
-                self._steps.streams.wait()
-            watches = self._watch(stats, flat) if stats else {}
-            take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
-            if self._foreign:
-                take = partial(self._take_with_owners, take)
+            hooks = self._hooks
             try:
+                if hooks is not None:
+                    given = {"grad_scale": grad_scale, "max_norm": max_norm, "stream": stream}
+                    given |= {"clip_value": clip_value, "skip_nonfinite": skip_nonfinite}
+                    given["stats"] = stats
+                    hooks.enter(self, grads, given)
+                if self._held is None:
+                    self._check_params()
+                for now, then in self._held or ():
+                    if not all(map(is_, now, then)):
+                        self._check_params()
+                        break
+                if type(grads) is dict and [*grads] == self._keys:
+                    flat = [*grads.values()]
+                elif self._array_type is not None and type(grads) in (self._array_type, RowGrad):
+                    flat = [grads]
+                else:
+                    flat = flatten(self._template, self._names, grads)
+                options, finish = DEFAULT_OPTIONS, NOTHING
+                if not (grad_scale is max_norm is clip_value is None and skip_nonfinite is False):
+                    options = check_step_options(grad_scale, max_norm, clip_value, skip_nonfinite)
+                if stream is not None and not hasattr(stream, "ptr"):
+                    described = describe(stream)
+                    raise BackendError(f"stream: got {described}, expected a cupy.cuda.Stream")
+                if stats or hooks is not None:
+                    options, finish = self._begin(stats, hooks, flat, options)
+                take = self._steps.take_on_gpu if self._steps.on_gpu else self._steps.take
+                if self._foreign:
+                    take = partial(self._take_with_owners, take)
                 if stream is None or not self._steps.on_gpu:
                     take(flat, options)
                 else:
                     name = next(iter(self._parameters))
                     with self._steps.streams.device_of(stream, name), stream:
                         take(flat, options)
+                for call in finish:
+                    call()
+                if hooks is not None:
+                    hooks.call_after(self, grads, given)
             except Exception as error:
                 explain(error)
                 raise
-            if stats:
-                self._steps.streams.wait()
-                skipped = self.last is not None and self.last.skipped
-                self._stats = (
-                    {} if skipped else {name: finish() for name, finish in watches.items()}
-                )
+            finally:
+                if hooks is not None:
+                    hooks.leave()
+
+    def _begin(
+        self, stats: Sequence[str], hooks: Hooks | None, flat: list[Any], options: StepOptions
+    ) -> tuple[StepOptions, list[Callable[[], None]]]:
+        """Look at a step before it is taken; its options, and what to call after it."""
+        finish: list[Callable[[], None]] = []
+        if stats:
+            finish.append(partial(self._set_stats, self._watch(stats, flat)))
+        if hooks is not None:
+            options, more = hooks.begin(self, flat, options)
+            finish += more
+        return options, finish
+
+    def _set_stats(self, watches: Mapping[str, Watch]) -> None:
+        self._steps.streams.wait()
+        skipped = self.last is not None and self.last.skipped
+        self._stats = {} if skipped else {name: one.finish() for name, one in watches.items()}
 
     def _take_with_owners(
         self, take: Callable[..., None], grads: list[Any], options: StepOptions
@@ -443,21 +475,76 @@ class Optimizer:
         updated = [one for one, grad in pairs if one.owner is not None and grad is not None]
         written((one.owner, one.array) for one in updated)
 
-    def _watch(self, names: Sequence[str], flat: list[Any]) -> dict[str, Callable[[], Stats]]:
-        """Copy parameters before a step; functions that return their `Stats` after it."""
+    def _watch(
+        self, names: Iterable[str], flat: list[Any], limit: int | None = None
+    ) -> dict[str, Watch]:
+        """Copy parameters before a step; functions that return their `Stats` after it.
+
+        ``limit`` is the number of elements of each that are looked at; by default all.
+        """
+        self._steps.streams.wait()
         flat = adapted([*self._parameters.values()], flat)
         grads = dict(zip(self._parameters, flat, strict=True))
+        coefficients = cache(self._steps.last_coefficients)
         watches = {}
         for name in names:
             parameter = self._parameter(name)
-            parameter.flush()
             grad = grads[name]
             grad = added(parameter, grad) if isinstance(grad, (list, tuple)) else grad
             if grad is not None:
                 check_gradient(parameter, grad)
-                used = partial(self._steps.last_coefficients, name)
-                watches[name] = watch(parameter, grad, used, partial(self._rate, parameter))
+                whole_rows = self._groups[parameter.group].rowwise
+                sampling = None if limit is None else Sampling(limit, whole_rows)
+                watches[name] = watch(
+                    parameter, grad, coefficients, partial(self._rate, parameter), sampling
+                )
+        self._steps.streams.wait()
         return watches
+
+    def register_step_pre_hook(self, hook: Hook) -> Handle:
+        """Call a function before each step, as ``hook(optimizer, args, kwargs)``.
+
+        Parameters
+        ----------
+        hook : function
+            ``args`` is ``(grads,)``, and ``kwargs`` has the other arguments of `step` that were
+            given. It returns None. It may write into gradients and parameters; in it the optimizer
+            refuses to step (`ConcurrencyError`). If it raises, nothing has changed.
+
+        Returns
+        -------
+        Handle
+            Its ``remove()`` ends this; it can be the context of a ``with`` statement. A copy of
+            the optimizer has no hooks.
+
+        Raises
+        ------
+        HyperparameterError
+            It is not a function.
+        """
+        return register(self, "before", hook)
+
+    def register_step_post_hook(self, hook: Hook) -> Handle:
+        """Call a function after each step, as ``hook(optimizer, args, kwargs)``.
+
+        Parameters
+        ----------
+        hook : function
+            As of `register_step_pre_hook`. It is called after a skipped step, too:
+            ``optimizer.last.skipped`` says so (and waits for a GPU). If it raises, the step has
+            been taken. It is not called if the step raises.
+
+        Returns
+        -------
+        Handle
+            See `register_step_pre_hook`.
+
+        Raises
+        ------
+        HyperparameterError
+            It is not a function.
+        """
+        return register(self, "after", hook)
 
     @alone
     def add(self, params: ParamsOrGroups[Mapping[str, object]], **settings: Setting) -> None:
@@ -550,6 +637,8 @@ class Optimizer:
     @capturable.setter
     @alone
     def capturable(self, value: bool) -> None:
+        if value and self._hooks is not None and self._hooks.observers:
+            raise CaptureError("capturable: a Record waits for the GPU; close it before")
         self._steps.capturable = value
 
     @alone
@@ -893,7 +982,7 @@ class Optimizer:
     def flush(self, name: str | None = None, *, fraction: Scalar = 1.0) -> None:
         """Let exact rows catch up with the last step, states included.
 
-        `state_dict`, `effective_lr` and ``stats`` call it themselves. Call it before you read the
+        `state_dict` and `effective_lr` call it themselves. Call it before you read the
         arrays, `state` included, and before you write into a table: rows would otherwise catch up
         from the written values. Each step refreshes a few rows as well, which limits the history
         to some thousand steps.

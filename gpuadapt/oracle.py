@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,15 +58,20 @@ def evaluate(rule: Rule, arrays: Sequence[np.ndarray], numbers: Sequence[float])
             scaling = rule.program.scaling
             known = names | dict(zip(rule.coefficients, map(wide, numbers), strict=True))
             for target, expression in lines[:scaling]:
-                known[target] = eval(expression, known)  # noqa: S307
+                known[target] = eval(_code(expression), known)  # noqa: S307
             last = lines[scaling - 1][0] if scaling else rule.gradient
             names[last] = known[last].astype(T)
             lines = lines[scaling:]
         names |= dict(zip(rule.coefficients, map(T, numbers), strict=True))
         for target, expression in lines:
-            names[target] = eval(expression, names)  # noqa: S307
-        results = [eval(expression, names) for expression in rule.results]  # noqa: S307
+            names[target] = eval(_code(expression), names)  # noqa: S307
+        results = [eval(_code(expression), names) for expression in rule.results]  # noqa: S307
     return [np.broadcast_to(np.asarray(x, T), arrays[0].shape).copy() for x in results]
+
+
+@lru_cache(maxsize=1024)
+def _code(expression: str) -> types.CodeType:
+    return compile(expression, "<rule>", "eval")
 
 
 HARD_STEPS = 8

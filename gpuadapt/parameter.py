@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from gpuadapt.kernels.addresses import address, same_memory
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import needs_no_history
-from gpuadapt.kernels.commit import Call
+from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.formats import NARROW, PLAIN, Formats, Operand, block_width, parameter_key
 from gpuadapt.kernels.language.rule import Rule
 
@@ -348,6 +349,37 @@ class Parameter:
                 remaining -= stop - start
                 self._next_refreshed_row = stop % rows
         self.tell_owner()
+
+    @contextmanager
+    def up_to_date(self, find_rows: Callable[[], HostArray]) -> Iterator[None]:
+        """Within this, rows are as after the last step; afterwards they are as they were before.
+
+        So they catch up later as if nobody had looked: in one go, with the same bits.
+
+        Parameters
+        ----------
+        find_rows : function
+            Returns their indices, int64; called if rows may have to catch up.
+
+        Raises
+        ------
+        ParameterError
+            If they have to catch up, and the table has been made read-only.
+        """
+        update = self._exact_update()
+        rows = np.zeros(0, np.int64) if update is None else find_rows()
+        if not rows.size:
+            yield
+            return
+        self.check_writable()
+        with on_device(self.array):
+            indices = namespace(self.backend).asarray(rows)
+            before = [(array, array[indices]) for array in (*self.arrays, self.history.last)]
+            try:
+                update.read(indices, False)
+                yield
+            finally:
+                make([(array.__setitem__, indices, numbers) for array, numbers in before])
 
     def read(self, rows: Array, skip: bool) -> Array:
         """Rows after the last step.

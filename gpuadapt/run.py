@@ -140,16 +140,18 @@ class Steps:
         """Number of steps, and of the last ones that a GPU may have skipped; waits for nothing."""
         return self._count, self._unconfirmed
 
-    def last_coefficients(self, name: str) -> tuple[Rule, list[float]]:
-        """The rule of a parameter in the last step, and its coefficients; waits for a GPU."""
+    def last_coefficients(self) -> dict[str, tuple[Rule, list[float]]]:
+        """By parameter, its rule in the last step and the coefficients; waits for a GPU."""
+        found = {}
         for part in self._plans[0].devices if self._plans else ():
-            for parameter, offset in zip(part.device.parameters, part.layout.offsets, strict=True):
-                if parameter.name == name:
-                    rule, _ = self._plans[0].groups[parameter.group]
-                    with part.device.device:
-                        scalars = _last_scalars(part)
-                    return rule, scalars[offset : offset + len(rule.coefficients)].tolist()
-        raise KeyError(name)
+            with part.device.device:
+                scalars = _last_scalars(part).tolist()
+            for parameter, offset in zip(
+                part.device.parameters, part.layout.offsets.tolist(), strict=True
+            ):
+                rule, _ = self._plans[0].groups[parameter.group]
+                found[parameter.name] = rule, scalars[offset : offset + len(rule.coefficients)]
+        return found
 
     @property
     def last(self) -> StepResult | None:

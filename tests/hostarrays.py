@@ -71,10 +71,12 @@ class ndarray:
         return len(self.host)
 
     def __getitem__(self, key):
-        if not isinstance(key, ndarray):
+        keys = key if isinstance(key, tuple) else (key,)
+        if not any(isinstance(one, ndarray) for one in keys):
             return self._like(self.host[key])
         wait()  # so that no index is what was there before
-        return made(lambda: self.host[key.host], self, key)
+        hosts = tuple(getattr(one, "host", one) for one in keys)
+        return made(lambda: self.host[hosts], self, *(k for k in keys if isinstance(k, ndarray)))
 
     def __setitem__(self, key, value):
         given = [one for one in (self, key, value) if isinstance(one, ndarray)]
