@@ -16,9 +16,10 @@ from typing import Any
 
 from gpuadapt.arrays import check_device
 from gpuadapt.benchmark.failures import described
+from gpuadapt.errors import BackendError
+from gpuadapt.kernels.cuda import nvrtc
 from gpuadapt.kernels.cuda.compile import OPTIONS
 
-from . import nvrtc
 from .families import families
 from .predict import TABLE
 from .saved import load, save
@@ -64,7 +65,7 @@ def _by_nvrtc(source: str) -> dict[str, Any]:
     """What the assembler in NVRTC says of a kernel, or why it cannot be compiled."""
     try:
         made = nvrtc.compile(source, DRY_ON, OPTIONS)
-    except AssertionError as error:
+    except BackendError as error:
         return {"error": described(error)}
     return {"registers": made.registers, "local": made.stack, "shared": made.shared}
 

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpuadapt.kernels.cuda import disassembly, nvrtc
 from gpuadapt.kernels.cuda.compile import OPTIONS
 
-from . import nvrtc, sass
+from . import sass
 from .families import Family, families
 
 HERE = Path(__file__).parent
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     int
         2 if there is no disassembler.
     """
-    if sass.disassembler() is None:
+    if disassembly.disassembler() is None:
         print("nvdisasm is neither on the PATH nor in a package: pip install triton", flush=True)
         return 2
     rows, version = [], ""
@@ -112,7 +113,7 @@ def counts(family: Family, architecture: int, compiled: nvrtc.Compiled) -> dict[
         "spilled": compiled.spilled,
         "threads": resident(architecture, family.threads, compiled.registers, compiled.shared),
     }
-    if sass.disassembler() is None:
+    if disassembly.disassembler() is None:
         return result
     code = sass.disassembled(compiled.cubin)
     path = sass.fast_path(code, family.wanted, family.loop)

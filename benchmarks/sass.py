@@ -10,23 +10,12 @@ several, it has the fewest instructions.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import NamedTuple
 
-PLACES = (
-    ("triton", "backends/nvidia/bin"),
-    ("nvidia", "cu13/bin"),
-    ("nvidia", "cuda_nvcc/bin"),
-    ("nvidia", "cuda_nvdisasm/bin"),
-)
-"""Packages that may have the disassembler, and where; torch for Linux comes with the first."""
+from gpuadapt.kernels.cuda import disassembly
 
 
 class Instruction(NamedTuple):
@@ -99,38 +88,16 @@ class Wanted(NamedTuple):
         return sum(one.operation in self.kept for one in given)
 
 
-@cache
-def disassembler() -> str | None:
-    """Return where nvdisasm is: on the PATH, or in a package that is installed here."""
-    if found := shutil.which("nvdisasm"):
-        return found
-    for package, folder in PLACES:
-        spec = importlib.util.find_spec(package)
-        for place in (spec.submodule_search_locations or ()) if spec else ():
-            if found := shutil.which("nvdisasm", path=str(Path(place) / folder)):
-                return found
-    return None
-
-
 @lru_cache(1)
 def disassembled(cubin: bytes) -> list[Block]:
     """Return the basic blocks of the only kernel of an ELF file.
 
     Raises
     ------
-    FileNotFoundError
-        There is no disassembler: see `disassembler`.
+    BackendError
+        There is no disassembler.
     """
-    program = disassembler()
-    if program is None:
-        raise FileNotFoundError("nvdisasm is neither on the PATH nor in a package: install triton")
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        done = subprocess.run(
-            [program, "-c", file.name], capture_output=True, text=True, check=True
-        )
-    return blocks(done.stdout)
+    return blocks(disassembly.disassembled(cubin))
 
 
 def blocks(text: str) -> list[Block]:

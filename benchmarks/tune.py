@@ -33,7 +33,7 @@ from gpuadapt.benchmark.draws import normal
 from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.benchmark.timing import interleaved, ratio
 from gpuadapt.errors import BackendError
-from gpuadapt.kernels.cuda import compile, multi_tensor, tuning
+from gpuadapt.kernels.cuda import compile, multi_tensor, nvrtc, tuning
 from gpuadapt.kernels.cuda import rows as by_row
 from gpuadapt.kernels.formats import Formats
 from gpuadapt.optimizer import internals
@@ -142,8 +142,6 @@ def label(launch: tuning.Launch, family: str) -> str:
 
 def dry(families: Mapping[str, Subject]) -> int:
     """Compile every candidate that differs from the default in one parameter."""
-    from . import nvrtc
-
     known = nvrtc.architectures()
     if not known:
         print("NVRTC is not installed here: nothing was compiled", file=sys.stderr)
@@ -157,7 +155,7 @@ def dry(families: Mapping[str, Subject]) -> int:
                 made = nvrtc.compile(_text(subject, launch), architecture, options)
                 verdict = f"compiles for sm_{architecture}: {made.registers} registers"
                 verdict += f", {made.spilled} bytes spilled" * bool(made.spilled)
-            except AssertionError as error:
+            except BackendError as error:
                 failed, verdict = failed + 1, f"DOES NOT COMPILE: {error}"
             print(f"  would time {label(launch, family)}: {verdict}", flush=True)
     print("\nnothing was timed, and no file written")

@@ -16,8 +16,10 @@ import numpy as np
 from gpuadapt.kernels import formats
 from gpuadapt.kernels.cuda import host_check
 from gpuadapt.kernels.formats import Operand
+from gpuadapt.kernels.language.javascript import spelled
 from gpuadapt.kernels.language.rule import Rule
 
+from . import node
 from .arrays import check_device, namespace
 from .benchmark import limits, traffic
 from .errors import BackendError, RuleError
@@ -38,14 +40,16 @@ LARGE = 70_001
 
 
 def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
-    """Check a rule against its own Python, on every traversal and in both spellings.
+    """Check a rule against its own Python, on every traversal and in every spelling.
 
     1. Its author's function, run by Python in float64, gives what the kernel gives.
     2. Its translated lines, run by NumPy, give the kernel's bits: for numbers of every
        kind (infinities, NaN, subnormals, both zeros), in float32 and float64, with one
        thread and with all, with strides. States that are below the smallest normal number are
        +0 after a step.
-    3. Its CUDA text gives the same bits: on a GPU, or compiled by g++ where there is none.
+    3. Its CUDA text gives the same bits: on a GPU, or compiled by g++ where there is none. So does
+       its JavaScript, where Node is installed, and its coefficients are those of Python but for the
+       last bits of powers.
     4. States that are declared to be nonnegative are, for hard gradients.
     5. A step by rows gives the bits of the dense step on the summed rows.
 
@@ -83,10 +87,11 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     found = {"python": "no function of the author's" if rule.function is None else "agrees"}
     if rule.function is not None:
         _check_function(rule, values)
-    spelled = _spelling(rule)
-    found["cuda"] = spelled[0] if spelled else "not checked: neither a GPU nor g++"
+    cuda = _spelling(rule)
+    found["cuda"] = cuda[0] if cuda else "not checked: neither a GPU nor g++"
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
-        _check_bits(rule, values, dtype, spelled)
+        _check_bits(rule, values, dtype, cuda)
+    found["javascript"] = _check_javascript(rule, values)
     found["bits"] = "equal: float32, float64, every kind of number, all threads, strides"
     check_nonnegative(rule)
     found["nonnegative"] = _nonnegative(rule)
@@ -260,10 +265,10 @@ def _update(
     update_once(rule, backend, kinds, Operand((parameter, *states)), gradient, numbers, threads)
 
 
-def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling | None) -> None:
+def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelling: Spelling | None) -> None:
     """Compare kernels with NumPy."""
     random = np.random.default_rng(1)
-    cuda = spelled[1](dtype) if spelled else None
+    cuda = spelling[1](dtype) if spelling else None
     for t in (1, 2, 1000):
         numbers = rule.evaluate(*values.values(), t)
         arrays = [any_bits(random, LARGE, dtype) for _ in rule.program.arguments]
@@ -279,6 +284,29 @@ def _check_bits(rule: Rule, values: Values, dtype: np.dtype, spelled: Spelling |
         _same(rule, "cpu, strided", dtype, [parameter, *states], wanted)
         if cuda:
             _same(rule, "cuda", dtype, cuda(small, numbers), wanted)
+
+
+def _check_javascript(rule: Rule, values: Values) -> str:
+    """Compare JavaScript with NumPy, and its coefficients with those of Python."""
+    if node.find() is None:
+        return "not checked: no node"
+    random, steps = np.random.default_rng(4), (1, 2, 1000)
+    expected = [rule.evaluate(*values.values(), t) for t in steps]
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+        arrays = [any_bits(random, LARGE, dtype) for _ in rule.program.arguments]
+        want = evaluate(rule, arrays, expected[-1])
+        _same(rule, "javascript", dtype, node.update(rule, arrays, expected[-1]), want)
+    if missing := [name for name, of in rule.program.prepare.items() if not spelled(of)]:
+        return f"equal, but for coefficients: {missing[0]}() is Python alone"
+    given = np.array([[*values.values(), t] for t in steps], np.float64)
+    right = np.isclose(node.coefficients(rule, given), expected, rtol=1e-9, equal_nan=True)
+    if not right.all():
+        t, name = (int(at) for at in np.argwhere(~right)[0])
+        raise RuleError(
+            f"{rule.name}, javascript: the coefficient {list(rule.coefficients)[name]} is not "
+            f"what Python gives at step {steps[t]}"
+        )
+    return "equal"
 
 
 def _check_rows(rule: Rule, values: Values) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Any
 
@@ -14,9 +15,22 @@ from .language.rule import SOURCES, Rule
 
 TYPES = ("float32", "float64")
 
+FORMS = {
+    "cpu": ("source", "llvm", "asm"),
+    "cuda": ("source", "ptx", "sass"),
+    "javascript": ("source",),
+}
+"""By backend: the forms in which a kernel can be printed."""
 
-def source(rule: Rule, backend: str, traversal: str | None, dtype: Any) -> str:
-    """Write the text of a kernel; see `Rule.source`."""
+ARCHITECTURE = "sm_90"
+"""What PTX and machine code are made for, unless another is asked for."""
+
+
+def source(
+    rule: Rule, backend: str, traversal: str | None, dtype: Any, form: str, arch: str | None
+) -> str:
+    """Write the text of a kernel, or of what it is compiled to; see `Rule.source`."""
+    _check_form(backend, form, arch)
     formats = _formats(rule, dtype)
     if backend == "javascript":
         if traversal is not None:
@@ -24,8 +38,50 @@ def source(rule: Rule, backend: str, traversal: str | None, dtype: Any) -> str:
         if not formats.uniform:
             raise SourceError(f"dtype: JavaScript has no formats, only {' and '.join(TYPES)}")
         return javascript.source(rule, formats.compute)
-    text: str = _module(rule, backend, traversal).source(rule, formats)
-    return text
+    module = _module(rule, backend, traversal)
+    text: str = module.source(rule, formats)
+    if form == "source":
+        return text
+    if backend == "cuda":
+        if module.__name__.endswith(".strided") and formats.uniform:
+            raise SourceError(
+                f"{form}: CuPy writes the kernel of arrays with gaps when it is launched; "
+                "contiguous arrays have traversal 'many'"
+            )
+        return _cuda_text(text, form, formats, arch or ARCHITECTURE)
+    from .cpu.compiled_loop import text_of_loop
+
+    return text_of_loop(text, form)
+
+
+def _check_form(backend: str, form: str, arch: str | None) -> None:
+    if backend not in FORMS:
+        raise SourceError(f"no backend {backend!r}; there are {', '.join(FORMS)}")
+    if form not in FORMS[backend]:
+        of = [name for name, forms in FORMS.items() if form in forms]
+        instead = (
+            f"it is one of backend {of[0]}"
+            if of
+            else "there are "
+            + ", ".join(dict.fromkeys(each for forms in FORMS.values() for each in forms))
+        )
+        raise SourceError(f"backend {backend} has no form {form!r}; {instead}")
+    if arch is not None and (backend != "cuda" or form == "source"):
+        raise SourceError(f"arch: got {arch!r}, which has an effect on ptx and sass alone")
+
+
+def _cuda_text(text: str, form: str, formats: Formats, arch: str) -> str:
+    """Compile CUDA C with the options of a launch without tuning."""
+    from .cuda import compile, disassembly, nvrtc, tuning
+
+    number = re.fullmatch(r"(?:sm_)?(\d+)", arch)
+    if number is None:
+        raise SourceError(
+            f"arch: got {arch!r}, expected a compute capability such as {ARCHITECTURE}"
+        )
+    options = (*compile.OPTIONS, *tuning.options(tuning.default(tuning.family(formats))))
+    compiled = nvrtc.compile(text, int(number[1]), options, code=form == "sass")
+    return compiled.ptx if form == "ptx" else disassembly.disassembled(compiled.cubin)
 
 
 def _formats(rule: Rule, dtype: Any) -> Formats:
@@ -42,8 +98,6 @@ def _formats(rule: Rule, dtype: Any) -> Formats:
 
 def _module(rule: Rule, backend: str, traversal: str | None) -> ModuleType:
     """Return the module that writes the kernel of a traversal."""
-    if backend not in BACKENDS:
-        raise SourceError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}, javascript")
     traversals = BACKENDS[backend]()
     by_rows = bool(rule.row_states)
     traversal = traversal or ("rows" if by_rows else "many")

@@ -15,8 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.nvrtc import architectures as known
-from benchmarks.nvrtc import compile
+from gpuadapt.kernels.cuda.nvrtc import architectures as known
+from gpuadapt.kernels.cuda.nvrtc import compile
 
 HEADERS = "#include <cupy/complex.cuh>\n#include <cupy/carray.cuh>\n#include <cupy/atomics.cuh>\n"
 NDARRAY, INDEXER, SCALAR = 1, 2, 3

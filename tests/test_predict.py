@@ -7,8 +7,9 @@ import re
 import cuda_source
 import pytest
 
-from benchmarks import nvrtc, predict, sass
+from benchmarks import predict, sass
 from benchmarks.families import Family, families
+from gpuadapt.kernels.cuda import disassembly, nvrtc
 from gpuadapt.kernels.cuda.compile import OPTIONS
 
 ARCHITECTURE = 90
@@ -89,7 +90,7 @@ def test_the_disassembler_is_where_torch_is():
     """Torch for Linux brings it with triton, so that counts are compared wherever torch is."""
     torch = pytest.importorskip("torch")
     if torch.version.cuda and cuda_source.architectures():
-        assert sass.disassembler()
+        assert disassembly.disassembler()
 
 
 CODE = """
@@ -168,7 +169,7 @@ def test_every_kernel_of_the_table_is_exact(family, compiled):
     assert not cuda_source.inexact(compiled.ptx)
     if not family.divides:
         assert not re.search(r"\b(?:div|sqrt|rcp|rsqrt)\.", compiled.ptx)
-    if sass.disassembler():
+    if disassembly.disassembler():
         assert not unexplained(sass.disassembled(compiled.cubin), family.divides)
 
 
@@ -216,5 +217,5 @@ def test_inexact_machine_code_is_noticed(expression, found):
     source = f'extern "C" __global__ void k(float *a) {{ a[0] = {expression}; }}'
     compiled = nvrtc.compile(source, ARCHITECTURE, ())
     assert cuda_source.inexact(compiled.ptx)
-    if sass.disassembler():
+    if disassembly.disassembler():
         assert found in unexplained(sass.disassembled(compiled.cubin))

@@ -3,13 +3,14 @@
 import copy
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from cases import KINDS, RULES
 
 import gpuadapt as ga
-from gpuadapt import testing
+from gpuadapt import node, testing
 from gpuadapt.benchmark import limits
 from gpuadapt.kernels.cuda import host_check
 from gpuadapt.kernels.options import compose
@@ -127,6 +128,39 @@ def test_what_cannot_be_checked_is_said(monkeypatch):
     monkeypatch.setattr(testing, "check_device", no_device)
     monkeypatch.setattr(host_check, "available", lambda: False)
     assert check()["cuda"] == "not checked: neither a GPU nor g++"
+
+
+def test_a_bit_of_the_javascript_is_found(monkeypatch):
+    update = node.update
+
+    def wrong(rule, arrays, numbers):
+        return last_bit([made.copy() for made in update(rule, arrays, numbers)])
+
+    monkeypatch.setattr(node, "update", wrong)
+    with pytest.raises(ga.RuleError, match="drift, javascript, float32: s differs at element 7: g"):
+        check()
+
+
+def test_without_node_it_is_said(monkeypatch):
+    monkeypatch.setattr(node, "find", lambda: None)
+    assert check()["javascript"] == "not checked: no node"
+
+
+def test_coefficients_in_javascript_are_checked():
+    def twice(x):
+        return 2 * x
+
+    @ga.rule(prepare=twice)
+    def doubled(p, g, h):
+        return p - twice(h.lr) * g
+
+    checked = partial(testing._check_javascript, doubled, {"lr": 0.1})
+    assert checked() == "equal, but for coefficients: twice() is Python alone"
+    twice.javascript = "(x) => 2 * x"
+    assert checked() == "equal"
+    twice.javascript = "(x) => 3 * x"
+    with pytest.raises(ga.RuleError, match="doubled, javascript: the coefficient h_0 is not what"):
+        checked()
 
 
 def test_rows_that_differ_are_found(monkeypatch):

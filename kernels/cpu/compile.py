@@ -26,6 +26,9 @@ from . import cache_folder, intrinsics, threading_layer
 LINE = 64
 """Bytes of a cache line."""
 
+CACHED = '"cache": True'
+"""The option of entries whose machine code is kept."""
+
 LOOPS = Path(__file__).parent / "loops"
 
 _kernels: WeakValueDictionary[tuple[str, str], Callable[..., None]] = WeakValueDictionary()
@@ -122,7 +125,7 @@ def imports(title: str) -> str:
             f"from {__package__}.intrinsics import default_modes, opaque, real, restore_modes",
             f"from {__package__}.intrinsics import borrowed, call_address, fork, keep, tiny",
             f"from {__package__}.machine_code import cfunc, njit\n",
-            'ENTRY = {"error_model": "numpy", "nogil": True, "cache": True}',
+            f'ENTRY = {{"error_model": "numpy", "nogil": True, {CACHED}}}',
             'OPTIONS = {"error_model": "numpy", "nogil": True}',
             'OPTIONS |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}',
             'INLINE = {"forceinline": True, **OPTIONS}',
@@ -155,11 +158,12 @@ def kernel(title: str, text: str, name: str) -> Callable[..., None]:
     # Numba holds on to what it compiled until the function dies: through the function's globals,
     # which would hold the function.
     compiled: Callable[..., None] = module.__dict__.pop(name)
-    finalize(compiled, _free, module).atexit = False
+    finalize(compiled, free, module).atexit = False
     return _kernels.setdefault((text, name), compiled)
 
 
-def _free(module: types.ModuleType) -> None:
+def free(module: types.ModuleType) -> None:
+    """Forget a module and what was compiled for it."""
     sys.modules.pop(module.__name__, None)
     linecache.cache.pop(str(module.__file__), None)
     module.__dict__.clear()
@@ -181,6 +185,17 @@ def load(name: str, text: str) -> types.ModuleType:
         path = (folder or Path("gpuadapt_generated")) / file
         linecache.cache[str(path)] = (len(content), None, text.splitlines(True), str(path))
     return _execute(path, text)
+
+
+def fresh(text: str) -> types.ModuleType:
+    """Execute a generated module without the machine code of an earlier process, and keep none.
+
+    Numba has the text of what it compiles, but not of machine code that it has loaded.
+    """
+    threading_layer.prepare()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = Path("gpuadapt_generated") / f"fresh_{digest}.py"
+    return _execute(path, text.replace(CACHED, CACHED.replace("True", "False")))
 
 
 def _execute(path: Path, text: str) -> types.ModuleType:

@@ -110,6 +110,12 @@ def source(rule: Rule, dtype: str) -> str:
     )  # fmt: skip
 
 
+def spelled(function: Callable[..., float]) -> str | None:
+    """Return the text in JavaScript of a function of the host; None without one."""
+    text = getattr(function, ATTRIBUTE, None)
+    return text if isinstance(text, str) else None
+
+
 def _comment(*lines: str) -> list[str]:
     return [f"// {line}".rstrip() for line in lines]
 
@@ -125,8 +131,7 @@ def _name(name: str) -> str:
 
 def _prepared(name: str, function: Callable[..., float]) -> str:
     """Write a function of the host, or a function that throws an error."""
-    text = getattr(function, ATTRIBUTE, None)
-    if isinstance(text, str):
+    if text := spelled(function):
         return inspect.cleandoc(text).rstrip(";")
     said = f"{name}() is Python: set {name}.{ATTRIBUTE} to the text of a JavaScript function"
     return f'() => {{ throw new Error("{said}"); }}'

@@ -27,7 +27,7 @@ from .program import LONGEST_NAME, Program, read
 from .rate import rate_program
 from .rowwise import rowwise_program
 
-SOURCES: list[Callable[[Rule, str, str | None, Any], str]] = []
+SOURCES: list[Callable[..., str]] = []
 """One function, which `gpuadapt.kernels.sources` puts here: rules do not know traversals."""
 
 STEP = "t"
@@ -205,7 +205,13 @@ class Rule:
         return state | {"function": None, "pieces": {}, "original": None, "cache": {}}
 
     def source(
-        self, backend: str = "cpu", traversal: str | None = None, dtype: Any = "float32"
+        self,
+        backend: str = "cpu",
+        traversal: str | None = None,
+        dtype: Any = "float32",
+        *,
+        form: str = "source",
+        arch: str | None = None,
     ) -> str:
         """Return the text of a kernel, exactly as it is compiled; or the rule as JavaScript.
 
@@ -221,11 +227,20 @@ class Rule:
             JavaScript has none.
         dtype : {"float32", "float64"} or gpuadapt.kernels.formats.Formats
             One type for all arguments, or the format of each.
+        form : {"source", "llvm", "asm", "ptx", "sass"}
+            What is compiled; or what it is compiled to: on the CPU the LLVM IR or the assembly of
+            the loop over elements, for this processor; for CUDA the PTX or the machine code of the
+            whole kernel, without a GPU.
+        arch : str, optional
+            Of "ptx" and "sass", the compute capability: "sm_90" by default.
 
         Raises
         ------
         SourceError
-            There is no such backend, traversal or type, or the rule works on whole rows.
+            There is no such backend, traversal, type, form or architecture, the rule works on whole
+            rows, or an argument has no effect.
+        BackendError
+            What compiles it, or what disassembles it, is not installed.
 
         Notes
         -----
@@ -233,7 +248,7 @@ class Rule:
         those of Python, and how functions of ``@rule(prepare=...)`` get there.
         """
         (write,) = SOURCES
-        return write(self, backend, traversal, dtype)
+        return write(self, backend, traversal, dtype, form, arch)
 
     def __repr__(self) -> str:
         arguments = ", ".join((*self.program.arguments, "h"))

@@ -1,10 +1,17 @@
-"""CUDA C compiled as CuPy compiles it on a user's machine, without a GPU."""
+"""CUDA C compiled by NVRTC as CuPy compiles it on a user's machine, without GPU and driver."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ..errors import BackendError, SourceError
+
+MISSING = (
+    'there is no NVRTC, which compiles CUDA C: pip install "gpuadapt[cuda12]" '
+    "nvidia-cuda-nvrtc-cu12"
+)
 
 
 class Compiled(NamedTuple):
@@ -42,13 +49,18 @@ def compile(
 
     Raises
     ------
-    AssertionError
-        The text is not correct; NVRTC's log is in the message.
+    BackendError
+        There is no NVRTC; or the text is not correct, and its log is in the message.
+    SourceError
+        It does not know the architecture.
     """
+    nvrtc = _nvrtc()
     import cupy
     from cupy._core import core
-    from cupy.cuda import nvrtc
 
+    if architecture not in architectures():
+        known = ", ".join(f"sm_{number}" for number in architectures())
+        raise SourceError(f"arch: got sm_{architecture}; this NVRTC compiles for {known}")
     # Without the include folder of a CUDA toolkit that may or may not be installed here.
     own = str(Path(cupy.__file__).parent)
     assembled = core.assemble_cupy_compiler_options(options)
@@ -64,7 +76,7 @@ def compile(
         cubin = nvrtc.getCUBIN(program) + b"\0" if code else b""
         log = nvrtc.getProgramLog(program)
     except nvrtc.NVRTCError as error:
-        raise AssertionError(f"{error}\n{nvrtc.getProgramLog(program)}") from error
+        raise BackendError(f"{error}\n{nvrtc.getProgramLog(program)}") from error
     finally:
         nvrtc.destroyProgram(program)
     text = (ptx.decode() if isinstance(ptx, bytes) else ptx).rstrip("\0")
@@ -87,11 +99,19 @@ def _said(pattern: str, log: str) -> int:
 def architectures() -> tuple[int, ...]:
     """Return what the installed NVRTC compiles for; nothing without CuPy or without NVRTC."""
     try:
+        return tuple(_nvrtc().getSupportedArchs())
+    except BackendError:
+        return ()
+
+
+def _nvrtc() -> Any:
+    try:
         from cupy.cuda import nvrtc
 
-        return tuple(nvrtc.getSupportedArchs())
-    except (ImportError, RuntimeError):  # the latter: CuPy is there, and finds no NVRTC
-        return ()
+        nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:  # the latter: CuPy is there, and finds no NVRTC
+        raise BackendError(MISSING) from error
+    return nvrtc
 
 
 def version(ptx: str) -> str:
