@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,13 @@ FORMATS: list[tuple[Any, dict[str, Any]]] = [
 CASES = [case for case in KINDS if not COMPILED or case.name in ("momentum", "adam")]
 SPARSE: list[dict[str, Any]] = [{}, {"sparse": "exact", "exactness": "bits"}]
 ROWWISE = ("adagrad", "rmsprop", "adam", "ftrl")
+
+
+def falling(first: float) -> ga.schedules.Schedule:
+    """A schedule that snapshots restore."""
+    return ga.schedules.Linear(first, first / 2, steps=20)
+
+
 NUMBER = st.integers(0, 2**32 - 1)
 LINE = st.none() | st.integers(0, 900) if COMPILED else st.none()
 """The line at which a step is interrupted; only compiled kernels have no lines of their own."""
@@ -258,13 +266,17 @@ class Machine(RuleBasedStateMachine):
             for name, rate in self.rates.items()
         }
 
-    @rule(value=st.sampled_from([0.0, 0.5, 1.0]), scheduled=st.booleans(), data=st.data())
-    def change_rate(self, value: float, scheduled: bool, data: Any) -> None:
+    @rule(
+        value=st.sampled_from([0.0, 0.5, 1.0]),
+        kind=st.sampled_from([float, Rate, ga.schedules.Constant, falling]),
+        data=st.data(),
+    )
+    def change_rate(self, value: float, kind: Callable[[float], Any], data: Any) -> None:
         case = self.setup.case
         first = case.hyper["lr"] * (value or (case.make is ga.FTRL))
         group = data.draw(st.sampled_from(range(len(self.containers))))
         for name in self.containers[group]:
-            self.rates[name] = Rate(first) if scheduled else first
+            self.rates[name] = kind(first)
             self.optimizer.param_groups[group]["lr"] = self.rates[name]
 
     @rule(number=NUMBER, bad=st.sampled_from([np.inf, np.nan]), by_rows=st.booleans())
@@ -441,10 +453,10 @@ class Machine(RuleBasedStateMachine):
         return containers, self.setup.case.optimizer(groups, **self.setup.changes)
 
     def _set_schedules(self, optimizer: ga.Optimizer, saved: Saved) -> None:
-        """Schedules are not saved; numbers are, and other ones must be replaced."""
-        for group, names in zip(optimizer.param_groups, saved.names, strict=True):
-            rate = saved.rates[names[0]]
-            group["lr"] = rate if callable(rate) else 0.25
+        """Code is not saved; the rest is, and must take the place of another number or schedule."""
+        for number, names in enumerate(saved.names):
+            rate, other = saved.rates[names[0]], (0.25, falling(0.25))[number % 2]
+            optimizer.param_groups[number]["lr"] = rate if isinstance(rate, Rate) else other
 
     def _load_renamed(self, saved: Saved) -> None:
         """Load a file by way of an optimizer whose parameters have other names."""

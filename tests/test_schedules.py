@@ -647,3 +647,22 @@ def test_torchs_optimizers_have_numbers():
     other = torch.optim.lr_scheduler.LambdaLR(gpuadapt.torch.SGD([weight]), schedule)
     other.load_state_dict(scheduler.state_dict())
     assert other.get_last_lr() == [schedule(9)]
+
+
+def test_one_cycle_is_the_momentum_of_torch():
+    torch = pytest.importorskip("torch")
+    for three, shape in ((False, "cosine"), (True, "linear")):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            0.1,
+            100,
+            three_phase=three,
+            anneal_strategy={"cosine": "cos"}.get(shape, shape),
+        )
+        ours = OneCycle(0.85, 100, start=0.95, end=0.95, three_phase=three, shape=shape)
+        for step in range(100):
+            assert ours(step) == pytest.approx(optimizer.param_groups[0]["momentum"], rel=4 * EPS)
+            optimizer.step()
+            if step < 99:
+                scheduler.step()
