@@ -189,10 +189,10 @@ def test_values_at_boundaries(schedule, values):
         assert isinstance(schedule(step), float)
 
 
-@pytest.mark.parametrize("kind", [Linear, Cosine])
+@pytest.mark.parametrize("kind", [Linear, Cosine, lambda *given: Polynomial(*given, power=3)])
 def test_ends_are_exact(kind):
-    """Though 0.3 + (0.1 - 0.3) is not 0.1."""
-    for start, end in ((0.1, 0.3), (0.3, 0.1), (1e-3, 1e-8)):
+    """Though 0.7 + (0.1 - 0.7) is not 0.1."""
+    for start, end in ((0.1, 0.7), (0.7, 0.1), (1e-3, 1e-8)):
         assert kind(start, end, 7)(0) == start and kind(start, end, 7)(7) == end
 
 
@@ -384,10 +384,17 @@ class Own(Constant):
     """A subclass, which may compute something else."""
 
 
-CODE = [code, WarmUp(3, code), Join([0.1, code], [3]), Scaled(code, 2), Own(0.5)]
+CODE = {
+    "function": code,
+    "WarmUp": WarmUp(3, code),
+    "Join": Join([0.1, code], [3]),
+    "Scaled": Scaled(code, 2),
+    "subclass": Own(0.5),
+    "of the same name": type("Constant", (Constant,), {})(0.5),
+}
 
 
-@pytest.mark.parametrize("schedule", CODE, ids=["function", "WarmUp", "Join", "Scaled", "subclass"])
+@pytest.mark.parametrize("schedule", CODE.values(), ids=CODE)
 def test_code_is_only_named(schedule, tmp_path):
     """And neither it nor data beside it is replaced in silence."""
     own = ga.SGD({"w": np.ones(3)}, lr=schedule)
