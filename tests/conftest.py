@@ -40,7 +40,6 @@ NEED_TORCH = ["test_torch*.py", "test_examples.py", "test_resuming.py"]
 collect_ignore = [path.name for path in HERE.glob("*.py") if not path.name.startswith("test_")]
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
 QUICK = [
-    "test_cli",
     "test_documents",
     "test_effects",
     "test_errors",
@@ -48,15 +47,11 @@ QUICK = [
     "test_golden",
     "test_language",
     "test_packages",
-    "test_params",
-    "test_reference",
-    "test_rowgrad",
     "test_settings",
-    "test_state",
     "test_structure",
     "test_tree",
 ]
-"""The quick part of the tests, `pytest -m quick`: files that compile few kernels."""
+"""The quick part, `pytest -m quick`: files that compile few kernels, and need no extra."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -39,6 +39,12 @@ def test_the_oldest_releases_are_the_bounds_of_the_dependencies():
         assert f"{pin.version}.".startswith(f"{least.version}."), (oldest.name, least)
 
 
+def test_the_program_is_installed():
+    program = Path(sys.executable).parent / "gpuadapt"
+    ran = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[:2] == ["gpuadapt", ga.__version__]
+
+
 def test_the_installed_package_is_tested():
     """Not a copy beside the tests, if a wheel is installed."""
     installed = importlib.metadata.distribution("gpuadapt").locate_file("gpuadapt/__init__.py")
