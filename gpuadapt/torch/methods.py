@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ..signatures import spelled_out
 from .fused import Fused
-from .options import Options
+from .options import DEFAULTS, Options
 from .recipes import RECIPES
 
 
@@ -33,6 +34,7 @@ class SGD(Fused, torch.optim.SGD):
 
     _recipe, _torch_class = RECIPES["SGD"], torch.optim.SGD
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -82,6 +84,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
 
     _recipe, _torch_class = RECIPES["Adagrad"], torch.optim.Adagrad
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -132,6 +135,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
 
     _recipe, _torch_class = RECIPES["RMSprop"], torch.optim.RMSprop
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -183,6 +187,7 @@ class Adadelta(Fused, torch.optim.Adadelta):
 
     _recipe, _torch_class = RECIPES["Adadelta"], torch.optim.Adadelta
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -232,6 +237,7 @@ class Adam(Fused, torch.optim.Adam):
 
     _recipe, _torch_class = RECIPES["Adam"], torch.optim.Adam
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -285,6 +291,7 @@ class AdamW(Fused, torch.optim.AdamW):
 
     _recipe, _torch_class = RECIPES["Adam"], torch.optim.AdamW
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -337,6 +344,7 @@ class SparseAdam(Fused, torch.optim.SparseAdam):
 
     _recipe, _torch_class = RECIPES["SparseAdam"], torch.optim.SparseAdam
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -369,6 +377,7 @@ class Adamax(Fused, torch.optim.Adamax):
 
     _recipe, _torch_class = RECIPES["Adamax"], torch.optim.Adamax
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -417,6 +426,7 @@ class NAdam(Fused, torch.optim.NAdam):
 
     _recipe, _torch_class = RECIPES["NAdam"], torch.optim.NAdam
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,
@@ -468,6 +478,7 @@ class RAdam(Fused, torch.optim.RAdam):
 
     _recipe, _torch_class = RECIPES["RAdam"], torch.optim.RAdam
 
+    @spelled_out(DEFAULTS)
     def __init__(
         self,
         params: ParamsT,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from gpuadapt.kernels.language.rule import Rule
 
+from ..choices import Decay, Master, Rounding, StateDtype, TorchSparse
 from ..errors import HyperparameterError
 from ..hyperparameters import DECAYS, check_choice, check_known, check_present, check_rule, expand
+from ..launch import Threads
 from .fused import Fused
 from .options import DEFAULTS, refuse_function
 from .recipes import Recipe
-
-SETTINGS: dict[str, Any] = {"weight_decay": 0.0, "decay": "l2", "maximize": False}
-"""What a group has beside the rule's hyperparameters, with defaults."""
 
 
 class Optimizer(Fused, torch.optim.Optimizer):
@@ -88,17 +89,43 @@ class Optimizer(Fused, torch.optim.Optimizer):
     tensor([1.])
     """
 
-    def __init__(self, rule: Rule, params: ParamsT, **hyperparameters: Any) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        params: ParamsT,
+        *,
+        weight_decay: float | Tensor = 0.0,
+        decay: Decay = "l2",
+        maximize: bool = False,
+        rounding: Rounding = "nearest",
+        master: Master | None = None,
+        state_dtype: StateDtype | Mapping[str, StateDtype] | None = None,
+        rowwise: bool = False,
+        sparse: TorchSparse | None = None,
+        max_row_norm: float | None = None,
+        seed: int = 0,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        skip_nonfinite: bool = False,
+        threads: Threads = None,
+        **hyperparameters: float | Tensor | tuple[float | Tensor, float | Tensor] | None,
+    ) -> None:
         if not isinstance(rule, Rule):
             raise HyperparameterError(f"rule: got {rule!r}, expected a function made by @rule")
         check_rule(rule)
+        own = {
+            "rounding": rounding, "master": master, "state_dtype": state_dtype,
+            "rowwise": rowwise, "sparse": sparse, "max_row_norm": max_row_norm, "seed": seed,
+            "max_norm": max_norm, "clip_value": clip_value, "skip_nonfinite": skip_nonfinite,
+            "threads": threads,
+        }  # fmt: skip
+        settings = {"weight_decay": weight_decay, "decay": decay, "maximize": maximize}
         given = expand(hyperparameters)
-        own = {name: given.pop(name) for name in DEFAULTS if name in given}
-        check_known(given, (*rule.hyperparameters, *SETTINGS, *DEFAULTS))
+        check_known(given, (*rule.hyperparameters, *settings, *DEFAULTS))
         check_present(given, rule.hyperparameters)
-        for name, value in given.items():
+        defaults = settings | given
+        for name, value in defaults.items():
             refuse_function(name, value)
-        defaults = SETTINGS | given
         check_choice(defaults, "decay", DECAYS)
         check_choice(defaults, "maximize", (False, True))
         self._recipe = Recipe(lambda _: rule, {})
