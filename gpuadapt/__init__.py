@@ -6,6 +6,7 @@
 >>> optimizer.step({"w": np.full_like(w, 0.5)})
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
-from . import convert, hooks, language, optimizers, presets, schedules, testing
+from . import convert, hooks, language, optimizers, presets, schedules, testing, typing
 from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
@@ -101,7 +102,10 @@ __all__ = [
     "save",
     "schedules",
     "testing",
+    "typing",
 ]
+
+__dir__ = partial(sorted, [*__all__, "__version__"])
 
 if not TYPE_CHECKING:
     __getattr__ = missing(__name__, __all__)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from .arrays import describe, namespace
 from .errors import BackendError, GradientError, HyperparameterError
 from .step_options import StepOptions
+
+__all__ = ["Handle", "nvtx"]
+
+__dir__ = partial(sorted, __all__)
 
 Hook = Callable[[Any, tuple[Any, ...], dict[str, Any]], None]
 """Called as ``hook(optimizer, args, kwargs)``, as torch's hooks of steps are."""

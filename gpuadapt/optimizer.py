@@ -216,10 +216,11 @@ class Optimizer:
             "state_dtype": state_dtype, "master": master, "rounding": rounding,
             "seed": seed, "sparse": sparse, "exactness": exactness,
         }  # fmt: skip
-        common |= expand(hyperparameters)
         check_rule(rule)
-        known = (*rule.hyperparameters, *SETTINGS)
-        check_known(hyperparameters, (*known, "lr", "betas"), options(type(self)))
+        known = (*rule.hyperparameters, *SETTINGS, "lr")
+        pair = ["betas"] if "beta1" in rule.hyperparameters else []
+        check_known(hyperparameters, (*known, *pair), options(type(self)))
+        common |= expand(hyperparameters)
         self.rule = rule
         self._common, self._initial = common, check_initial(rule, initial or {})
         self._stats = {}

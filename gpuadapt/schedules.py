@@ -22,6 +22,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
@@ -41,6 +42,8 @@ __all__ = [
     "Schedule",
     "WarmUp",
 ]
+
+__dir__ = partial(sorted, __all__)
 
 Function = Callable[[int], SupportsFloat]
 """From the step, counted from 0, to the value."""

@@ -9,6 +9,7 @@ import statistics
 import time
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ from .launch import update_once
 from .optimizer import Optimizer
 from .oracle import any_bits, author, check_nonnegative, evaluate, nonnegative_states, same_bits
 from .rowgrad import RowGrad
+
+__all__ = ["benchmark", "check_rule"]
+
+__dir__ = partial(sorted, __all__)
 
 Values = dict[str, Any]
 """Hyperparameters by name."""

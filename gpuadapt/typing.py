@@ -3,22 +3,31 @@
 Arrays and what they come in: `Array`, `Params`, `ParamsOrGroups`, `Grads`. Numbers: `Scalar`,
 `Hyperparameter`, `Schedule`, `Betas`. Groups by method, and `Group` for what they share. Options
 that are chosen by name: `Decay` and so on. Keywords: `CommonOptions`, `AdamOptions`, for
-``**options: Unpack[CommonOptions]`` of a function that passes them on.
+``**options: Unpack[CommonOptions]`` of a function that passes them on. Results: `StepResult`,
+`Left`, `Loaded`.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
+from .checkpoint.run import Loaded
 from .choices import (
+    AdagradEps,
+    AdamaxEps,
+    AdamEps,
+    AMSGrad,
     Check,
     Decay,
     Duplicates,
     Exactness,
     Master,
+    MomentumForm,
+    RMSpropEps,
     Rounding,
     Sparse,
     StateDtype,
+    TorchSparse,
 )
 from .common_options import (
     AdadeltaGroup,
@@ -36,14 +45,21 @@ from .common_options import (
 )
 from .containers import Array, Params, ParamsOrGroups
 from .hyperparameters import Betas, Hyperparameter, Scalar
+from .launch import Threads
 from .rowgrad import Grads
 from .schedules import Function as Schedule
+from .state import Left
+from .step_options import StepResult
 
 __all__ = [
+    "AMSGrad",
     "AdadeltaGroup",
+    "AdagradEps",
     "AdagradGroup",
+    "AdamEps",
     "AdamGroup",
     "AdamOptions",
+    "AdamaxEps",
     "Array",
     "Betas",
     "BetasGroup",
@@ -56,11 +72,15 @@ __all__ = [
     "Grads",
     "Group",
     "Hyperparameter",
+    "Left",
+    "Loaded",
     "Master",
+    "MomentumForm",
     "NAdamGroup",
     "Params",
     "ParamsOrGroups",
     "RAdamGroup",
+    "RMSpropEps",
     "RMSpropGroup",
     "Rounding",
     "SGDGroup",
@@ -68,6 +88,9 @@ __all__ = [
     "Schedule",
     "Sparse",
     "StateDtype",
+    "StepResult",
+    "Threads",
+    "TorchSparse",
 ]
 
 __dir__ = partial(sorted, __all__)

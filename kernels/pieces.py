@@ -7,6 +7,14 @@
 from .language.primitives import sqrt, where
 
 
+def __dir__():
+    return sorted(
+        name
+        for name, value in globals().items()
+        if getattr(value, "__module__", "") == __name__ and name != "__dir__"
+    )
+
+
 def inside(x, h):
     """sqrt(x + eps)"""
     return sqrt(x + h.eps)

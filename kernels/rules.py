@@ -9,8 +9,12 @@ differs between statements of one method is a function that its rule calls, one 
 
 from .host_functions import momentum_product, rectification
 from .language.primitives import abs, maximum, sign, sq, sqrt, where
-from .language.rule import rule
+from .language.rule import Rule, rule
 from .pieces import corrected, inside, outside
+
+
+def __dir__():
+    return sorted(name for name, value in globals().items() if isinstance(value, Rule))
 
 
 @rule

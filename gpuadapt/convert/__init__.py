@@ -12,9 +12,13 @@ The optimizer is made by the preset of the framework's method (`gpuadapt.presets
 states and counts. All checks come before any change.
 """
 
+from functools import partial
+
 from .keras import from_keras
 from .optax import from_optax, to_optax
 from .tensorflow import from_tensorflow
 from .torch import from_torch, to_torch
 
 __all__ = ["from_keras", "from_optax", "from_tensorflow", "from_torch", "to_optax", "to_torch"]
+
+__dir__ = partial(sorted, __all__)

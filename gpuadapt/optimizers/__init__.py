@@ -5,6 +5,8 @@ Every class also takes the keywords of `Optimizer` (`gpuadapt.common_options.Com
 ``state_dtype``, ``master``, ``rounding``, ``seed``, ``sparse``, ``exactness``.
 """
 
+from functools import partial
+
 from .adagrad import FTRL, Adagrad
 from .adam import Adam, AdamW
 from .adam_family import Adamax, Lion, NAdam, RAdam
@@ -24,3 +26,5 @@ __all__ = [
     "RAdam",
     "RMSprop",
 ]
+
+__dir__ = partial(sorted, __all__)

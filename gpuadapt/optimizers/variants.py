@@ -72,7 +72,8 @@ def corrected(rule: Rule, eps_mode: str, bias_correction: bool) -> Rule:
 
 def start_states(options: CommonOptions, **states: float) -> None:
     """Put initial values of states into ``options["initial"]``; values given there win."""
-    initial = options.get("initial", {})
+    initial = options.get("initial")
+    initial = {} if initial is None else initial
     options["initial"] = {**states, **initial} if isinstance(initial, Mapping) else initial
 
 

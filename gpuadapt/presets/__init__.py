@@ -11,6 +11,10 @@ powers other than -1/2 in FTRL: to give them is a TypeError. Keywords of `Optimi
 Results agree to rounding: frameworks round differently.
 """
 
+from functools import partial
+
 from . import chainer, keras, optax, tensorflow, torch
 
 __all__ = ["chainer", "keras", "optax", "tensorflow", "torch"]
+
+__dir__ = partial(sorted, __all__)

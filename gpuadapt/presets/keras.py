@@ -22,7 +22,7 @@ from ..common_options import (
 )
 from ..containers import ParamsOrGroups
 from ..hyperparameters import Hyperparameter
-from .translation import Decay, decoupled, doubled, looking_ahead, preset
+from .translation import decoupled, doubled, looking_ahead, preset
 
 __all__ = [
     "SGD",
@@ -46,7 +46,7 @@ def SGD(
     learning_rate: Hyperparameter = 0.01,
     momentum: Hyperparameter = 0.0,
     nesterov: bool = False,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.SGD:
     """`keras.optimizers.SGD`: lr inside the buffer."""
@@ -67,7 +67,7 @@ def Adagrad(
     learning_rate: Hyperparameter = 0.001,
     initial_accumulator_value: float = 0.1,
     epsilon: Hyperparameter = 1e-7,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.Adagrad:
     """`keras.optimizers.Adagrad`: eps inside the root; the accumulator starts at 0.1."""
@@ -89,7 +89,7 @@ def RMSprop(
     momentum: Hyperparameter = 0.0,
     epsilon: Hyperparameter = 1e-7,
     centered: bool = False,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.RMSprop:
     """`keras.optimizers.RMSprop`: eps inside the root, lr inside the buffer."""
@@ -112,7 +112,7 @@ def Adadelta(
     learning_rate: Hyperparameter = 0.001,
     rho: Hyperparameter = 0.95,
     epsilon: Hyperparameter = 1e-7,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.Adadelta:
     """`keras.optimizers.Adadelta`."""
@@ -129,7 +129,7 @@ def Adam(
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
     amsgrad: bool = False,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.Adam:
     """`keras.optimizers.Adam`: eps is added to the root of v before its correction."""
@@ -149,7 +149,7 @@ def Adam(
 def AdamW(
     params: ParamsOrGroups[AdamGroup],
     learning_rate: Hyperparameter = 0.001,
-    weight_decay: Decay = 0.004,
+    weight_decay: Hyperparameter | None = 0.004,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
@@ -167,7 +167,7 @@ def Adamax(
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.Adamax:
     """`keras.optimizers.Adamax`: eps is added to the maximum."""
@@ -188,7 +188,7 @@ def Nadam(
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.999,
     epsilon: Hyperparameter = 1e-7,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.NAdam:
     """`keras.optimizers.Nadam`: the schedule of momentum with psi = 1."""
@@ -211,7 +211,7 @@ def Ftrl(
     l1_regularization_strength: Hyperparameter = 0.0,
     l2_regularization_strength: Hyperparameter = 0.0,
     beta: Hyperparameter = 0.0,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.FTRL:
     """`keras.optimizers.Ftrl`, with power -1/2 and without shrinkage: its l2 is half of ours.
@@ -236,7 +236,7 @@ def Lion(
     learning_rate: Hyperparameter = 0.001,
     beta_1: Hyperparameter = 0.9,
     beta_2: Hyperparameter = 0.99,
-    weight_decay: Decay = None,
+    weight_decay: Hyperparameter | None = None,
     **options: Unpack[UndecayedOptions],
 ) -> ga.Lion:
     """`keras.optimizers.Lion`."""

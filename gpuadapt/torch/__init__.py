@@ -1,5 +1,7 @@
 """Optimizers for PyTorch: those of `torch.optim` by fused kernels, and rules of your own."""
 
+from functools import partial
+
 from .methods import (
     SGD,
     Adadelta,
@@ -29,3 +31,5 @@ __all__ = [
     "RMSprop",
     "SparseAdam",
 ]
+
+__dir__ = partial(sorted, __all__)

@@ -60,7 +60,8 @@ def changed(given: Mapping[str, Any], torchs: Iterable[str]) -> dict[str, Any]:
     ------
     HyperparameterError, KeywordError
     """
-    check_known(given, (*torchs, *DEFAULTS))
+    # AdamW has a setting of Adam's among its own, which its constructor does not take.
+    check_known(given, (*[name for name in torchs if name not in given], *DEFAULTS))
     check({**DEFAULTS, **given})
     return {name: value for name, value in given.items() if value != DEFAULTS[name]}
 
