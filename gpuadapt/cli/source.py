@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 HELP = "print the kernel of a rule, or what it is compiled to"
 
@@ -57,10 +58,16 @@ def run(given: argparse.Namespace) -> int:
     from ..rule_files import load_rule
     from ..state_formats import formats_of
 
-    rule, form = load_rule(given.rule), given.form or "source"
+    rule = load_rule(given.rule)
     settings = SETTINGS | {"state_dtype": given.state_dtype}
     formats = formats_of(rule, "p", given.dtype, settings, {})
-    backend = given.backend or (FORMS[form][0] if given.form else "cpu")
-    text = rule.source(backend, given.traversal, formats, form=form, arch=given.arch)
+    backend: Any = given.backend or FORMS.get(given.form, ("cpu",))[0]
+    text = rule.source(
+        backend,
+        given.traversal,
+        formats,
+        form=given.form or "source",
+        arch=given.arch,
+    )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

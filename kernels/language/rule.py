@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from ..errors import RuleError
 from . import primitives as functions
@@ -206,11 +206,11 @@ class Rule:
 
     def source(
         self,
-        backend: str = "cpu",
-        traversal: str | None = None,
+        backend: Literal["cpu", "cuda", "javascript"] = "cpu",
+        traversal: Literal["many", "dense", "rows", "exact"] | None = None,
         dtype: Any = "float32",
         *,
-        form: str = "source",
+        form: Literal["source", "llvm", "asm", "ptx", "sass"] = "source",
         arch: str | None = None,
     ) -> str:
         """Return the text of a kernel, exactly as it is compiled; or the rule as JavaScript.
