@@ -18,7 +18,17 @@ from gpuadapt.kernels import pieces, rules
 from gpuadapt.kernels import sources as _sources  # noqa: F401  (`Rule.source` needs it)
 from gpuadapt.kernels.language.rule import Rule, rule
 
-from . import convert, hooks, language, optimizers, presets, schedules, testing, typing
+from . import (
+    averages,
+    convert,
+    hooks,
+    language,
+    optimizers,
+    presets,
+    schedules,
+    testing,
+    typing,
+)
 from .checkpoint.run import latest, load, save
 from .errors import (
     BackendError,
@@ -90,6 +100,7 @@ __all__ = [
     "StateError",
     "Stats",
     "TuningWarning",
+    "averages",
     "convert",
     "hooks",
     "language",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Required, TypedDict
 
+from .averages import Average
 from .choices import Check, Decay, Exactness, Master, Rounding, Sparse, StateDtype
 from .containers import Params
 from .hyperparameters import Betas, Hyperparameter
@@ -32,6 +33,7 @@ class UndecayedOptions(GroupOptions, total=False):
     """`CommonOptions` for constructors that have weight decay, and its form, of their own."""
 
     initial: Mapping[str, float] | None
+    average: Average | None
 
 
 class DecayedOptions(UndecayedOptions, total=False):

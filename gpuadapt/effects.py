@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from gpuadapt.kernels import averaging
 from gpuadapt.kernels.formats import SHORT, Formats
 
 from .errors import HyperparameterError
@@ -31,7 +32,9 @@ Effect = tuple[Callable[[Affected, Mapping[str, Any]], bool], str]
 
 EFFECTS: dict[str, Effect] = {
     "state_dtype": (
-        lambda parameter, settings: bool(parameter.states) or settings["state_dtype"] == {},
+        lambda parameter, settings: (
+            bool({*parameter.states} - {averaging.STATE}) or settings["state_dtype"] == {}
+        ),
         "this optimizer keeps no states",
     ),
     "master": (

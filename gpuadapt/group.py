@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels import averaging
+from gpuadapt.kernels.averaging import AverageRule
 from gpuadapt.kernels.language.caching import cached_with_rule
 from gpuadapt.kernels.language.recomputed import recomputes_parameter
 from gpuadapt.kernels.language.rule import Rule
@@ -73,7 +75,10 @@ class Group:
         """Names of the parameters."""
         settings |= _python_scalars(settings)
         hyperparameters.check_fixed(settings, rule.states)
-        self._fixed = {name: settings[name] for name in hyperparameters.FIXED}
+        self.fixed = {name: settings[name] for name in hyperparameters.FIXED}
+        """Settings that cannot be changed any more, because states were made by them."""
+        if rule.averaged is not None:
+            self.fixed |= constants(rule.averaged[1], settings)
         self.rowwise = settings["rowwise"]
         """True if states have one number for each row where the rule allows it."""
         self.exact = settings["sparse"] == "exact"
@@ -189,7 +194,7 @@ class Group:
             if old is not new
         }
         # Any other setting, and decay from or to 0, may make another rule.
-        numbers = set(self.base.hyperparameters)
+        numbers = set(self.base.hyperparameters) - self.fixed.keys()
         decay = dict(zip(names, self._seen_values, strict=False)).get("weight_decay")
         if decay and changed.get("weight_decay"):
             numbers.add("weight_decay")
@@ -243,7 +248,8 @@ class Group:
         hyperparameters.check_present(settings, always)
         hyperparameters.check_choice(settings, "check", (None, *hyperparameters.CHECKS))
         hyperparameters.check_fixed(settings, self.base.states)
-        for name, value in self._fixed.items():
+        hyperparameters.check_present(settings, self.fixed)
+        for name, value in self.fixed.items():
             if settings[name] != value:
                 raise HyperparameterError(
                     f"{name}: got {settings[name]!r}, but the states are made for {value!r}"
@@ -320,11 +326,12 @@ class Group:
         """
         if values.get("eps") != 0:
             return
-        known = {name: values.get(name, 0.5) for name in self.base.hyperparameters}
-        if not _is_finite_at_zero(self.base, known, self._exact_initial(settings)):
+        rule = self.base.without_average
+        known = {name: values.get(name, 0.5) for name in rule.hyperparameters}
+        if not _is_finite_at_zero(rule, known, self._exact_initial(settings)):
             raise HyperparameterError(
                 "eps: got 0, expected a number > 0: an element whose gradients have all been 0 "
-                f"would be 0/0, NaN, with the rule {self.base.name!r} and these settings. Give a "
+                f"would be 0/0, NaN, with the rule {rule.name!r} and these settings. Give a "
                 'small eps, such as 1e-30; of Adagrad eps_mode="none" or initial_accumulator > 0'
             )
 
@@ -348,12 +355,31 @@ def skips_out_of_range(check: str | None) -> dict[str, bool]:
 def _check_decay(rule: Rule, options: frozenset[str]) -> None:
     """Raise `HyperparameterError` for a decay of a parameter that the rule makes anew."""
     lost = options & {"decoupled", "absolute", "after"}
+    rule = rule.without_average
     if lost and _made_anew(rule):
         raise HyperparameterError(
             f"decay: got {min(lost)!r}, but {rule.name!r} makes the parameter anew of its states "
             "in every step, and forgets what else was done to it: decay='l2' adds to the gradient, "
             "or leave weight_decay at 0"
         )
+
+
+def constants(average: AverageRule, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of an average that stay what they are during training.
+
+    Raises
+    ------
+    HyperparameterError
+        One is a schedule, or missing.
+    """
+    names = [averaging.hyperparameter(name) for name in sorted(average.constant)]
+    hyperparameters.check_present(settings, names)
+    for name in names:
+        if callable(settings[name]):
+            raise HyperparameterError(
+                f"{name}: got a schedule, expected a number: the average counts with it"
+            )
+    return {name: settings[name] for name in names}
 
 
 @cached_with_rule

@@ -84,7 +84,7 @@ NOT_NEGATIVE = (
 UNBOUNDED = ("max_row_norm", "max_norm", "momentum_decay")
 """Names that may be infinite."""
 
-MEANS = ("beta1", "beta2", "beta3", "momentum")
+MEANS = ("beta1", "beta2", "beta3", "momentum", "average_decay")
 """Names of decay factors of running means."""
 
 POSITIVE = ("max_row_norm", "max_norm", "grad_scale", "clip_value")
@@ -95,7 +95,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "eps": (lambda value: value >= 0, "> 0"),
     # With rho = 1 a running mean keeps its initial value.
     "rho": (lambda value: 0 <= value <= 1, "in [0, 1]"),
-    "fraction": (lambda value: 0 < value <= 1, "> 0 and <= 1"),
+    **dict.fromkeys(("fraction", "average_alpha"), (lambda value: 0 < value <= 1, "> 0 and <= 1")),
     **dict.fromkeys(MEANS, (lambda value: 0 <= value < 1, "in [0, 1)")),
     **dict.fromkeys(NOT_NEGATIVE, (lambda value: value >= 0, ">= 0")),
 }

@@ -9,11 +9,13 @@ from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gpuadapt.kernels import averaging
 from gpuadapt.kernels.commit import Call, make
 from gpuadapt.kernels.language.rule import Rule
 
 from . import representation
-from .arrays import check_disjoint, describe
+from .arrays import check_disjoint, copied, copy_calls, describe
+from .averages import START, Average, Averages, averaged
 from .checkpoint.contents import Contents as FileContents
 from .checkpoint.contents import metadata_of, tensors_of
 from .checkpoint.fill import fill, parameter_calls, read
@@ -24,7 +26,13 @@ from .construct import Built, are_groups, build, gradient_templates
 from .containers import Array, Listed, ParamsOrGroups
 from .device_errors import explain, explained
 from .effects import check_effects
-from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
+from .errors import (
+    BackendError,
+    CaptureError,
+    ParameterError,
+    RuleError,
+    StateError,
+)
 from .foreign import written
 from .gradients import adapted, check_gradient, numbers_of, row_numbers
 from .group import Group, skips_out_of_range
@@ -137,6 +145,9 @@ class Optimizer:
         steps: an element that catches up is at most about 6 units in the last place (of the
         largest magnitude that it has had) farther from dense steps in float64 than dense steps
         in float32 are, and in general nearer; see docs/exact_rows.md.
+    average : gpuadapt.averages.Average, optional
+        An average of each parameter that the update's kernel keeps, in float32 (float64 for
+        float64), such as ``averages.Exponential(0.999)``; see `averages`. Cannot be changed later.
     **hyperparameters : float or schedule
         The rule's. NumPy scalars, and arrays of one element, are copied. A schedule is one of
         `gpuadapt.schedules`, or any function of the step, counted from 0, that returns the value at
@@ -206,6 +217,7 @@ class Optimizer:
         seed: int = 0,
         sparse: Sparse = "lazy",
         exactness: Exactness = "close",
+        average: Average | None = None,
         **hyperparameters: Hyperparameter | Betas | None,
     ) -> None:
         if not isinstance(rule, Rule):
@@ -221,8 +233,12 @@ class Optimizer:
         pair = ["betas"] if "beta1" in rule.hyperparameters else []
         check_known(hyperparameters, (*known, *pair), options(type(self)))
         common |= expand(hyperparameters)
-        self.rule = rule
-        self._common, self._initial = common, check_initial(rule, initial or {})
+        self._initial = check_initial(rule, initial or {})
+        if average is not None:
+            rule = averaged(rule, average)
+            common |= average.settings
+            self._initial |= {averaging.STATE: START}
+        self.rule, self._common = rule, common
         self._stats = {}
         self._turn = Turn()
         self._held: Contents | None = []
@@ -231,6 +247,8 @@ class Optimizer:
 
     _hooks: Hooks | None = None
     """What is called around each step, if there is anything."""
+    _swapped: Mapping[str, Any] | None = None
+    """Copies of the parameters while their arrays hold the averages."""
     _half_loaded: Mapping[str, int] = MappingProxyType({})
     """Memory maps that a load has begun to fill: numbers of elements, by name of parameter."""
 
@@ -278,6 +296,7 @@ class Optimizer:
 
     @in_turn
     def __getstate__(self) -> dict[str, Any]:
+        self._check_not_swapped()
         for name, held in self._parameters.items():
             if type(held.owner) is memoryview:
                 raise StateError(
@@ -307,13 +326,22 @@ class Optimizer:
             "copy.deepcopy copies the arrays too (see `params`)"
         )
 
+    def _check_not_swapped(self) -> None:
+        if self._swapped is not None:
+            raise StateError(
+                "the arrays of the parameters hold their averages; leave the block of "
+                "`with optimizer.averages.swapped()` first"
+            )
+
     def _check_loaded(self) -> None:
-        """Check that no load has ended while it filled memory maps.
+        """Check that the parameters' arrays hold the parameters.
 
         Raises
         ------
         StateError
+            A load has ended while it filled memory maps, or the averages are swapped in.
         """
+        self._check_not_swapped()
         if self._half_loaded:
             raise StateError(
                 f"a load has not come to its end: {', '.join(map(repr, self._half_loaded))} may "
@@ -571,6 +599,7 @@ class Optimizer:
             If steps are captured.
         """
         self._check_not_captured("add")
+        self._check_not_swapped()
         self._steps.streams.follow()
         common = self._common | expand(settings)
         self._assign(self._with(params, common, self._built, self._passed), self._steps)
@@ -601,6 +630,7 @@ class Optimizer:
             If steps are captured.
         """
         self._check_not_captured("grow")
+        self._check_not_swapped()
         self._steps.streams.follow()
         parameter = self._parameter(name)
         self._steps.sync_counts()
@@ -661,6 +691,7 @@ class Optimizer:
         ------
         CaptureError, HyperparameterError
         """
+        self._check_not_swapped()
         self._steps.prepare_replay(count)
         for parameter in self._foreign:
             parameter.tell_owner()
@@ -714,6 +745,7 @@ class Optimizer:
         """
         if not isinstance(strict, bool):
             raise StateError(f"strict: got {strict!r}, expected a bool")
+        self._check_not_swapped()
         self._steps.streams.follow()
         self._steps.sync_counts()
         taken, left = plan(examined(state, self.rule), self._groups, self._parameters, strict)
@@ -835,6 +867,7 @@ class Optimizer:
         self, file: FileContents, wanted: Wanted, whole: bool, more: Callable[[], Sequence[Call]]
     ) -> Left:
         """Load a file that is open; ``more``, once it is found to fit, returns calls to add."""
+        self._check_not_swapped()
         self._steps.streams.follow()
         self._steps.sync_counts()
         taken, given, left = match(file, self.rule, self._groups, self._parameters, wanted, whole)
@@ -914,6 +947,55 @@ class Optimizer:
             )
         return shown
 
+    @property
+    def averages(self) -> Averages:
+        """The averages of the parameters, by name, after the last step.
+
+        Each is a new array of the parameter's shape and device, of float64 for float64, otherwise
+        of float32. ``with optimizer.averages.swapped():`` puts them into the parameters' arrays
+        for the block; see `averages.Averages.swapped`. Without ``average=...`` there is none, and
+        to ask for one raises StateError.
+        """
+        names = [*self._parameters] if self.rule.averaged else []
+        return Averages(names, self._average, self._swap)
+
+    @in_turn
+    def _average(self, name: str) -> Any:
+        """A copy of the average of a parameter."""
+        self._check_averaged()
+        parameter = self._parameter(name)
+        self._steps.streams.wait()
+        parameter.flush()
+        return copied(parameter.states[averaging.STATE])
+
+    def _check_averaged(self) -> None:
+        if self.rule.averaged is None:
+            raise StateError(
+                "this optimizer keeps no averages; make it with average=..., for example "
+                "gpuadapt.averages.Exponential(0.999)"
+            )
+
+    @alone
+    def _swap(self, averages: bool) -> None:
+        """Put the averages into the parameters' arrays, or the parameters back."""
+        if averages:
+            self._check_averaged()
+            self._check_loaded()
+        self._steps.streams.wait()
+        parameters = self._parameters.values()
+        for parameter in parameters:
+            parameter.check_writable()
+        if averages:
+            self.flush()
+        kept = {one.name: copied(one.array) for one in parameters} if averages else None
+        new = {one.name: one.average for one in parameters} if averages else self._swapped or {}
+        calls = [call for one in parameters for call in copy_calls(one.array, new[one.name])]
+        # Without `_held`, the next step calls `_check_params`.
+        calls.append((vars(self).update, {"_swapped": kept, "_held": None}))
+        make(calls)
+        for parameter in parameters:
+            parameter.tell_owner()
+
     @alone
     def read(self, name: str, rows: Array | Listed[int]) -> Any:
         """Read rows of a table; exact rows catch up with the last step first.
@@ -975,6 +1057,7 @@ class Optimizer:
         >>> optimizer.state["w"]["master"]
         array([1.001, 2.002], dtype=float32)
         """
+        self._check_not_swapped()
         parameter = self._parameter(name)
         self._steps.streams.follow()
         parameter.write(numbers_of(parameter, values))

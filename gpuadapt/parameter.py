@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuadapt.kernels import averages, averaging
 from gpuadapt.kernels.addresses import address, same_memory
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.catchup.plan import needs_no_history
@@ -22,6 +23,7 @@ from . import pages, state_formats
 from .arrays import (
     STAGGER,
     SmallArrayArena,
+    bits_of,
     contiguous,
     copied,
     describe,
@@ -491,6 +493,18 @@ class Parameter:
             with on_device(self.array):
                 self._row_indices = namespace(self.backend).arange(len(grad))
         return RowGrad(self._row_indices, grad)
+
+    @property
+    def average(self) -> Array:
+        """The average, rounded to the parameter's dtype; if that is the average's, it itself."""
+        found = self.states[averaging.STATE]
+        if found.dtype == self.array.dtype:
+            return found
+        result = zeros_like(self.array, self.backend, self.array.dtype, "K")
+        compute = self.formats.compute
+        formats = Formats(compute, PLAIN[self.dtype_name], PLAIN[compute], ())
+        update_once(averages.rounded, self.backend, formats, Operand([bits_of(result)]), found, ())
+        return result
 
     def effective_rates(self, rule: Rule, coefficients: tuple[float, ...]) -> Array:
         """The learning rate of each element, by a rule of rates; new, of the compute dtype."""

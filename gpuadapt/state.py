@@ -20,7 +20,7 @@ from .arrays import (
 from .errors import HyperparameterError, StateError
 from .group import Group
 from .growth import first_rows_calls, rows_of
-from .hyperparameters import FIXED, SETTINGS, check_known
+from .hyperparameters import SETTINGS, check_known
 from .parameter import Parameter
 from .schedule_data import from_data, is_code, to_data
 
@@ -387,7 +387,7 @@ def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left
     current = group.settings
     fitting = {}
     for name, value in saved.items():
-        if name in current and name not in FIXED and not is_code(current[name]):
+        if name in current and name not in group.fixed and not is_code(current[name]):
             with suppress(StateError):
                 fitting[name] = _restored(name, value)
     try:
@@ -397,7 +397,7 @@ def _fitting(group: Group, saved: dict[str, Any] | None, number: int, left: Left
     unused = [
         name
         for name in saved
-        if name not in fitting and not (name in FIXED and _same(name, saved, current))
+        if name not in fitting and not (name in group.fixed and _same(name, saved, current))
     ] + [name for name in marked if not callable(current.get(name))]
     left.settings.extend(f"param_groups[{number}][{name!r}]" for name in unused)
     return fitting

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuadapt.kernels import averaging
 from gpuadapt.kernels.array_types import Array, HostArray
 from gpuadapt.kernels.formats import (
     BITS,
@@ -67,6 +68,8 @@ class Storage(NamedTuple):
     plain: bool
     """True if kernels take the arrays of parameter and states as they are, and no others."""
     states: tuple[StateStorage, ...]
+    misses_steps: bool
+    """True if the rule allows rows to miss steps in which they have no gradient."""
 
 
 def storage_of(
@@ -106,7 +109,10 @@ def storage_of(
         )
     block = formats.block
     plain = formats.itemsize > max(BITS) and all(len(one.parts) == 1 for one in formats.updated)
-    return Storage(dtype, formats, compute_dtype, formats.random, block, plain, tuple(states))
+    misses = rule.averaged is None or rule.averaged[1].misses_steps
+    return Storage(
+        dtype, formats, compute_dtype, formats.random, block, plain, tuple(states), misses
+    )
 
 
 def formats_of(
@@ -138,7 +144,9 @@ def formats_of(
     if isinstance(wanted, Mapping):
         chosen |= {state: kept for state, kept in wanted.items() if kept is not None}
     elif wanted is not None:
-        elementwise = [state for state in rule.states if state not in row_states]
+        # An average stays in the compute type.
+        states_ = rule.without_average.states
+        elementwise = [state for state in states_ if state not in row_states]
         chosen |= {state: _wide_enough(rule, state, wanted, compute) for state in elementwise}
     if wanted is not None:
         check_nonnegative(rule)
@@ -147,6 +155,10 @@ def formats_of(
         if state in row_states and kept != compute:
             raise HyperparameterError(
                 f"state_dtype: {state!r} has one number for each row, in {compute}"
+            )
+        if kept != compute and rule.averaged and state == averaging.STATE:
+            raise HyperparameterError(
+                f"state_dtype: got {kept!r} for the average of {name!r}, which is kept in {compute}"
             )
         if kept == "float64" and compute != "float64":
             raise HyperparameterError(
@@ -165,17 +177,21 @@ def formats_of(
 
 def _wide_enough(rule: Rule, state: str, wanted: str, compute: str) -> str:
     """Return the format for a state if all states are wanted in one: wider where it has to be."""
-    need, bits = _needs(rule).get(state), STATES[wanted].bits
+    need, bits = _needs(rule.without_average).get(state), STATES[wanted].bits
     if need is not None and need.bits == 32 and bits < STATES[compute].bits:
         return compute
     if need is not None and bits < need.bits:
         return "bfloat16"
-    return "bfloat16" if STATES[wanted].narrow and state in _other_sizes(rule) else wanted
+    return (
+        "bfloat16"
+        if STATES[wanted].narrow and state in _other_sizes(rule.without_average)
+        else wanted
+    )
 
 
 def _check_need(rule: Rule, state: str, kept: str, compute: str) -> None:
     """Raise `HyperparameterError` if a state may not be in a format."""
-    need, chosen = _needs(rule).get(state), STATES[kept]
+    need, chosen = _needs(rule.without_average).get(state), STATES[kept]
     if need is None or chosen.bits >= STATES[compute].bits:
         return
     allowed = compute if need.bits == 32 else "bfloat16" if need.bits == 16 else "bfloat16 or 8bit"

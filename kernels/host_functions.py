@@ -66,3 +66,33 @@ function (beta2, threshold, inclusive, t) {
 }
 """
 rectification.javascript = _RECTIFICATION  # type: ignore[attr-defined]
+
+
+def averaged_models(t: int, start: float, every: float) -> float:
+    """Return the number of parameters in an equal average after update t, from 1.
+
+    The first is that after update ``start + 1``, then one after every ``every`` updates. 1 up to
+    the first; 0 if update t adds none.
+    """
+    if t <= start:
+        return 1.0
+    count, rest = divmod(t - start - 1, every)
+    return 0.0 if rest else count + 1.0
+
+
+def is_due(t: int, every: float) -> float:
+    """Return 1 if update t, from 1, is a multiple of ``every``, otherwise 0."""
+    return float(t % every == 0)
+
+
+_AVERAGED_MODELS = """
+function (t, start, every) {
+    if (t <= start) {
+        return 1;
+    }
+    const since = t - start - 1;
+    return since % every ? 0 : since / every + 1;
+}
+"""
+averaged_models.javascript = _AVERAGED_MODELS  # type: ignore[attr-defined]
+is_due.javascript = "function (t, every) { return t % every ? 0 : 1; }"  # type: ignore[attr-defined]

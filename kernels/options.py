@@ -12,6 +12,7 @@ import ast
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from .averaging import with_average
 from .language.caching import cached_with_rule
 from .language.program import Program, Rename, names, read
 from .language.rule import Rule, from_program
@@ -109,6 +110,9 @@ def compose(rule: Rule, options: frozenset[str] = frozenset()) -> Rule:
     ordered = [name for name in OPTIONS if name in options]
     if not ordered:
         return rule
+    if rule.averaged is not None:
+        inner, average = rule.averaged
+        return with_average(compose(inner, options), average)
     program = rule.program
     before = [line for name in ordered if name in BEFORE for line in _lines_before(name, program)]
     lines, result = _with_options_after([name for name in ordered if name in AFTER], program)

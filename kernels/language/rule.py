@@ -73,12 +73,19 @@ class Rule:
     """The functions of one line that it calls; see `variant`."""
     original: Rule | None = None
     """The rule of which this is a variant."""
+    averaged: tuple[Rule, Any] | None = None
+    """The rule itself and the `Average` after it, for a rule that keeps one."""
     cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """Results by function; see `caching`."""
 
     @property
     def name(self) -> str:
         return self.program.name
+
+    @property
+    def without_average(self) -> Rule:
+        """The rule itself, if this one keeps an average of its parameter."""
+        return self.averaged[0] if self.averaged else self
 
     @property
     def symbol(self) -> str:
