@@ -58,11 +58,11 @@ SETTINGS: dict[str, Any] = {
 }
 """The settings of every group beside its rule's hyperparameters, with defaults."""
 
-DEFAULTS: dict[str, Any] = {"beta1": None, "beta2": None, **SETTINGS, "initial": None}
+DEFAULTS: dict[str, Any] = {"beta1": None, "beta2": None, **SETTINGS, "initial": None, "average": None}
 """The keywords of constructors that a method does not name itself, with defaults."""
 
 
-OTHERS = ("params", "betas", "rule", "self", "initial", "schedules")
+OTHERS = ("params", "betas", "rule", "self", "initial", "average", "schedules")
 """Names of arguments or keys of a snapshot, which no hyperparameter may have."""
 
 STEP_VALUES = ("grad_scale", "clip_factor", "clip_value")

@@ -20,7 +20,7 @@ from .arrays import (
 from .errors import HyperparameterError, StateError
 from .group import Group
 from .growth import first_rows_calls, rows_of
-from .hyperparameters import SETTINGS, check_known
+from .hyperparameters import FIXED, SETTINGS, check_known
 from .parameter import Parameter
 from .schedule_data import from_data, is_code, to_data
 

@@ -5,6 +5,8 @@ import pytest
 
 import gpuadapt as ga
 from gpuadapt import node
+from gpuadapt.kernels import averages
+from gpuadapt.kernels.averaging import with_average
 from gpuadapt.kernels.formats import FLOAT32, FLOAT64, Formats
 from gpuadapt.kernels.language import javascript
 from gpuadapt.kernels.language.primitives import maximum, minimum, sign, sq, sqrt, where
@@ -56,6 +58,9 @@ OTHERS = [
     compose(ga.rules.adam, frozenset(OPTIONS)),
     compose(ga.rules.lion, frozenset(OPTIONS)),
     ga.rules.adam.variant(root=ga.pieces.uncorrected),
+    with_average(ga.rules.adam, averages.EQUAL),
+    with_average(ga.rules.sgd, averages.LOOKAHEAD),
+    with_average(ga.rules.sgd, averages.CORRECTED),
     ga.rules.adam.rate,
     ga.rules.radam.rate,
     ga.rules.adadelta.rate,
