@@ -58,7 +58,13 @@ SETTINGS: dict[str, Any] = {
 }
 """The settings of every group beside its rule's hyperparameters, with defaults."""
 
-DEFAULTS: dict[str, Any] = {"beta1": None, "beta2": None, **SETTINGS, "initial": None, "average": None}
+DEFAULTS: dict[str, Any] = {
+    "beta1": None,
+    "beta2": None,
+    **SETTINGS,
+    "initial": None,
+    "average": None,
+}
 """The keywords of constructors that a method does not name itself, with defaults."""
 
 
