@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 
 from gpuadapt.arrays import check_device, namespace
 from gpuadapt.benchmark.failures import Errors, noted
-from gpuadapt.errors import BackendError
+from gpuadapt.errors import BackendError, Error
 from gpuadapt.kernels.cuda import tuning
 from gpuadapt.machine import describe_machine
+from gpuadapt.output_files import prepared_file
 
 from . import (
     exact,
@@ -122,6 +123,11 @@ def _arguments() -> tuple[argparse.Namespace, Callable[[str], NoReturn]]:
     given.add = given.add or given.missing
     if given.add and not given.json:
         parser.error("--add needs --json FILE, the file to add to")
+    try:
+        if given.json:  # before hours of work
+            prepared_file(given.json, "--json")
+    except Error as error:
+        parser.error(str(error))
     return given, parser.error
 
 

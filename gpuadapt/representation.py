@@ -20,7 +20,7 @@ from .texts import counted, listed, outline, safe, short, size, value
 MOST_LINES = 20
 """Number of parameters, or groups, that are listed at most."""
 
-WIDEST = 200
+WIDEST = 320
 """Number of characters of a line of settings, at most."""
 
 ABSENT = object()
@@ -241,7 +241,7 @@ def _state_bytes(parameters: Iterable[Parameter]) -> int:
 
 
 def _settings(common: Mapping[str, str]) -> str:
-    return short(", ".join(f"{name}={shown}" for name, shown in common.items()), WIDEST)
+    return short(", ".join(f"{name}={short(text)}" for name, text in common.items()), WIDEST)
 
 
 def _by_group(by_group: Mapping[str, Sequence[str]]) -> str:
@@ -252,7 +252,7 @@ def _by_group(by_group: Mapping[str, Sequence[str]]) -> str:
         for number, shown in enumerate(values):
             groups.setdefault(shown, []).append(number)
         texts.append(
-            f"{name}=" + ", ".join(f"{shown} ({_ranges(of)})" for shown, of in groups.items())
+            f"{name}=" + ", ".join(f"{short(text)} ({_ranges(of)})" for text, of in groups.items())
         )
     return short("by group: " + "; ".join(texts), WIDEST) if texts else ""
 
@@ -279,7 +279,8 @@ def _table(facts: Facts) -> str:
         shown = [", ".join(one.name for one in own[:3]) + ", …" * (len(own) > 3)]
         shown[0] = f"{len(own):,}: {short(shown[0])}" if own else "none"
         shown += [f"{_elements(own):,}", size(_bytes(own)), _states(own)]
-        shown += [*facts.common.values(), *(given[number] for given in facts.by_group.values())]
+        given = (*facts.common.values(), *(each[number] for each in facts.by_group.values()))
+        shown += [short(each) for each in given]
         rows.append(_row([str(number), *shown], "td"))
     more = len(facts.groups) - MOST_LINES
     last = f"<p>and {counted(more, 'more group')}</p>" if more > 0 else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuadapt.kernels.formats import Quantized
 
-LONGEST = 90
+LONGEST = 150
 """Number of characters after which the text of a value is cut."""
 
 
@@ -32,13 +32,14 @@ def safe(method: Callable[[Any], str]) -> Callable[[Any], str]:
 def short(text: str, longest: int = LONGEST) -> str:
     """Return a text in one line, cut to ``longest`` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip('…')}…"
 
 
 def value(given: Any) -> str:
-    """Return the text of a setting: of a function its name, else its repr in one line."""
+    """Return the text of a setting, in one line of any length: of a function its name."""
     try:
-        return short(given.__name__ if inspect.isroutine(given) else repr(given))
+        text = given.__name__ if inspect.isroutine(given) else repr(given)
+        return " ".join(text.split())
     except Exception:
         return f"<{type(given).__name__}>"
 

@@ -277,3 +277,13 @@ def test_without_a_gpu_the_command_says_so(tmp_path, monkeypatch, capsys):
         run_command(monkeypatch, "dense", "--backend", "cuda", "--json", file)
     assert "--backend cuda: CuPy has no CUDA device here" in capsys.readouterr().err
     assert not file.exists()
+
+
+def test_a_file_that_cannot_be_written_shows_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    for path in (Path("/proc/x/a.json"), tmp_path / "file" / "a.json", tmp_path):
+        with pytest.raises(SystemExit):
+            run_command(monkeypatch, "dense", "--json", path)
+        *_, said = capsys.readouterr().err.splitlines()
+        assert "cannot be written" in said or "no files can be written" in said
+        assert said.endswith("give another by --json")

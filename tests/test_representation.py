@@ -184,6 +184,53 @@ def test_while_another_thread_is_in_a_call():
     assert shown == [repr(optimizer)]
 
 
+def test_while_steps_are_taken_and_groups_come():
+    """Whatever another thread is doing, the text is whole."""
+    optimizer, done = ga.Adam({"w": ones(3)}), []
+
+    def work():
+        for number in range(40):
+            optimizer.add({f"v{number}": ones(3)}, lr=number + 1.0)
+            optimizer.step({name: ones(3) for name in optimizer.params})
+            optimizer.param_groups[0][f"note{number}"] = number
+            del optimizer.param_groups[0][f"note{number}"]
+            done.append(number)
+
+    other = threading.Thread(target=work, daemon=True)
+    other.start()
+    shown = set()
+    while other.is_alive():
+        shown |= {repr(optimizer), optimizer._repr_html_()[:30]}
+        repr(optimizer.state), repr(optimizer.params)
+    assert len(done) == 40
+    assert not any("incomplete" in text or "<pre>" in text for text in shown)
+    assert "41 parameters in 41 groups" in repr(optimizer)
+
+
+def test_long_schedules_are_told_apart():
+    """By their whole texts, of which only the beginning is printed."""
+    one, two = (Long(f"{'x' * 400}{end}") for end in "ab")
+    groups = [{"params": [ones(1)], "lr": each} for each in (one, two, one)]
+    last = repr(ga.SGD(groups)).splitlines()[-1]
+    assert last.startswith("  by group: lr=xxx") and "x… (0, 2), xxx" in last and len(last) < 330
+
+
+class Long(str):
+    def __call__(self, step):
+        return 0.5
+
+    def __repr__(self):
+        return str(self)
+
+
+def test_a_rule_of_ones_own_is_named_in_torchs_text():
+    torch = pytest.importorskip("torch")
+    from gpuadapt.torch import Optimizer
+
+    optimizer = Optimizer(own, [torch.nn.Parameter(torch.ones(3))], factor=2.0)
+    assert repr(optimizer).startswith("Optimizer (\nRule own\nParameter Group 0\n    decay: l2\n")
+
+
 class Bad:
     """A setting whose every method fails."""
 

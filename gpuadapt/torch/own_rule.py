@@ -15,6 +15,7 @@ from ..choices import Decay, Master, Rounding, StateDtype, TorchSparse
 from ..errors import HyperparameterError
 from ..hyperparameters import DECAYS, check_choice, check_known, check_present, check_rule, expand
 from ..launch import Threads
+from ..texts import safe
 from .fused import Fused
 from .options import DEFAULTS, refuse_function
 from .recipes import Recipe
@@ -131,6 +132,12 @@ class Optimizer(Fused, torch.optim.Optimizer):
         self._recipe = Recipe(lambda _: rule, {})
         torch.optim.Optimizer.__init__(self, params, defaults)
         self._add_options(own)
+
+    @safe
+    def __repr__(self) -> str:
+        # Torch names the class alone, which is the same for every rule.
+        rule = f"(\nRule {self._recipe.rule({}).name}"
+        return torch.optim.Optimizer.__repr__(self).replace("(", rule, 1)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_rule": self._recipe.rule({})}
