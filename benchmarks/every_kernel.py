@@ -15,9 +15,7 @@ import numpy as np
 
 import gpuadapt as ga
 from gpuadapt.arrays import check_device, namespace
-from gpuadapt.benchmark.draws import normal
-
-from .peers.ours import in_type
+from gpuadapt.benchmark.draws import in_type, normal
 
 STEPS = 2
 WIDTH = 64

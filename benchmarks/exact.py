@@ -11,7 +11,7 @@ import numpy as np
 import gpuadapt as ga
 from gpuadapt.arrays import namespace
 from gpuadapt.benchmark import draws, limits, traffic
-from gpuadapt.benchmark.draws import in_turn, normal
+from gpuadapt.benchmark.draws import normal, over_batches
 from gpuadapt.benchmark.timing import measured, spread
 from gpuadapt.kernels import rules
 
@@ -90,7 +90,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     if case.rows <= FITTING:
         few = [rows.draw(kind, random) for _ in range(draws.BATCHES)]
         limit = limits.rows(backend, (case.rows, WIDTH), few, len(rules.adam.states))
-        step = in_turn(limit)
+        step = over_batches(limit)
         steps["limit"] = lambda _: step()
     turns: dict[str, list[float]] = {name: [] for name in steps}
     order, shuffle, touched = list(steps), shuffling.Random(0).shuffle, []

@@ -14,7 +14,7 @@ import numpy as np
 import gpuadapt as ga
 from gpuadapt.arrays import namespace
 from gpuadapt.benchmark import draws
-from gpuadapt.benchmark.draws import in_turn, normal
+from gpuadapt.benchmark.draws import normal, over_batches
 from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.kernels.cuda import compile
 
@@ -147,7 +147,7 @@ def _by_rows(quick: bool) -> Callable[[], Any]:
     batches = [
         ga.RowGrad(xp.asarray(rows.draw(case, random)), values) for _ in range(draws.BATCHES)
     ]
-    return in_turn(lambda k: optimizer.step([batches[k]]))
+    return over_batches(lambda k: optimizer.step([batches[k]]))
 
 
 def _clipped(quick: bool) -> Callable[[], Any]:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.benchmark import draws, limits, traffic
-from gpuadapt.benchmark.candidates import HYPER, MakeRows
-from gpuadapt.benchmark.draws import in_turn, normal, placed
+from gpuadapt.benchmark.candidates import HYPER, MakeRows, checked
+from gpuadapt.benchmark.draws import normal, over_batches, placed
 from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.benchmark.timing import interleaved
 from gpuadapt.kernels import rules
 
 from . import peers
-from .training import checked, expected
+from .training import expected
 from .update import THEIRS
 
 
@@ -78,11 +78,11 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for name, (make, of, by) in given.items():
         with noted(errors, name):
-            steps[name] = in_turn(make(of, by, hyper).step)
+            steps[name] = over_batches(make(of, by, hyper).step)
     rule = getattr(rules, case.method)
     with noted(errors, "limit"):
         limit = limits.rows(backend, (case.rows, case.width), batches, len(rule.states))
-        steps["limit"] = in_turn(limit)
+        steps["limit"] = over_batches(limit)
     times = interleaved(steps, backend, rounds, errors=errors)
     for name in times.keys() & first.keys():
         times[name]["first"] = first[name]

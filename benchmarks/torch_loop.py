@@ -12,7 +12,7 @@ import numpy as np
 
 from gpuadapt.benchmark import draws, traffic
 from gpuadapt.benchmark.candidates import HYPER, Make, MakeRows
-from gpuadapt.benchmark.draws import in_turn, normal
+from gpuadapt.benchmark.draws import normal, over_batches
 from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.benchmark.threads import limited
 from gpuadapt.benchmark.timing import Times, interleaved, ratio
@@ -147,7 +147,7 @@ def _table(case: Table, runs: int) -> dict[str, Any]:
     start, steps = draw((case.rows, case.width)), {}
     for name in first:
         with noted(errors, name):
-            steps[name] = in_turn(makers[name](start, batches, HYPER[case.method]).step)
+            steps[name] = over_batches(makers[name](start, batches, HYPER[case.method]).step)
     times = interleaved(steps, "cpu", runs, SECONDS, errors, before=busy())
     touched = round(float(np.mean([np.unique(numbers).size for numbers in drawn])))
     rule = getattr(rules, case.method)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuadapt.benchmark.candidates import HYPER, Hyper
+from gpuadapt.benchmark.candidates import Hyper
 
 
 def _load() -> ModuleType:
@@ -25,14 +25,6 @@ def _load() -> ModuleType:
 
 reference: Any = _load()
 """The methods as the papers have them, in NumPy expressions: `tests/reference.py`."""
-
-CHECKED: Hyper = {"lr": 0.1, "eps": 1e-3}
-"""What checks use instead: it shows where eps stands, which differs between libraries."""
-
-
-def checked(method: str) -> Hyper:
-    """The hyperparameters of a method for checks."""
-    return {name: CHECKED.get(name, value) for name, value in HYPER[method].items()}
 
 
 def expected(

@@ -29,7 +29,7 @@ import numpy as np
 import gpuadapt as ga
 from gpuadapt.arrays import check_device, namespace, numpy_dtype
 from gpuadapt.benchmark import draws
-from gpuadapt.benchmark.draws import normal
+from gpuadapt.benchmark.draws import in_type, normal
 from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.benchmark.timing import interleaved, ratio
 from gpuadapt.errors import BackendError
@@ -39,7 +39,6 @@ from gpuadapt.kernels.formats import Formats
 from gpuadapt.optimizer import internals
 
 from . import rows
-from .peers.ours import in_type
 from .saved import save
 
 GAIN = 1.01

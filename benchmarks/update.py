@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -12,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuadapt.benchmark import limits, traffic
-from gpuadapt.benchmark.candidates import HYPER, Given, Make
+from gpuadapt.benchmark.candidates import HYPER, Given, Make, checked
 from gpuadapt.benchmark.draws import normal
 from gpuadapt.benchmark.failures import Errors, noted
 from gpuadapt.benchmark.threads import limited
-from gpuadapt.benchmark.timing import interleaved
+from gpuadapt.benchmark.timing import copies_of, in_turn, interleaved
 from gpuadapt.kernels import rules
 
 from . import arithmetic, peers
-from .training import checked, expected
+from .training import expected
 
 MOST_CHECKED = 5_000_000
 """Elements up to which results are compared: enough for every path of a kernel."""
@@ -80,7 +78,7 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
     moved = int(size * (peers.ours.traffic(case.method, case.kept) if case.kept else each))
     with limited(case.threads):
         first = check(makers, case, backend, errors)
-        copies = _copies(moved) if backend == "cuda" else 1
+        copies = copies_of(moved, backend)
         drawn = normal(backend, 0), normal(backend, 1, case.zeros)
         parameters, gradients = ([draw(size, dtype) for size in case.sizes] for draw in drawn)
         candidates: dict[str, Callable[[], Any]] = {}
@@ -89,12 +87,12 @@ def run(case: Case, backend: str, rounds: int) -> dict[str, Any]:
                 steps = [
                     _step(makers[name], case.method, parameters, gradients) for _ in range(copies)
                 ]
-                candidates[name] = _in_turn(steps)
+                candidates[name] = in_turn(steps)
         with noted(errors, "limit"):
             # As many bytes, if not in as many numbers.
             as_many = moved // each
             roofs = [limits.dense(backend, as_many, dtype, len(rule.states)) for _ in range(copies)]
-            candidates |= {name: _in_turn([of[name] for of in roofs]) for name in roofs[0]}
+            candidates |= {name: in_turn([of[name] for of in roofs]) for name in roofs[0]}
         if backend == "cpu" and not case.kept:
             with noted(errors, "arithmetic"):
                 candidates["arithmetic"] = arithmetic.roof(rule, dtype, size)
@@ -166,17 +164,3 @@ def _step(make: Make, method: str, start: Given, gradients: Given) -> Callable[[
     trainer.load(gradients)
     trainer.step()
     return trainer.step
-
-
-def _in_turn(steps: list[Callable[[], Any]]) -> Callable[[], Any]:
-    """One after the other, a call each: on a GPU more than its cache can hold."""
-    turn = itertools.cycle(steps)
-    return steps[0] if len(steps) == 1 else lambda: next(turn)()
-
-
-def _copies(moved: int) -> int:
-    """Enough to move three times the L2 cache; few enough for the smallest to be made."""
-    import cupy
-
-    cache = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["l2CacheSize"]
-    return min(16, math.ceil(3 * cache / moved))

@@ -103,7 +103,7 @@ def _known(name: str) -> Rule:
     if name in RULES:
         return RULES[name]
     methods, known = ", ".join(optimizers.__all__), ", ".join(RULES)
-    instead = asked(near(name, (*optimizers.__all__, *RULES)))
+    instead = asked(near(name, (*RULES, *optimizers.__all__)))
     raise RuleError(
         f"{instead}no method or rule {name!r}; methods: {methods}; rules: {known}; "
         "a rule of your own is FILE.py:NAME"

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 import types
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,9 +20,11 @@ from gpuadapt.kernels.language.rule import Rule
 
 from . import node
 from .arrays import check_device, namespace
-from .benchmark import limits, traffic
+from .benchmark.measure import RUNS, measure
+from .benchmark.measurement import Measurement, Work
+from .benchmark.subjects import of_rule, trial_values
 from .errors import BackendError, RuleError
-from .hyperparameters import RANGES, SETTINGS
+from .hyperparameters import SETTINGS
 from .launch import update_once
 from .optimizer import Optimizer
 from .oracle import any_bits, author, check_nonnegative, evaluate, nonnegative_states, same_bits
@@ -84,11 +84,11 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
     'the bits of the dense step'
     """
     _checkable(rule)
-    values: Values = {
-        name: hyperparameters.pop(name, _value(name)) for name in rule.hyperparameters
-    }
-    if hyperparameters:
-        raise RuleError(f"{rule.name!r} reads no h.{min(hyperparameters)}")
+    values: Values = trial_values(rule)
+    for name in hyperparameters:
+        if name not in values:
+            raise RuleError(f"{rule.name!r} reads no h.{name}")
+    values |= hyperparameters
     found = {"python": "no function of the author's" if rule.function is None else "agrees"}
     if rule.function is not None:
         _check_function(rule, values)
@@ -116,54 +116,51 @@ def benchmark(
     size: int = 10_000_000,
     dtype: str = "float32",
     backend: str = "cpu",
+    *,
+    state_dtype: str | None = None,
+    threads: int | None = None,
+    runs: int = RUNS,
     **hyperparameters: float,
-) -> dict[str, float]:
+) -> Measurement:
     """Time a dense step of a rule beside the machine's limit, in turns.
 
-    The limit is a kernel that reads and writes the same arrays and only adds.
+    The limit is a kernel that reads and writes as many bytes and only adds. `gpuadapt benchmark` on
+    the command line does this for many sizes, methods and formats; docs/benchmark.md says how to
+    read a figure.
 
     Parameters
     ----------
     rule : Rule
     size : int
         Elements.
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "float16", "bfloat16"}
+        Of parameter and gradient.
     backend : {"cpu", "cuda"}
+    state_dtype : str, optional
+        As of `Optimizer`.
+    threads : int, optional
+        How many to use at most on the CPU.
+    runs : int, at least 2
+        How often step and limit are timed; a run takes about 20 ms.
     **hyperparameters : float
         Values, as of `check_rule`.
 
-    Raises
-    ------
-    RuleError, BackendError
-
     Returns
     -------
-    dict of str to float
-        "seconds" of a step (median), "gigabytes_per_second", "limit" (the limit's time over
-        the step's).
+    Measurement
+        Median and quartiles in seconds, bytes, the share of the limit, the machine, and why the
+        figure is not to be trusted, if it is not.
+
+    Raises
+    ------
+    RuleError, BackendError, HyperparameterError
     """
     _checkable(rule)
     if backend != "cpu":
         check_device()
-    xp = namespace(backend)
-    values: Values = {name: _value(name) for name in rule.hyperparameters} | hyperparameters
-    gradient, steps = xp.ones(size, dtype), []
-    for timed, settings in ((rule, values), (limits.additions(len(rule.states)), Values())):
-        optimizer = Optimizer(timed, xp.ones(size, dtype), **settings)
-        steps.append(lambda optimizer=optimizer: optimizer.step(gradient))
-    times: list[list[float]] = [[], []]
-    for k in range(13):
-        for step, measured in zip(steps, times, strict=True):
-            seconds = _timed(step, backend)
-            if k > 1:  # the first runs compile kernels and touch memory
-                measured.append(seconds)
-    median, limit = map(statistics.median, times)
-    moved = size * traffic.element(rule, np.dtype(dtype))
-    return {
-        "seconds": median,
-        "gigabytes_per_second": moved / median / 1e9,
-        "limit": limit / median,
-    }
+    subject = of_rule(rule.name, rule, hyperparameters)
+    work = Work(size, dtype, state_dtype, threads, backend)
+    return measure(subject, work, runs=runs).measurements[0]
 
 
 def _checkable(rule: Rule) -> None:
@@ -172,23 +169,6 @@ def _checkable(rule: Rule) -> None:
         raise RuleError(f"got {rule!r}, expected a function decorated with @rule")
     if rule.squared is not None or set(SETTINGS) & set(rule.hyperparameters):
         raise RuleError(f"{rule.name!r} is made of another rule: check that one")
-
-
-def _value(name: str) -> float:
-    allowed, _ = RANGES.get(name, (None, ""))
-    if name == "eps":
-        return 1e-3
-    return 0.1 if allowed is None or (allowed(1.0) and name != "rho") else 0.9
-
-
-def _timed(step: Callable[[], Any], backend: str) -> float:
-    if backend == "cuda":
-        namespace(backend).cuda.Device().synchronize()
-    start = time.perf_counter()
-    step()
-    if backend == "cuda":
-        namespace(backend).cuda.Device().synchronize()
-    return time.perf_counter() - start
 
 
 def _check_function(rule: Rule, values: Values) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_benchmarks import (
     arithmetic,
+    candidates,
     command,
     goals,
     limits,
@@ -21,7 +22,6 @@ from test_benchmarks import (
     some_results,
     suites,
     timing,
-    training,
     update,
 )
 
@@ -42,7 +42,7 @@ def bad(stage):
 
         def step():
             # Three steps of the check, one before the timing.
-            if stage == "timed" and hyper == training.HYPER["adam"] and next(steps) > 4:
+            if stage == "timed" and hyper == candidates.HYPER["adam"] and next(steps) > 4:
                 raise RuntimeError("no such device")
             trainer.step()
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpuadapt.benchmark import draws, limits, timing, traffic
+from gpuadapt.benchmark import candidates, draws, limits, timing, traffic
 from gpuadapt.kernels import rules
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ from benchmarks import (  # noqa: E402
 # Where peers are installed they warn of much that is not ours.
 pytestmark = pytest.mark.filterwarnings("default")
 
-METHODS = list(training.HYPER)
+METHODS = list(candidates.HYPER)
 SMALL = 300
 
 
@@ -129,7 +129,7 @@ def test_numbers_are_rounded_to_bfloat16_where_they_are():
     some = np.random.default_rng(0).standard_normal(1_000).astype(np.float32)
     halves = np.array([0x3F808000, 0x3F818000, 0x3F807FFF, 0xBF818001], np.uint32)
     values = np.concatenate([some, halves.view(np.float32), [0, -0.0, 1e30]]).astype(np.float32)
-    bits = peers.ours.as_bfloat16(elsewhere.Elsewhere(values)).get()
+    bits = draws.as_bfloat16(elsewhere.Elsewhere(values)).get()
     assert bits.dtype == np.uint16
     assert np.array_equal(bits, values.astype(ml_dtypes.bfloat16).view(np.uint16))
 
@@ -266,7 +266,7 @@ def test_how_often_rows_repeat():
 
 
 def test_lazy_rows_are_the_dense_method_where_zero_gradients_change_nothing():
-    random, hyper = np.random.default_rng(1), training.HYPER["adagrad"]
+    random, hyper = np.random.default_rng(1), candidates.HYPER["adagrad"]
     start = random.standard_normal((9, 4))
     batches = [(random.integers(0, 9, 12), random.standard_normal((12, 4))) for _ in range(4)]
     dense = []

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import gpuadapt as ga
-from gpuadapt import cli, compare
+from gpuadapt import cli, compare, progress
 from gpuadapt.cli import arguments, info
-from gpuadapt.compare import digits, grid, progress, report, words
+from gpuadapt.compare import digits, grid, report, words
 from gpuadapt.compare.network import initial, loss_and_gradients
 from gpuadapt.output_files import prepared_file
 
@@ -129,7 +129,7 @@ def test_a_bare_call_shows_the_commands():
     shown = help_of()
     assert shown == help_of("--help")
     for name, module in cli.COMMANDS.items():
-        assert re.search(rf"^ +{name} +{module.HELP.split()[0]} ", shown, re.MULTILINE)
+        assert re.search(rf"^ +{name}\s+{module.HELP.split()[0]} ", shown, re.MULTILINE)
 
 
 def test_version(tmp_path):

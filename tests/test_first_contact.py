@@ -10,6 +10,7 @@ from conftest import DEVICE
 from cuda_source import architectures
 from formats_table import PARAMETERS, STATES
 from test_benchmarks import (
+    candidates,
     command,
     draws,
     report,
@@ -17,7 +18,6 @@ from test_benchmarks import (
     some_results,
     suites,
     timing,
-    training,
     update,
 )
 
@@ -34,7 +34,6 @@ from benchmarks import (
     saved,
     tune,
 )
-from benchmarks.peers import ours
 from gpuadapt.kernels.cuda import tuning
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -59,7 +58,7 @@ def test_zeros_among_random_numbers(backend, host):
 
 def test_methods_on_a_gpu():
     cases = suites.methods("cuda", False)
-    assert {case.method for case in cases} == set(training.HYPER)
+    assert {case.method for case in cases} == set(candidates.HYPER)
     assert {case.sizes for case in cases} == {(2**28,)}
     assert len({case.name for case in cases}) == len(cases)
     case = update.Case("adam", (300,), only=("nobody",), zeros=90)
@@ -72,7 +71,7 @@ def test_torchs_fused_step_is_beside_ours_wherever_there_is_one(monkeypatch):
     if peer.library() is None:
         pytest.skip("torch is not installed")
     monkeypatch.setattr(peer.library().cuda, "is_available", lambda: True)
-    for method in training.HYPER:
+    for method in candidates.HYPER:
         offered = set(peer.makers(method, "cuda"))
         assert ("torch fused" in offered) == (method in ("adam", "adagrad", "sgd"))
         assert {"torch foreach", "torch single"} <= offered
@@ -173,7 +172,7 @@ def test_parts_that_cannot_be_measured_are_entries(device, monkeypatch):
 
 def test_every_kind_of_kernel_takes_a_step(device, monkeypatch):
     upper = lambda of: device.array((of.get().view(np.uint32) >> 16).astype(np.uint16))  # noqa: E731
-    monkeypatch.setattr(ours, "as_bfloat16", upper)
+    monkeypatch.setattr(draws, "as_bfloat16", upper)
     draws._normal_cuda.cache_clear()
     kinds = every_kernel.kinds("cuda", 10_000)
     device.library.RawKernel.launches.clear()
@@ -482,7 +481,7 @@ def test_stages_registers_host_and_tuner(folder):
 
 def test_every_prediction_that_is_asked_for_is_there():
     found = decisions.Found(Path())
-    names = [f"{method}, float32" for method in training.HYPER]
+    names = [f"{method}, float32" for method in candidates.HYPER]
     names += [f"adam, {family}" for family in decisions.PREDICTED.values()]
     assert {*names, "adam, float64", "norm, float32"} <= set(found.predictions)
     assert set(decisions.PREDICTED) - {""} <= {of.kept for of in suites.formats("cuda", False)}

@@ -81,7 +81,7 @@ def test_the_process_is_left_as_it_was(folder):
 
 
 WRONG = {
-    "adm": "did you mean adam? no method or rule 'adm'; methods: FTRL, ",
+    "adm": "did you mean Adam? no method or rule 'adm'; methods: FTRL, ",
     "ADAM": "did you mean ",
     "nothing.py:adam": "no file 'nothing.py'",
     "god.py": "did you mean good.py? no file 'god.py'",

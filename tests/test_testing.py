@@ -173,11 +173,11 @@ def test_rows_that_differ_are_found(monkeypatch):
 
 
 def test_benchmark():
-    measured = testing.benchmark(drift, size=1000, dtype="float64", lr=0.5)
-    assert set(measured) == {"seconds", "gigabytes_per_second", "limit"}
+    measured = testing.benchmark(drift, size=1000, dtype="float64", runs=3, lr=0.5)
     moved = 1000 * 8 * 5
-    assert measured["gigabytes_per_second"] == pytest.approx(moved / measured["seconds"] / 1e9)
-    assert 0 < measured["limit"] < 10
+    assert measured.bytes == moved
+    assert measured.gigabytes_per_second == pytest.approx(moved / measured.seconds / 1e9)
+    assert 0 < measured.share < 10
     assert limits.additions(2).results == ("(p + g)", "(s0 + g)", "(s1 + g)")
 
 

@@ -12,7 +12,7 @@ import gpuadapt as ga
 from gpuadapt.arrays import namespace, numpy_dtype
 from gpuadapt.benchmark import traffic as shared
 from gpuadapt.benchmark.candidates import HYPER, Given, Hyper, Make, MakeRows, RowTrainer, Trainer
-from gpuadapt.benchmark.draws import placed
+from gpuadapt.benchmark.draws import in_type, placed
 from gpuadapt.state_formats import decoded
 
 FORMS = {"adagrad": "inside", "rmsprop": "inside", "adam": "outside"}
@@ -65,12 +65,7 @@ def make(
 
     def kept(values: Any) -> Any:
         """A copy on the backend; of bfloat16 on a GPU the bits."""
-        if not element:
-            return xp.array(values)
-        if not isinstance(values, np.ndarray):
-            return in_type(values, element)
-        few = values.astype(numpy_dtype(element, "cpu"))
-        return few if xp is np else xp.asarray(few.view(np.uint16) if few.itemsize == 2 else few)
+        return in_type(values, element, backend) if element else xp.array(values)
 
     parameters = [kept(w) for w in start]
     optimizer = optimizer_of(method, parameters, hyper, **settings)
@@ -85,17 +80,6 @@ def make(
         lambda: [decoded(w) for w in parameters],
         {"eps_mode": FORMS[method]} if method in FORMS else {},
     )
-
-
-def in_type(values: Any, element: str) -> Any:
-    """Finite float32 numbers on a GPU as a new array of a type; of bfloat16 the bits."""
-    return as_bfloat16(values) if element == "bfloat16" else values.astype(element)
-
-
-def as_bfloat16(values: Any) -> Any:
-    """Bits of finite float32 numbers on a GPU, rounded to bfloat16, to the nearest even."""
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def make_captured(method: str, start: Given, hyper: Hyper) -> Trainer:

@@ -18,6 +18,15 @@ HYPER: dict[str, Hyper] = {
 }
 """Of what is timed."""
 
+CHECKED: Hyper = {"lr": 0.1, "eps": 1e-3}
+"""What checks use instead: it shows where eps stands, which differs between libraries."""
+
+
+def checked(method: str) -> Hyper:
+    """The hyperparameters of a method for checks."""
+    return {name: CHECKED.get(name, value) for name, value in HYPER[method].items()}
+
+
 Given = Sequence[Any]
 """Parameters or gradients that all candidates are given, and copy: NumPy's arrays, or CuPy's."""
 
@@ -32,7 +41,7 @@ class Trainer(NamedTuple):
     result: Callable[[], list[np.ndarray]]
     """The parameters now."""
     form: dict[str, Any] = {}
-    """Which form of the method this is: keywords of its function in `tests/reference.py`."""
+    """Which form of the method this is: keywords of its class, such as ``eps_mode``."""
 
 
 class RowTrainer(NamedTuple):

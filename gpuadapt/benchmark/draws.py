@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from ..arrays import namespace
+from ..arrays import namespace, numpy_dtype
+from .timing import in_turn
 
 LINE = 64
 """Bytes of a cache line."""
@@ -83,6 +84,22 @@ def placed(array: np.ndarray) -> np.ndarray:
     return copy
 
 
+def in_type(values: Any, element: str, backend: str = "cuda") -> Any:
+    """Finite float32 numbers in another type, as a new array; of bfloat16 on a GPU the bits."""
+    if not isinstance(values, np.ndarray):
+        return as_bfloat16(values) if element == "bfloat16" else values.astype(element)
+    few = values.astype(numpy_dtype(element, "cpu"))
+    if backend == "cpu":
+        return few
+    return namespace(backend).asarray(few.view(np.uint16) if element == "bfloat16" else few)
+
+
+def as_bfloat16(values: Any) -> Any:
+    """Bits of finite float32 numbers on a GPU, rounded to bfloat16, to the nearest even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
 KINDS = ("Zipf-like", "uniform", "hot")
 """How often rows of a table occur: the k-th most frequent row 1 / k as often as the first; all
 alike; half of them one row, the others uniform."""
@@ -109,7 +126,6 @@ def _places(count: int) -> np.ndarray:
     return np.random.default_rng(1).permutation(count)
 
 
-def in_turn(step: Callable[[int], Any]) -> Callable[[], Any]:
+def over_batches(step: Callable[[int], Any]) -> Callable[[], Any]:
     """Steps by one batch after the other, a call each."""
-    turn = itertools.cycle(range(BATCHES))
-    return lambda: step(next(turn))
+    return in_turn([partial(step, k) for k in range(BATCHES)])

@@ -11,14 +11,18 @@ Errors = dict[str, str]
 
 
 @contextlib.contextmanager
-def noted(errors: Errors | None, name: str) -> Iterator[None]:
-    """Note what is raised inside under a name, and go on; with ``errors`` None it is raised."""
+def noted(errors: Errors | None, name: str, printed: bool = True) -> Iterator[None]:
+    """Note what is raised inside under a name, and go on; with ``errors`` None it is raised.
+
+    Its traceback is printed if ``printed``.
+    """
     try:
         yield
     except Exception as error:
         if errors is None:
             raise
-        traceback.print_exc()
+        if printed:
+            traceback.print_exc()
         errors[name] = described(error)
 
 

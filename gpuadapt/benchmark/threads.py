@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-from gpuadapt.kernels.cpu import calling
-
-from .peers import torch as peer
+from gpuadapt.kernels.cpu import calling, torch_pool
 
 
 def most() -> int:
@@ -19,20 +18,25 @@ def most() -> int:
     return int(config.NUMBA_NUM_THREADS)
 
 
-def used(elements: int) -> int:
-    """How many threads share so many elements now."""
-    return calling.share(elements)
+def available() -> int:
+    """How many threads share a large array now: those of torch where it is loaded, or Numba's."""
+    return calling.share(2**62)
+
+
+def pool() -> str:
+    """Whose threads those are: "torch" or "numba"."""
+    return "torch" if torch_pool.loaded() else "numba"
 
 
 @contextlib.contextmanager
 def limited(count: int | None) -> Iterator[None]:
-    """Numba and torch limited to so many threads while the context lasts, Numba to those it has."""
+    """Numba, and torch where it is loaded, limited to so many threads while the context lasts."""
     if count is None:
         yield
         return
     import numba
 
-    torch = peer.library()
+    torch = sys.modules.get("torch")
     before = numba.get_num_threads(), torch and torch.get_num_threads()
     numba.set_num_threads(min(count, most()))
     if torch:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,6 +83,22 @@ def spread(turns: list[float]) -> Times:
     """Median and quartiles of times, and the times."""
     low, median, high = statistics.quantiles(turns, n=4, method="inclusive")
     return {"median": median, "low": low, "high": high, "turns": turns}
+
+
+def in_turn(steps: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
+    """Steps one after the other, a call each: what they read has left the caches."""
+    turn = itertools.cycle(steps)
+    return steps[0] if len(steps) == 1 else lambda: next(turn)()
+
+
+def copies_of(moved: float, backend: str) -> int:
+    """How many copies of a step move three times the cache of a GPU: up to 16; 1 on the CPU."""
+    if backend == "cpu":
+        return 1
+    import cupy
+
+    cache: int = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["l2CacheSize"]
+    return min(16, math.ceil(3 * cache / moved))
 
 
 def ratio(times: Mapping[str, Times], name: str, over: str) -> float:

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import Error
 from ..suggest import asked, near
-from . import compare, info, source
+from . import benchmark, compare, info, source
 
-COMMANDS = {"compare": compare, "source": source, "info": info}
+COMMANDS = {"benchmark": benchmark, "compare": compare, "source": source, "info": info}
 """Each command's module. It has `HELP` (one line), `add_arguments(parser)` and `run(given)`, which
 returns the exit status. A module imports what takes time, or is an extra, in `run`."""
 

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from .. import progress
 from ..errors import Error
 from ..machine import describe_machine
 from ..output_files import prepared_folder
@@ -19,7 +20,6 @@ from . import (
     grid,
     grid_report,
     kinds,
-    progress,
     report,
     words,
     words_report,

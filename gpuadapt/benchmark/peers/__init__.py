@@ -26,6 +26,12 @@ def versions(peers: tuple[ModuleType, ...] = ALL) -> dict[str, str | None]:
     }
 
 
+def version_of(candidate: str) -> str:
+    """The version of the library that offers a candidate; its name begins with the library's."""
+    first = candidate.split()[0]
+    return next(installed.version(peer.PACKAGES) for peer in ALL if peer.NAME.startswith(first))
+
+
 def makers(
     method: str,
     backend: str,

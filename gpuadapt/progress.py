@@ -1,7 +1,8 @@
-"""How far a comparison has come: a bar in a terminal, lines in a log."""
+"""How far a command has come: a bar in a terminal, lines in a log."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import threading
 import time
@@ -20,8 +21,8 @@ INTERVAL = 30.0
 def shown(title: str, total: int) -> Iterator[Advance]:
     """Show progress on the standard error stream while a block runs.
 
-    Where that is no terminal, the title is printed at once, then a line whenever a work has ended,
-    and at least every `INTERVAL`.
+    Where that is no terminal, or the package rich is missing, the title is printed at once, then a
+    line whenever a work has ended, and at least every `INTERVAL`.
 
     Parameters
     ----------
@@ -30,7 +31,8 @@ def shown(title: str, total: int) -> Iterator[Advance]:
     total : int
         Number of steps of all work.
     """
-    with _bar(total) if sys.stderr.isatty() else _lines(title, total) as advance:
+    live = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    with _bar(total) if live else _lines(title, total) as advance:
         yield advance
 
 
