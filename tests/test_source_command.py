@@ -11,8 +11,9 @@ from cuda_source import architectures, inexact
 
 import gpuadapt as ga
 from gpuadapt import cli
+from gpuadapt.kernels.cpu import cache_folder
 from gpuadapt.kernels.cpu.compiled_loop import LOOP
-from gpuadapt.kernels.cuda import disassembly, nvrtc
+from gpuadapt.kernels.cuda import compile, disassembly, nvrtc
 from gpuadapt.optimizer import internals
 
 RULE = """
@@ -99,6 +100,8 @@ def test_the_loop_over_elements_as_it_is_compiled(form, printed):
     text = printed("SGD", "--dtype", "float64", f"--{form}")
     assert settings == {k: v for k, v in vars(numba.config).items() if k.isupper()}
     assert not {name for name in set(sys.modules) - modules if "generated" in name}
+    # What is kept is loaded by the next process, and has no text then.
+    assert not [*cache_folder.directory().glob("fresh_*")]
     entries = r"^define .*@(\S+?)\(" if form == "llvm" else r"^(_?_Z\w+):"
     (name,) = re.findall(entries, text, re.MULTILINE)
     assert "update_span" in name
@@ -140,6 +143,14 @@ def test_ptx_is_for_sm_90_by_default_and_python_has_it_too(printed):
     text = printed("Adam", "--ptx", "--state-dtype", "8bit")
     assert ".target sm_90" in text and "sqrt.rn.f32" in text
     assert ".target sm_80" in ga.rules.sgd.source("cuda", form="ptx", arch="80")
+
+
+def test_ptx_has_the_options_of_the_kernel(monkeypatch):
+    given = []
+    made = nvrtc.Compiled("", b"", 0, 0, 0, 0)
+    monkeypatch.setattr(nvrtc, "compile", lambda *of, code: given.append(of) or made)
+    ga.rules.sgd.source("cuda", form="ptx")
+    assert given == [(ga.rules.sgd.source("cuda"), 90, compile.OPTIONS)]
 
 
 def test_machine_code(printed, refused):
