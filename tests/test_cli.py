@@ -335,5 +335,6 @@ def test_cuda_asked_for_where_there_is_none(monkeypatch, capsys):
 
     monkeypatch.setattr(arguments, "check_device", none)
     assert cli.main(["compare", "--backend", "cuda"]) == 2
-    assert capsys.readouterr().err == "gpuadapt compare: CuPy has no CUDA device here\n"
+    said = "--backend cuda: CuPy has no CUDA device here; --backend cpu needs no GPU"
+    assert capsys.readouterr().err == f"gpuadapt compare: {said}\n"
     assert arguments.choose_backend("auto") == "cpu"

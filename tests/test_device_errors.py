@@ -181,9 +181,12 @@ def test_errors_of_others_stay(host, monkeypatch):
 class Broken:
     """Imports a package that cannot be imported."""
 
+    def __init__(self, error):
+        self.error = error
+
     def find_spec(self, name, path=None, target=None):
         if name == "cupy":
-            raise ImportError("libcublas.so.12: cannot open shared object file")
+            raise self.error
 
 
 DEVICES = [
@@ -239,9 +242,27 @@ def test_no_cupy(monkeypatch, fresh):
         arrays.check_device()
 
 
+def test_info_without_cupy(monkeypatch, fresh, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert cli.main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (said,) = (line for line in lines if line.startswith("cuda "))
+    assert said.split(maxsplit=1)[1].startswith("CuPy is not installed: to use a GPU, pip install ")
+    assert any(line.split() == ["backends", "cpu"] for line in lines)
+
+
+def test_a_cupy_whose_own_package_is_missing(monkeypatch, fresh):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    missing = ModuleNotFoundError("No module named 'fastrlock'", name="fastrlock")
+    monkeypatch.setattr(sys, "meta_path", [Broken(missing), *sys.meta_path])
+    with pytest.raises(ga.BackendError, match=r"^CuPy cannot be imported .*'fastrlock'"):
+        arrays.check_device()
+
+
 def test_a_cupy_that_cannot_be_imported(monkeypatch, fresh):
-    monkeypatch.delitem(sys.modules, "cupy")
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    missing = ImportError("libcublas.so.12: cannot open shared object file")
+    monkeypatch.setattr(sys, "meta_path", [Broken(missing), *sys.meta_path])
     with pytest.raises(ga.BackendError, match=r"cannot be imported .libcublas.so.12.*only one"):
         arrays.check_device()
 

@@ -228,9 +228,10 @@ def test_compare_words(tmp_path, monkeypatch, capsys):
     (source / "a.txt").write_text(text())
     given = ["--corpus", str(source), "--backend", "cpu", "--output", str(output)]
     assert cli.main(["compare", "--task", "words", *given]) == 0
-    printed = capsys.readouterr().out
+    printed, log = capsys.readouterr()
     for method in words.METHODS:
-        assert method in printed
+        assert method in printed and f" s: {method} has ended\n" in log
+    assert log.startswith("words, from ") and "100 %" in log.splitlines()[-1]
     assert sorted(path.name for path in output.iterdir()) == [
         "words.json",
         "words.png",

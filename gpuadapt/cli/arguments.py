@@ -51,8 +51,8 @@ def choose_backend(backend: str) -> str:
         return "cpu"
     try:
         check_device()
-    except BackendError:
+    except BackendError as error:
         if backend == "cuda":
-            raise
+            raise BackendError(f"--backend cuda: {error}; --backend cpu needs no GPU") from error
         return "cpu"
     return "cuda"

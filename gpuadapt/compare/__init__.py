@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -59,7 +60,7 @@ def compare(
     """
     _check_packages(NEEDS)
     # Before all the work: a corpus or a folder that will not do shows at once.
-    text = load(corpus) if "words" in tasks else None
+    text = _read(corpus) if "words" in tasks else None
     prepared_folder(output, "--output")
     if "digits" in tasks:
         compare_digits(backend, seeds, epochs, output)
@@ -81,7 +82,7 @@ def compare_formats(
     """
     _check_packages(NEEDS | {"ml_dtypes": "ml_dtypes"})
     # Before all the work: a corpus or a folder that will not do shows at once.
-    text = load(corpus) if "words" in tasks else None
+    text = _read(corpus) if "words" in tasks else None
     prepared_folder(output, "--output")
     trained, titles = [], {}
     if "digits" in tasks:
@@ -99,6 +100,12 @@ def compare_formats(
             runs.append(run)
             advance(1, f"{run.task}: {run.format}, seed {run.seed}")
     formats_report.write(output, runs, titles)
+
+
+def _read(corpus: Path | None) -> Corpus:
+    if corpus is None:  # which takes seconds; a folder of the user's may be refused at once
+        print("words: reading Python's standard library", file=sys.stderr, flush=True)
+    return load(corpus)
 
 
 def _check_packages(needed: Mapping[str, str]) -> None:
@@ -157,12 +164,11 @@ def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
 
 def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
     """Learn word vectors with every method; print tables; write words.png, .json and .vec."""
-    batches = draw_batches(text, steps, seed=0)
     runs, vectors = [], {}
-    few = min(kinds.STEPS, len(batches.centre))
-    total = len(words.METHODS) * len(batches.centre)
-    total += len(kinds.COMPARED) * len(kinds.KINDS) * few
+    few = min(kinds.STEPS, steps)
+    total = len(words.METHODS) * steps + len(kinds.COMPARED) * len(kinds.KINDS) * few
     with progress.shown(f"words, from {text.name}, {steps} steps, {backend}", total) as advance:
+        batches = draw_batches(text, steps, seed=0)
         for method in words.METHODS:
             report_steps = partial(advance, work=method)
             run, vectors[method] = words.train(method, text, batches, backend, report_steps)
