@@ -9,7 +9,15 @@ from gpuadapt.kernels import averages
 from gpuadapt.kernels.averaging import with_average
 from gpuadapt.kernels.formats import FLOAT32, FLOAT64, Formats
 from gpuadapt.kernels.language import javascript
-from gpuadapt.kernels.language.primitives import maximum, minimum, sign, sq, sqrt, where
+from gpuadapt.kernels.language.primitives import (
+    ARITY,
+    maximum,
+    minimum,
+    sign,
+    sq,
+    sqrt,
+    where,
+)
 from gpuadapt.kernels.options import OPTIONS, compose
 from gpuadapt.oracle import any_bits, evaluate, plausible, same_bits
 from gpuadapt.rule_files import RULES
@@ -221,6 +229,10 @@ def test_node_of_a_package_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.syspath_prepend(tmp_path)
     assert node.find() == str(program)
+
+
+def test_every_function_of_rules_has_its_javascript():
+    assert {*javascript.HELPERS, *javascript.BUILT_IN, "where"} == set(ARITY)
 
 
 def test_types_are_checked_by_the_writer_too():
