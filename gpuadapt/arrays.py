@@ -334,6 +334,15 @@ def copy_calls(destination: Array, source: Array) -> list[Call]:
     return within([copy], device)
 
 
+def take_elements(array: Array, *indices: HostArray) -> Array:
+    """Return the elements at indices of NumPy, one array for each of the first dimensions."""
+    if backend_of(array) != "cuda":
+        return array[indices]
+    with array.device:
+        library = namespace("cuda")
+        return array[tuple(map(library.asarray, indices))]
+
+
 def take_rows(table: Array, rows: Array, skip: bool) -> Array:
     """Return rows of a table in a new array.
 

@@ -19,7 +19,8 @@ from .averages import START, Average, Averages, averaged
 from .checkpoint.contents import Contents as FileContents
 from .checkpoint.contents import metadata_of, tensors_of
 from .checkpoint.fill import fill, parameter_calls, read
-from .checkpoint.match import Wanted, match
+from .checkpoint.match import Wanted as WantedFile
+from .checkpoint.match import match
 from .checkpoint.paths import FilePath, open_file, write_file
 from .choices import Check, Decay, Exactness, Master, Rounding, Sparse, StateDtype
 from .construct import Built, are_groups, build, gradient_templates
@@ -56,8 +57,9 @@ from .passed import Contents, Passed, all_contents, contents, look, portable
 from .representation import Params, States
 from .rowgrad import Grads, RowGrad
 from .run import Steps
+from .sampling import Sampling
 from .state import Left, Plan, examined, plan, restore_calls, snapshot
-from .stats import Sampling, Stats, Watch, watch
+from .stats import Stats, Wanted, Watched, watch
 from .step_options import DEFAULT_OPTIONS, StepOptions, StepResult, check_step_options
 from .suggest import READ_ONLY, attribute, options, setting
 from .sums import added
@@ -486,10 +488,11 @@ class Optimizer:
             finish += more
         return options, finish
 
-    def _set_stats(self, watches: Mapping[str, Watch]) -> None:
+    def _set_stats(self, watched: Watched) -> None:
         self._steps.streams.wait()
+        self._steps.sync_counts()
         skipped = self.last is not None and self.last.skipped
-        self._stats = {} if skipped else {name: one.finish() for name, one in watches.items()}
+        self._stats = {} if skipped else watched.finish()
 
     def _take_with_owners(
         self, take: Callable[..., None], grads: list[Any], options: StepOptions
@@ -504,18 +507,15 @@ class Optimizer:
         updated = [one for one, grad in pairs if one.owner is not None and grad is not None]
         written((one.owner, one.array) for one in updated)
 
-    def _watch(
-        self, names: Iterable[str], flat: list[Any], limit: int | None = None
-    ) -> dict[str, Watch]:
-        """Copy parameters before a step; functions that return their `Stats` after it.
+    def _watch(self, names: Iterable[str], flat: list[Any], limit: int | None = None) -> Watched:
+        """Copy parameters before a step, to compare them after it.
 
         ``limit`` is the number of elements of each that are looked at; by default all.
         """
         self._steps.streams.wait()
         flat = adapted([*self._parameters.values()], flat)
         grads = dict(zip(self._parameters, flat, strict=True))
-        coefficients = cache(self._steps.last_coefficients)
-        watches = {}
+        wanted = []
         for name in names:
             parameter = self._parameter(name)
             grad = grads[name]
@@ -524,11 +524,13 @@ class Optimizer:
                 check_gradient(parameter, grad)
                 whole_rows = self._groups[parameter.group].rowwise
                 sampling = None if limit is None else Sampling(limit, whole_rows)
-                watches[name] = watch(
-                    parameter, grad, coefficients, partial(self._rate, parameter), sampling
-                )
+                wanted.append(Wanted(parameter, grad, sampling))
+        rate = cache(self._rate)  # parameters of a group have it in common, mostly
+        watched = watch(
+            wanted, self._steps.last_coefficients, lambda one: rate(one.group, one.update_count)
+        )
         self._steps.streams.wait()
-        return watches
+        return watched
 
     def register_step_pre_hook(self, hook: Hook) -> Handle:
         """Call a function before each step, as ``hook(optimizer, args, kwargs)``.
@@ -858,13 +860,17 @@ class Optimizer:
         StateError, HyperparameterError, ParameterError
             It does not fit this optimizer.
         """
-        wanted = Wanted(strict, rename, only, params, convert)
+        wanted = WantedFile(strict, rename, only, params, convert)
         with open_file(path) as file:
             return self._load(file, wanted, False, list)
 
     @alone
     def _load(
-        self, file: FileContents, wanted: Wanted, whole: bool, more: Callable[[], Sequence[Call]]
+        self,
+        file: FileContents,
+        wanted: WantedFile,
+        whole: bool,
+        more: Callable[[], Sequence[Call]],
     ) -> Left:
         """Load a file that is open; ``more``, once it is found to fit, returns calls to add."""
         self._check_not_swapped()
@@ -1119,11 +1125,10 @@ class Optimizer:
             *self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
         )
 
-    def _rate(self, parameter: Parameter) -> tuple[Rule, Sequence[float]] | None:
-        """The rule of effective rates and its coefficients, if it has one."""
-        count = self._steps.sync_counts()
+    def _rate(self, group: int, updates: int) -> tuple[Rule, Sequence[float]] | None:
+        """The rule of effective rates of a group and its coefficients, if it has one."""
         try:
-            return self._groups[parameter.group].rate(parameter.update_count, max(count - 1, 0))
+            return self._groups[group].rate(updates, max(self._steps.count - 1, 0))
         except RuleError:
             return None
 

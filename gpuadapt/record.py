@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -23,11 +23,11 @@ from .hyperparameters import whole
 from .loss_scale import LossScale
 from .optimizer import Optimizer, internals
 from .record_output import csv_text, drawn, frame, json_text, write
-from .stats import QUANTILES, Watch
+from .stats import QUANTILES, Stats, Watched
 from .step_options import StepOptions
 
-SAMPLE = 4096
-"""Number of elements of a large parameter that are looked at."""
+SAMPLE, LEAST = 4096, 64
+"""Number of elements that are looked at, of all parameters and at least of each."""
 
 Row = dict[str, Any]
 """Plain numbers, strings, bools or None by name of the column."""
@@ -57,10 +57,11 @@ class Record:
     names : str or sequence of str, optional
         Names of parameters; by default all, those that are added later included.
     sample : int, >= 1
-        Number of elements to look at. A parameter with more is represented by so many of its
-        elements, always the same: one at random from each of as many equal parts. A `RowGrad` is
-        represented by some of its rows, and so is a parameter with one second moment for each row
-        (``rowwise``); at least one row is taken.
+        Number of elements to look at in all: parameters have equal shares, but at least 64 each. A
+        parameter with more elements is represented by so many of them, always the same: one at
+        random from each of as many equal parts. A `RowGrad` is represented by some of its rows,
+        and so is a parameter with one second moment for each row (``rowwise``); at least one row
+        is taken.
     add_scalar : callable, optional
         Called as ``add_scalar(tag, value, step)`` for each number of a recorded step, such as
         TensorBoard's ``SummaryWriter.add_scalar``.
@@ -151,17 +152,18 @@ class Record:
         if number % self._every:
             return None
         names = parameters if self._names is None else self._names
-        watches = optimizer._watch(names, grads, self._sample)
+        limit = max(self._sample // max(len(names), 1), min(self._sample, LEAST))
+        watched = optimizer._watch(names, grads, limit)
         scale = _scale(options.scale)
         if not options.needs_norm:
             options = replace(options, max_norm=inf)
-        return options, partial(self._finish, optimizer, number, watches, options, scale)
+        return options, partial(self._finish, optimizer, number, watched, options, scale)
 
     def _finish(
         self,
         optimizer: Optimizer,
         number: int,
-        watches: Mapping[str, Watch],
+        watched: Watched,
         options: StepOptions,
         scale: float,
     ) -> None:
@@ -175,25 +177,19 @@ class Record:
             "grad_norm": float(result.grad_norm), "clip_factor": float(result.clip_factor),
             "skipped": bool(result.skipped), "scale": scale,
         }  # fmt: skip
-        settings = [group.prepare(number - 1, options.rule_options).values for group in groups]
+        settings = [
+            _columns(group.prepare(number - 1, options.rule_options).values) for group in groups
+        ]
+        found = {} if result.skipped else watched.finish()
         rows = []
-        for name, watched in watches.items():
+        for name, sampled in watched.elements.items():
             parameter = parameters[name]
             row: Row = {"step": number, "name": name, "elements": parameter.array.size}
-            row |= _statistics(None if result.skipped else watched) | of_step
-            row |= _columns(settings[parameter.group])
+            row |= _statistics(sampled, found.get(name)) | of_step | settings[parameter.group]
             rows.append(row)
         self.rows += rows
-        tags: dict[str, float] = {name: float(value) for name, value in of_step.items()}
-        for k, values in enumerate(settings):
-            prefix = f"group {k}/" if len(settings) > 1 else ""
-            tags |= {prefix + name: value for name, value in _columns(values).items()}
-        for row in rows:
-            values = {
-                f"{row['name']}/{column}": row[column] for column in ("lost", "ratio", *RATES)
-            }
-            tags |= {tag: value for tag, value in values.items() if value is not None}
-        self._tell(number, tags)
+        if self._add_scalar is not None or self._log is not None:
+            self._tell(number, _tags(of_step, settings, rows))
 
     def _tell(self, step: int, tags: Mapping[str, float]) -> None:
         """Hand the numbers of a step to the user's functions."""
@@ -320,16 +316,29 @@ def _scale(scale: Any) -> float:
     return float(scale) if isinstance(scale, float) else float(to_host(scale)[0])
 
 
-def _statistics(watched: Watch | None) -> Row:
+def _statistics(sampled: int, stats: Stats | None) -> Row:
     """The columns of a parameter's statistics; None for a skipped step."""
-    if watched is None:
+    if stats is None:
         return dict.fromkeys(("sampled", "lost", "ratio", *RATES))
-    lost, ratio, found = watched.finish()
-    rates = [None] * len(RATES) if found is None else found.values()
+    rates = [None] * len(RATES) if stats.rates is None else stats.rates.values()
     return {
-        "sampled": watched.elements, "lost": lost, "ratio": ratio,
+        "sampled": sampled, "lost": stats.lost, "ratio": stats.ratio,
         **dict(zip(RATES, rates, strict=True)),
     }  # fmt: skip
+
+
+def _tags(
+    of_step: Mapping[str, float], settings: Sequence[Mapping[str, float]], rows: Sequence[Row]
+) -> dict[str, float]:
+    """The numbers of a step by tag."""
+    tags = {name: float(value) for name, value in of_step.items()}
+    for k, values in enumerate(settings):
+        prefix = f"group {k}/" if len(settings) > 1 else ""
+        tags |= {prefix + name: value for name, value in values.items()}
+    for row in rows:
+        values = {f"{row['name']}/{column}": row[column] for column in ("lost", "ratio", *RATES)}
+        tags |= {tag: value for tag, value in values.items() if value is not None}
+    return tags
 
 
 def _columns(values: Mapping[str, float]) -> dict[str, float]:

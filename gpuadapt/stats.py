@@ -1,25 +1,34 @@
-"""`Stats`: compare what a step did to a parameter with the same step in float64."""
+"""`Stats`: compare what a step did to parameters with the same step in float64.
+
+Parameters that are stored alike are compared together: a record of many small ones would
+otherwise take a millisecond for each.
+"""
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuadapt.kernels.array_types import Array, HostArray
-from gpuadapt.kernels.formats import BLOCK, Quantized, block_width, blocks
 from gpuadapt.kernels.language.rule import Rule
 
-from .arrays import backend_of, namespace, on_device, to_host
 from .launch import in_default_modes
 from .oracle import evaluate
 from .parameter import Parameter
 from .rowgrad import RowGrad
-from .state_formats import decoded, parts_of
+from .sampling import (
+    Part,
+    Sampling,
+    Stored,
+    chosen,
+    per_element,
+    rows_of,
+    stored_states,
+    stored_value,
+)
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -36,208 +45,193 @@ class Stats(NamedTuple):
     """Effective learning rate by quantile, after the step; None if the rule has no ``rate``."""
 
 
-class Watch(NamedTuple):
-    """A parameter that is looked at before and after a step."""
-
-    elements: int
-    """Number of elements that are looked at."""
-    finish: Callable[[], Stats]
-    """Called after the step."""
-
-
-class Sampling(NamedTuple):
-    """How many elements of a parameter are looked at."""
-
-    limit: int
-    """Most elements; of a larger parameter so many, evenly spread, at random places."""
-    whole_rows: bool
-    """True if the rule takes means over rows: these are looked at as a whole, at least one."""
-
-
-class Part(NamedTuple):
-    """Elements of a parameter: all, some rows, or some elements."""
-
-    rows: HostArray | None = None
-    """int64, shape (n,): indices of rows."""
-    places: HostArray | None = None
-    """int64, any shape: indices of elements, in C order."""
-
-
-ALL = Part()
-
 Used = tuple[Rule, Sequence[float]]
 """A rule and its coefficients."""
 
 
+class Wanted(NamedTuple):
+    """A parameter to look at."""
+
+    parameter: Parameter
+    grad: Array | RowGrad
+    sampling: Sampling | None
+    """None for all elements, or all rows that the gradient has."""
+
+
+class Watched(NamedTuple):
+    """Parameters that are looked at before and after a step."""
+
+    elements: dict[str, int]
+    """By parameter the number of elements that are looked at."""
+    finish: Callable[[], dict[str, Stats]]
+    """Called after the step."""
+
+
+class Look(NamedTuple):
+    """A parameter before the step."""
+
+    parameter: Parameter
+    part: Part
+    gradient: Stored
+    before: Stored
+    states: list[Stored]
+
+
+class Batch(NamedTuple):
+    """Numbers of parameters that are stored alike, before the step, in float64.
+
+    Their shape is (n,), or that of the only parameter.
+    """
+
+    looks: list[Look]
+    bounds: list[slice]
+    """The elements of each parameter."""
+    before: HostArray
+    gradient: HostArray
+    states: list[HostArray]
+
+
 def watch(
-    parameter: Parameter,
-    grad: Array | RowGrad,
+    wanted: Sequence[Wanted],
     used: Callable[[], Mapping[str, Used]],
-    rate: Callable[[], Used | None],
-    sampling: Sampling | None = None,
-) -> Watch:
-    """Copy a parameter and its states before a step; no bit of them changes.
+    rate: Callable[[Parameter], Used | None],
+) -> Watched:
+    """Copy parameters and their states before a step; no bit of them changes.
 
     Parameters
     ----------
-    parameter : Parameter
-    grad : array or RowGrad
-        Its gradient.
+    wanted : sequence of Wanted
     used : function
-        Called after the step; for each parameter the rule and its coefficients.
+        Called after the step; by parameter the rule and its coefficients.
     rate : function
         Called after the step; the rule of effective rates and its coefficients, if there is one.
-    sampling : Sampling, optional
-        By default all elements are looked at, or all rows that the gradient has.
 
     Raises
     ------
     ParameterError
         If exact rows have to catch up, and the table is read-only.
     """
-    if isinstance(grad, RowGrad):
-        part, gradient = _rows(parameter, grad, sampling)
-    else:
-        part = ALL
-        if sampling is not None and parameter.array.size > sampling.limit:
-            part = Part(places=_places(parameter.name, parameter.shape, sampling))
-        gradient = decoded(_taken(grad, part))
-    gradient = gradient.astype(np.float64)
-    with parameter.up_to_date(partial(_rows_of, parameter, part)):
-        before = _value(parameter, part)
-        states = _states(parameter, part, np.dtype(np.float64))
+    alike: dict[Any, list[Look]] = {}
+    for one in wanted:
+        look = _look(*one)
+        alike.setdefault(_kind(look), []).append(look)
+    batches = [_batch(looks) for looks in alike.values()]
 
     @in_default_modes
-    def finish() -> Stats:
-        rule, coefficients = used()[parameter.name]
-        after = _value(parameter, part)
-        arrays = [before, gradient, *states]
-        arrays += _row_means(rule, arrays[:2], coefficients)
-        exact, *_ = evaluate(rule, arrays, coefficients)
-        changed = exact != before
-        lost = np.mean(after[changed] == before[changed]) if changed.any() else np.nan
-        norm = np.linalg.norm(before)
-        ratio = np.linalg.norm(after - before) / norm if norm else np.nan
-        rates = _rates(parameter, part, rate())
-        return Stats(float(lost), float(ratio), rates)
+    def finish() -> dict[str, Stats]:
+        known, found = used(), dict[str, Stats]()
+        for batch in batches:
+            found |= _compared(batch, known, rate)
+        return found
 
-    return Watch(before.size, finish)
+    sizes = {
+        look.parameter.name: own.stop - own.start
+        for batch in batches
+        for look, own in zip(batch.looks, batch.bounds, strict=True)
+    }
+    return Watched({name: sizes[name] for name in (one.parameter.name for one in wanted)}, finish)
 
 
-def _rows(parameter: Parameter, grad: RowGrad, sampling: Sampling | None) -> tuple[Part, HostArray]:
-    """The rows that a gradient has, or some of them, and their merged gradients."""
-    index = to_host(grad.index)[: grad.used]
-    rows = np.unique(index[(index >= 0) & (index < len(parameter.array))])
-    width = max(math.prod(parameter.shape[1:]), 1)
-    if sampling is not None and rows.size * width > sampling.limit:
-        count = max(sampling.limit // width, 1)
-        rows = rows[_spread(rows.size, count, parameter.name)]
-    used = np.flatnonzero(np.isin(index, rows))
-    values = decoded(_taken(grad.flat, Part(used)))
-    merged = RowGrad(index[used], values, duplicates=grad.duplicates).coalesced()
-    return Part(rows), merged.values
+def _look(parameter: Parameter, grad: Array | RowGrad, sampling: Sampling | None) -> Look:
+    part, gradient = chosen(parameter, grad, sampling)
+    with parameter.up_to_date(partial(rows_of, parameter, part)):
+        before, states = stored_value(parameter, part), stored_states(parameter, part)
+    return Look(parameter, part, gradient, before, states)
 
 
-@lru_cache(maxsize=64)
-def _places(name: str, shape: tuple[int, ...], sampling: Sampling) -> HostArray:
-    """The indices of elements that represent a parameter, in C order.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,) or, of whole rows, (n, \\*row shape)
-    """
-    if not sampling.whole_rows or len(shape) < 2:
-        return _spread(math.prod(shape), sampling.limit, name)
-    width = math.prod(shape[1:])
-    rows = _spread(shape[0], max(sampling.limit // width, 1), name)
-    return (rows[:, None] * width + np.arange(width)).reshape(-1, *shape[1:])
+def _kind(look: Look) -> Any:
+    """A key that looks have in common whose numbers can be joined."""
+    parameter = look.parameter
+    by_rows = any(kept.by_row for kept in parameter.storage.states)
+    return id(parameter.storage), look.gradient.form, id(parameter) if by_rows else 0
 
 
-def _spread(size: int, count: int, name: str) -> HostArray:
-    """One index of each of ``count`` equal parts of ``range(size)``, at random."""
-    edges = np.arange(count + 1) * size // count
-    within = np.random.default_rng(zlib.crc32(name.encode())).random(count) * np.diff(edges)
-    return edges[:-1] + within.astype(np.int64)
+def _batch(looks: list[Look]) -> Batch:
+    ends = np.cumsum([look.gradient.parts[0].size for look in looks]).tolist()
+    bounds = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+    wide = np.dtype(np.float64)
+    gradient = _numbers([look.gradient for look in looks], wide)
+    before = _numbers([look.before for look in looks], wide)
+    states = [_numbers(own, wide) for own in zip(*(look.states for look in looks), strict=True)]
+    return Batch(looks, bounds, before, gradient, states)
 
 
-def _rows_of(parameter: Parameter, part: Part) -> HostArray:
-    """The rows of a table that have elements in a part."""
-    if part.places is not None:
-        return np.unique(part.places // math.prod(parameter.shape[1:]))
-    return np.arange(len(parameter.array)) if part.rows is None else part.rows
+def _joined(arrays: Sequence[HostArray]) -> HostArray:
+    """One array as it is; several as one of shape (n,)."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate([one.reshape(-1) for one in arrays])
 
 
-def _rates(parameter: Parameter, part: Part, rate: Used | None) -> dict[float, float] | None:
-    """Quantiles of the effective learning rate, whose bits are those of `effective_lr`."""
-    shape = _shape(parameter, part)
-    if rate is None or 0 in shape:
-        return None
-    rule, coefficients = rate
-    unused = np.zeros(shape, parameter.compute_dtype)
-    states = _states(parameter, part, parameter.compute_dtype)
-    rates, *_ = evaluate(rule, [unused, unused, *states], coefficients)
-    quantiles = np.quantile(rates.astype(np.float64), QUANTILES)
-    return dict(zip(QUANTILES, map(float, quantiles), strict=True))
+def _numbers(stored: Sequence[Stored], dtype: np.dtype) -> HostArray:
+    """The numbers of several parameters, new."""
+    parts = [_joined(own) for own in zip(*(one.parts for one in stored), strict=True)]
+    form = stored[0].form
+    return (parts[0] if form is None else form.decode(parts)).astype(dtype)
 
 
-def _taken(array: Any, part: Part) -> Any:
-    """The elements of an array that are in a part."""
-    if part is ALL:
-        return array
-    with on_device(array):
-        xp = namespace(backend_of(array) or "cpu")
-        if part.places is None:
-            return array[xp.asarray(part.rows)]
-        if array.flags.c_contiguous:
-            return array.reshape(-1)[xp.asarray(part.places)]
-        return array[tuple(map(xp.asarray, np.unravel_index(part.places, array.shape)))]
-
-
-def _value(parameter: Parameter, part: Part) -> HostArray:
-    """The parameter with its companions, in float64."""
-    parts = [_taken(array, part) for array in (parameter.array, *parameter.companions.values())]
-    return parameter.formats.parameter.decode(parts).astype(np.float64)
-
-
-def _states(parameter: Parameter, part: Part, dtype: np.dtype) -> list[HostArray]:
-    """The states as the rule sees them; those of rows have the shape of elements."""
-    shape, found = _shape(parameter, part), []
-    for form, state in zip(parameter.formats.states, parameter.states.values(), strict=True):
-        own = part
-        if part.places is not None and state.shape != parameter.shape:
-            own = Part(places=part.places // math.prod(parameter.shape[1:]))
-        if part.places is not None and isinstance(state, Quantized):
-            numbers = _decoded_codes(state, part.places)
-        else:
-            numbers = form.decode([_taken(array, own) for array in parts_of(state)])
-        found.append(_per_element(numbers.astype(dtype), shape))
+def _compared(
+    batch: Batch, known: Mapping[str, Used], rate: Callable[[Parameter], Used | None]
+) -> dict[str, Stats]:
+    """The statistics of the parameters of a batch."""
+    looks, before = batch.looks, batch.before.reshape(-1)
+    stored = [stored_value(look.parameter, look.part) for look in looks]
+    after = _numbers(stored, np.dtype(np.float64)).reshape(-1)
+    arrays = [batch.before, batch.gradient, *batch.states]
+    exact = _evaluated(batch, arrays, [known[look.parameter.name] for look in looks])
+    changed, kept, moved = exact != before, after == before, after - before
+    rates = _rates(batch, [rate(look.parameter) for look in looks])
+    found = {}
+    for look, own, quantiles in zip(looks, batch.bounds, rates, strict=True):
+        count = np.count_nonzero(changed[own])
+        lost = np.count_nonzero(changed[own] & kept[own]) / count if count else np.nan
+        norm = _norm(before[own])
+        ratio = _norm(moved[own]) / norm if norm else np.nan
+        found[look.parameter.name] = Stats(float(lost), float(ratio), quantiles)
     return found
 
 
-def _shape(parameter: Parameter, part: Part) -> tuple[int, ...]:
-    """The shape in which the numbers of a part are returned."""
-    shape: tuple[int, ...] = parameter.shape
-    if part.places is not None:
-        return part.places.shape
-    return shape if part.rows is None else part.rows.shape + shape[1:]
+def _norm(numbers: HostArray) -> Any:
+    """The Euclidean norm. BLAS, which NumPy's has, may use threads, and other bits with them."""
+    with np.errstate(over="ignore"):
+        return np.sqrt(np.add.reduce(np.square(numbers)))
 
 
-def _decoded_codes(state: Quantized, places: HostArray) -> HostArray:
-    """The elements of 8 bits at some indices."""
-    width = block_width(state.shape)
-    of_scales = places // width * blocks(width) + places % width // BLOCK
-    codes, scales = (
-        to_host(_taken(array, Part(places=at)))
-        for array, at in ((state.codes, places), (state.scales, of_scales))
-    )
-    return state.format.decode_codes(codes, scales)
+def _rates(batch: Batch, used: Sequence[Used | None]) -> list[dict[float, float] | None]:
+    """Quantiles of the effective learning rates, whose bits are those of `effective_lr`."""
+    if None in used or not batch.before.size:
+        return [None] * len(used)
+    looks, dtype = batch.looks, batch.looks[0].parameter.compute_dtype
+    stored = (stored_states(look.parameter, look.part) for look in looks)
+    states = [_numbers(own, dtype) for own in zip(*stored, strict=True)]
+    unused = np.zeros(batch.before.shape, dtype)
+    rates = _evaluated(batch, [unused, unused, *states], used).astype(np.float64)
+    found: list[dict[float, float] | None] = [None] * len(used)
+    sizes = [own.stop - own.start for own in batch.bounds]
+    for size in {*sizes} - {0}:  # one call for all of a size: it costs more than its sorting
+        alike = [k for k, one in enumerate(sizes) if one == size]
+        values = np.array([rates[batch.bounds[k]] for k in alike])
+        for k, quantiles in zip(alike, np.quantile(values, QUANTILES, axis=1).T, strict=True):
+            found[k] = dict(zip(QUANTILES, quantiles.tolist(), strict=True))
+    return found
 
 
-def _per_element(state: HostArray, shape: tuple[int, ...]) -> HostArray:
-    """A state of shape (rows,), broadcast to ``shape``; other states as they are."""
-    if state.shape == shape:
-        return state
-    return np.broadcast_to(state.reshape(shape[:1] + (1,) * (len(shape) - 1)), shape)
+def _evaluated(batch: Batch, arrays: Sequence[HostArray], used: Sequence[Any]) -> HostArray:
+    """The first result of the rule of each parameter, with its coefficients; shape (n,)."""
+    if all(one == used[0] for one in used):
+        rule, coefficients = used[0]
+        return _first(rule, arrays, coefficients)
+    found = [
+        _first(rule, [array[own] for array in arrays], coefficients)
+        for own, (rule, coefficients) in zip(batch.bounds, used, strict=True)
+    ]
+    return np.concatenate(found)
+
+
+def _first(rule: Rule, arrays: Sequence[HostArray], coefficients: Sequence[float]) -> HostArray:
+    means = _row_means(rule, arrays[:2], coefficients)
+    result: HostArray = evaluate(rule, [*arrays, *means], coefficients)[0]
+    return result.reshape(-1)
 
 
 def _row_means(
@@ -249,5 +243,7 @@ def _row_means(
     known = dict(zip(rule.coefficients, coefficients, strict=True))
     values = [known[name] for name in rule.squared_coefficients]
     squared, *_ = evaluate(rule.squared, arrays, values)
+    if not squared.size:
+        return [squared]
     means = np.square(squared).reshape(len(squared), -1).mean(axis=1)
-    return [np.array(_per_element(means, squared.shape))]
+    return [np.array(per_element(means, squared.shape))]

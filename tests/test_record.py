@@ -18,7 +18,7 @@ from formats_table import PAIRS, make
 from test_same_bits import FILE, KEYS, of_formats
 
 import gpuadapt as ga
-from gpuadapt import record, stats
+from gpuadapt import record, sampling, stats
 from gpuadapt.optimizer import internals
 
 RATES = dict(zip(record.RATES, stats.QUANTILES, strict=True))
@@ -78,7 +78,7 @@ def test_a_sample_is_what_it_would_be_of_these_elements_alone(parameter, state, 
     """In each format. Where elements do not depend on others, a step of the sample says so."""
     random = np.random.default_rng(3)
     w = random.normal(size=(30, 12)).astype(parameter.dtype)
-    places = stats._places("w", w.shape, stats.Sampling(40, False))
+    places = sampling.places("w", w.shape, sampling.Sampling(40, False))
     assert len(set(places.tolist())) == 40 and (np.diff(places) > 0).all()
     ours = make(ga.Adam, backend.array(w), parameter, state)
     alone = make(ga.Adam, backend.array(w.ravel()[places]), parameter, state)
@@ -95,7 +95,61 @@ def test_a_sample_is_what_it_would_be_of_these_elements_alone(parameter, state, 
             assert_like(row, alone.stats("w"))
         elif len(internals(ours).parameters["w"].companions) == 0:
             after = backend.numpy(ours.params["w"]).ravel()[places].astype(np.float64)
-            assert row["ratio"] == np.linalg.norm(after - before) / np.linalg.norm(before)
+            norms = [np.sqrt(np.square(one).sum()) for one in (after - before, before)]
+            assert row["ratio"] == norms[0] / norms[1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"state_dtype": "8bit"}, {"rowwise": True}])
+def test_parameters_are_compared_together_as_each_alone(settings, backend):
+    """Of several types, with counts of updates and groups of their own, by rows, and empty ones."""
+    random = np.random.default_rng(10)
+    start = {
+        "a": random.normal(size=(20, 16)), "b": random.normal(size=(7, 16)),
+        "c": random.normal(size=(20, 16)), "d": random.normal(size=(0, 16)),
+        "e": random.normal(size=(5, 8)).astype(np.float64), "f": random.normal(size=(2, 8)),
+    }  # fmt: skip
+    start = {name: one if name == "e" else one.astype(np.float32) for name, one in start.items()}
+
+    def made():
+        params = {name: backend.array(one) for name, one in start.items()}
+        last = {"params": {"f": params.pop("f")}, "lr": 0.5}
+        return ga.Adam([{"params": params}, last], **settings)
+
+    ours, theirs = made(), made()
+    recorded = ga.Record(ours, every=1, sample=10**6)
+    for step in range(3):
+        grads = {
+            name: backend.array(random.normal(size=one.shape).astype(one.dtype))
+            for name, one in start.items()
+        }
+        if step == 1:
+            grads["b"] = None
+            rows = backend.array(np.array([3, 1, 3]))
+            values = backend.array(random.normal(size=(3, 16)).astype(np.float32))
+            grads["a"] = ga.RowGrad(rows, values)
+        ours.step(grads)
+        for name in start:  # one after the other
+            alone = {key: grads[key] if key == name else None for key in grads}
+            if grads[name] is not None:
+                theirs.step(alone, stats=[name])
+                (row,) = [row for row in recorded.rows if (row["step"], row["name"]) == (
+                    step + 1, name)]  # fmt: skip
+                assert_like(row, theirs.stats(name))
+
+
+def test_the_sample_is_shared(backend):
+    params = {
+        str(k): backend.array(np.ones(n, np.float32)) for k, n in enumerate((5000, 900, 70, 9))
+    }
+    optimizer = ga.SGD(params, lr=0.5)
+    recorded = [ga.Record(optimizer, every=1, sample=n) for n in (4000, 100)]
+    recorded.append(ga.Record(optimizer, every=1, sample=100, names="0"))
+    optimizer.step(
+        {name: backend.array(np.ones(p.shape, np.float32)) for name, p in params.items()}
+    )
+    assert [[row["sampled"] for row in one.rows] for one in recorded] == [
+        [1000, 900, 70, 9], [64, 64, 64, 9], [100],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("order", ["C", "F", "gaps"])
@@ -103,7 +157,7 @@ def test_a_sample_of_any_strides(order, backend):
     random = np.random.default_rng(4)
     wide = random.normal(size=(30, 24)).astype(np.float32)
     w = {"C": wide, "F": np.asfortranarray(wide), "gaps": wide[:, ::2]}[order]
-    places = stats._places("w", w.shape, stats.Sampling(40, False))
+    places = sampling.places("w", w.shape, sampling.Sampling(40, False))
     ours = ga.Adam({"w": backend.array(w)})
     alone = ga.Adam({"w": backend.array(w.ravel()[places])})
     recorded = ga.Record(ours, every=1, sample=40)
@@ -117,7 +171,7 @@ def test_a_sample_of_any_strides(order, backend):
 def test_whole_rows_are_taken_where_a_rule_takes_means_over_them(backend):
     random = np.random.default_rng(5)
     w, gradient = random.normal(size=(2, 30, 12)).astype(np.float32)
-    places = stats._places("w", w.shape, stats.Sampling(40, True))
+    places = sampling.places("w", w.shape, sampling.Sampling(40, True))
     assert places.shape == (3, 12) and (np.diff(places) == 1).all()
     rows = places[:, 0] // 12
     for sample in (40, 5):
@@ -144,7 +198,7 @@ def test_a_sample_of_rows_is_what_it_would_be_of_a_gradient_of_these_rows(
         rows, values = random.integers(0, 50, 7), random.normal(size=(7, 16)).astype(np.float32)
         if step == 11:
             recorded = ga.Record(ours, every=1, sample=32)
-            chosen = np.unique(rows)[stats._spread(len(set(rows)), 2, "w")]
+            chosen = np.unique(rows)[sampling.spread(len(set(rows)), 2, "w")]
             of_these = np.isin(rows, chosen)
             theirs.step({"w": given(backend, rows[of_these], values[of_these])}, stats=["w"])
         ours.step({"w": given(backend, rows, values)})
