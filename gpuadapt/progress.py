@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Advance = Callable[..., None]
-"""``advance(steps, work, more="")``: so many more steps of this work are done. ``more`` is shown
-beside it in a terminal."""
+"""``advance(steps, work, more="", ended=False)``: so many more steps of this work are done, and
+with ``ended`` it has none left. ``more`` is shown beside it in a terminal."""
 
 INTERVAL = 30.0
 """In seconds: a log has a line at least as often."""
@@ -49,7 +49,7 @@ def _bar(total: int) -> Iterator[Advance]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total, more="")
-        yield lambda steps, work, more="": progress.update(
+        yield lambda steps, work, more="", ended=False: progress.update(
             task, advance=steps, description=work, more=more
         )
 
@@ -58,8 +58,8 @@ def _bar(total: int) -> Iterator[Advance]:
 def _lines(title: str, total: int) -> Iterator[Advance]:
     name = title.partition(",")[0]
     began = printed = time.monotonic()
-    done, current = 0, ""
-    lock, ended = threading.Lock(), threading.Event()
+    done, current = 0, "the first run"
+    lock, left = threading.Lock(), threading.Event()
 
     def line(what: str) -> None:
         nonlocal printed
@@ -67,25 +67,25 @@ def _lines(title: str, total: int) -> Iterator[Advance]:
         share, seconds = 100 * done / max(total, 1), printed - began
         print(f"{name}: {share:.0f} %, {seconds:.0f} s: {what}", file=sys.stderr, flush=True)
 
-    def advance(steps: int, work: str, more: str = "") -> None:
+    def advance(steps: int, work: str, more: str = "", ended: bool = False) -> None:
         nonlocal done, current
         with lock:
-            if current and work != current:
-                line(f"{current} has ended")
             done, current = done + steps, work
+            if ended:
+                line(f"{work} has ended")
+                current = "the next run"
 
     def watch() -> None:
-        while not ended.wait(max(0.0, printed + INTERVAL - time.monotonic())):
+        while not left.wait(max(0.0, printed + INTERVAL - time.monotonic())):
             with lock:
                 if time.monotonic() >= printed + INTERVAL:
-                    line(f"{current or 'the first run'} goes on")
+                    line(f"{current} goes on")
 
     print(f"{title}; in the first steps kernels are compiled", file=sys.stderr, flush=True)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield advance
-        line(f"{current} has ended")
     finally:
-        ended.set()
+        left.set()
         watcher.join()

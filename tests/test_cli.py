@@ -43,8 +43,8 @@ def test_compare_digits(tmp_path):
         assert method in result.stdout
     first, *lines = result.stderr.splitlines()
     assert first.startswith("digits, 2 seeds, ")
-    assert sum("seed" in line for line in lines) == 2 * len(digits.METHODS)
-    assert "100 %" in lines[-1] and "grid of" in lines[-1]
+    assert sum(", seed " in line for line in lines) == 2 * len(digits.METHODS)
+    assert "100 %" in lines[-1] and ": grid, " in lines[-1]
     for name in ("curves.png", "grid.png"):
         picture = (tmp_path / "compare-results" / name).read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
@@ -298,22 +298,33 @@ def test_progress_in_a_log(monkeypatch, capsys):
     with progress.shown("digits, 3 seeds", 10) as advance:
         assert lines() == ["digits, 3 seeds; in the first steps kernels are compiled"]
         advance(2, "SGD")
-        advance(3, "SGD")
+        advance(3, "SGD", "5 words/s")
         assert lines() == []
-        advance(1, "Adam", "5 words/s")
+        advance(0, "SGD", ended=True)
         assert re.fullmatch(r"digits: 50 %, \d+ s: SGD has ended", *lines())
-        advance(4, "Adam")
-    assert re.fullmatch(r"digits: 100 %, \d+ s: Adam has ended", *lines())
+        advance(5, "Adam", ended=True)
+        assert re.fullmatch(r"digits: 100 %, \d+ s: Adam has ended", *lines())
+    assert lines() == [] and threading.active_count() == before
+
+
+def test_progress_of_long_work(monkeypatch, capsys):
+    """What says nothing by itself is seen to go on."""
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
     with progress.shown("words", 10) as advance:
-        time.sleep(0.5)
-        advance(10, "SGD")
-    _, *rest, last = [line.rpartition(": ")[2] for line in lines()]
-    assert len(rest) > 3 and {*rest} == {"the first run goes on"} and last == "SGD has ended"
-    monkeypatch.setattr(progress, "INTERVAL", 30.0)
+        time.sleep(0.4)
+        advance(1, "SGD")
+        time.sleep(0.4)
+        advance(9, "SGD", ended=True)
+    _, *lines = (line.split(": ")[2:] for line in capsys.readouterr().err.splitlines()[1:])
+    assert {*map(tuple, lines[:-1])} == {("the first run goes on",), ("SGD goes on",)}
+    assert lines.count(["SGD goes on"]) > 3 and lines[-1] == ["SGD has ended"]
+
+
+def test_a_failure_ends_the_progress(capsys):
+    before = threading.active_count()
     with contextlib.suppress(KeyError), progress.shown("words", 10):
         raise KeyError
-    assert len(lines()) == 1  # nothing has ended
+    assert len(capsys.readouterr().err.splitlines()) == 1
     assert threading.active_count() == before
 
 

@@ -155,7 +155,7 @@ def run(given: argparse.Namespace) -> int:
     writers = _writers(given, files)
 
     def save(name: str, measurements: Sequence[Measurement]) -> None:
-        advance(1, name, duration(measurements[-1].seconds))
+        advance(1, name, duration(measurements[-1].seconds), ended=True)
         for path, text in writers.items():
             if path != OUT:
                 files.write(text(measurements), path)

@@ -98,7 +98,7 @@ def compare_formats(
     with progress.shown("; ".join(titles.values()), total) as advance:
         for run in chain(*trained):
             runs.append(run)
-            advance(1, f"{run.task}: {run.format}, seed {run.seed}")
+            advance(1, f"{run.task}: {run.format}, seed {run.seed}", ended=True)
     formats_report.write(output, runs, titles)
 
 
@@ -131,11 +131,12 @@ def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
             for seed in range(seeds):
                 report_steps = partial(advance, work=f"{method}, seed {seed}")
                 runs.append(digits.train(method, seed, epochs, data, backend, report_steps))
+                report_steps(0, ended=True)
         trials = grid.train(
             grid_epochs,
             data,
             backend,
-            lambda method, steps: advance(steps, f"grid of {method}"),
+            lambda method, steps: advance(steps, f"grid, {method}", ended=True),
         )
     rows, grid_rows = report.summary(runs), grid.summary(trials)
     report.print_table(rows, title)
@@ -172,9 +173,10 @@ def compare_words(backend: str, text: Corpus, output: Path, steps: int) -> None:
         for method in words.METHODS:
             report_steps = partial(advance, work=method)
             run, vectors[method] = words.train(method, text, batches, backend, report_steps)
+            report_steps(0, ended=True)
             runs.append(run)
         compared = kinds.train(
-            text, batches, few, backend, lambda work, steps: advance(steps, work)
+            text, batches, few, backend, lambda work, steps: advance(steps, work, ended=True)
         )
     rows = words_report.summary(runs)
     common = words_report.settings(text, batches)
