@@ -55,6 +55,14 @@ ELSEWHERE: dict[str, str] = {
         "lr=schedules.WarmUp(steps, then) of gpuadapt.schedules",
     ),
     **dict.fromkeys(
+        ("ema", "use_ema", "ema_decay", "ema_momentum", "moving_average", "use_averages"),
+        "average=averages.Exponential(decay) of gpuadapt.averages",
+    ),
+    **dict.fromkeys(
+        ("swa", "use_swa", "swa_start"), "average=averages.Equal(start) of gpuadapt.averages"
+    ),
+    "lookahead": "average=averages.Lookahead(alpha, every=k) of gpuadapt.averages",
+    **dict.fromkeys(
         ("lr_lambda", "lr_lambdas"), "lr=function, which gets the step and returns the rate"
     ),
 }
@@ -70,6 +78,12 @@ METHODS: dict[str, str] = {
     "rmspropgraves": "RMSprop(params, centered=True, momentum=0.9)",
     "gradscaler": "LossScale",
     "gradientdescent": "SGD",
+    "lookahead": "Adam(params, average=averages.Lookahead())",
+    **dict.fromkeys(
+        ("ema", "exponentialmovingaverage", "movingaverage"),
+        "Adam(params, average=averages.Exponential(decay))",
+    ),
+    **dict.fromkeys(("averagedmodel", "swa"), "Adam(params, average=averages.Equal(start))"),
 }
 """From a method's name in lower case to the constructor that has it here."""
 

@@ -18,6 +18,7 @@ from test_write import given as array_of
 from torch.optim import swa_utils
 
 import gpuadapt as ga
+import gpuadapt.torch
 from gpuadapt import state_formats
 from gpuadapt.averages import Average, Equal, Exponential, Lookahead
 from gpuadapt.kernels.averaging import STATE
@@ -665,3 +666,28 @@ def test_effective_rates_and_stats():
         one.step({"w": np.arange(1, 5, dtype=F)}, stats=["w"])
     assert np.array_equal(pair[0].effective_lr("w"), pair[1].effective_lr("w"))
     assert pair[0].stats("w") == pair[1].stats("w")
+
+
+HINTS = {
+    "ema_decay": lambda: ga.Adam(np.ones(3), ema_decay=0.9),
+    "swa_start": lambda: ga.Adam(np.ones(3), swa_start=9),
+    "lookahead": lambda: ga.Adam(np.ones(3), lookahead=True),
+    "AveragedModel": lambda: ga.AveragedModel,
+    "EMA": lambda: ga.EMA,
+    "Lookahead": lambda: ga.Lookahead,
+    "torch": lambda: gpuadapt.torch.Adam([torch.ones(3)], average=Equal()),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_hints(name):
+    expected = "AveragedModel" if name == "torch" else "average=averages"
+    with pytest.raises((ga.HyperparameterError, AttributeError), match=expected):
+        HINTS[name]()
+
+
+def test_averages_are_not_converted():
+    w = torch.nn.Parameter(torch.ones(3))
+    optimizer = ga.Adam({"w": np.ones(3, F)}, average=Equal())
+    with pytest.raises(ga.StateError, match="averages of parameters are not converted"):
+        ga.convert.from_torch(torch.optim.Adam([w]).state_dict(), optimizer)

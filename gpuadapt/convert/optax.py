@@ -85,7 +85,7 @@ REFUSED = {
     "optimizer of its own",
     "MaskedState": "masked parameters have no states; pass its inner_state, to an optimizer of the "
     "others",
-    "EmaState": "gpuadapt keeps no averages of parameters",
+    "EmaState": "averages of parameters are not converted",
     "ScaleByRmsWithCountState": "gpuadapt has no RMSprop with bias_correction",
     "ScaleByRStdDevWithCountState": "gpuadapt has no RMSprop with bias_correction",
 }

@@ -92,6 +92,10 @@ def method_of(framework: str, known: Sequence[Method], optimizer: Any) -> Method
             f"optimizer: got {describe(optimizer)}, expected an optimizer of gpuadapt; "
             f"ga.presets.{framework} makes it"
         )
+    if optimizer.rule.averaged:
+        raise StateError(
+            "averages of parameters are not converted; make the optimizer without average=..."
+        )
     for method in known:
         if method.rule.digest == optimizer.rule.digest:
             return method

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, get_args
 
 from ..choices import Master, Rounding, StateDtype, TorchSparse
-from ..errors import BackendError, HyperparameterError
+from ..errors import BackendError, HyperparameterError, KeywordError
 from ..hyperparameters import check_choice, check_known, number, whole
 from ..launch import Threads, check_threads
 
@@ -60,6 +60,11 @@ def changed(given: Mapping[str, Any], torchs: Iterable[str]) -> dict[str, Any]:
     ------
     HyperparameterError, KeywordError
     """
+    if "average" in given:
+        raise KeywordError(
+            "average: gpuadapt.torch keeps no averages; torch.optim.swa_utils.AveragedModel does, "
+            "or an optimizer such as gpuadapt.Adam over the module's parameters"
+        )
     # AdamW has a setting of Adam's among its own, which its constructor does not take.
     check_known(given, (*[name for name in torchs if name not in given], *DEFAULTS))
     check({**DEFAULTS, **given})
