@@ -44,7 +44,7 @@ class Setup(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether the reference in float64 applies."""
-        return self.dtype == np.float64 and "rowwise" not in self.changes
+        return self.dtype == np.float64 and not {"rowwise", "average"} & self.changes.keys()
 
 
 class Update(NamedTuple):
@@ -125,7 +125,9 @@ class Follower:
     def _other_form(self, entry: Update) -> Any:
         """The gradient in a form in which the optimizer under test did not get it."""
         gradient, rows = entry.gradient, entry.rows
-        if gradient.ndim == 1 or (self.setup.exact and rows is not None):
+        average = self.setup.changes.get("average")
+        counts = average is not None and not average.rule.misses_steps
+        if gradient.ndim == 1 or counts or (self.setup.exact and rows is not None):
             return gradient
         random = np.random.default_rng(len(self.log))
         found = np.arange(len(gradient)) if rows is None else np.flatnonzero(rows)

@@ -54,6 +54,7 @@ FORMATS: list[tuple[Any, dict[str, Any]]] = [
 ]
 # Each pair of a rule and a format takes seconds to compile.
 CASES = [case for case in KINDS if not COMPILED or case.name in ("momentum", "adam")]
+AVERAGES = [None, *[ga.averages.Exponential(0.5), ga.averages.Equal(1, every=2)] * (not COMPILED)]
 SPARSE: list[dict[str, Any]] = [{}, {"sparse": "exact", "exactness": "bits"}]
 ROWWISE = ("adagrad", "rmsprop", "adam", "ftrl")
 
@@ -92,16 +93,26 @@ class Machine(RuleBasedStateMachine):
         sparse=st.sampled_from(SPARSE),
         width=st.sampled_from([3, 8]),
         rowwise=st.booleans(),
+        average=st.sampled_from(AVERAGES),
         number=NUMBER,
     )
     def start(
-        self, case: Any, form: Any, sparse: Any, width: int, rowwise: bool, number: int
+        self,
+        case: Any,
+        form: Any,
+        sparse: Any,
+        width: int,
+        rowwise: bool,
+        average: Any,
+        number: int,
     ) -> None:
         dtype, changes = form
         if not case.rule.states:
             changes = {name: value for name, value in changes.items() if name != "state_dtype"}
         if rowwise and case.name in ROWWISE and changes.get("state_dtype") != "8bit":
             changes = changes | {"rowwise": True}
+        if average is not None and (sparse or average.rule.misses_steps):
+            changes = changes | {"average": average}
         self.width = 8 if changes.get("state_dtype") == "8bit" else width
         self.setup = Setup(case, dtype, changes | sparse)
         self.folder = tempfile.TemporaryDirectory()
