@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def test_the_program_is_installed():
 
 def test_the_installed_package_is_tested():
     """Not a copy beside the tests, if a wheel is installed."""
-    installed = importlib.metadata.distribution("gpuadapt").locate_file("gpuadapt/__init__.py")
-    assert not Path(installed).exists() or Path(installed).samefile(ga.__file__)
+    installed = Path(sysconfig.get_paths()["purelib"]) / "gpuadapt" / "__init__.py"
+    assert not installed.exists() or installed.samefile(ga.__file__)
 
 
 @pytest.mark.parametrize("link", ["a link", "a file", "nothing"])
