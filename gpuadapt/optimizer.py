@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from operator import is_
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuadapt.kernels import averaging
 from gpuadapt.kernels.commit import Call, make
@@ -283,18 +283,22 @@ class Optimizer:
         foreign = [one for one in parameters if one.owner is not None]
         vars(self).update(attributes | {"_steps": steps, "_foreign": foreign} | NOT_LISTED)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # `optimizer.lr = x` would change nothing.
-        kind = type(self)
-        if not name.startswith("_") and not any(name in vars(of) or
-                name in getattr(of, "__annotations__", {}) for of in kind.__mro__):  # fmt: skip
-            settings = [name for group in vars(self).get("_groups", ()) for name in group.settings]
-            own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
-            if own or setting(name, settings):
-                raise AttributeError(attribute(kind, name, settings))
-        elif name in READ_ONLY:
-            raise AttributeError(attribute(kind, name, ()))
-        object.__setattr__(self, name, value)
+    if not TYPE_CHECKING:  # which would allow each name
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # `optimizer.lr = x` would change nothing.
+            kind = type(self)
+            if not name.startswith("_") and not any(name in vars(of) or
+                    name in getattr(of, "__annotations__", {}) for of in kind.__mro__):  # fmt: skip
+                settings = [
+                    name for group in vars(self).get("_groups", ()) for name in group.settings
+                ]
+                own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+                if own or setting(name, settings):
+                    raise AttributeError(attribute(kind, name, settings))
+            elif name in READ_ONLY:
+                raise AttributeError(attribute(kind, name, ()))
+            object.__setattr__(self, name, value)
 
     @in_turn
     def __getstate__(self) -> dict[str, Any]:
@@ -924,7 +928,7 @@ class Optimizer:
         return sum(parameter.skipped_rows for parameter in self._parameters.values())
 
     @property
-    def params(self) -> Params:
+    def params(self) -> Mapping[str, Any]:
         """The arrays that are updated, by name, as they were passed.
 
         A copy of the optimizer has copies of the arrays, which are found here. To keep arrays and

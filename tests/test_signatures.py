@@ -4,16 +4,20 @@ import importlib
 import inspect
 import pickle
 import re
+import runpy
 import types
 import typing
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cases import CASES
 
 import gpuadapt as ga
+import gpuadapt.torch
 from gpuadapt import choices, optimizers, presets, suggest
 from gpuadapt.hyperparameters import DEFAULTS
 from gpuadapt.kernels import formats
@@ -21,8 +25,7 @@ from gpuadapt.signatures import own_names
 
 pytestmark = pytest.mark.usefixtures("by_numpy")
 
-torch = pytest.importorskip("torch")
-TORCH = importlib.import_module("gpuadapt.torch")
+TORCH = gpuadapt.torch
 
 
 def members(module):
@@ -244,3 +247,26 @@ def test_every_type_of_a_keyword_can_be_imported():
         "tuple",
     }
     assert words <= {*ga.typing.__all__}
+
+
+# Scripts ------------------------------------------------------------------------------------
+
+SCRIPTS = Path(__file__).parent / "typing"
+"""`python tests/typing/check.py` runs type checkers on them."""
+
+
+def test_the_right_script_runs(capsys):
+    runpy.run_path(str(SCRIPTS / "right.py"))
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+LINES = (SCRIPTS / "wrong.py").read_text(encoding="utf-8").splitlines()
+WRONG = [line for line in LINES if "# wrong: " in line]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_type_checkers_refuse_is_refused(line):
+    scope = {}
+    exec("\n".join(line for line in LINES if line not in WRONG), scope)
+    with pytest.raises((ga.Error, TypeError, AttributeError)):
+        exec(line, scope)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 
 from ..signatures import spelled_out
 from .fused import Fused
-from .options import DEFAULTS, Options
+from .options import DEFAULTS, Options, TorchParams
 from .recipes import RECIPES
 
 
@@ -37,7 +37,7 @@ class SGD(Fused, torch.optim.SGD):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.001,
         momentum: float = 0,
         dampening: float = 0,
@@ -51,7 +51,7 @@ class SGD(Fused, torch.optim.SGD):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             momentum,
             dampening,
@@ -87,7 +87,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.01,
         lr_decay: float = 0,
         weight_decay: float = 0,
@@ -101,7 +101,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             lr_decay,
             weight_decay,
@@ -138,7 +138,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.01,
         alpha: float = 0.99,
         eps: float = 1e-08,
@@ -152,7 +152,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             alpha,
             eps,
@@ -190,7 +190,7 @@ class Adadelta(Fused, torch.optim.Adadelta):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 1.0,
         rho: float = 0.9,
         eps: float = 1e-06,
@@ -203,7 +203,7 @@ class Adadelta(Fused, torch.optim.Adadelta):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             rho,
             eps,
@@ -240,7 +240,7 @@ class Adam(Fused, torch.optim.Adam):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.001,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-08,
@@ -256,7 +256,7 @@ class Adam(Fused, torch.optim.Adam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             betas,
             eps,
@@ -294,7 +294,7 @@ class AdamW(Fused, torch.optim.AdamW):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.001,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-08,
@@ -309,7 +309,7 @@ class AdamW(Fused, torch.optim.AdamW):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             betas,
             eps,
@@ -347,14 +347,14 @@ class SparseAdam(Fused, torch.optim.SparseAdam):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, betas, eps, maximize)
+        super().__init__(cast(ParamsT, params), lr, betas, eps, maximize)
         self._add_options(options)
 
 
@@ -380,7 +380,7 @@ class Adamax(Fused, torch.optim.Adamax):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.002,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
@@ -393,7 +393,7 @@ class Adamax(Fused, torch.optim.Adamax):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             betas,
             eps,
@@ -429,7 +429,7 @@ class NAdam(Fused, torch.optim.NAdam):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.002,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
@@ -444,7 +444,7 @@ class NAdam(Fused, torch.optim.NAdam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             betas,
             eps,
@@ -481,7 +481,7 @@ class RAdam(Fused, torch.optim.RAdam):
     @spelled_out(DEFAULTS)
     def __init__(
         self,
-        params: ParamsT,
+        params: TorchParams,
         lr: float | Tensor = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
@@ -495,7 +495,7 @@ class RAdam(Fused, torch.optim.RAdam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params,
+            cast(ParamsT, params),
             lr,
             betas,
             eps,

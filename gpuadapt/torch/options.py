@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict, get_args
+from typing import Any, TypeAlias, TypedDict, get_args
+
+from torch import Tensor
 
 from ..choices import Master, Rounding, StateDtype, TorchSparse
 from ..errors import BackendError, HyperparameterError, KeywordError
 from ..hyperparameters import check_choice, check_known, number, whole
 from ..launch import Threads, check_threads
+
+TorchParams: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]
+"""What torch calls ``ParamsT``; groups may be written with params of several kinds."""
 
 DEFAULTS: dict[str, Any] = {
     "rounding": "nearest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..hyperparameters import DECAYS, check_choice, check_known, check_present, 
 from ..launch import Threads
 from ..texts import safe
 from .fused import Fused
-from .options import DEFAULTS, refuse_function
+from .options import DEFAULTS, TorchParams, refuse_function
 from .recipes import Recipe
 
 
@@ -93,7 +93,7 @@ class Optimizer(Fused, torch.optim.Optimizer):
     def __init__(
         self,
         rule: Rule,
-        params: ParamsT,
+        params: TorchParams,
         *,
         weight_decay: float | Tensor = 0.0,
         decay: Decay = "l2",
@@ -130,7 +130,7 @@ class Optimizer(Fused, torch.optim.Optimizer):
         check_choice(defaults, "decay", DECAYS)
         check_choice(defaults, "maximize", (False, True))
         self._recipe = Recipe(lambda _: rule, {})
-        torch.optim.Optimizer.__init__(self, params, defaults)
+        torch.optim.Optimizer.__init__(self, cast(ParamsT, params), defaults)
         self._add_options(own)
 
     @safe

@@ -70,8 +70,8 @@ ga.SGD([{"params": layer.parameters(), "momentum": 0.5}, {"params": [w]}], momen
 groups: list[ga.typing.AdamGroup] = [{"params": [w], "lr": 1e-4}, {"params": {"b": b}}]
 groups.append({"params": table, "sparse": "exact", "eps": 1e-6})
 ga.AdamW(groups)
-settings: list[dict[str, Any]] = [{"params": [w], "lr": 1e-4}, {"params": {"b": b}}]
-ga.AdamW(settings)
+configured: list[dict[str, Any]] = [{"params": [w], "lr": 1e-4}, {"params": {"b": b}}]
+ga.AdamW(configured)
 
 # Steps.
 optimizer = ga.Adam({"w": w, "table": table}, lr=1e-3)
@@ -128,9 +128,7 @@ def warmup(t: float, steps: float) -> float:
 
 
 @ga.rule(inside=inside, prepare=warmup, nonnegative="v")
-def slow(
-    p: Number, g: Number, m: Number, v: Number, h: Hyper
-) -> tuple[Number, Number, Number]:
+def slow(p: Number, g: Number, m: Number, v: Number, h: Hyper) -> tuple[Number, Number, Number]:
     """m <- the sign's mean ;  v <- the largest g^2"""
     m = h.beta * m + (1 - h.beta) * sign(g)
     v = maximum(v, where(h.t == 1, sq(g), abs(g)))
