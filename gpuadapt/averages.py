@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, overload
 
 from gpuadapt.kernels import averages as kernels
@@ -29,6 +30,8 @@ from .errors import HyperparameterError
 from .hyperparameters import Hyperparameter, Start, number, whole
 
 __all__ = ["Average", "Equal", "Exponential", "Lookahead", "average"]
+
+__dir__ = partial(sorted, __all__)
 
 
 class Average:

@@ -36,7 +36,13 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 HERE = Path(__file__).parent
-NEED_TORCH = ["test_torch*.py", "test_examples.py", "test_resuming.py", "test_signatures.py"]
+NEED_TORCH = [
+    "test_torch*.py",
+    "test_examples.py",
+    "test_resuming.py",
+    "test_signatures.py",
+    "test_types.py",
+]
 collect_ignore = [path.name for path in HERE.glob("*.py") if not path.name.startswith("test_")]
 collect_ignore += ["typing"]
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH

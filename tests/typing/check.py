@@ -76,7 +76,7 @@ def blocks(folder: Path) -> list[Path]:
     for page in DOCUMENTS:
         text = (ROOT / page).read_text(encoding="utf-8")
         for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
-            if ": Number" in block:
+            if re.search(r": (Number|ga\.typing|list)", block):
                 file = folder / f"{Path(page).stem}_{number}.py"
                 file.write_text(block, encoding="utf-8")
                 files.append(file)

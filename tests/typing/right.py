@@ -78,7 +78,7 @@ optimizer = ga.Adam({"w": w, "table": table}, lr=1e-3)
 optimizer.step({"w": w + 1, "table": None})
 rows = ga.RowGrad(np.array([7, 2, 7]), np.ones((3, 3), np.float32), duplicates="mean")
 optimizer.step({"w": np.ones((4, 3)), "table": rows}, max_norm=1.0, clip_value=np.float64(0.5))
-optimizer.step([None, [rows, table + 1]], skip_nonfinite=True, stats=["table"])
+optimizer.step({"w": None, "table": [rows, table + 1]}, skip_nonfinite=True, stats=["table"])
 gradients: dict[str, ga.typing.Grads] = {"w": [w + 1, w + 2], "table": rows + rows}
 scale = ga.LossScale(1024.0, interval=100)
 optimizer.step(gradients, grad_scale=2 * scale)
@@ -109,6 +109,14 @@ with tempfile.TemporaryDirectory() as folder:
     if newest is not None:
         print(ga.load(newest, optimizer, loss_scale=scale).extra["epoch"], newest.name)
         optimizer.load(newest, strict=False, only=["w"])
+
+# What looks on, and averages.
+kept = ga.Adam({"w": w}, average=ga.averages.Exponential(0.999))
+record = ga.Record(kept, every=2, names=["w"])
+kept.step({"w": w + 1})
+print(len(record.rows), kept.averages["w"].shape)
+with kept.averages.swapped():
+    print(kept.params["w"][0])
 
 
 # A rule of one's own, and another form of it.

@@ -34,8 +34,8 @@ ga.AdamW(w, bias_corection=False)  # wrong: call-arg, reportCallIssue
 ga.SGD(w, momentum_form="heavy")  # wrong: arg-type, reportArgumentType
 ga.SGD(w, betas=(0.9, 0.99))  # wrong: call-arg, reportCallIssue
 ga.Adamax(w, eps_mode="inside")  # wrong: arg-type, reportArgumentType
-ga.RMSprop(w, lr=lambda: 0.1)  # wrong: arg-type misc, reportArgumentType
-ga.RMSprop(w, lr=lambda step: "fast")  # wrong: arg-type return-value, reportArgumentType
+ga.RMSprop(w, lr=lambda: 0.1).step(w + 1)  # wrong: arg-type misc, reportArgumentType
+ga.SGD(w, lr=lambda step: "f").step(w + 1)  # wrong: arg-type return-value, reportArgumentType
 ga.RMSprop(w, rho=[0.9])  # wrong: arg-type, reportArgumentType
 ga.LossScale("large")  # wrong: arg-type, reportArgumentType
 
