@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gpuadapt.benchmark.measurement import duration
 from gpuadapt.benchmark.timing import ratio
 
 from . import goals
@@ -57,9 +58,9 @@ def _candidates(result: dict[str, Any]) -> Iterable[str]:
         median, first = time["median"], time.get("first")
         ours = f"{ratio(times, name, 'gpuadapt'):.2f}x" if "gpuadapt" in times else ""
         share = f"{100 * ratio(times, 'limit', name):.0f} %" if "limit" in times else ""
-        spread = f"{_time(time['low'])} .. {_time(time['high'])}"
+        spread = f"{duration(time['low'])} .. {duration(time['high'])}"
         yield (
-            f"  {name:<20}{_time(median):>12}{spread:>22}{result['bytes'] / median / 1e9:8.1f}"
+            f"  {name:<20}{duration(median):>12}{spread:>22}{result['bytes'] / median / 1e9:8.1f}"
             f"{share:>10}"
             f"{ours:>8}"
             f"{f'{first:.2f} s' if first else '':>9}"
@@ -94,7 +95,7 @@ def table(cases: list[dict[str, Any]], peers: Iterable[str]) -> list[str]:
         over = {name: ratio(times, name, "gpuadapt") for name in times}
         shares = [f"{100 * over[n]:.0f} %" if n in over else "" for n in roofs]
         others = [f"{over[name]:.2f}x" if name in over else "" for name in present]
-        rows.append([case["name"], _time(ours), rate, *shares, *others])
+        rows.append([case["name"], duration(ours), rate, *shares, *others])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -104,7 +105,7 @@ def times_table(cases: list[dict[str, Any]]) -> list[str]:
     rows = [["", *present], ["---"] * (1 + len(present))]
     for case in cases:
         times = [case["times"].get(name) for name in present]
-        rows.append([case["name"], *(_time(time["median"]) if time else "" for time in times)])
+        rows.append([case["name"], *(duration(time["median"]) if time else "" for time in times)])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -238,14 +239,10 @@ def picture(results: dict[str, Any], path: Path) -> bool:
     return True
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
-
-
 def _value(entry: dict[str, Any]) -> str:
     value, unit = entry["value"], entry["unit"]
     if unit == "s":
-        return _time(value)
+        return duration(value)
     if unit == "B":
         return f"{value / 2**20:.1f} MiB"
     return {"x": f"{value:.2f}x", "%": f"{value:.2f} %"}.get(unit, f"{value:.4f}")

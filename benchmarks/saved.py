@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from gpuadapt.benchmark.files import write
 
 
 def save(results: dict[str, Any], file: Path) -> None:
     """Write the results so far, in one go: whoever reads the file finds it whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, file)
+    write(json.dumps(results, indent=1) + "\n", file)
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import math
+import re
 import statistics
 import sys
 
@@ -168,6 +169,17 @@ def test_the_number_of_threads_is_what_it_was(alone):
         work = Work(200, threads=asked)
         assert measure.measure(subject, work, runs=2, seconds=0.0).measurements[0].threads == asked
         assert numba.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"size": 0}, "size: got 0"), ({"size": 1.5}, "size: got 1.5"), ({"runs": 1}, "runs: got 1"),
+    ({"threads": 0}, "threads: got 0"), ({"threads": True}, "threads: got True"),
+    ({"dtype": "int8"}, "dtype: got 'int8', expected one of float32"),
+    ({"state_dtype": "4bit"}, "state_dtype: got '4bit'"), ({"rate": 1.0}, "'rate'"),
+])  # fmt: skip
+def test_what_cannot_be_timed_is_refused(given, said):
+    with pytest.raises(ga.HyperparameterError, match=re.escape(said)):
+        ga.testing.benchmark(ga.rules.rmsprop, **{"size": 100, **given})
 
 
 # Trust
@@ -401,8 +413,6 @@ def none(w, g, lr):
     (none, r"left out: thinc: OSError: built for another processor"),
 ])  # fmt: skip
 def test_a_library_is_timed_if_it_computes_the_same(step, said, alone, monkeypatch, capsys):
-    import re
-
     monkeypatch.setattr(peers.thinc, "library", lambda: step)
     monkeypatch.setattr(peers.thinc, "makers", library(step))
     monkeypatch.setattr(peers.installed, "version", lambda packages: "9.1")
@@ -420,7 +430,7 @@ def test_a_library_is_timed_if_it_computes_the_same(step, said, alone, monkeypat
 
 @pytest.mark.parametrize("given", [
     ["own.py:drift"], ["Adam", "--set", "amsgrad=True"], ["Adagrad", "--state-dtype", "bfloat16"],
-    ["SGD", "--set", "momentum=0.9"], ["sgd", "--no-peers"],
+    ["SGD", "--set", "momentum=0.9"], ["SGD", "--set", "weight_decay=0.1"], ["sgd", "--no-peers"],
 ])  # fmt: skip
 def test_other_work_is_not_timed_by_others(given, folder, monkeypatch, capsys):
     monkeypatch.setattr(measure, "peers", None)
@@ -498,15 +508,14 @@ def test_on_a_gpu(work, host, times, monkeypatch):
     (["sgd", "--batch", "9"], r"--batch has no effect without --rows"),
     (["sgd", "--draw", "hot"], r"--draw has no effect without --rows"),
     (["sgd", "--dtype", "int8"], r"argument --dtype: invalid choice: 'int8'"),
-    (["sgd", "--threads", "9999"], r"--threads 9999: Numba has \d+ threads here"),
-    (["sgd", "--runs", "1"], r"--runs 1: there are no quartiles of one run"),
+    (["sgd", "--threads", "9999"], r"threads: got 9999, expected a whole number from 1 to"),
+    (["sgd", "--runs", "1"], r"runs: got 1, expected a whole number from 2"),
+    (["sgd", "--plot", "-"], r"--plot -: a picture needs a file"),
     (["sgd", "--json", "a", "--csv", "a"], r"--json and --csv are both a"),
     (["sgd", "--json", "own.py/a.json"], r"no files can be written to the folder own\.py"),
     (["sgd", "--plot", "."], r"the file \. cannot be written: it is a folder"),
 ])  # fmt: skip
 def test_errors_are_one_line(given, said, folder, capsys, monkeypatch):
-    import re
-
     monkeypatch.setattr(running, "measure", lambda *_: pytest.fail("nothing is measured"))
     assert run(*given) == 2
     error = capsys.readouterr().err
@@ -517,7 +526,10 @@ def test_errors_are_one_line(given, said, folder, capsys, monkeypatch):
 def test_threads_of_a_gpu_are_refused(capsys, monkeypatch):
     monkeypatch.setattr(cli.benchmark, "choose_backend", lambda backend: "cuda")
     assert run("sgd", "--threads", "1") == 2
-    assert "--threads has no effect on a GPU" in capsys.readouterr().err
+    assert (
+        "sgd, 10,000 elements, float32, 1 thread: threads have no effect on a GPU"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_picture_needs_matplotlib(capsys, monkeypatch):

@@ -12,7 +12,8 @@ from gpuadapt.kernels import rules
 from gpuadapt.kernels.language.rule import Rule
 
 from ..arrays import namespace
-from ..errors import Error
+from ..errors import Error, HyperparameterError
+from ..hyperparameters import whole
 from ..optimizer import Optimizer
 from ..rowgrad import RowGrad
 from . import checks, draws, limits, peers, threads, traffic, trust
@@ -24,6 +25,9 @@ from .timing import Times, copies_of, in_turn, interleaved, ratio
 
 RUNS, SECONDS = 15, 0.02
 """How often each is timed, and about how long a run takes."""
+
+TYPES = ("float32", "float64", "float16", "bfloat16")
+"""Element types of parameters and gradients."""
 
 OURS, LIMIT = "gpuadapt", "limit"
 
@@ -46,12 +50,29 @@ class Result(NamedTuple):
     """Why others were not timed, by name."""
 
 
-def check(subject: Subject, work: Work) -> None:
+def check(subject: Subject, work: Work, runs: int = RUNS) -> None:
     """Raise an error of gpuadapt if a subject cannot do this work; nothing is compiled for that."""
+    for name, value, least in (("size", work.size, 1), ("runs", runs, 2)):
+        number = whole(value)
+        if number is None or number < least:
+            raise HyperparameterError(
+                f"{name}: got {value!r}, expected a whole number from {least}"
+            )
+    if work.threads is not None:
+        number, most = whole(work.threads), threads.most()
+        if work.backend != "cpu":
+            raise HyperparameterError("threads have no effect on a GPU: leave them out")
+        if number is None or not 1 <= number <= most:
+            raise HyperparameterError(
+                f"threads: got {work.threads!r}, expected a whole number from 1 to {most}; "
+                "for more, start Python with NUMBA_NUM_THREADS=... in the environment"
+            )
     _optimizer(subject, work, _few(work))
 
 
 def _few(work: Work) -> Any:
+    if work.dtype not in TYPES:
+        raise HyperparameterError(f"dtype: got {work.dtype!r}, expected one of {', '.join(TYPES)}")
     return draws.in_type(np.ones((2, 2), np.float32), work.dtype, "cpu")
 
 
@@ -85,6 +106,7 @@ def measure(
     Error
         The subject cannot do this work.
     """
+    check(subject, work, runs)
     errors: Errors = {}
     with threads.limited(work.threads):
         prepare = _dense if work.table is None else _by_rows

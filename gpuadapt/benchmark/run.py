@@ -9,7 +9,7 @@ from ..errors import Error
 from . import peers
 from .failures import Errors
 from .measure import Result, check, known, measure
-from .measurement import Measurement, Work, work_of
+from .measurement import Measurement, Work, counted, work_of
 from .subjects import Subject
 
 Job = tuple[Subject, Work]
@@ -18,7 +18,7 @@ PEERS = r"(torch|jax|optax|deepspeed|thinc|fbgemm_gpu)\b"
 """Modules whose warnings are not about gpuadapt."""
 
 
-def planned(subjects: Sequence[Subject], works: Sequence[Work]) -> list[Job]:
+def planned(subjects: Sequence[Subject], works: Sequence[Work], runs: int) -> list[Job]:
     """Every subject with every work, each checked.
 
     Raises
@@ -29,7 +29,7 @@ def planned(subjects: Sequence[Subject], works: Sequence[Work]) -> list[Job]:
     jobs = [(subject, work) for subject in subjects for work in works]
     for subject, work in jobs:
         try:
-            check(subject, work)
+            check(subject, work, runs)
         except Error as error:
             raise Error(f"{name_of(subject, work)}: {error}") from error
     return jobs
@@ -40,7 +40,7 @@ def name_of(subject: Subject, work: Work) -> str:
     what = f"{work.size:,} elements" if work.table is None else work_of(work.table)
     parts = [subject.name, what, work.dtype]
     parts += [f"states {work.state_dtype}"] if work.state_dtype else []
-    parts += [f"{work.threads} threads"] if work.threads else []
+    parts += [counted(work.threads, "thread")] if work.threads else []
     return ", ".join(parts)
 
 

@@ -140,7 +140,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Time every METHOD with every size, type and number of threads, side by side."""
     backend = choose_backend(given.backend)
-    _check(given, backend)
+    _check(given)
     from ..benchmark import files, plot, report
     from ..benchmark import run as work
     from ..benchmark.measurement import duration
@@ -150,7 +150,7 @@ def run(given: argparse.Namespace) -> int:
     if given.plot:
         plot.check_package()
     asked = subjects(given.methods or METHODS, dict(given.set or ()))
-    jobs = work.planned(asked, _works(given, backend))
+    jobs = work.planned(asked, _works(given, backend), given.runs)
     _prepare(given)
     writers = _writers(given, files)
 
@@ -205,10 +205,8 @@ def _works(given: argparse.Namespace, backend: str) -> list[Work]:
     return [Work(size, dtype, state, count, backend) for dtype, state, count, size in every]
 
 
-def _check(given: argparse.Namespace, backend: str) -> None:
-    """Refuse options without effect, and values that cannot be."""
-    from ..benchmark.threads import most
-
+def _check(given: argparse.Namespace) -> None:
+    """Refuse options without effect, and files that are none."""
     if given.rows:
         for name in ("sizes", "dtype", "state_dtype"):
             if getattr(given, name) is not None:
@@ -218,18 +216,11 @@ def _check(given: argparse.Namespace, backend: str) -> None:
         for name in ("batch", "draw"):
             if getattr(given, name) is not None:
                 raise Error(f"--{name} has no effect without --rows ROWSxWIDTH")
-    if given.threads and backend != "cpu":
-        raise Error("--threads has no effect on a GPU: leave it out, or take --backend cpu")
-    if given.threads and max(given.threads) > most():
-        raise Error(
-            f"--threads {max(given.threads)}: Numba has {most()} threads here; start with "
-            "NUMBA_NUM_THREADS=... in the environment for more"
-        )
     for name, _ in given.set or ():
         if name == "state_dtype":
             raise Error("--set state_dtype=...: give --state-dtype instead")
-    if given.runs < 2:
-        raise Error("--runs 1: there are no quartiles of one run; take 5 or more")
+    if given.plot and str(given.plot) == OUT:
+        raise Error("--plot -: a picture needs a file")
     if given.json is not None and given.json == given.csv:
         raise Error(f"--json and --csv are both {given.json}: give one of them another file")
 
