@@ -76,6 +76,8 @@ class Group(GroupOptions, total=False):
     lr: Hyperparameter
     weight_decay: Hyperparameter
     decay: Decay
+    average_decay: Hyperparameter
+    average_alpha: Hyperparameter
 
 
 class SGDGroup(Group, total=False):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from .averages import Average
 from .checkpoint.run import Loaded
 from .choices import (
     AdagradEps,
@@ -61,6 +62,7 @@ __all__ = [
     "AdamOptions",
     "AdamaxEps",
     "Array",
+    "Average",
     "Betas",
     "BetasGroup",
     "Check",
