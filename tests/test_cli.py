@@ -271,12 +271,15 @@ def test_an_output_that_takes_nothing(error, status, said, monkeypatch, capsys):
     assert said in written and written.count("\n") == bool(said)
 
 
-def test_a_pipe_that_is_closed():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_is_closed(unbuffered):
     """The interpreter's end says nothing either."""
     script = "import sys; from gpuadapt.cli import main; sys.exit(main(['info']))"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     read, write = os.pipe()
     os.close(read)
-    result = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE)
+    given = [sys.executable, "-c", script]
+    result = subprocess.run(given, stdout=write, stderr=subprocess.PIPE, env=environment)
     os.close(write)
     assert result.returncode == 141 and not result.stderr
 

@@ -3,6 +3,7 @@
 import html.parser
 import pickle
 import re
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -96,6 +97,13 @@ SHOWN = {
         "  states: m float32, v float32, master float32, 1.2 kB\n"
         "  lr=0.001, beta1=0.5, master='float32', initial={'v': 0.25}",
     ),
+    "an option that has no effect": (
+        lambda: ga.SGD(ones(3), decay="after", weight_decay=0),
+        "SGD: 0 steps taken\n"
+        "  1 parameter: 3 elements, 12 bytes of float32 on cpu\n"
+        "  states: none\n"
+        "  lr=0.01",
+    ),
     "groups": (
         lambda: ga.Adam(many_groups(), eps=1e-6),
         "Adam: 0 steps taken\n"
@@ -184,16 +192,26 @@ def test_while_another_thread_is_in_a_call():
     assert shown == [repr(optimizer)]
 
 
-def test_while_steps_are_taken_and_groups_come():
-    """Whatever another thread is doing, the text is whole."""
+@pytest.fixture
+def eager_threads():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_while_steps_are_taken_and_groups_come(eager_threads):
+    """Whatever another thread is doing, the text is whole, and of one moment."""
     optimizer, done = ga.Adam({"w": ones(3)}), []
 
     def work():
         for number in range(40):
             optimizer.add({f"v{number}": ones(3)}, lr=number + 1.0)
             optimizer.step({name: ones(3) for name in optimizer.params})
-            optimizer.param_groups[0][f"note{number}"] = number
-            del optimizer.param_groups[0][f"note{number}"]
+            for _ in range(100):
+                optimizer.param_groups[0]["note"] = number
+                del optimizer.param_groups[0]["note"]
             done.append(number)
 
     other = threading.Thread(target=work, daemon=True)
@@ -204,6 +222,8 @@ def test_while_steps_are_taken_and_groups_come():
         repr(optimizer.state), repr(optimizer.params)
     assert len(done) == 40
     assert not any("incomplete" in text or "<pre>" in text for text in shown)
+    counts = [re.search(r"(\d+) parameters in (\d+) groups", text) for text in shown]
+    assert all(each[1] == each[2] for each in counts if each)
     assert "41 parameters in 41 groups" in repr(optimizer)
 
 
