@@ -138,6 +138,8 @@ def _facts(kind: type, found: Mapping[str, Any]) -> Facts:
     heading += f": {_steps(*found['_steps'].known_count)}"
     if found.get("_half_loaded"):
         heading += "; a load has not come to its end"
+    if found.get("_swapped") is not None:
+        heading += "; the arrays hold the averages"
     settings = [dict(group.settings) for group in groups]
     common, by_group = _differing(settings, _defaults(kind))
     initial = _initial(found.get("_initial", {}), _defaults(kind))

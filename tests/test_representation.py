@@ -314,6 +314,15 @@ def test_it_never_raises(name):
         assert shown == "Adam: it has not been made"
 
 
+def test_averages_are_shown_and_where_they_are():
+    optimizer = ga.Adam({"w": ones(3)}, average=ga.averages.Exponential(0.75))
+    heading, _, states, settings = repr(optimizer).splitlines()
+    assert "average float32" in states and "average_decay=0.75" in settings
+    with optimizer.averages.swapped():
+        assert repr(optimizer).startswith(f"{heading}; the arrays hold the averages\n")
+    assert repr(optimizer).startswith(f"{heading}\n")
+
+
 @pytest.mark.parametrize("kind", [ga.LossScale, ga.RowGrad])
 def test_other_objects_that_are_half_made(kind):
     assert repr(object.__new__(kind)) == f"<{kind.__name__}, incomplete: AttributeError>"
