@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from cases import KINDS
 from conftest import installed
-from formats_table import PAIRS, make
+from formats_table import PAIRS, dtype, make
 from test_same_bits import FILE, KEYS, of_formats
 
 import gpuadapt as ga
 from gpuadapt import record, sampling, stats
+from gpuadapt.language import sq, where
 from gpuadapt.optimizer import internals
 
 RATES = dict(zip(record.RATES, stats.QUANTILES, strict=True))
@@ -234,30 +235,70 @@ def test_recording_changes_no_bit(name, backend, monkeypatch):
 @pytest.mark.parametrize("exactness", ["close", "bits"])
 @pytest.mark.parametrize("settings", [{}, {"state_dtype": "bfloat16"}, {"rowwise": True}])
 def test_rows_that_are_looked_at_catch_up_as_if_they_were_not(exactness, settings, backend):
-    """In one go, later: in two it would be other bits."""
+    """In one go, when a step updates them: after a skipped step they are as far behind as before.
+
+    In two goes they would have other bits.
+    """
     w = np.random.default_rng(7).normal(size=(40, 16)).astype(np.float32)
     kept = {"sparse": "exact", "exactness": exactness, **settings}
-    for dense in (False, True):  # a last gradient of all rows
-        ours, theirs = pair(lambda p: ga.Adam(p, **kept), backend, {"w": w})
+    for dense in (False, True):  # the last gradients are of all rows
+        ours, theirs = both = pair(lambda p: ga.Adam(p, **kept), backend, {"w": w})
         random = np.random.default_rng(8)
         for step in range(30):
             rows, values = random.integers(0, 40, 3), random.normal(size=(3, 16)).astype(np.float32)
-            if dense and step == 29:
+            if dense and step > 27:
                 rows, values = None, random.normal(size=(40, 16)).astype(np.float32)
+            if step in (25, 28):
+                values[0] = np.inf
             if step == 20:
                 recorded = ga.Record(ours, every=1, sample=48)
-            for one in (ours, theirs):
-                one.step({"w": given(backend, rows, values)})
-            lasts = [
-                backend.numpy(internals(o).parameters["w"].history.last) for o in (ours, theirs)
-            ]
-            assert np.array_equal(*lasts) and (dense or step == 0 or min(lasts[0]) < step)
+            for one in both:
+                one.step({"w": given(backend, rows, values)}, skip_nonfinite=True)
+            lasts = [backend.numpy(internals(one).parameters["w"].history.last) for one in both]
+            assert np.array_equal(*lasts)
             for name in theirs.state["w"]:
-                assert np.array_equal(
-                    *(bits(backend, one.state["w"][name]) for one in (ours, theirs))
-                )
-            assert np.array_equal(*(bits(backend, one.params["w"]) for one in (ours, theirs)))
-        assert len(recorded.rows) == 10 and all(row["ratio"] > 0 for row in recorded.rows)
+                assert np.array_equal(*(bits(backend, one.state["w"][name]) for one in both))
+            assert np.array_equal(*(bits(backend, one.params["w"]) for one in both))
+        assert dense or min(lasts[0]) < theirs.step_count
+        assert [row["skipped"] for row in recorded.rows] == [
+            step in (25, 28) for step in range(20, 30)
+        ]
+
+
+def test_all_rows_of_an_exact_table_are_those_of_dense_steps(backend):
+    """Also of those that have to catch up to be looked at."""
+    random = np.random.default_rng(11)
+    w = backend.array(np.ones((20, 16), np.float32))
+    exact = ga.Adam({"w": w}, sparse="exact", exactness="bits")
+    whole = ga.Adam({"w": backend.array(np.ones((20, 16), np.float32))})
+    for _ in range(8):
+        rows, values = random.permutation(20)[:3], random.normal(size=(3, 16)).astype(np.float32)
+        dense = np.zeros((20, 16), np.float32)
+        dense[rows] = values
+        whole.step({"w": backend.array(dense)})
+        exact.step({"w": given(backend, rows, values)})
+    recorded = ga.Record(exact, every=1, sample=10**6)
+    values = random.normal(size=(20, 16)).astype(np.float32)
+    exact.step({"w": backend.array(values)})
+    whole.step({"w": backend.array(values)}, stats=["w"])
+    assert_like(recorded.rows[0], whole.stats("w"))
+
+
+@ga.rule
+def of_large_rows(p, g, v, h):
+    v = sq(g)
+    return p - h.lr * where(v > h.threshold, g, 0 * g), v
+
+
+def test_means_are_over_the_rows_of_each_parameter(backend):
+    """Updates of 2^-10 are lost beside 1, and none is made in rows of small gradients."""
+    row = np.array([4.0] * 4 + [2.0**-10] * 12, np.float32)
+    gradient = np.array([row, row / 64, row])
+    params = {name: backend.array(np.ones((3, 16), dtype("bfloat16"))) for name in "ab"}
+    optimizer = ga.Optimizer(of_large_rows, params, lr=1.0, threshold=0.5, rowwise=True)
+    recorded = ga.Record(optimizer, every=1)
+    optimizer.step({name: backend.array(gradient) for name in "ab"})
+    assert [row["lost"] for row in recorded.rows] == [0.75, 0.75]
 
 
 def bits(backend, array):
