@@ -14,7 +14,7 @@ parameter has no gradient, leave its average as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, overload
@@ -291,11 +291,13 @@ class Averages(Mapping[str, Array]):
     """The averages of an optimizer's parameters, by name; see `Optimizer.averages`."""
 
     def __init__(
-        self, names: Sequence[str], read: Callable[[str], Array], swap: Callable[[bool], None]
+        self, names: Collection[str], read: Callable[[str], Array], swap: Callable[[bool], None]
     ) -> None:
         self._names, self._read, self._swap = names, read, swap
 
     def __getitem__(self, name: str) -> Array:
+        if self._names and name not in self._names:
+            raise KeyError(name)
         return self._read(name)
 
     def __contains__(self, name: object) -> bool:

@@ -966,7 +966,7 @@ class Optimizer:
         for the block; see `averages.Averages.swapped`. Without ``average=...`` there is none, and
         to ask for one raises StateError.
         """
-        names = [*self._parameters] if self.rule.averaged else []
+        names = self._parameters.keys() if self.rule.averaged else ()
         return Averages(names, self._average, self._swap)
 
     @in_turn

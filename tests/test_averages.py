@@ -686,6 +686,16 @@ def test_hints(name):
         HINTS[name]()
 
 
+def test_the_mapping():
+    optimizer = ga.Adam({"w": np.ones(3, F), "v": np.zeros(2, F)}, average=Equal())
+    averages = optimizer.averages
+    assert list(averages) == ["w", "v"] and len(averages) == 2 and averages.get("x") is None
+    with pytest.raises(KeyError):
+        averages["x"]
+    averages["w"][...] = 7  # a new array each time
+    assert (averages["w"] == 1).all()
+
+
 def test_averages_are_not_converted():
     w = torch.nn.Parameter(torch.ones(3))
     optimizer = ga.Adam({"w": np.ones(3, F)}, average=Equal())
