@@ -14,10 +14,11 @@ parameter has no gradient, leave its average as it is.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from gpuadapt.kernels import averages as kernels
 from gpuadapt.kernels.array_types import Array, HostArray
@@ -287,13 +288,37 @@ START = Start(_itself)
 """Before the first step an average is the parameter."""
 
 
+class Block:
+    """A ``with`` block in which the parameters' arrays hold the averages."""
+
+    open = True
+
+
+class Swapped(NamedTuple):
+    """What is kept while the parameters' arrays hold the averages."""
+
+    block: weakref.ref[Block]
+    parameters: dict[str, Array]
+    """Copies of the parameters."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the block has not ended; also if its end was interrupted."""
+        block = self.block()
+        return block is not None and block.open
+
+
 class Averages(Mapping[str, Array]):
     """The averages of an optimizer's parameters, by name; see `Optimizer.averages`."""
 
     def __init__(
-        self, names: Collection[str], read: Callable[[str], Array], swap: Callable[[bool], None]
+        self,
+        names: Collection[str],
+        read: Callable[[str], Array],
+        swap: Callable[[Block], None],
+        end_block: Callable[[], None],
     ) -> None:
-        self._names, self._read, self._swap = names, read, swap
+        self._names, self._read, self._swap, self._end_block = names, read, swap, end_block
 
     def __getitem__(self, name: str) -> Array:
         if self._names and name not in self._names:
@@ -319,7 +344,8 @@ class Averages(Mapping[str, Array]):
         The parameters come back, bit for bit, when the block ends, also by an exception; what was
         written into them within the block is lost. Meanwhile a copy of them takes memory, and what
         would change or save the parameters, such as a step, raises StateError. Averages are rounded
-        to the nearest number of the parameter's dtype.
+        to the nearest number of the parameter's dtype. If Ctrl-C interrupts the end of the block,
+        the next of these calls puts the parameters back.
 
         Raises
         ------
@@ -328,8 +354,10 @@ class Averages(Mapping[str, Array]):
         ParameterError
             If a parameter has been made read-only. Nothing has changed then.
         """
-        self._swap(True)
+        block = Block()
         try:
+            self._swap(block)
             yield
         finally:
-            self._swap(False)
+            block.open = False
+            self._end_block()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from operator import is_
@@ -15,7 +16,7 @@ from gpuadapt.kernels.language.rule import Rule
 
 from . import representation
 from .arrays import check_disjoint, copied, copy_calls, describe
-from .averages import START, Average, Averages, averaged
+from .averages import START, Average, Averages, Block, Swapped, averaged
 from .checkpoint.contents import Contents as FileContents
 from .checkpoint.contents import metadata_of, tensors_of
 from .checkpoint.fill import fill, parameter_calls, read
@@ -249,8 +250,8 @@ class Optimizer:
 
     _hooks: Hooks | None = None
     """What is called around each step, if there is anything."""
-    _swapped: Mapping[str, Any] | None = None
-    """Copies of the parameters while their arrays hold the averages."""
+    _swapped: Swapped | None = None
+    """Set while the parameters' arrays hold the averages."""
     _half_loaded: Mapping[str, int] = MappingProxyType({})
     """Memory maps that a load has begun to fill: numbers of elements, by name of parameter."""
 
@@ -333,6 +334,13 @@ class Optimizer:
         )
 
     def _check_not_swapped(self) -> None:
+        """Check that the parameters' arrays do not hold their averages.
+
+        Raises
+        ------
+        StateError
+        """
+        self._put_back()
         if self._swapped is not None:
             raise StateError(
                 "the arrays of the parameters hold their averages; leave the block of "
@@ -967,7 +975,7 @@ class Optimizer:
         to ask for one raises StateError.
         """
         names = self._parameters.keys() if self.rule.averaged else ()
-        return Averages(names, self._average, self._swap)
+        return Averages(names, self._average, self._swap, self._end_block)
 
     @in_turn
     def _average(self, name: str) -> Any:
@@ -986,22 +994,37 @@ class Optimizer:
             )
 
     @alone
-    def _swap(self, averages: bool) -> None:
-        """Put the averages into the parameters' arrays, or the parameters back."""
-        if averages:
-            self._check_averaged()
-            self._check_loaded()
-        self._steps.streams.wait()
+    def _swap(self, block: Block) -> None:
+        """Put the averages into the parameters' arrays."""
+        self._check_averaged()
+        self._check_loaded()
         parameters = self._parameters.values()
         for parameter in parameters:
             parameter.check_writable()
-        if averages:
-            self.flush()
-        kept = {one.name: copied(one.array) for one in parameters} if averages else None
-        new = {one.name: one.average for one in parameters} if averages else self._swapped or {}
-        calls = [call for one in parameters for call in copy_calls(one.array, new[one.name])]
+        self.flush()
+        self._steps.streams.wait()
+        kept = Swapped(weakref.ref(block), {one.name: copied(one.array) for one in parameters})
+        self._overwrite({one.name: one.average for one in parameters}, kept)
+
+    @alone
+    def _end_block(self) -> None:
+        """Put the parameters back at the end of a block; see `_put_back`."""
+        self._put_back()
+
+    def _put_back(self) -> None:
+        """Put the parameters back into their arrays, if they are not, and the block has ended."""
+        if self._swapped is not None and not self._swapped.is_open:
+            self._steps.streams.wait()
+            for parameter in self._parameters.values():
+                parameter.check_writable()
+            self._overwrite(self._swapped.parameters, None)
+
+    def _overwrite(self, arrays: Mapping[str, Any], swapped: Swapped | None) -> None:
+        """Write into all parameters' arrays."""
+        parameters = self._parameters.values()
+        calls = [call for one in parameters for call in copy_calls(one.array, arrays[one.name])]
         # Without `_held`, the next step calls `_check_params`.
-        calls.append((vars(self).update, {"_swapped": kept, "_held": None}))
+        calls.append((vars(self).update, {"_swapped": swapped, "_held": None}))
         make(calls)
         for parameter in parameters:
             parameter.tell_owner()

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import pickle
 import re
+import sys
 
 import hostcupy
 import jax.numpy as jnp
@@ -536,6 +537,39 @@ def test_an_exception_in_the_block():
         raise AssertionError("the block is not entered")
     w.setflags(write=True)
     optimizer.step({"w": np.ones(3, F)})
+
+
+@pytest.mark.parametrize("where", ["swapped", "_swap", "_end_block", "_put_back", "_overwrite"])
+def test_an_interrupt_at_any_line(where):
+    """The parameters come back at the end of the block, or with the next call."""
+    line, interrupted = 0, True
+    while interrupted:
+        w = np.ones(3, F)
+        optimizer = ga.SGD({"w": w}, lr=1.0, average=Exponential(0.5))
+        for _ in range(2):
+            optimizer.step({"w": np.ones(3, F)})
+        seen = []
+
+        def trace(frame, event, _, seen=seen, line=line):
+            if frame.f_code.co_name == where and event == "line":
+                seen.append(frame.f_lineno)
+                if len(seen) == line + 1:
+                    raise KeyboardInterrupt
+            return trace
+
+        interrupted = False
+        try:
+            sys.settrace(trace)
+            with optimizer.averages.swapped():
+                pass
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.settrace(None)
+        optimizer.step({"w": np.ones(3, F)})
+        assert (w == -2).all() and optimizer.step_count == 3, (where, line)
+        line += 1
+    assert line > 1 and (optimizer.averages["w"] == -1.25).all()
 
 
 def test_without_an_average():
