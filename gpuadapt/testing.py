@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,7 @@ from gpuadapt.kernels.language.rule import Rule
 
 from . import node
 from .arrays import check_device, namespace
-from .benchmark.measure import RUNS, measure
-from .benchmark.measurement import Measurement, Work
+from .benchmark import RUNS
 from .benchmark.subjects import of_rule, trial_values
 from .errors import BackendError, RuleError
 from .hyperparameters import SETTINGS
@@ -33,6 +32,9 @@ from .rowgrad import RowGrad
 __all__ = ["benchmark", "check_rule"]
 
 __dir__ = partial(sorted, __all__)
+
+if TYPE_CHECKING:
+    from .benchmark.measurement import Measurement
 
 Values = dict[str, Any]
 """Hyperparameters by name."""
@@ -155,6 +157,9 @@ def benchmark(
     ------
     RuleError, BackendError, HyperparameterError
     """
+    from .benchmark.measure import measure
+    from .benchmark.measurement import Work
+
     _checkable(rule)
     if backend != "cpu":
         check_device()

@@ -16,18 +16,15 @@ from ..errors import Error, HyperparameterError
 from ..hyperparameters import whole
 from ..optimizer import Optimizer
 from ..rowgrad import RowGrad
-from . import checks, draws, limits, peers, threads, traffic, trust
+from . import RUNS, TYPES, checks, draws, limits, peers, threads, traffic, trust
 from .candidates import HYPER
 from .failures import Errors, noted
 from .measurement import Measurement, Work, machine
 from .subjects import Subject
 from .timing import Times, copies_of, in_turn, interleaved, ratio
 
-RUNS, SECONDS = 15, 0.02
-"""How often each is timed, and about how long a run takes."""
-
-TYPES = ("float32", "float64", "float16", "bfloat16")
-"""Element types of parameters and gradients."""
+SECONDS = 0.02
+"""About how long a run takes."""
 
 OURS, LIMIT = "gpuadapt", "limit"
 

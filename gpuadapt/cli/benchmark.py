@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..benchmark import RUNS, TYPES
 from ..errors import Error
 from .arguments import add_backend, choose_backend, positive
 
@@ -20,8 +21,7 @@ HELP = "time methods and rules of your own beside the machine's limit and other 
 
 METHODS = ("Adagrad", "RMSprop", "Adadelta", "Adam")
 SIZES = (10_000, 1_000_000, 10_000_000)
-BATCH, RUNS = 10_000, 15
-TYPES = ("float32", "float64", "float16", "bfloat16")
+BATCH = 10_000
 STATES = ("none", "bfloat16", "float16", "8bit")
 KINDS = {"zipf": "Zipf-like", "uniform": "uniform", "hot": "hot"}
 OUT = "-"
