@@ -64,8 +64,8 @@ def test_digits(tmp_path, monkeypatch, capsys):
     assert cli.main(["compare", "--formats", *given, "--output", str(tmp_path)]) == 0
     printed, log = capsys.readouterr()
     first, *lines = log.splitlines()
-    assert first.startswith("digits, 2 seeds, ") and len(lines) == 2 * len(names)
-    assert all("digits: " in line and line.endswith(" has ended") for line in lines)
+    assert first.startswith("formats, digits, 2 seeds, ") and len(lines) == 2 * len(names)
+    assert all(": digits: " in line and line.endswith(" has ended") for line in lines)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["formats.json", "formats.png"]
     picture = (tmp_path / "formats.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000

@@ -14,6 +14,7 @@ from .. import progress
 from ..errors import Error
 from ..machine import describe_machine
 from ..output_files import prepared_folder
+from ..texts import counted
 from . import (
     digits,
     formats,
@@ -88,14 +89,18 @@ def compare_formats(
     if "digits" in tasks:
         data = digits.load()
         steps = digits.total_steps(epochs, data[0])
-        titles["digits"] = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
+        titles["digits"] = (
+            f"digits, {counted(seeds, 'seed')}, {steps} steps of {digits.BATCH}, {backend}"
+        )
         trained.append(formats.train_digits(seeds, epochs, data, backend))
     if text is not None:
-        titles["words"] = f"word vectors from {text.name}, {seeds} seeds, {formats.STEPS} steps"
+        titles["words"] = (
+            f"word vectors from {text.name}, {counted(seeds, 'seed')}, {formats.STEPS} steps"
+        )
         trained.append(formats.train_words(seeds, text, formats.STEPS, backend))
     runs = []
     total = len(titles) * seeds * len(formats.FORMATS)
-    with progress.shown("; ".join(titles.values()), total) as advance:
+    with progress.shown(f"formats, {'; '.join(titles.values())}", total) as advance:
         for run in chain(*trained):
             runs.append(run)
             advance(1, f"{run.task}: {run.format}, seed {run.seed}", ended=True)
@@ -123,7 +128,7 @@ def compare_digits(backend: str, seeds: int, epochs: int, output: Path) -> None:
     steps = digits.total_steps(epochs, data[0])
     grid_epochs = min(epochs, grid.EPOCHS)
     grid_steps = digits.total_steps(grid_epochs, data[0])
-    title = f"digits, {seeds} seeds, {steps} steps of {digits.BATCH}, {backend}"
+    title = f"digits, {counted(seeds, 'seed')}, {steps} steps of {digits.BATCH}, {backend}"
     total = len(digits.METHODS) * seeds * steps + len(grid.SETTINGS) * grid_steps
     runs = []
     with progress.shown(title, total) as advance:
