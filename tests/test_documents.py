@@ -5,6 +5,7 @@ import ast
 import doctest
 import re
 import shlex
+import shutil
 import tomllib
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -68,7 +69,8 @@ def said(example: Example) -> list[str]:
     after = example.document.text[example.end :].partition("```")[2]
     if after.startswith("text\n"):
         lines += after.partition("```")[0].splitlines()[1:]
-    return lines
+    # Where there is no Node, `check_rule` says so instead.
+    return [line for line in lines if line != "javascript: equal" or shutil.which("node")]
 
 
 @pytest.mark.parametrize("example", [pytest.param(e, id=called(e)) for e in blocks("python")])
