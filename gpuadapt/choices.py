@@ -33,8 +33,8 @@ TorchSparse = Literal["raise", "lazy", "exact"]
 
 Backend = Literal["cpu", "cuda"]
 
-ComputeDtype = Literal["float32", "float64"]
-"""Types of arithmetic."""
+ParameterDtype = Literal["float64", "float32", "float16", "bfloat16"]
+"""Types of parameters and gradients: the keys of `PLAIN`."""
 
 MomentumForm = Literal["heavy_ball", "velocity"]
 """The learning rate outside or inside the momentum buffer."""

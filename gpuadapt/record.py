@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, TextIO
 
 from .arrays import describe, to_host
+from .checkpoint.paths import FilePath
 from .errors import (
     BackendError,
     CaptureError,
@@ -222,7 +223,7 @@ class Record:
     def __getstate__(self) -> Any:
         raise StateError("a Record cannot be copied or pickled, but its `rows` can")
 
-    def to_csv(self, target: Any) -> None:
+    def to_csv(self, target: FilePath | TextIO) -> None:
         """Write the rows as a table of comma-separated values, with the columns' names first.
 
         Parameters
@@ -237,7 +238,7 @@ class Record:
         """
         write(target, csv_text(self.rows))
 
-    def to_json(self, target: Any) -> None:
+    def to_json(self, target: FilePath | TextIO) -> None:
         """Write the rows as a JSON array of objects.
 
         Parameters

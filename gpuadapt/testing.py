@@ -22,6 +22,7 @@ from . import node
 from .arrays import check_device, namespace
 from .benchmark import RUNS
 from .benchmark.subjects import of_rule, trial_values
+from .choices import Backend, ParameterDtype, StateDtype
 from .errors import BackendError, RuleError
 from .hyperparameters import SETTINGS
 from .launch import update_once
@@ -116,10 +117,10 @@ def check_rule(rule: Rule, **hyperparameters: float) -> dict[str, str]:
 def benchmark(
     rule: Rule,
     size: int = 10_000_000,
-    dtype: str = "float32",
-    backend: str = "cpu",
+    dtype: ParameterDtype = "float32",
+    backend: Backend = "cpu",
     *,
-    state_dtype: str | None = None,
+    state_dtype: StateDtype | None = None,
     threads: int | None = None,
     runs: int = RUNS,
     **hyperparameters: float,

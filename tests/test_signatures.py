@@ -146,6 +146,7 @@ def test_choices_are_the_formats_names():
     """Written in kernels/ too, which does not import gpuadapt."""
     for literal, known in (
         (choices.StateDtype, formats.STATES),
+        (choices.ParameterDtype, formats.PLAIN),
         (choices.Master, formats.MASTERS),
         (choices.Rounding, formats.ROUNDINGS),
     ):

@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parent / "typing"
 
 def test_the_right_script_runs(capsys):
     runpy.run_path(str(SCRIPTS / "right.py"))
-    assert len(capsys.readouterr().out.splitlines()) == 9
+    assert len(capsys.readouterr().out.splitlines()) > 9
 
 
 LINES = (SCRIPTS / "wrong.py").read_text(encoding="utf-8").splitlines()

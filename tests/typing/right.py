@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,9 @@ def halved(step: int) -> float:
     return float(0.5**step)
 
 
+joined = ga.schedules.Join([ga.schedules.Linear(0.0, 1.0, steps=4), halved, 0.1], [10, 20])
+print(joined(3), ga.schedules.Constant(0.1)(5) + 1)
+
 # Groups, of one kind or of several.
 ga.Adam([{"params": [w], "lr": 1e-4}, {"params": {"b": b}}])
 ga.Adam([{"params": w, "lr": halved}, {"params": b, "weight_decay": 0, "betas": (0.8, 0.9)}])
@@ -112,9 +116,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 # What looks on, and averages.
 kept = ga.Adam({"w": w}, average=ga.averages.Exponential(0.999))
-record = ga.Record(kept, every=2, names=["w"])
+record = ga.Record(kept, every=1, names=["w"])
 kept.step({"w": w + 1})
-print(len(record.rows), kept.averages["w"].shape)
+print(len(record.rows), record.rows[0]["step"], kept.averages["w"].shape)
+record.to_json(sys.stdout)
 with kept.averages.swapped():
     print(kept.params["w"][0])
 
@@ -155,6 +160,12 @@ ga.Optimizer(slow.variant(inside=outside), [{"params": w, "beta": 0.5}], lr=0.1,
              beta=0.9)  # fmt: skip
 ga.Optimizer(ga.rules.adam, w, lr=0.1, betas=(0.9, 0.99), eps=1e-8)
 print(slow.source("cpu", "rows").count("def "), slow.states, plain.name)
+
+
+def timed() -> float:
+    """Time a rule beside the machine's limit."""
+    return ga.testing.benchmark(slow, 1000, "float32", "cpu", beta=0.9, runs=3).seconds
+
 
 # Other frameworks' constructors, and their states.
 ga.presets.torch.AdamW({"w": w}, 1e-3, (0.9, 0.99), amsgrad=True, check="skip")

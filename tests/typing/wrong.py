@@ -92,4 +92,13 @@ ga.Optimizer(ga.rules.sgd, w, lr="fast")  # wrong: arg-type, reportArgumentType
 ga.rule(17)  # wrong: call-overload, reportArgumentType
 ga.rules.adam.variant(root=17)  # wrong: arg-type, reportArgumentType
 ga.rules.sgd.source("gpu")  # wrong: arg-type, reportArgumentType
+ga.testing.benchmark(ga.rules.sgd, dtype="float8")  # wrong: arg-type, reportArgumentType
+ga.testing.benchmark(ga.rules.sgd, backend="gpu")  # wrong: arg-type, reportArgumentType
+ga.Record(optimizer, every="often")  # wrong: arg-type, reportArgumentType
+ga.Record(w)  # wrong: arg-type, reportArgumentType
+ga.Record(optimizer, evry=2)  # wrong: call-arg, reportCallIssue
+ga.schedules.Linear("fast", 0.0, steps=4)  # wrong: arg-type, reportArgumentType
+ga.schedules.WarmUp(3)  # wrong: call-arg, reportCallIssue
+ga.Adam(w, average=0.999)  # wrong: arg-type, reportArgumentType
+ga.averages.Exponential("slow")  # wrong: arg-type, reportArgumentType
 ga.testing.check_rule("sgd")  # wrong: arg-type, reportArgumentType
