@@ -335,7 +335,7 @@ class Averages(Mapping[str, Array]):
         return len(self._names)
 
     def __repr__(self) -> str:
-        return f"<averages of {len(self)} parameters>"
+        return f"<averages of {', '.join(map(repr, [*self][:3]))}{', ...' * (len(self) > 3)}>"
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -497,6 +497,8 @@ def test_on_a_gpu(work, host, times, monkeypatch):
     (["broken.py:drift"], r"broken\.py:3: ZeroDivisionError: division by zero"),
     (["Adam", "--set", "learning_rate=1"], r"Adam, 10,000 elements, float32: did you mean lr\?"),
     (["Adam", "--set", "lr=-1"], r"lr: got -1"),
+    (["Adam", "--set", "rowwise=True"], r"rowwise: got True, whose bytes are not counted"),
+    (["Adam", "--rows", "1000x8", "--set", "sparse=exact"], r"sparse: got 'exact', whose bytes"),
     (["sgd", "--set", "state_dtype=8bit"], r"give --state-dtype instead"),
     (["sgd", "--set", "lr"], r"argument --set: invalid NAME=VALUE value: 'lr'"),
     (["sgd", "--sizes", "many"], r"argument --sizes: invalid whole number \(1000, 1e6\) value"),

@@ -28,6 +28,9 @@ SECONDS = 0.02
 
 OURS, LIMIT = "gpuadapt", "limit"
 
+UNCOUNTED = {"rowwise": False, "sparse": "lazy"}
+"""Settings that change which bytes a step moves, and the values whose bytes are counted."""
+
 
 class Prepared(NamedTuple):
     """What is to be timed."""
@@ -64,7 +67,13 @@ def check(subject: Subject, work: Work, runs: int = RUNS) -> None:
                 f"threads: got {work.threads!r}, expected a whole number from 1 to {most}; "
                 "for more, start Python with NUMBA_NUM_THREADS=... in the environment"
             )
-    _optimizer(subject, work, _few(work))
+    settings = _optimizer(subject, work, _few(work)).param_groups[0]
+    for name, counted in UNCOUNTED.items():
+        if settings[name] != counted:
+            raise HyperparameterError(
+                f"{name}: got {settings[name]!r}, whose bytes are not counted, so that the share "
+                f"of the limit would be wrong; leave it at {counted!r}"
+            )
 
 
 def _few(work: Work) -> Any:
