@@ -38,6 +38,7 @@ settings.load_profile("busy")
 HERE = Path(__file__).parent
 NEED_TORCH = [
     "test_torch*.py",
+    "test_averages.py",
     "test_examples.py",
     "test_resuming.py",
     "test_signatures.py",

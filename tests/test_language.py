@@ -213,9 +213,10 @@ def test_comments_may_stand_anywhere(tmp_path):
 
 
 def test_refused_without_source():
-    names = {"ga": ga}
+    text = "@ga.rule\ndef own(p, g, h):\n    return p - g"
+    code = compile(text, "<nowhere>", "exec")
     with pytest.raises(ga.RuleError, match="define the rule in a file"):
-        exec("@ga.rule\ndef own(p, g, h):\n    return p - g", names)
+        exec(code, {"ga": ga})
     with pytest.raises(ga.RuleError, match="def"):
         ga.rule(lambda p, g, h: p - g)
     with pytest.raises(ga.RuleError, match="define the rule"):
