@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..machine import describe_machine
+from ..texts import counted
 
 
 class Table(NamedTuple):
@@ -147,11 +148,6 @@ class Measurement:
 def work_of(table: Table) -> str:
     """A table and its batches in words."""
     return f"{table.rows:,} x {table.width:,}, {table.batch:,} {table.kind} rows"
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things, of which there may be one."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import Error
+from ..texts import counted
 from . import peers
 from .failures import Errors
 from .measure import Result, check, known, measure
-from .measurement import Measurement, Work, counted, work_of
+from .measurement import Measurement, Work, work_of
 from .subjects import Subject
 
 Job = tuple[Subject, Work]
