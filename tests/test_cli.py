@@ -234,7 +234,11 @@ def test_a_file_that_cannot_be_written(tmp_path):
 
 
 def test_an_interrupt_is_one_line(tmp_path):
-    script = "import sys; from gpuadapt.cli import main; sys.exit(main())"
+    # A shell lets what it starts in the background ignore Ctrl-C, and so the tests and this.
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from gpuadapt.cli import main; sys.exit(main())"
+    )
     given = ["compare", "--task", "digits", "--backend", "cpu"]
     with subprocess.Popen(
         [sys.executable, "-c", script, *given], stderr=subprocess.PIPE, text=True, cwd=tmp_path

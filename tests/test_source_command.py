@@ -162,7 +162,7 @@ def test_machine_code(printed, refused):
 
 
 WRONG = {
-    ("adm",): "did you mean adam? no method or rule 'adm'",
+    ("adm",): "did you mean Adam? no method or rule 'adm'",
     (
         "sgd",
         "--ptx",
