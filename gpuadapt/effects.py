@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from gpuadapt.kernels import averaging
 from gpuadapt.kernels.formats import SHORT, Formats
 
 from .errors import HyperparameterError
@@ -19,7 +18,7 @@ class Affected(Protocol):
     def group(self) -> int: ...
 
     @property
-    def states(self) -> Collection[str]: ...
+    def rule_states(self) -> Collection[str]: ...
 
     @property
     def dtype_name(self) -> str: ...
@@ -32,9 +31,7 @@ Effect = tuple[Callable[[Affected, Mapping[str, Any]], bool], str]
 
 EFFECTS: dict[str, Effect] = {
     "state_dtype": (
-        lambda parameter, settings: (
-            bool({*parameter.states} - {averaging.STATE}) or settings["state_dtype"] == {}
-        ),
+        lambda parameter, settings: bool(parameter.rule_states) or settings["state_dtype"] == {},
         "this optimizer keeps no states",
     ),
     "master": (

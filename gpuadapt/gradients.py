@@ -291,7 +291,8 @@ def check_gradient(parameter: Parameter, grad: Any) -> None:
 
 def _check_rows(parameter: Parameter, grad: RowGrad) -> None:
     """Check a gradient by rows."""
-    if not (parameter.exact or parameter.storage.misses_steps):
+    average = parameter.storage.average
+    if average is not None and not (parameter.exact or average.misses_steps):
         raise GradientError(
             f"gradient of {parameter.name!r}: got a gradient of some rows, and the optimizer keeps "
             "an average that counts steps, which rows without a gradient would miss; give "

@@ -244,11 +244,10 @@ class Group:
         ------
         HyperparameterError
         """
-        always = ("params", *hyperparameters.SETTINGS)
+        always = ("params", *hyperparameters.SETTINGS, *self.fixed)
         hyperparameters.check_present(settings, always)
         hyperparameters.check_choice(settings, "check", (None, *hyperparameters.CHECKS))
         hyperparameters.check_fixed(settings, self.base.states)
-        hyperparameters.check_present(settings, self.fixed)
         for name, value in self.fixed.items():
             if settings[name] != value:
                 raise HyperparameterError(

@@ -28,13 +28,7 @@ from .construct import Built, are_groups, build, gradient_templates
 from .containers import Array, Listed, ParamsOrGroups
 from .device_errors import explain, explained
 from .effects import check_effects
-from .errors import (
-    BackendError,
-    CaptureError,
-    ParameterError,
-    RuleError,
-    StateError,
-)
+from .errors import BackendError, CaptureError, ParameterError, RuleError, StateError
 from .foreign import written
 from .gradients import adapted, check_gradient, numbers_of, row_numbers
 from .group import Group, skips_out_of_range

@@ -210,6 +210,12 @@ class Parameter:
         return state_formats.operand_arrays(self.array, self.companions, self.states)
 
     @property
+    def rule_states(self) -> tuple[str, ...]:
+        """The names of the states, without an average."""
+        names = tuple(self.states)
+        return names if self.storage.average is None else names[:-1]
+
+    @property
     def operand(self) -> Operand:
         """The arrays that kernels update, with the key and the layout of blocks."""
         key = self.random_key if self.storage.random else 0

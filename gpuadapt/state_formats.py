@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuadapt.kernels import averaging
 from gpuadapt.kernels.array_types import Array, HostArray
+from gpuadapt.kernels.averaging import AverageRule
 from gpuadapt.kernels.formats import (
     BITS,
     MASTERS,
@@ -68,8 +68,8 @@ class Storage(NamedTuple):
     plain: bool
     """True if kernels take the arrays of parameter and states as they are, and no others."""
     states: tuple[StateStorage, ...]
-    misses_steps: bool
-    """True if the rule allows rows to miss steps in which they have no gradient."""
+    average: AverageRule | None
+    """The average, which is the last state, if the rule keeps one."""
 
 
 def storage_of(
@@ -109,9 +109,9 @@ def storage_of(
         )
     block = formats.block
     plain = formats.itemsize > max(BITS) and all(len(one.parts) == 1 for one in formats.updated)
-    misses = rule.averaged is None or rule.averaged[1].misses_steps
+    average = rule.averaged[1] if rule.averaged else None
     return Storage(
-        dtype, formats, compute_dtype, formats.random, block, plain, tuple(states), misses
+        dtype, formats, compute_dtype, formats.random, block, plain, tuple(states), average
     )
 
 
@@ -139,15 +139,14 @@ def formats_of(
     """
     compute = "float64" if dtype == "float64" else "float32"
     row_states = rule.rowwise.row_states if settings["rowwise"] else ()
-    wanted = settings["state_dtype"]
+    base, wanted = rule.without_average, settings["state_dtype"]
     chosen = dict.fromkeys(rule.states, compute)
     if isinstance(wanted, Mapping):
         chosen |= {state: kept for state, kept in wanted.items() if kept is not None}
     elif wanted is not None:
         # An average stays in the compute type.
-        states_ = rule.without_average.states
-        elementwise = [state for state in states_ if state not in row_states]
-        chosen |= {state: _wide_enough(rule, state, wanted, compute) for state in elementwise}
+        elementwise = [state for state in base.states if state not in row_states]
+        chosen |= {state: _wide_enough(base, state, wanted, compute) for state in elementwise}
     if wanted is not None:
         check_nonnegative(rule)
     states = []
@@ -156,7 +155,7 @@ def formats_of(
             raise HyperparameterError(
                 f"state_dtype: {state!r} has one number for each row, in {compute}"
             )
-        if kept != compute and rule.averaged and state == averaging.STATE:
+        if kept != compute and state not in base.states:
             raise HyperparameterError(
                 f"state_dtype: got {kept!r} for the average of {name!r}, which is kept in {compute}"
             )
@@ -164,7 +163,7 @@ def formats_of(
             raise HyperparameterError(
                 f"state_dtype: got 'float64' for {state!r} of {name!r}, whose arithmetic is float32"
             )
-        _check_need(rule, state, kept, compute)
+        _check_need(base, state, kept, compute)
         start = initial.get(state, 0.0)
         if state in rule.nonnegative and isinstance(start, float) and start < 0:
             raise HyperparameterError(
@@ -177,21 +176,17 @@ def formats_of(
 
 def _wide_enough(rule: Rule, state: str, wanted: str, compute: str) -> str:
     """Return the format for a state if all states are wanted in one: wider where it has to be."""
-    need, bits = _needs(rule.without_average).get(state), STATES[wanted].bits
+    need, bits = _needs(rule).get(state), STATES[wanted].bits
     if need is not None and need.bits == 32 and bits < STATES[compute].bits:
         return compute
     if need is not None and bits < need.bits:
         return "bfloat16"
-    return (
-        "bfloat16"
-        if STATES[wanted].narrow and state in _other_sizes(rule.without_average)
-        else wanted
-    )
+    return "bfloat16" if STATES[wanted].narrow and state in _other_sizes(rule) else wanted
 
 
 def _check_need(rule: Rule, state: str, kept: str, compute: str) -> None:
     """Raise `HyperparameterError` if a state may not be in a format."""
-    need, chosen = _needs(rule.without_average).get(state), STATES[kept]
+    need, chosen = _needs(rule).get(state), STATES[kept]
     if need is None or chosen.bits >= STATES[compute].bits:
         return
     allowed = compute if need.bits == 32 else "bfloat16" if need.bits == 16 else "bfloat16 or 8bit"

@@ -598,6 +598,12 @@ def with_the_name(p, g, average, h):
 
 
 @ga.rule
+def of_gradients(p, g, average, h):
+    average = 0.9 * average + 0.1 * g
+    return p - h.lr * average, average
+
+
+@ga.rule
 def with_the_prefix(p, g, h):
     return p - h.lr * h.average_rate * g
 
@@ -659,6 +665,12 @@ def test_counts_stay():
     optimizer.step({"w": np.ones(3, F)})
     with pytest.raises(ga.HyperparameterError, match="average_every: got a schedule"):
         ga.SGD([{"params": np.ones(3, F), "average_every": lambda step: 1}], average=Equal())
+
+
+def test_a_state_of_the_users_own_may_have_the_name():
+    """Without an average it is a state like others."""
+    optimizer = ga.Optimizer(of_gradients, np.ones(3, F), lr=0.1, state_dtype="bfloat16")
+    assert str(optimizer.state["0"]["average"].dtype) == "bfloat16"
 
 
 @pytest.mark.parametrize("rule", [with_the_name, with_the_prefix], ids=lambda rule: rule.name)

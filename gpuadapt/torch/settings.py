@@ -20,7 +20,7 @@ class _Affected(NamedTuple):
     """What a keyword may have an effect on: parameters of one group and element type."""
 
     group: int
-    states: tuple[str, ...]
+    rule_states: tuple[str, ...]
     dtype_name: str
     formats: Formats
 

@@ -74,7 +74,7 @@ class Rule:
     original: Rule | None = None
     """The rule of which this is a variant."""
     averaged: tuple[Rule, Any] | None = None
-    """The rule itself and the `Average` after it, for a rule that keeps one."""
+    """For a rule that keeps an average: the rule without it, and the `averaging.AverageRule`."""
     cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """Results by function; see `caching`."""
 
