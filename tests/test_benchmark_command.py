@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import math
+import os
 import re
 import statistics
 import sys
@@ -277,6 +278,23 @@ def test_a_file_on_the_standard_output_is_all_that_is_there(option, read, alone,
     assert record["rule"] == "sgd" and "of limit" in said.err
 
 
+def test_a_link_stays_and_a_device_is_written(folder):
+    """What they lead to is written."""
+    real, link = folder / "real.json", folder / "link.json"
+    link.symlink_to(real)
+    files.write("one", link)
+    assert link.is_symlink() and real.read_text() == "one"
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write("two", pipe)
+        assert os.read(reader, 9) == b"two" and not pipe.is_file()
+    finally:
+        os.close(reader)
+    assert sorted(each.name for each in folder.iterdir() if each.suffix == ".new") == []
+
+
 def test_results_are_kept_when_a_later_one_fails(folder, alone, monkeypatch, capsys):
     done = running.measure
 
@@ -497,6 +515,8 @@ def test_on_a_gpu(work, host, times, monkeypatch):
     (["broken.py:drift"], r"broken\.py:3: ZeroDivisionError: division by zero"),
     (["Adam", "--set", "learning_rate=1"], r"Adam, 10,000 elements, float32: did you mean lr\?"),
     (["Adam", "--set", "lr=-1"], r"lr: got -1"),
+    (["Adam", "--sizes", "inf"], r"argument --sizes: invalid whole number .* value: 'inf'"),
+    (["Adam", "--sizes", "1e999"], r"argument --sizes: invalid whole number"),
     (["Adam", "--set", "rowwise=True"], r"rowwise: got True, whose bytes are not counted"),
     (["Adam", "--rows", "1000x8", "--set", "sparse=exact"], r"sparse: got 'exact', whose bytes"),
     (["sgd", "--set", "state_dtype=8bit"], r"give --state-dtype instead"),

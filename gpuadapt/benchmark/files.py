@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import sys
@@ -11,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..record_output import csv_text
 from .measurement import Measurement
 
 OUT = "-"
@@ -41,20 +40,21 @@ def as_json(measurements: Iterable[Measurement]) -> str:
 
 def as_csv(measurements: Iterable[Measurement]) -> str:
     """A line of names, then one for each record: `pandas.read_csv` makes a table of it."""
-    records = [record(each) for each in measurements]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, records[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return csv_text([record(each) for each in measurements])
 
 
 def write(text: str, path: str | Path) -> None:
-    """Write a text to a file, in one go, or to the standard output for ``-``."""
+    """Write a text to a file, in one go, or to the standard output for ``-``.
+
+    A symbolic link stays, and the file that it leads to is replaced; a pipe or a device is written.
+    """
     if str(path) == OUT:
         sys.stdout.write(text)
         return
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)

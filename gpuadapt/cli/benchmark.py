@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ OUT = "-"
 def whole(text: str) -> int:
     """Read a whole number from 1, such as 1000, 1_000 or 1e6; argparse calls this."""
     value = float(text)
-    if value < 1 or value != int(value):
+    if not 1 <= value < math.inf or value != int(value):
         raise ValueError
     return int(value)
 
