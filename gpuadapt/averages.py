@@ -28,7 +28,7 @@ from gpuadapt.kernels.language.recomputed import recomputes_parameter
 from gpuadapt.kernels.language.rule import Rule
 
 from .errors import HyperparameterError
-from .hyperparameters import Hyperparameter, Start, number, whole
+from .hyperparameters import Hyperparameter, Start, number, whole_from
 
 __all__ = ["Average", "Equal", "Exponential", "Lookahead", "average"]
 
@@ -142,7 +142,7 @@ class Equal(Average):
     """
 
     def __init__(self, start: int = 0, *, every: int = 1) -> None:
-        counts = {"start": _count("start", start, 0), "every": _count("every", every, 1)}
+        counts = {"start": whole_from("start", start, 0), "every": whole_from("every", every, 1)}
         super().__init__(kernels.EQUAL, counts)
 
 
@@ -168,20 +168,8 @@ class Lookahead(Average):
     """
 
     def __init__(self, alpha: Hyperparameter = 0.5, *, every: int = 5) -> None:
-        super().__init__(kernels.LOOKAHEAD, {"alpha": alpha, "every": _count("every", every, 1)})
-
-
-def _count(name: str, value: Any, least: int) -> int:
-    """Check a whole number.
-
-    Raises
-    ------
-    HyperparameterError
-    """
-    found = whole(value)
-    if found is None or found < least:
-        raise HyperparameterError(f"{name}: got {value!r}, expected a whole number from {least}")
-    return found
+        values = {"alpha": alpha, "every": whole_from("every", every, 1)}
+        super().__init__(kernels.LOOKAHEAD, values)
 
 
 @overload

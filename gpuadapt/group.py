@@ -376,7 +376,8 @@ def constants(average: AverageRule, settings: Mapping[str, Any]) -> dict[str, An
     for name in names:
         if callable(settings[name]):
             raise HyperparameterError(
-                f"{name}: got a schedule, expected a number: the average counts with it"
+                f"{name}: got a schedule, expected a number: the average's weights are computed "
+                "from it"
             )
     return {name: settings[name] for name in names}
 

@@ -104,9 +104,7 @@ class Hooks(NamedTuple):
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a step that differ from their defaults."""
     return {
-        name: value
-        for name, value in options.items()
-        if value is not None and value is not False and (name != "stats" or value)
+        name: value for name, value in options.items() if value is not None and value is not False
     }
 
 
@@ -117,7 +115,8 @@ class Handle:
     """
 
     def __init__(self, optimizer: Any, kind: str, item: Any) -> None:
-        # The optimizer may have who has the handle: a reference back would keep arrays alive.
+        # The optimizer may hold the handle's owner, such as a Record: a strong reference back
+        # would be a cycle, which keeps arrays alive.
         self._optimizer = weakref.ref(optimizer)
         self._kind, self._item = kind, item
         self._removed = False

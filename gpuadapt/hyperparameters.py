@@ -287,6 +287,19 @@ def whole(value: Any) -> int | None:
         return None
 
 
+def whole_from(name: str, value: Any, least: int) -> int:
+    """Convert an integer, which must not be below ``least``, to int; see `whole`.
+
+    Raises
+    ------
+    HyperparameterError
+    """
+    found = whole(value)
+    if found is None or found < least:
+        raise HyperparameterError(f"{name}: got {value!r}, expected a whole number from {least}")
+    return found
+
+
 def number(name: str, value: Any) -> float:
     """Convert a value to float and check it against the range of its name.
 

@@ -438,9 +438,11 @@ class Optimizer:
             hooks = self._hooks
             try:
                 if hooks is not None:
-                    given = {"grad_scale": grad_scale, "max_norm": max_norm, "stream": stream}
-                    given |= {"clip_value": clip_value, "skip_nonfinite": skip_nonfinite}
-                    given["stats"] = stats
+                    given = {
+                        "grad_scale": grad_scale, "max_norm": max_norm, "stream": stream,
+                        "clip_value": clip_value, "skip_nonfinite": skip_nonfinite,
+                        "stats": stats or None,
+                    }  # fmt: skip
                     hooks.enter(self, grads, given)
                 if self._held is None:
                     self._check_params()

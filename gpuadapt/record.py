@@ -20,7 +20,7 @@ from .errors import (
     StateError,
 )
 from .hooks import Finish, Handle
-from .hyperparameters import whole
+from .hyperparameters import whole_from
 from .loss_scale import LossScale
 from .optimizer import Optimizer, internals
 from .record_output import csv_text, drawn, frame, json_text, write
@@ -99,8 +99,9 @@ class Record:
     parameter, and "lr" and such for hyperparameters, with "group 0/" before them if there are
     several groups. A value of None has no tag.
 
-    ``add_scalar`` and ``log`` are called when the step has been taken. What they raise becomes a
-    `RecordWarning`: the training goes on, and the row is in ``rows``.
+    ``add_scalar`` and ``log`` are called when the step has been taken or skipped. What they raise
+    becomes a `RecordWarning`: the training goes on, and the row is in ``rows``. ``log`` is not
+    called for a step whose ``add_scalar`` has raised.
 
     Examples
     --------
@@ -132,8 +133,8 @@ class Record:
         for name, sink in (("add_scalar", add_scalar), ("log", log)):
             if sink is not None and not callable(sink):
                 raise HyperparameterError(f"{name}: got {describe(sink)}, expected a function")
-        self._every = _count("every", every)
-        self._sample = _count("sample", sample)
+        self._every = whole_from("every", every, 1)
+        self._sample = whole_from("sample", sample, 1)
         self._names = _names(optimizer, names)
         self._add_scalar, self._log = add_scalar, log
         self.rows: list[Row] = []
@@ -204,8 +205,8 @@ class Record:
                 self._log(dict(tags), step=step)
         except Exception as error:
             warnings.warn(
-                f"Record: {name} raised {error!r}. Step {step} has been taken and is in `rows`; "
-                "later ones will be handed on",
+                f"Record: {name} raised {error!r}. What was recorded of step {step} is in "
+                "`rows`; later steps will be handed on",
                 RecordWarning,
                 stacklevel=4,
             )
@@ -288,14 +289,6 @@ class Record:
 
     def __repr__(self) -> str:
         return f"Record(every={self._every}, sample={self._sample}, {len(self.rows)} rows)"
-
-
-def _count(name: str, value: Any) -> int:
-    """Check a whole number from 1."""
-    count = whole(value)
-    if count is None or count < 1:
-        raise HyperparameterError(f"{name}: got {value!r}, expected a whole number from 1")
-    return count
 
 
 def _names(optimizer: Optimizer, names: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -110,14 +110,6 @@ def rows_of(parameter: Parameter, part: Part) -> HostArray:
     return np.arange(len(parameter.array)) if part.rows is None else part.rows
 
 
-def shape_of(parameter: Parameter, part: Part) -> tuple[int, ...]:
-    """The shape of the numbers of a part."""
-    shape: tuple[int, ...] = parameter.shape
-    if part.places is not None:
-        return part.places.shape
-    return shape if part.rows is None else part.rows.shape + shape[1:]
-
-
 def stored_value(parameter: Parameter, part: Part) -> Stored:
     """The elements of a parameter and its companions."""
     arrays = parameter.array, *parameter.companions.values()
@@ -169,7 +161,8 @@ def _repeated(state: Array, parameter: Parameter, part: Part) -> HostArray:
     """The numbers of a state of rows, for each element."""
     if part.places is not None:
         return to_host(_taken(state, Part(places=part.places // math.prod(parameter.shape[1:]))))
-    return per_element(to_host(_taken(state, part)), shape_of(parameter, part))
+    numbers = to_host(_taken(state, part))
+    return per_element(numbers, numbers.shape + parameter.shape[1:])
 
 
 def per_element(numbers: HostArray, shape: tuple[int, ...]) -> HostArray:

@@ -192,7 +192,7 @@ def _compared(
 
 
 def _norm(numbers: HostArray) -> Any:
-    """The Euclidean norm. BLAS, which NumPy's has, may use threads, and other bits with them."""
+    """The Euclidean norm. `np.linalg.norm` calls BLAS, whose threads may change the last bits."""
     with np.errstate(over="ignore"):
         return np.sqrt(np.add.reduce(np.square(numbers)))
 
@@ -208,7 +208,7 @@ def _rates(batch: Batch, used: Sequence[Used | None]) -> list[dict[float, float]
     rates = _evaluated(batch, [unused, unused, *states], used).astype(np.float64)
     found: list[dict[float, float] | None] = [None] * len(used)
     sizes = [own.stop - own.start for own in batch.bounds]
-    for size in {*sizes} - {0}:  # one call for all of a size: it costs more than its sorting
+    for size in {*sizes} - {0}:  # one call for all of a size: a call costs more than sorting
         alike = [k for k, one in enumerate(sizes) if one == size]
         values = np.array([rates[batch.bounds[k]] for k in alike])
         for k, quantiles in zip(alike, np.quantile(values, QUANTILES, axis=1).T, strict=True):

@@ -5,7 +5,6 @@ import ast
 import doctest
 import re
 import shlex
-import shutil
 import tomllib
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from gpuadapt import cli
+from gpuadapt.node import find
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -70,7 +70,7 @@ def said(example: Example) -> list[str]:
     if after.startswith("text\n"):
         lines += after.partition("```")[0].splitlines()[1:]
     # Where there is no Node, `check_rule` says so instead.
-    return [line for line in lines if line != "javascript: equal" or shutil.which("node")]
+    return [line for line in lines if line != "javascript: equal" or find()]
 
 
 @pytest.mark.parametrize("example", [pytest.param(e, id=called(e)) for e in blocks("python")])
@@ -147,9 +147,7 @@ def refers(words: list[str]) -> bool:
         case ["pip", "install", *targets]:
             names = [re.sub(r"^\.", "gpuadapt", name) for name in targets if name[0] != "-"]
             asked = [each for each in map(Requirement, names) if each.name == "gpuadapt"]
-            return {extra for each in asked for extra in each.extras} <= set(
-                PROJECT["optional-dependencies"]
-            )
+            return {extra for each in asked for extra in each.extras} <= EXTRAS
         case ["python" | "python3", "-m", module, *_]:
             return module == "venv" or find_spec(module) is not None
         case ["python" | "python3" | "bash", file, *_]:

@@ -13,7 +13,7 @@ from gpuadapt.kernels.language.rule import Rule
 
 from ..arrays import namespace
 from ..errors import Error, HyperparameterError
-from ..hyperparameters import whole
+from ..hyperparameters import whole, whole_from
 from ..optimizer import Optimizer
 from ..rowgrad import RowGrad
 from . import RUNS, TYPES, checks, draws, limits, peers, threads, traffic, trust
@@ -29,7 +29,7 @@ SECONDS = 0.02
 OURS, LIMIT = "gpuadapt", "limit"
 
 UNCOUNTED = {"rowwise": False, "sparse": "lazy"}
-"""Settings that change which bytes a step moves, and the values whose bytes are counted."""
+"""Settings whose other values move bytes that `traffic` does not count: these alone are taken."""
 
 
 class Prepared(NamedTuple):
@@ -53,11 +53,7 @@ class Result(NamedTuple):
 def check(subject: Subject, work: Work, runs: int = RUNS) -> None:
     """Raise an error of gpuadapt if a subject cannot do this work; nothing is compiled for that."""
     for name, value, least in (("size", work.size, 1), ("runs", runs, 2)):
-        number = whole(value)
-        if number is None or number < least:
-            raise HyperparameterError(
-                f"{name}: got {value!r}, expected a whole number from {least}"
-            )
+        whole_from(name, value, least)
     if work.threads is not None:
         number, most = whole(work.threads), threads.most()
         if work.backend != "cpu":

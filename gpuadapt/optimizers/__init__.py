@@ -2,7 +2,7 @@
 
 Every class also takes the keywords of `Optimizer` (`gpuadapt.common_options.CommonOptions`):
 ``weight_decay``, ``decay``, ``maximize``, ``rowwise``, ``max_row_norm``, ``check``, ``initial``,
-``state_dtype``, ``master``, ``rounding``, ``seed``, ``sparse``, ``exactness``.
+``state_dtype``, ``master``, ``rounding``, ``seed``, ``sparse``, ``exactness``, ``average``.
 """
 
 from functools import partial
