@@ -205,8 +205,8 @@ class Record:
                 self._log(dict(tags), step=step)
         except Exception as error:
             warnings.warn(
-                f"Record: {name} raised {error!r}. What was recorded of step {step} is in "
-                "`rows`; later steps will be handed on",
+                f"Record: {name} raised {error!r}. Step {step} has been taken and is in `rows`; "
+                "later ones will be handed on",
                 RecordWarning,
                 stacklevel=4,
             )
