@@ -81,7 +81,8 @@ class Record:
           ``rate_95``: quantiles of the effective learning rates (`Optimizer.effective_lr`) after
           the step; None if the rule has no rate, or the step was skipped,
         - ``grad_norm``, ``clip_factor``, ``skipped``: see `Optimizer.last`; recorded steps measure
-          the norm. ``scale``: the loss scale that gradients were divided by, else 1,
+          the norm. ``scale``: the loss scale, else 1 (gradients of ``grad_scale=n * scale`` were
+          divided by n times it),
         - the hyperparameters of the parameter's group at the step, such as ``lr``.
 
     Raises
